@@ -14,6 +14,7 @@
     │   ├── StoreNotFit           the bucket cannot hold a commit (ignores If-None-Match)
     │   ├── HistoryChanged        another database, cluster, timeline or bucket than the watermark's
     │   ├── LakeDamaged           objects are gone, foreign, or do not continue the watermark
+    │   ├── FormatTooNew          a newer pg_bronze wrote this watermark, claim or footer
     │   └── TakeoverUndecided     the original system's traces are there, and nobody said what they mean
     └── DataError                 a value cannot be written as its column's type
 
@@ -84,6 +85,10 @@ class HistoryChanged(OperatorError):
 
 class LakeDamaged(OperatorError):
     """Objects of the table are gone, foreign, or do not continue its watermark."""
+
+
+class FormatTooNew(OperatorError):
+    """A newer pg_bronze wrote this watermark, claim or footer; this one must not guess."""
 
 
 class TakeoverUndecided(OperatorError):

@@ -1,0 +1,80 @@
+# Everything here is short for the commands in the comment above a target; `make help` lists the targets.
+#
+# Sentinel files in .venv say what is installed, so a second run goes straight to work. They are older than the lock
+# files after a change there, and then only the difference is installed.
+
+.POSIX:
+.SUFFIXES:
+# A Python without bytecode starts three times slower, and Dagster starts one for every run.
+unexport PYTHONDONTWRITEBYTECODE
+# A virtual environment that is active, or a project of another tool, must not draw the installation to itself.
+unexport VIRTUAL_ENV
+unexport PYTHONHOME
+unexport PYTHONPATH
+
+PYTHON = python3
+ARGS =
+BIN = .venv/bin
+
+.PHONY: help install demo test test-unit lint format lock minio clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+# python3 -m venv .venv
+# .venv/bin/python -m pip install --require-hashes -r requirements/demo.txt
+# .venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
+install: .venv/.demo ## create .venv with the commands pg-bronze and dagster
+
+# .venv/bin/pg-bronze demo
+demo: .venv/.demo ## PostgreSQL, an S3 server, sample data and Dagster, all in .pg_bronze
+	@exec $(BIN)/pg-bronze demo $(ARGS)
+
+# .venv/bin/python -m pip install --require-hashes -r requirements/dev.txt
+# .ci/minio
+# .venv/bin/python -m pytest
+test: .venv/.dev minio ## the whole suite, on real servers
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+# .venv/bin/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house
+test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds
+	@exec $(BIN)/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house $(ARGS)
+
+# .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
+lint: .venv/.dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+# .venv/bin/ruff check --fix && .venv/bin/ruff format
+format: .venv/.dev ## let ruff mend and format what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: .venv/.uv ## pin what pyproject.toml asks for; LOCK="--upgrade" takes newer versions
+	.ci/lock $(LOCK)
+
+minio: ## build a MinIO server into .cache/minio, for the tests; needs Go
+	@if command -v go >/dev/null 2>&1; then exec .ci/minio; \
+	elif [ -x .cache/minio/minio ]; then :; \
+	else echo "go is not installed: the suite runs without a real MinIO, on SeaweedFS alone"; fi
+
+clean: ## remove what make made, not the demo's data
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis pg_bronze.egg-info
+
+.venv/.python:
+	@.ci/venv $(PYTHON)
+	@touch .venv/.python
+
+# pip brings uv, which installs the rest in a tenth of pip's time.
+.venv/.uv: .venv/.python requirements/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch .venv/.uv
+
+.venv/.demo: .venv/.uv requirements/demo.txt pyproject.toml
+	@.ci/install demo
+
+.venv/.dev: .venv/.uv requirements/dev.txt pyproject.toml
+	@.ci/install dev
+	@touch .venv/.demo

@@ -1,0 +1,302 @@
+"""The commit: how a slice becomes an object exactly once, and how what was left half done is found again.
+
+A timestamp in a key is no compare-and-swap, so a small claim named by the watermark's ``seq`` comes first, created only
+if it is not there. The PUT of the data is the commit: rows and watermark land in one atomic step.
+"""
+
+import io
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pg_bronze.errors import LakeDamaged, Superseded
+from pg_bronze.footer import ENTRY, Claim, Footer
+from pg_bronze.layout import Layout, search_starts
+from pg_bronze.store import Listed, Store
+from pg_bronze.watermark import Watermark
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Footers of a few hundred columns fit; a larger one costs a second request.
+TAIL_BYTES = 65536
+# From here on adopting looks at the newest object only; walking the whole chain is verification's work.
+ADOPT_BY_WALKING = 1000
+RECOVER_TRIES = 5
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How a frame becomes Parquet; ``level`` None is the codec's own default."""
+
+    compression: Any = "zstd"
+    level: int | None = None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """One object that is in the lake, and the watermark after it. ``own`` is False for one another writer put there."""
+
+    key: str
+    watermark: Watermark
+    row_count: int
+    size_bytes: int
+    own: bool = True
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Where a table stands: its watermark (None: nothing of ours in the bucket), what was adopted, what to do again.
+
+    ``rebuilt``: the watermark came from a footer, because none was recorded. ``foreign_key`` is the newest object that
+    is not ours, looked for only while there is no watermark.
+    """
+
+    watermark: Watermark | None
+    adopted: tuple[Committed, ...] = ()
+    redo: Claim | None = None
+    rebuilt: bool = False
+    foreign_key: str = ""
+
+
+def ignore_step(_name: str) -> None:
+    """The default for ``on_step``: tests put a crash there."""
+
+
+class TableObjects:
+    """The bronze objects and claims of one table.
+
+    ``on_step`` is called with a name after each step of a commit.
+    """
+
+    def __init__(self, store: Store, layout: Layout, codec: Codec, on_step: Step = ignore_step) -> None:
+        self.store = store
+        self.layout = layout
+        self.codec = codec
+        self.on_step = on_step
+
+    def since(self, key: str) -> list[Listed]:
+        """Objects at or after a key of this table (``""``: all), oldest first, whatever their layout."""
+        after = self.layout.time(key) if key else None
+        return self._listed(after)
+
+    def newer(self, key: str) -> list[Listed]:
+        """Objects after a key of this table, oldest first."""
+        return [item for item in self.since(key) if item.key != key]
+
+    def _listed(self, after: datetime | None) -> list[Listed]:
+        found: list[tuple[datetime, Listed]] = []
+        for prefix, start_after in self.layout.listings(after):
+            for item in self.store.list(prefix, start_after):
+                time = self.layout.time(item.key)
+                if time is not None:
+                    found.append((time, item))
+                elif item.key.endswith(".parquet"):
+                    raise LakeDamaged(
+                        f"{self.store.uri(item.key)} stands among the objects of {self.layout.stem} and is not named like "
+                        "one of them. Move it out of the folder; nothing is copied meanwhile."
+                    )
+        return [item for _, item in sorted(found, key=lambda pair: (pair[0], pair[1].key))]
+
+    def footer(self, key: str) -> Footer | None:
+        """The footer of an object; None if it is gone, or not one of pg_bronze's."""
+        import polars as pl
+
+        tail = self.store.tail(key, TAIL_BYTES)
+        if tail is None or len(tail) < 12 or tail[-4:] != b"PAR1":
+            return None
+        size_bytes = int.from_bytes(tail[-8:-4], "little") + 8
+        if size_bytes > len(tail):
+            tail = self.store.tail(key, size_bytes) or b""
+        try:
+            text = pl.read_parquet_metadata(io.BytesIO(tail)).get(ENTRY)
+        except pl.exceptions.PolarsError:
+            return None
+        return Footer.from_text(text, key) if text is not None else None
+
+    def recover(self, recorded: Watermark | None, now: datetime, forgive: bool = False) -> Recovered:
+        """Find out where the table stands: adopt what was written and not recorded, find a claim to redo.
+
+        Raises LakeDamaged if the last object is gone (unless ``forgive``), or an object does not continue the watermark.
+        """
+        for _ in range(RECOVER_TRIES):
+            found = self._adopt(recorded, now, forgive)
+            claim = self._open_claim(found.watermark.seq if found.watermark else 0)
+            if claim is None:
+                return found
+            # Whoever holds a claim looks again after having it in hand: the slice may have been finished since our
+            # first LIST, and doing it again would double it.
+            last_key = found.watermark.key if found.watermark else found.foreign_key
+            if not self.newer(last_key):
+                return Recovered(found.watermark, found.adopted, claim, found.rebuilt, found.foreign_key)
+        raise Superseded(f"{self.layout.stem}: other writers commit faster than this one can follow; the next tick tries again.")
+
+    def _adopt(self, recorded: Watermark | None, now: datetime, forgive: bool) -> Recovered:
+        watermark, rebuilt = recorded, False
+        if watermark is None:
+            newest, foreign_key = self._newest(now)
+            if newest is None:
+                return Recovered(None, foreign_key=foreign_key)
+            watermark, rebuilt = newest.after, True
+        items = self.since(watermark.key)
+        if watermark.seq and not forgive and (not items or items[0].key != watermark.key):
+            raise LakeDamaged(
+                f"{self.layout.stem}: its last object {self.store.uri(watermark.key)} is gone, deleted or expired. Rows may be "
+                f"missing from the lake: `pg-bronze reset {self.layout.stem}` copies the table again, "
+                f"`pg-bronze continue {self.layout.stem}` goes on without it."
+            )
+        later = [item for item in items if item.key != watermark.key]
+        if len(later) > ADOPT_BY_WALKING:
+            footer = self._own_footer(later[-1].key)
+            return Recovered(footer.after, (Committed(later[-1].key, footer.after, footer.row_count, later[-1].size_bytes, False),))
+        adopted = []
+        for item in later:
+            footer = self._own_footer(item.key)
+            if not footer.continues(watermark):
+                raise LakeDamaged(
+                    f"{self.store.uri(item.key)} does not continue the watermark of {self.layout.stem}: it follows "
+                    f"{footer.before.key or 'nothing'!r} as number {footer.after.seq}, and the last one known is "
+                    f"{watermark.key!r}, number {watermark.seq}. Move it out of the folder if it does not belong there, "
+                    f"or run `pg-bronze reset {self.layout.stem}`."
+                )
+            watermark = footer.after
+            adopted.append(Committed(item.key, watermark, footer.row_count, item.size_bytes, own=False))
+        return Recovered(watermark, tuple(adopted), rebuilt=rebuilt)
+
+    def _own_footer(self, key: str) -> Footer:
+        footer = self.footer(key)
+        if footer is None:
+            raise LakeDamaged(
+                f"{self.store.uri(key)} is not an object of pg_bronze, and newer than its last one: something else writes "
+                "into this folder (the original system?). Stop it and move its objects away; nothing is copied meanwhile."
+            )
+        return footer
+
+    def _newest(self, now: datetime) -> tuple[Footer | None, str]:
+        """The footer of our newest object, and the key of the newest object that is not ours and has none after it."""
+        for start in search_starts(now):
+            foreign_key = ""
+            for item in reversed(self._listed(start)):
+                footer = self.footer(item.key)
+                if footer is not None:
+                    if foreign_key:
+                        self._own_footer(foreign_key)  # raises: somebody wrote after us
+                    return footer, ""
+                foreign_key = foreign_key or item.key
+            if foreign_key and start is None:
+                return None, foreign_key
+        return None, ""
+
+    def _open_claim(self, seq: int) -> Claim | None:
+        """The claim for the next object; claims up to ``seq`` are garbage and removed."""
+        claim = None
+        for item in self.store.list(self.layout.claims):
+            number = self.layout.claim_seq(item.key)
+            if number is None:
+                continue
+            if number <= seq:
+                self.store.delete(item.key)
+            elif number == seq + 1:
+                text = self.store.get(item.key)
+                claim = None if text is None else Claim.from_text(text, item.key)
+            else:
+                raise LakeDamaged(
+                    f"{self.store.uri(item.key)} claims object number {number}, and the last one known is number {seq}: objects in "
+                    f"between are gone. Run `pg-bronze reset {self.layout.stem}`."
+                )
+        return claim
+
+    def commit(self, claim: Claim, frame: "pl.DataFrame", footer: Footer, redo: bool = False) -> Committed:
+        """Make a slice an object: claim, look again, PUT, unclaim. ``redo``: the claim was found, not to be created.
+
+        Raises Superseded if another writer was first; recovering then adopts what it wrote.
+        """
+        body = encode(frame, footer, self.codec)
+        claim_key, key = self.layout.claim(claim.after.seq), claim.after.key
+        if not redo:
+            self._claim(claim, claim_key)
+        created = self.store.create(key, body)
+        self.on_step("put")
+        if created:
+            committed = Committed(key, claim.after, frame.height, len(body))
+        else:
+            committed = self._theirs(claim, key)
+        self.store.delete(claim_key)
+        self.on_step("unclaim")
+        return committed
+
+    def _claim(self, claim: Claim, claim_key: str) -> None:
+        if not self.store.create(claim_key, claim.to_text().encode()):
+            found = self.store.get(claim_key)
+            if found is None or Claim.from_text(found, claim_key).nonce != claim.nonce:
+                raise Superseded(f"{self.layout.stem}: another writer has claimed object number {claim.after.seq}.")
+        self.on_step("claim")
+        if self.newer(claim.before.key):
+            # The claim is ours and its number already taken by an object, so it is garbage.
+            self.store.delete(claim_key)
+            raise Superseded(f"{self.layout.stem}: another writer committed since this watermark was read.")
+        self.on_step("list")
+
+    def _theirs(self, claim: Claim, key: str) -> Committed:
+        """What stands under our key: our own retried request or a redoer's object; its state and counts count."""
+        footer = self.footer(key)
+        if footer is None or not footer.continues(claim.before):
+            raise LakeDamaged(
+                f"{self.store.uri(key)} was there before it was written, and does not continue the watermark of "
+                f"{self.layout.stem}. Move it out of the folder; nothing is copied meanwhile."
+            )
+        return Committed(key, footer.after, footer.row_count, 0, own=footer.nonce == claim.nonce)
+
+    def move_old(self, watermark: Watermark) -> int:
+        """Move objects of earlier generations out of the folder, so that it never holds two; returns how many.
+
+        Resumable: what is older than the object that opened the generation has not been moved yet.
+        """
+        opened = self.layout.time(watermark.first_key)
+        if opened is None:
+            return 0
+        count = 0
+        for prefix, _ in self.layout.listings(None):
+            for item in self.store.list(prefix):
+                time = self.layout.time(item.key)
+                if time is not None and time >= opened:
+                    break  # a listing is ordered by time
+                if time is not None:
+                    self.store.move(item.key, self.layout.old(item.key, watermark.generation - 1))
+                    count += 1
+        if count:
+            logging.getLogger(__name__).info("moved %d objects of earlier generations of %s away", count, self.layout.stem)
+        return count
+
+
+def encode(frame: "pl.DataFrame", footer: Footer, codec: Codec) -> bytes:
+    """The Parquet bytes of a slice."""
+    buffer = io.BytesIO()
+    frame.write_parquet(
+        buffer,
+        compression=codec.compression,
+        compression_level=codec.level,
+        statistics=True,
+        metadata={ENTRY: footer.to_text()},
+    )
+    return buffer.getvalue()
+
+
+def footer_of(
+    claim: Claim, row_count: int, columns: Sequence[Mapping[str, Any]], xid_column: str, server_version: int
+) -> Footer:
+    """The footer that says of an object what its claim intended."""
+    return Footer(
+        nonce=claim.nonce,
+        before=claim.before,
+        after=claim.after,
+        region=claim.region,
+        row_count=row_count,
+        columns=columns,
+        xid_column=xid_column,
+        server_version=server_version,
+        reason=claim.reason,
+    )

@@ -1,0 +1,110 @@
+"""The control table ``etl_control``: a mirror of every table's cursor value, for people and older tools.
+
+Four columns as in the original system. It is never read as state: a cursor value cannot say which late, NULL or
+updated rows were copied. The one exception is taking over from that system, which ``last_value`` serves.
+"""
+
+from dataclasses import dataclass
+
+import psycopg
+
+_CREATE = """create table if not exists etl_control (
+  table_name varchar(255) primary key,
+  last_extracted_value varchar(255),
+  last_extracted_at timestamp default current_timestamp,
+  tracking_column varchar(255)
+)"""
+_UPSERT = """insert into etl_control (table_name, last_extracted_value, last_extracted_at, tracking_column)
+values (%(table)s, %(value)s, (current_timestamp at time zone 'UTC'), %(column)s)
+on conflict (table_name) do update
+set last_extracted_value = excluded.last_extracted_value,
+    last_extracted_at = excluded.last_extracted_at,
+    tracking_column = excluded.tracking_column"""
+# SQLSTATEs of a role or server that cannot write: insufficient privilege, read-only transaction, standby.
+_READ_ONLY = {"42501", "25006"}
+
+
+@dataclass(frozen=True)
+class ControlRow:
+    """One row of ``etl_control``; the value is PostgreSQL's text of the cursor value, times in UTC."""
+
+    table: str
+    value: str | None
+    column: str | None
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What became of a control row: ``written``, or not with the ``reason``.
+
+    ``edited``: the row was not as it had been mirrored before; somebody else changed or deleted it.
+    """
+
+    written: bool
+    reason: str | None = None
+    edited: bool = False
+
+
+class Control:
+    """``etl_control`` behind one connection; ``off`` gives the reason why nothing is mirrored, once known."""
+
+    def __init__(self, connection: psycopg.Connection | None, off: str | None = None) -> None:
+        self.connection = connection
+        self.off = off if connection is not None or off else "PG_CONTROL_URL is off"
+        self._made = False
+
+    def last_value(self, table: str) -> ControlRow | None:
+        """The row of a table, if the control table exists and holds one."""
+        if self.connection is None:
+            return None
+        with self.connection.cursor() as cursor:
+            if cursor.execute("select to_regclass('etl_control') is not null").fetchone() != (True,):
+                return None
+            try:
+                row = cursor.execute(
+                    "select table_name, last_extracted_value, tracking_column from etl_control where table_name = %s",
+                    (table,),
+                ).fetchone()
+            except psycopg.Error as error:
+                if error.sqlstate in _READ_ONLY | {"42703"}:
+                    return None
+                raise
+        return ControlRow(*row) if row else None
+
+    def mirror(self, row: ControlRow, before: str | None) -> Mirrored:
+        """Create the control table if it is missing and write the row; ``before`` is the value mirrored last time.
+
+        Order is the caller's: cursor values of one table never fall, and the table's lock is held. A role or server
+        that may not write switches the mirror off for the life of this object; every other error is raised.
+        """
+        if self.connection is None or self.off:
+            return Mirrored(False, self.off)
+        try:
+            if not self._made:
+                self._make()
+            found = self.last_value(row.table)
+            value = row.value and row.value[:255]
+            self.connection.execute(
+                _UPSERT, {"table": row.table[:255], "value": value, "column": row.column and row.column[:255]}
+            )
+            edited = before is not None and (found is None or found.value != before[:255])
+            return Mirrored(True, edited=edited)
+        except psycopg.Error as error:
+            if error.sqlstate not in _READ_ONLY:
+                raise
+            self.off = (
+                "etl_control is not mirrored: this role or server may not write it. Grant insert, select and update on "
+                "etl_control, or set PG_CONTROL_URL to another database or to off."
+            )
+            return Mirrored(False, self.off)
+
+    def _make(self) -> None:
+        """``create table if not exists`` needs the right to create even where the table exists, so look first."""
+        assert self.connection is not None
+        found = self.connection.execute("select to_regclass('etl_control') is not null").fetchone()
+        if found != (True,):
+            try:
+                self.connection.execute(_CREATE)
+            except psycopg.errors.UniqueViolation:
+                pass  # another session made it between the two statements
+        self._made = True

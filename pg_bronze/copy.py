@@ -1,0 +1,403 @@
+"""The copy of one table: recover, plan, read, commit. The asset, the IO manager and the command line all use it."""
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Self
+
+import psycopg
+
+from pg_bronze import catalog, cursor, planning, schema, window
+from pg_bronze.commit import Codec, Committed, Recovered, Step, TableObjects, footer_of, ignore_step
+from pg_bronze.control import Control, ControlRow, Mirrored
+from pg_bronze.errors import SettingsError, SourceNotFit, Superseded, TableChanged, TakeoverUndecided
+from pg_bronze.footer import Claim
+from pg_bronze.layout import Layout, next_time
+from pg_bronze.planning import NewGeneration, Outlook, Quiet, Read
+from pg_bronze.schema import SourceTable
+from pg_bronze.source import Source, columns_that_may_be_wide, explain
+from pg_bronze.store import Store
+from pg_bronze.watermark import Place, Seed, Watermark
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TABLE_CHANGED_TRIES = 3
+
+
+@dataclass(frozen=True)
+class CopyOptions:
+    """What is settable for one table; ``slice_rows`` None leaves it to ``slice_bytes``."""
+
+    slice_rows: int | None = None
+    slice_bytes: int = 32 * 2**20
+    codec: Codec = field(default_factory=Codec)
+    dated: bool = False
+    cursor_names: tuple[str, ...] = cursor.NAMES
+    cursor_column: str | None = None
+    takeover: str | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One object about to be written: its claim, its rows as they will be stored, and how it came to be."""
+
+    claim: Claim
+    frame: "pl.DataFrame"
+    table: SourceTable
+    redo: bool = False
+    seconds: float = 0.0
+
+
+class SliceStream:
+    """The slices of one table in one run, read lazily, one ahead of the one being committed.
+
+    Iterate, and ``commit`` each slice before asking for the next. ``watermark`` is the state after the last commit.
+    """
+
+    def __init__(self, copy: "TableCopy", recovered: Recovered, watermark: Watermark, first: Slice | None) -> None:
+        self.copy = copy
+        self.adopted = recovered.adopted
+        self.rebuilt = recovered.rebuilt
+        self.watermark = watermark
+        self.committed: list[Committed] = []
+        self._first = first
+        self._superseded = False
+
+    def __iter__(self) -> Iterator[Slice]:
+        current = self._first
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
+            while current is not None:
+                ahead: Future[Slice | None] = pool.submit(self.copy.next_slice, current.claim.after)
+                yield current
+                following = ahead.result() if self.watermark == current.claim.after else _discard(ahead)
+                if self._superseded:
+                    return
+                # Another writer's object ended elsewhere than planned: what was read ahead does not fit.
+                current = following if self.watermark == current.claim.after else self.copy.next_slice(self.watermark)
+
+    def commit(self, piece: Slice) -> Committed | None:
+        """Make a slice an object; None if another writer was first, whose objects are then adopted and the stream ends."""
+        try:
+            committed = self.copy.commit(piece)
+        except Superseded:
+            recovered = self.copy.objects.recover(self.watermark if self.watermark.seq else None, self.copy.now())
+            self.adopted = (*self.adopted, *recovered.adopted)
+            self.watermark = recovered.watermark or self.watermark
+            self._superseded = True
+            return None
+        self.committed.append(committed)
+        self.watermark = committed.watermark
+        return committed
+
+    @property
+    def row_count(self) -> int:
+        """Rows committed by this stream or adopted from an earlier attempt."""
+        return sum(item.row_count for item in (*self.adopted, *self.committed))
+
+
+def _discard(ahead: "Future[Slice | None]") -> None:
+    ahead.cancel()
+    ahead.exception() if not ahead.cancelled() else None
+
+
+class TableCopy:
+    """Copies one table as far as one horizon.
+
+    Use as a context manager: the table's advisory lock is held inside. ``now`` gives the present as aware UTC;
+    ``on_step`` is called after each step of a commit.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        store: Store,
+        table: SourceTable,
+        options: CopyOptions,
+        control: Control | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_step: Step = ignore_step,
+    ) -> None:
+        self.source = source
+        self.store = store
+        self.table = table
+        self.options = options
+        self.control = control or Control(None)
+        self.now = now
+        self.on_step = on_step
+        self.layout = Layout(store.prefix, table.schema, table.name, "date" if options.dated else "flat")
+        self.objects = TableObjects(store, self.layout, options.codec, on_step)
+        self.label = table.label
+        self.cursor_column: cursor.CursorColumn | None = None
+        self.horizon = 0
+        self.place: Place | None = None
+        self._size = planning.Sizing(1, 1, 1)
+        self._outlook = Outlook()
+        self._locked = False
+        self._mirrored_before: str | None = None
+        self._reading = (0, 0.0)
+
+    def __enter__(self) -> Self:
+        self._locked = self.source.try_lock(self.table.oid)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._locked:
+            self.source.unlock(self.table.oid)
+
+    def start(self, recorded: Watermark | None) -> SliceStream | Quiet:
+        """Recover, look, plan and read the first slice; Quiet if there is nothing to commit or record.
+
+        ``recorded`` is the watermark of the latest materialization, None if it has none.
+        """
+        if not self._locked:
+            return Quiet("another run is copying it just now")
+        self.place = place = self.source.place(self.store.place)
+        if recorded is not None and recorded.place.bucket != place.bucket:
+            planning.check_place(recorded, place, self.label)
+        recovered = self.objects.recover(recorded, self.now())
+        self.on_step("recover")
+        watermark = recovered.watermark or (recovered.redo and recovered.redo.before)
+        if watermark is not None:
+            planning.check_place(watermark, place, self.label)
+            if watermark.generation:
+                self.objects.move_old(watermark)
+        swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None] if watermark else []
+        self.horizon = self.source.horizon(at_least=max(swept, default=None))
+        self._look()
+        if watermark is None:
+            watermark = self._beginning(place, recovered.foreign_key)
+        self._mirrored_before = watermark.cursor
+        first = self._again(recovered.redo) if recovered.redo else self.next_slice(watermark)
+        if first is None and not recovered.adopted and not recovered.rebuilt:
+            return Quiet(f"no new row up to transaction {self.horizon}")
+        return SliceStream(self, recovered, watermark, first)
+
+    def reset(self, recorded: Watermark | None, reason: str = "reset on request") -> SliceStream:
+        """Forget the watermark on purpose: the next tick copies the whole table into a new generation."""
+        return self._state_change(recorded, reason, forget=True)
+
+    def go_on(self, recorded: Watermark | None, reason: str = "continued on request") -> SliceStream:
+        """Accept the database or bucket as it is now as the continuation of the watermark's."""
+        return self._state_change(recorded, reason, forget=False)
+
+    def _state_change(self, recorded: Watermark | None, reason: str, forget: bool) -> SliceStream:
+        self.place = place = self.source.place(self.store.place)
+        elsewhere = recorded is not None and recorded.place.bucket != place.bucket
+        recovered = self.objects.recover(None if elsewhere else recorded, self.now(), forgive=True)
+        watermark = recovered.watermark or recorded
+        if watermark is None:
+            raise SettingsError(f"{self.label}: nothing of it has been copied yet, so there is nothing to change.")
+        if elsewhere and recovered.watermark is None:
+            watermark = dataclasses.replace(watermark, key="")
+        self._look()
+        after = dataclasses.replace(watermark, place=place)
+        if forget:
+            after = self._forgotten(after)
+        return SliceStream(self, recovered, watermark, self._empty(watermark, after, reason))
+
+    def next_slice(self, watermark: Watermark) -> Slice | None:
+        """Plan and read the next slice after a committed watermark; None when the table is copied up to the horizon.
+
+        Empty windows only advance what is planned next, until a row or the end of a pending window commits them.
+        """
+        ahead, changed = watermark, 0
+        while True:
+            step = planning.plan(ahead, self.table, self.horizon, self.source.standby, self._size, self._outlook)
+            if isinstance(step, Quiet):
+                if planning.due_for_heartbeat(watermark, self.horizon):
+                    return self._empty(watermark, ahead, "a quiet table's window is closed long before ids wrap around")
+                return None
+            if isinstance(step, NewGeneration):
+                return self._empty(watermark, self._forgotten(watermark), step.reason)
+            started = time.monotonic()
+            frame, table = self._read(step.region), self.table
+            if self._look() != table.fingerprint:
+                changed += 1
+                if changed >= TABLE_CHANGED_TRIES:
+                    raise TableChanged(f"{self.label}: it was altered {changed} times while it was read; the next tick tries again.")
+                continue
+            if frame is None:
+                pages = sum(item.page_count for item in self.table.relations if item.oid in step.region.leaves)
+                self._size = self._size.halved(pages)
+                self._outlook = dataclasses.replace(
+                    self._outlook, by_blocks=self._outlook.by_blocks | set(step.region.leaves)
+                )
+                continue
+            if step.region.blocks is not None:
+                self._size = self._size.after(frame.height)
+            if frame.height == 0 and not step.must_commit:
+                ahead = step.after
+                blocks = self._size.blocks if step.region.blocks else 0
+                self._outlook = dataclasses.replace(
+                    self._outlook, uncommitted_blocks=self._outlook.uncommitted_blocks + blocks
+                )
+                continue
+            self._outlook = dataclasses.replace(self._outlook, uncommitted_blocks=0)
+            self.on_step("read")
+            return self._slice(watermark, step, frame, table, time.monotonic() - started)
+
+    def _read(self, region: window.Region) -> "pl.DataFrame | None":
+        """The rows of a region as they will be stored; None if they are too many for one slice and can be split."""
+        names = planning.names_by_attnum(self.table)
+        splittable = region.blocks is None or self._size.blocks > 1
+        toasted = any(item.toast_page_count for item in self.table.relations if item.oid in region.leaves)
+        if toasted and splittable:
+            wide = columns_that_may_be_wide([(column.name, column.base) for column in self.table.columns])
+            rows, size_bytes = self.source.measure(window.measure(region, wide, names))
+            if rows > self._size.row_limit or (size_bytes > self._size.byte_limit and rows > 1):
+                return None
+        limit = self._size.row_limit + 1 if splittable else None
+        columns = self.table.columns
+        query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, limit)
+        frame = self.source.read(query, self.label)
+        if limit is not None and frame.height >= limit:
+            return None
+        return schema.conform(frame, columns)
+
+    def _slice(self, watermark: Watermark, step: Read, frame: "pl.DataFrame", table: SourceTable, seconds: float) -> Slice:
+        found = cursor.newest(frame, self.cursor_column) if self.cursor_column else None
+        highest = cursor.later(watermark.cursor, found, self.cursor_column) if self.cursor_column else watermark.cursor
+        after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest))
+        nodes = {item.oid: item.relfilenode for item in table.relations if item.oid in step.region.leaves}
+        claim = Claim(secrets.token_hex(8), watermark, after, step.region, nodes)
+        return Slice(claim, frame, table, seconds=seconds)
+
+    def _again(self, claim: Claim) -> Slice:
+        """Do a claimed slice again: same region, same key, and an object even if no row is left."""
+        if claim.region is None:
+            return Slice(claim, self._no_rows(), self.table, redo=True)
+        nodes = {item.oid: item.relfilenode for item in self.table.relations}
+        moved = claim.region.blocks is not None and any(
+            nodes.get(oid) != node for oid, node in claim.relfilenodes.items()
+        )
+        gone = self.table.oid != claim.after.table or any(oid not in nodes for oid in claim.region.leaves)
+        if moved or gone:
+            reason = "a claimed slice cannot be read again: the table was rewritten, dropped or detached meanwhile"
+            after = dataclasses.replace(
+                self._forgotten(claim.before), seq=claim.after.seq, key=claim.after.key, first_key=claim.after.key
+            )
+            return Slice(dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True)
+        names, columns = planning.names_by_attnum(self.table), self.table.columns
+        started = time.monotonic()
+        try:
+            query = window.select(claim.region, schema.projection(columns), schema.xid_column(columns), names, None)
+        except KeyError:
+            after = dataclasses.replace(
+                self._forgotten(claim.before), seq=claim.after.seq, key=claim.after.key, first_key=claim.after.key
+            )
+            reason = "a claimed slice cannot be read again: its cursor column was dropped meanwhile"
+            return Slice(dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True)
+        table = self.table
+        frame = schema.conform(self.source.read(query, self.label), columns)
+        if self._look() != table.fingerprint:
+            raise TableChanged(f"{self.label}: it was altered while a claimed slice was read again; the next tick tries again.")
+        return Slice(claim, frame, table, redo=True, seconds=time.monotonic() - started)
+
+    def commit(self, piece: Slice) -> Committed:
+        """Write one slice; see ``commit.TableObjects.commit``."""
+        columns = piece.table.columns
+        footer = footer_of(
+            piece.claim, piece.frame.height, schema.describe(columns), schema.xid_column(columns), self.source.server_version
+        )
+        committed = self.objects.commit(piece.claim, piece.frame, footer, piece.redo)
+        if committed.watermark.generation != piece.claim.before.generation:
+            self.objects.move_old(committed.watermark)
+        return committed
+
+    def mirror(self, watermark: Watermark) -> Mirrored:
+        """Write the table's control row; call it once the watermark is recorded."""
+        column = self.cursor_column.name if self.cursor_column else None
+        try:
+            return self.control.mirror(ControlRow(self.label, watermark.cursor, column), self._mirrored_before)
+        except psycopg.Error as error:
+            raise explain(error, "etl_control") from error
+
+    def _look(self) -> str:
+        """Look at the table as it is now; gives its fingerprint."""
+        try:
+            table = catalog.read_table(self.source.connection, self.table.schema, self.table.name)
+        except psycopg.Error as error:
+            raise explain(error, self.label) from error
+        if table is None:
+            raise TableChanged(f"{self.label}: the table is not there any more; the catalog is read again within a minute.")
+        if table.skipped:
+            raise SourceNotFit(f"{self.label} cannot be copied: {table.skipped}.")
+        if table.fingerprint != self.table.fingerprint or self.cursor_column is None:
+            self.cursor_column = cursor.choose(table, self.options.cursor_names, self.options.cursor_column)
+        if self._size.byte_limit == 1:
+            self._size = planning.sizing(table, self.options.slice_rows, self.options.slice_bytes)
+        self.table = table
+        return table.fingerprint
+
+    def _beginning(self, place: Place, foreign_key: str) -> Watermark:
+        """The watermark before the first object, once it is clear what the original system's traces mean."""
+        watermark = Watermark(place, self.table.oid, key=foreign_key)
+        row = self.control.last_value(self.label)
+        if not foreign_key and (row is None or row.value is None):
+            return watermark
+        if self.options.takeover == "fresh":
+            return watermark
+        if self.options.takeover == "adopt-seed":
+            return dataclasses.replace(watermark, seed=self._seed(row), cursor=row.value if row else None)
+        traces = [
+            f"the bucket holds {self.store.uri(foreign_key)}, which is not pg_bronze's" if foreign_key else "",
+            "etl_control has a row for it" if row else "",
+        ]
+        raise TakeoverUndecided(
+            f"{self.label}: nothing of it is in this bucket by pg_bronze, but {' and '.join(filter(None, traces))}. If "
+            "MINIO_BUCKET or PG_BRONZE_PREFIX is wrong, correct it. Otherwise set PG_BRONZE_TAKEOVER=fresh to copy the whole table, "
+            "or adopt-seed to leave out what lies at or below the control row's value (late, updated or NULL rows that "
+            "were never copied stay missing)."
+        )
+
+    def _seed(self, row: ControlRow | None) -> Seed:
+        columns = {column.name: column for column in self.table.columns}
+        column = columns.get(row.column or "") if row else None
+        if row is None or row.value is None or column is None:
+            raise SettingsError(
+                f"{self.label}: takeover is adopt-seed, but etl_control has no value and column of this table for it. "
+                "Set takeover to fresh, or correct the row."
+            )
+        try:
+            self.source.connection.execute(
+                psycopg.sql.SQL("select {}::{}").format(row.value, psycopg.sql.SQL(column.declared))  # type: ignore[arg-type]
+            )
+        except psycopg.Error as error:
+            raise SettingsError(
+                f"{self.label}: the value in etl_control is not a {column.declared}, the type of {column.name!r}. "
+                "Set takeover to fresh, or correct the row."
+            ) from error
+        return Seed(column.attnum, row.value)
+
+    def _forgotten(self, watermark: Watermark) -> Watermark:
+        return dataclasses.replace(
+            watermark,
+            table=self.table.oid,
+            generation=watermark.generation + 1,
+            cursor=None,
+            seed=None,
+            leaves=MappingProxyType({}),
+        )
+
+    def _numbered(self, before: Watermark, after: Watermark) -> Watermark:
+        """``after`` with the number and key of the object that will commit it, and the present place."""
+        assert self.place is not None
+        key = self.layout.key(next_time(self.now(), self.layout.time(before.key)))
+        opened = key if after.generation != before.generation else after.first_key
+        return dataclasses.replace(after, place=self.place, seq=before.seq + 1, key=key, first_key=opened)
+
+    def _empty(self, before: Watermark, after: Watermark, reason: str) -> Slice:
+        claim = Claim(secrets.token_hex(8), before, self._numbered(before, after), None, {}, reason)
+        return Slice(claim, self._no_rows(), self.table)
+
+    def _no_rows(self) -> "pl.DataFrame":
+        import polars as pl
+
+        columns = self.table.columns
+        return pl.DataFrame(schema={**schema.stored_schema(columns), schema.xid_column(columns): pl.Int64()})

@@ -1,0 +1,309 @@
+"""The demo: PostgreSQL, S3, sample data and ``dagster dev`` started together, and stopped in the order that loses nothing.
+
+Dagster first, and all of it, so that a run in flight can still write; then the sample's writer, S3, PostgreSQL.
+It does not import Dagster.
+"""
+
+import contextlib
+import fcntl
+import http.client
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from pg_bronze.demo import environment, news, s3, sample
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.demo.processes import HOST, Child, end_leftover, free_ports, is_free
+from pg_bronze.demo.writer import Writer
+from pg_bronze.errors import PgBronzeError, SettingsError
+
+_BEAT_S = 0.2
+_RUN_GRACE_S = 60.0
+_READY_WITHIN_S = 300.0
+
+
+def run_demo(
+    state_dir: Path,
+    *,
+    port: int = 3000,
+    pg_port: int | None = None,
+    s3_port: int | None = None,
+    project_dir: Path | None = None,
+    writer: bool = True,
+    out: TextIO | None = None,
+) -> int:
+    """Run the demo until Ctrl-C or SIGTERM; everything it keeps is in ``state_dir``, for the next time.
+
+    ``port`` is a wish: the web page takes a free one if it is in use. ``pg_port`` and ``s3_port`` are not; None takes
+    those of the last time, or free ones. Returns 0 after an orderly stop, 1 if something failed, 2 if it could not
+    start for a reason that the user has to change. A second Ctrl-C does not wait for runs in flight.
+    """
+    demo = Demo(state_dir.absolute(), out or sys.stdout)
+    try:
+        with demo.lock(), demo.signals():
+            return demo.run(port, pg_port, s3_port, project_dir, writer)
+    except SettingsError as error:
+        demo.say(str(error))
+        return 2
+    except PgBronzeError as error:
+        demo.say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+class Demo:
+    """One demo in one state folder."""
+
+    def __init__(self, state_dir: Path, out: TextIO) -> None:
+        self._state_dir = state_dir
+        self._out = out
+        self._started = time.monotonic()
+        self._interrupts = 0
+        self._stopping = False
+        self._dagster: Child | None = None
+
+    def say(self, text: str) -> None:
+        """Write a line for the person at the terminal, who may have closed it."""
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=self._out, flush=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the state folder; SettingsError if another demo does."""
+        self._state_dir.mkdir(parents=True, exist_ok=True)
+        with (self._state_dir / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SettingsError(
+                    f"another demo is running in {self._state_dir}. Stop it, or give this one another state folder."
+                ) from None
+            yield
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt; later ones are counted."""
+
+        def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            self._interrupts += 1
+            if not self._stopping:
+                self._stopping = True
+                raise KeyboardInterrupt
+
+        caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.signal(number, note) for number in caught]
+        try:
+            yield
+        finally:
+            for number, handler in zip(caught, before, strict=True):
+                signal.signal(number, handler)
+
+    def run(
+        self, port: int, pg_port: int | None, s3_port: int | None, project_dir: Path | None, with_writer: bool
+    ) -> int:
+        """Start everything, tell what happens, and stop everything when asked to or when a part fails."""
+        project = environment.find_project(project_dir)
+        around = environment.look_around((Path.cwd(), project))
+        home, cwd = environment.dagster_home(around, self._state_dir, project)
+        # What a killed launcher left ends by itself within moments, in the right order; then it is helped.
+        if left := end_leftover(self._state_dir / "dagster.json", patience_s=10):
+            self.say(f"ended what a killed demo had left: {left}")
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._say_stopped)
+            postgres = self._postgres(stack, pg_port) if around.own_postgres else None
+            store = self._s3(stack, s3_port) if around.own_s3 else None
+            if postgres:
+                postgres.start()
+                self._fill(postgres)
+            if store:
+                store.wait_until_ready()
+                store.create_bucket(environment.BUCKET)
+            about_postgres = _postgres_variables(postgres) if postgres else {}
+            about_s3 = _s3_variables(store) if store else {}
+            variables = environment.for_dagster(around, project, home, about_postgres, about_s3)
+            shell = about_postgres | about_s3 | {"DAGSTER_HOME": str(home)}
+            environment.write_shell_file(self._state_dir / "env.sh", shell)
+            activity: Writer | None = None
+            if with_writer and postgres:
+                activity = Writer(lambda: postgres.connect(sample.DATABASE))
+                stack.callback(activity.stop)
+            page = f"http://{HOST}:{self._start_dagster(stack, port, project, cwd, variables)}"
+            told = news.Tail(self._state_dir / "dagster.log")
+            if activity:
+                activity.start()
+            children = [part.child for part in (postgres, store) if part and part.child]
+            return self._watch(children, page, postgres, store, told, around)
+
+    def _say_stopped(self) -> None:
+        self._stopping = True
+        self.say("stopped")
+
+    def _postgres(self, stack: contextlib.ExitStack, port: int | None) -> PostgresServer:
+        folder = self._state_dir / "postgres"
+        server = PostgresServer(folder, port=port or _remembered_port(folder / "port"))
+        stack.callback(server.stop)
+        return server
+
+    def _s3(self, stack: contextlib.ExitStack, port: int | None) -> s3.S3Server:
+        server = s3.any_server(self._state_dir / "s3", port=port)
+        stack.callback(server.stop)
+        server.launch()
+        return server
+
+    def _fill(self, postgres: PostgresServer) -> None:
+        (postgres.data_dir / "port").write_text(str(postgres.port), encoding="utf-8")
+        with postgres.connect(autocommit=True) as connection:
+            sample.create_database(connection)
+        with postgres.connect(sample.DATABASE) as connection:
+            sample.create(connection)
+
+    def _start_dagster(
+        self, stack: contextlib.ExitStack, port: int, project: Path, cwd: Path, variables: dict[str, str]
+    ) -> int:
+        chosen = port if is_free(port) else free_ports(1)[0]
+        if chosen != port:
+            self.say(f"port {port} is in use; the web page gets {chosen}")
+        log = self._state_dir / "dagster.log"
+        if log.exists():
+            log.replace(log.with_suffix(".log.1"))
+        keeper = str(Path(__file__).with_name("keeper.py"))
+        workspace = str(project / "workspace.yaml")
+        dev = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", HOST, "-p", str(chosen)]
+        self._dagster = Child(
+            "dagster dev",
+            [sys.executable, "-I", "-S", keeper, str(_RUN_GRACE_S), *dev],
+            log=log,
+            record=self._state_dir / "dagster.json",
+            env=variables,
+            cwd=cwd,
+            # The keeper outlives us by the moment it takes to end the rest.
+            death_signal=None,
+            keep_stdin=True,
+        )
+        stack.callback(self._stop_dagster)
+        return chosen
+
+    def _watch(
+        self,
+        children: list[Child],
+        page: str,
+        postgres: PostgresServer | None,
+        store: s3.S3Server | None,
+        told: news.Tail,
+        around: environment.Surroundings,
+    ) -> int:
+        if self._dagster is None:
+            return 1
+        children = [*children, self._dagster]
+        ready, sliced = False, False
+        self.say(f"starting Dagster; its log: {self._state_dir / 'dagster.log'}")
+        try:
+            while True:
+                for line in told.lines():
+                    if shown := news.of(line):
+                        self.say(shown)
+                        if not sliced and news.is_slice(shown):
+                            sliced = True
+                            self.say(f"first slice {self._seconds():.1f} s after the start")
+                if not ready and _answers(page):
+                    ready = True
+                    self._introduce(page, postgres, store, around)
+                if dead := next((child for child in children if child.poll() is not None), None):
+                    self._stopping = True
+                    self.say(f"{dead.name} ended unexpectedly. Its log's last lines ({dead.log}):\n{dead.tail()}")
+                    return 1
+                if not ready and self._seconds() > _READY_WITHIN_S:
+                    self._stopping = True
+                    self.say(f"the web page does not answer. Its log's last lines:\n{self._dagster.tail()}")
+                    return 1
+                time.sleep(_BEAT_S)
+        except KeyboardInterrupt:
+            self.say("stopping; runs in flight end first (Ctrl-C again not to wait for them)")
+            return 0
+
+    def _introduce(
+        self,
+        page: str,
+        postgres: PostgresServer | None,
+        store: s3.S3Server | None,
+        around: environment.Surroundings,
+    ) -> None:
+        self.say(f"ready after {self._seconds():.1f} s; Ctrl-C stops everything")
+        self.say(f"  tables    {page}/locations/pg_bronze/asset-groups/bronze/lineage")
+        self.say(f"  sensor    {page}/locations/pg_bronze/sensors/bronze_tick")
+        if store:
+            self.say(f"  bucket    {store.browser_url}{environment.BUCKET}/")
+        else:
+            self.say(f"  bucket    {around.variables['MINIO_BUCKET']} (yours)")
+        if postgres:
+            self.say(f"  database  {sample.DATABASE} at {HOST}:{postgres.port}")
+        else:
+            self.say(f"  database  {around.variables['PG_DB']} (yours)")
+        self.say(f"  variables for a shell of your own: {self._state_dir / 'env.sh'}")
+
+    def _stop_dagster(self) -> None:
+        """End dagster dev and wait until nothing of it is left; not for long once a second signal has come."""
+        self._stopping = True
+        keeper = self._dagster
+        if keeper is None:
+            return
+        _tell(keeper, b"stop\n")
+        deadline = time.monotonic() + _RUN_GRACE_S + 10
+        hurried = False
+        while not keeper.wait(_BEAT_S) and time.monotonic() < deadline:
+            if self._interrupts > 1 and not hurried:
+                hurried = True
+                _tell(keeper, b"kill\n")
+        keeper.kill()
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+def _tell(keeper: Child, word: bytes) -> None:
+    if keeper.stdin:
+        with contextlib.suppress(BrokenPipeError):
+            keeper.stdin.write(word)
+            keeper.stdin.flush()
+
+
+def _remembered_port(file: Path) -> int | None:
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        port = int(file.read_text(encoding="utf-8"))
+        return port if is_free(port) else None
+    return None
+
+
+def _answers(page: str) -> bool:
+    host = page.removeprefix("http://")
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=2)) as connection:
+        try:
+            connection.request("GET", "/server_info")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def _postgres_variables(server: PostgresServer) -> dict[str, str]:
+    return {
+        "PG_HOST": server.host,
+        "PG_PORT": str(server.port),
+        "PG_DB": sample.DATABASE,
+        "PG_USER": server.user,
+        "PG_PASS": server.password,
+    }
+
+
+def _s3_variables(server: s3.S3Server) -> dict[str, str]:
+    return {
+        "MINIO_ENDPOINT": server.endpoint_url,
+        "MINIO_ACCESS_KEY": server.access_key,
+        "MINIO_SECRET_KEY": server.secret_key,
+        "MINIO_BUCKET": environment.BUCKET,
+    }

@@ -1,0 +1,144 @@
+"""Footers: what a bronze object says about itself, and claims: what an object that is about to be written will say.
+
+Both are JSON, a footer as the Parquet key-value entry ``pg_bronze``. No I/O, no clock, no Dagster.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pg_bronze import __version__
+from pg_bronze.errors import LakeDamaged
+from pg_bronze.watermark import FORMAT, Watermark, check_format
+from pg_bronze.window import Region
+
+ENTRY = "pg_bronze"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The intent to write object ``after.seq`` at ``after.key``: what a redoer needs to do the same.
+
+    ``region`` None means an empty object (a new generation, a heartbeat, a changed history). ``relfilenodes`` are those
+    of the region's leaves when it was read. ``nonce`` tells our own retried request from another writer's.
+    """
+
+    nonce: str
+    before: Watermark
+    after: Watermark
+    region: Region | None
+    relfilenodes: Mapping[int, int]
+    reason: str | None = None
+
+    def to_text(self) -> str:
+        """The claim object's content."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "nonce": self.nonce,
+                "before": self.before.to_json(),
+                "after": self.after.to_json(),
+                "region": self.region.to_json() if self.region else None,
+                "relfilenodes": {str(oid): node for oid, node in self.relfilenodes.items()},
+                "reason": self.reason,
+            }
+        )
+
+    @classmethod
+    def from_text(cls, text: str | bytes, key: str) -> Self:
+        """Raises LakeDamaged naming ``key`` for anything else, FormatTooNew for a later format."""
+        data = _load(text, key)
+        check_format(data, "claim")
+        try:
+            return cls(
+                nonce=data["nonce"],
+                before=Watermark.from_json(data["before"]),
+                after=Watermark.from_json(data["after"]),
+                region=Region.from_json(data["region"]) if data["region"] else None,
+                relfilenodes={int(oid): node for oid, node in data["relfilenodes"].items()},
+                reason=data["reason"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise LakeDamaged(f"{key} is not a claim of pg_bronze ({type(error).__name__}). Look at it, then delete it.") from error
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What one object says about itself: the watermarks before and after it, its rows and where they came from.
+
+    ``columns`` describe the source columns (attnum, name, type, typmod …); ``xid_column`` is the name of the added
+    column. ``repaired`` marks an object written again by verification. ``reason`` says why an object without a region
+    exists.
+    """
+
+    nonce: str
+    before: Watermark
+    after: Watermark
+    region: Region | None
+    row_count: int
+    columns: Sequence[Mapping[str, Any]]
+    xid_column: str
+    server_version: int
+    repaired: bool = False
+    reason: str | None = None
+
+    def to_text(self) -> str:
+        """The value of the Parquet key-value entry."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "pg_bronze": __version__,
+                "nonce": self.nonce,
+                "seq": self.after.seq,
+                "prev_key": self.before.key,
+                "before": self.before.to_json(),
+                "after": self.after.to_json(),
+                "region": self.region.to_json() if self.region else None,
+                "row_count": self.row_count,
+                "columns": list(self.columns),
+                "xid_column": self.xid_column,
+                "server_version": self.server_version,
+                "time_zone": "UTC",
+                "encoding": "UTF8",
+                "repaired": self.repaired,
+                "reason": self.reason,
+            }
+        )
+
+    @classmethod
+    def from_text(cls, text: str | bytes, key: str) -> Self:
+        """Raises LakeDamaged naming ``key`` for anything else, FormatTooNew for a later format."""
+        data = _load(text, key)
+        check_format(data, "footer")
+        try:
+            return cls(
+                nonce=data["nonce"],
+                before=Watermark.from_json(data["before"]),
+                after=Watermark.from_json(data["after"]),
+                region=Region.from_json(data["region"]) if data["region"] else None,
+                row_count=data["row_count"],
+                columns=data["columns"],
+                xid_column=data["xid_column"],
+                server_version=data["server_version"],
+                repaired=data["repaired"],
+                reason=data["reason"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise LakeDamaged(
+                f"{key}: its footer is not one of pg_bronze's ({type(error).__name__}). Move the object out of the folder."
+            ) from error
+
+    def continues(self, watermark: Watermark) -> bool:
+        """Whether this object is the next after the one that committed ``watermark``."""
+        return self.before.key == watermark.key and self.after.seq == watermark.seq + 1
+
+
+def _load(text: str | bytes, key: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise LakeDamaged(f"{key} does not hold JSON of pg_bronze. Look at it, then move it out of the way.") from error
+    if not isinstance(data, dict):
+        raise LakeDamaged(f"{key} does not hold an object of pg_bronze. Look at it, then move it out of the way.")
+    return data

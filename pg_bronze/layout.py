@@ -1,0 +1,140 @@
+"""Layout: where things lie in the bucket. Every key is made and taken apart here.
+
+    movie/movie_20260102000010.parquet                  a bronze object (flat)
+    movie/date=2026-01-02/movie_20260102000010.parquet  the same with date folders
+    sales.movie/…                                       a table outside the schema public
+    _pg_bronze/claims/movie/0000000012.json             a claim
+    _pg_bronze/old/movie/gen=0/…                        objects of an earlier generation
+    _pg_bronze/catalog.json                             the last known catalog
+
+All below an optional prefix. No connection, no clock, no Dagster.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal
+from urllib.parse import unquote
+
+STAMP = "%Y%m%d%H%M%S"
+OWN = "_pg_bronze"
+# What a folder cannot hold without ambiguity: the separators, the escape itself, control characters.
+_UNSAFE = re.compile(r"[./%\x00-\x1f\x7f]")
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match.group().encode())
+
+
+def _part(name: str) -> str:
+    escaped = _UNSAFE.sub(_escape, name)
+    return f"%5F{escaped[1:]}" if escaped.startswith(OWN) else escaped
+
+
+def folder(schema: str, name: str) -> str:
+    """The folder of a table; no two tables share one.
+
+    An unescaped dot only ever separates a schema from a name, and ``public`` is never written.
+    """
+    return _part(name) if schema == "public" else f"{_part(schema)}.{_part(name)}"
+
+
+def table_of(folder_name: str) -> tuple[str, str]:
+    """``(schema, name)`` of a folder: the inverse of ``folder``."""
+    schema, dot, name = folder_name.partition(".")
+    return (unquote(schema), unquote(name)) if dot else ("public", unquote(schema))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The keys of one table in one bucket.
+
+    ``prefix`` has no slash at either end. ``dated`` puts new objects into ``date=YYYY-MM-DD/`` folders; objects of
+    both layouts are found either way. A key's time is UTC, to the second, and is the object's identity in the table.
+    """
+
+    prefix: str
+    schema: str
+    name: str
+    style: Literal["flat", "date"] = "flat"
+
+    @property
+    def folder(self) -> str:
+        """The table's folder with the prefix, without a slash at the end."""
+        return self._below(folder(self.schema, self.name))
+
+    @property
+    def stem(self) -> str:
+        """What object names start with."""
+        return folder(self.schema, self.name)
+
+    def key(self, at: datetime) -> str:
+        """The key of the object written at a second (aware UTC)."""
+        day = f"date={at:%Y-%m-%d}/" if self.style == "date" else ""
+        return f"{self.folder}/{day}{self.stem}_{at:{STAMP}}.parquet"
+
+    def time(self, key: str) -> datetime | None:
+        """The second in a key of this table, whatever its layout; None for any other key."""
+        pattern = rf"{re.escape(self.folder)}/(?:date=\d{{4}}-\d\d-\d\d/)?{re.escape(self.stem)}_(\d{{14}})\.parquet"
+        match = re.fullmatch(pattern, key)
+        if match is None:
+            return None
+        try:
+            return datetime.strptime(match.group(1), STAMP).replace(tzinfo=UTC)
+        except ValueError:
+            return None
+
+    def day(self, key: str) -> date | None:
+        """The UTC day an object belongs to: its partition."""
+        time = self.time(key)
+        return time.date() if time else None
+
+    def listings(self, after: datetime | None) -> tuple[tuple[str, str], ...]:
+        """``(prefix, start_after)`` pairs that together list every object at or after a second, of both layouts.
+
+        ``start_after`` excludes itself, so it is a key just before the wanted one; "" lists from the beginning.
+        """
+        flat, dated = f"{self.folder}/{self.stem}_", f"{self.folder}/date="
+        if after is None:
+            return (flat, ""), (dated, "")
+        return (
+            (flat, f"{flat}{after:{STAMP}}.parque"),
+            (dated, f"{dated}{after:%Y-%m-%d}/{self.stem}_{after:{STAMP}}.parque"),
+        )
+
+    @property
+    def claims(self) -> str:
+        """The folder of the table's claims, with a slash at the end."""
+        return self._below(f"{OWN}/claims/{self.stem}/")
+
+    def claim(self, seq: int) -> str:
+        """The key of the claim for object number ``seq``."""
+        return f"{self.claims}{seq:010}.json"
+
+    def claim_seq(self, key: str) -> int | None:
+        """The number in a claim's key; None for any other key."""
+        match = re.fullmatch(re.escape(self.claims) + r"(\d{10})\.json", key)
+        return int(match.group(1)) if match else None
+
+    def old(self, key: str, generation: int) -> str:
+        """Where an object of an earlier generation is moved to."""
+        return self._below(f"{OWN}/old/{self.stem}/gen={generation}/{key.removeprefix(self.folder + '/')}")
+
+    def _below(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+
+def own_key(prefix: str, name: str) -> str:
+    """The key of something of pg_bronze's own, such as ``catalog.json``."""
+    return f"{prefix}/{OWN}/{name}" if prefix else f"{OWN}/{name}"
+
+
+def next_time(now: datetime, last: datetime | None) -> datetime:
+    """The second the next object is named by: now, or one second after the last object where that is later."""
+    now = now.astimezone(UTC).replace(microsecond=0)
+    return now if last is None else max(now, last + timedelta(seconds=1))
+
+
+def search_starts(now: datetime) -> tuple[datetime | None, ...]:
+    """Where to start looking for a table's newest object, nearest first; None is "from the beginning"."""
+    return (*(now - timedelta(days=days) for days in (1, 32, 1024)), None)

@@ -1,0 +1,266 @@
+"""Planning: what a tick reads of one table next, decided from its watermark and a look at the table.
+
+Reads nothing, writes nothing. The asset, the sensor and the command line all ask here.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pg_bronze.errors import HistoryChanged, OperatorError, PgBronzeError, StaleSnapshot
+from pg_bronze.schema import Relation, SourceTable
+from pg_bronze.watermark import Leaf, Pending, Place, Watermark
+from pg_bronze.window import MAX_WIDTH, Region
+
+BLOCK_BYTES = 8192
+EMPTY_BLOCKS_PER_COMMIT = 1000
+# A quiet table's window is closed by an empty object long before it could reach 2^31 transactions.
+HEARTBEAT_WIDTH = 2**30
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How much one slice may hold: ``row_limit`` rows, and about ``byte_limit`` bytes as PostgreSQL's COPY sends them.
+
+    ``blocks`` is how many heap blocks the next range of a window takes; at least 1.
+    """
+
+    row_limit: int
+    byte_limit: int
+    blocks: int
+
+    def halved(self, page_count: int) -> "Sizing":
+        """After a read of at most ``page_count`` blocks that held too much."""
+        return dataclasses.replace(self, blocks=max(1, min(self.blocks, page_count) // 2))
+
+    def after(self, rows: int) -> "Sizing":
+        """After a range that fitted: ranges grow while they come back less than a quarter full."""
+        if rows * 4 < self.row_limit:
+            return dataclasses.replace(self, blocks=min(self.blocks * 2, EMPTY_BLOCKS_PER_COMMIT * 64))
+        return self
+
+
+def sizing(table: SourceTable, slice_rows: int | None, slice_bytes: int) -> Sizing:
+    """The first guess for a table, from its size; the reads themselves correct it.
+
+    Rows are counted as at least 24 bytes, the size of a row header: an estimate from stale statistics may be wrong
+    by any factor, and the limit it leads to is checked against what arrives.
+    """
+    pages = sum(relation.page_count for relation in table.relations)
+    row_bytes = 100.0
+    if table.row_estimate > 0 and pages > 0:
+        row_bytes = min(float(BLOCK_BYTES), max(24.0, pages * BLOCK_BYTES / table.row_estimate))
+    row_limit = slice_rows or max(1000, int(slice_bytes / row_bytes))
+    rows_per_block = BLOCK_BYTES / row_bytes
+    blocks = min(slice_bytes // BLOCK_BYTES, math.ceil(row_limit / rows_per_block))
+    return Sizing(row_limit=row_limit, byte_limit=slice_bytes, blocks=max(1, blocks))
+
+
+@dataclass(frozen=True)
+class Read:
+    """Read ``region``; if its rows fit, what is delivered becomes ``after``.
+
+    ``must_commit``: even without a row this outcome has to be committed (it ends or carries on a pending window).
+    """
+
+    region: Region
+    after: Watermark
+    must_commit: bool = False
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """There is nothing to read; ``reason`` is a sentence for an operator."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class NewGeneration:
+    """What was copied no longer describes the table; a new first load follows. ``reason`` is a sentence."""
+
+    reason: str
+
+
+Plan = Read | Quiet | NewGeneration
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What planning must remember within one tick, besides the watermark.
+
+    ``by_blocks``: leaves whose window held too many rows for one read. ``uncommitted_blocks``: blocks read since the
+    last commit and found empty. ``bound``: a cursor value taken over from the original system, for first loads.
+    """
+
+    by_blocks: frozenset[int] = field(default_factory=frozenset)
+    uncommitted_blocks: int = 0
+
+
+def check_place(watermark: Watermark, place: Place, label: str) -> None:
+    """Raises HistoryChanged if the watermark was made in another database, history or bucket."""
+    then = watermark.place
+    remedy = (
+        f"Run `pg-bronze continue {label}` if this is the same data further on (a move with pg_upgrade, a failover that "
+        f"lost nothing), or `pg-bronze reset {label}` to copy it again; until then nothing of it is copied."
+    )
+    if then.bucket != place.bucket:
+        raise HistoryChanged(
+            f"{label}: its watermark was made for bucket {then.bucket!r}, and this one is {place.bucket!r}. "
+            f"Point MINIO_BUCKET back, or run `pg-bronze reset {label}` to start over in the new one."
+        )
+    if then.system_id != place.system_id:
+        raise HistoryChanged(
+            f"{label}: its watermark belongs to the database cluster {then.system_id}, and this one is "
+            f"{place.system_id}. {remedy}"
+        )
+    if then.database != place.database:
+        raise HistoryChanged(
+            f"{label}: its watermark belongs to another database of this cluster (oid {then.database}, this one is "
+            f"{place.database}). Point PG_DB back, or run `pg-bronze reset {label}`."
+        )
+    if then.timeline != place.timeline:
+        raise HistoryChanged(
+            f"{label}: the database went from timeline {then.timeline} to {place.timeline}: a failover or a restore, "
+            f"after which transactions already copied may be gone. {remedy}"
+        )
+    if _lsn(place.lsn) < _lsn(then.lsn):
+        raise HistoryChanged(
+            f"{label}: the database is at log position {place.lsn}, before {then.lsn} where the watermark was made: "
+            f"an older state was restored. {remedy}"
+        )
+
+
+def behind(label: str, horizon: int, swept: int, standby: bool) -> PgBronzeError:
+    """The error for a horizon below what is already delivered: alarming on a primary, a lag on a standby."""
+    found = f"{label}: the horizon is {horizon}, below {swept} up to which it is already copied."
+    if standby:
+        return StaleSnapshot(f"{found} This standby lags behind the one read before; the next tick tries again.")
+    return HistoryChanged(
+        f"{found} A primary's horizon never goes back: the database was restored or its transaction ids were set "
+        f"back. Run `pg-bronze reset {label}` to copy it again; until then nothing of it is copied."
+    )
+
+
+def plan(
+    watermark: Watermark, table: SourceTable, horizon: int, standby: bool, size: Sizing, outlook: Outlook
+) -> Plan:
+    """Decide the next read of a table at a horizon.
+
+    Pending windows come first, then leaves never read, then all others: those of equal state in one read through the
+    root. Raises HistoryChanged or StaleSnapshot when the horizon lies below what is delivered.
+    """
+    if watermark.table != table.oid:
+        return NewGeneration(
+            f"the name now stands for another table (oid {table.oid}, before {watermark.table}): "
+            "it was dropped and made again, or swapped by rename"
+        )
+    relations = {relation.oid: relation for relation in table.relations}
+    for oid, relation in relations.items():
+        leaf = watermark.leaf(oid)
+        if leaf.pending and leaf.pending.relfilenode != relation.relfilenode:
+            return NewGeneration(f"{relation.name} was rewritten while it was being read in block ranges")
+        if leaf.swept is not None and horizon < leaf.swept:
+            raise behind(table.label, horizon, leaf.swept, standby)
+
+    for oid, relation in relations.items():
+        if watermark.leaf(oid).pending:
+            return _by_blocks(watermark, table, relation, horizon, size, outlook)
+    for oid, relation in relations.items():
+        if watermark.leaf(oid).swept is None:
+            return _first_load(watermark, table, relation, horizon, size, outlook)
+    groups: dict[Leaf, list[int]] = {}
+    for oid in relations:
+        leaf = watermark.leaf(oid)
+        if leaf.swept != horizon:
+            groups.setdefault(leaf, []).append(oid)
+    for leaf, oids in groups.items():
+        _check_width(table.label, leaf, horizon)
+        blocky = [oid for oid in oids if oid in outlook.by_blocks]
+        if blocky:
+            return _by_blocks(watermark, table, relations[blocky[0]], horizon, size, outlook)
+        region = _region(table, None, leaf, tuple(oids), horizon)
+        return Read(region, watermark.with_leaves(dict.fromkeys(oids, _swept(leaf, horizon))))
+    if not relations:
+        return Quiet("it has no partitions yet")
+    return Quiet(f"no transaction finished since {horizon}")
+
+
+def due_for_heartbeat(watermark: Watermark, horizon: int) -> bool:
+    """Whether a quiet table's window has grown so wide that an empty object must close it."""
+    swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None and leaf.pending is None]
+    return bool(swept) and horizon - min(swept) > HEARTBEAT_WIDTH
+
+
+def _first_load(
+    watermark: Watermark, table: SourceTable, relation: Relation, horizon: int, size: Sizing, outlook: Outlook
+) -> Read:
+    small = relation.page_count <= size.blocks and relation.oid not in outlook.by_blocks
+    if not small:
+        return _by_blocks(watermark, table, relation, horizon, size, outlook)
+    region = dataclasses.replace(
+        _region(table, relation, Leaf(), (relation.oid,), horizon), seed=watermark.seed
+    )
+    return Read(region, watermark.with_leaves({relation.oid: Leaf(swept=horizon)}))
+
+
+def _by_blocks(
+    watermark: Watermark, table: SourceTable, relation: Relation, horizon: int, size: Sizing, outlook: Outlook
+) -> Read:
+    """The next block range of one leaf. Its window keeps the horizon it began with until its last block."""
+    leaf = watermark.leaf(relation.oid)
+    pending = leaf.pending or Pending(upto=horizon, block=0, relfilenode=relation.relfilenode)
+    _check_width(table.label, leaf, pending.upto)
+    end_block = pending.block + size.blocks
+    last = end_block >= relation.page_count
+    region = dataclasses.replace(
+        _region(table, relation, leaf, (relation.oid,), pending.upto),
+        blocks=(pending.block, None if last else end_block),
+        seed=watermark.seed if leaf.swept is None else None,
+    )
+    if last:
+        after = _swept(leaf, pending.upto)
+    else:
+        after = dataclasses.replace(leaf, pending=dataclasses.replace(pending, block=end_block))
+    read_since_commit = outlook.uncommitted_blocks + size.blocks
+    return Read(
+        region,
+        watermark.with_leaves({relation.oid: after}),
+        # The end of a window that already has objects, or a long empty stretch, is worth an empty one.
+        must_commit=(last and (pending.block > 0)) or read_since_commit >= EMPTY_BLOCKS_PER_COMMIT,
+    )
+
+
+def _region(table: SourceTable, relation: Relation | None, leaf: Leaf, oids: tuple[int, ...], end: int) -> Region:
+    """``relation`` None reads through the root; an ordinary table is always read alone."""
+    alone = relation or (None if table.partitioned else table.relations[0])
+    schema, name = (alone.schema, alone.name) if alone else (table.schema, table.name)
+    return Region(
+        schema=schema, name=name, only=alone is not None, leaves=oids, start=leaf.swept, end=end, box=leaf.box
+    )
+
+
+def _swept(leaf: Leaf, horizon: int) -> Leaf:
+    """The leaf after a complete sweep: floor and upto of a box move only here, in the same commit as ``swept``."""
+    box = leaf.box and dataclasses.replace(leaf.box, upto=horizon)
+    return Leaf(swept=horizon, box=box, pending=None)
+
+
+def _check_width(label: str, leaf: Leaf, horizon: int) -> None:
+    if leaf.swept is not None and horizon - leaf.swept >= MAX_WIDTH:
+        raise OperatorError(
+            f"{label}: {horizon - leaf.swept} transactions have passed since it was last copied, and a window cannot "
+            f"be wider than {MAX_WIDTH}: PostgreSQL reuses ids after that. Run `pg-bronze reset {label}` to copy it again."
+        )
+
+
+def _lsn(text: str) -> int:
+    """A log position ``X/Y`` as the number it stands for."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+def names_by_attnum(table: SourceTable) -> Mapping[int, str]:
+    """Column names by attnum, as ``window.where`` wants them."""
+    return {column.attnum: column.name for column in table.columns}

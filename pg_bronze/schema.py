@@ -1,0 +1,296 @@
+"""Schema: what a source table looks like, and how each of its columns travels into Parquet.
+
+No connection, no clock, no Dagster, no psycopg: the catalog fills these values in, and all of it is tested
+with literals. Polars is imported only by what touches data: every process that knows the catalog imports this module.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pg_bronze.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+XID_NAME = "_pg_xid"
+
+# connectorx 0.4.6 reads ±infinity as the ends of chrono's calendar. They sort where infinity sorts,
+# and collide only with the last day or microsecond of the year 262142.
+DATE_INFINITY = (-96465292, 95026236)  # days since 1970-01-01
+TIMESTAMP_INFINITY = (-8334601228800000000, 8210266876799999999)  # microseconds since 1970-01-01
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a source table, as the catalog declares it."""
+
+    attnum: int  # stays the same through a rename, and is never used again after a drop
+    name: str
+    declared: str  # as psql shows it: "numeric(10,2)", "mood"
+    base: str  # domains resolved: "numeric", "int4", "_int4" for built-in types, "schema.name" for others
+    typmod: int  # domains resolved; -1 for none
+    not_null: bool  # since PostgreSQL 18 also while rows from before the constraint may still hold NULL
+    comment: str | None = None
+    collation: str | None = None  # "schema.name" where it is not the type's default
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One physical table: an ordinary table, or one leaf of a partitioned table.
+
+    ``page_count`` and ``toast_page_count`` are blocks of the file as it is now when ``read_table`` looked,
+    and the planner's last estimate when ``read_catalog`` did.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    relfilenode: int
+    page_count: int
+    toast_page_count: int
+
+    @property
+    def sql(self) -> str:
+        """The relation as SQL names it, quoted and with its schema."""
+        return f"{quote(self.schema)}.{quote(self.name)}"
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """One table of the source database, or something like a table that is skipped for the reason in ``skipped``."""
+
+    oid: int
+    schema: str
+    name: str
+    partitioned: bool
+    comment: str | None
+    columns: tuple[Column, ...]  # dropped ones left out, by attnum
+    primary_key: tuple[str, ...]  # in key order; empty if there is none
+    relations: tuple[Relation, ...]  # itself, or its leaves by oid; a partitioned table may have none
+    row_estimate: float  # what the planner last knew; 0 for never analyzed
+    skipped: str | None
+    fingerprint: str  # differs after any change to the definition, the files or the set of leaves
+
+    @property
+    def label(self) -> str:
+        """The name for messages and ``etl_control``: ``movie``, or ``sales.movie`` outside ``public``.
+
+        A part that holds a dot or a quote is quoted, so that no two tables share a label.
+        """
+        parts = (self.name,) if self.schema == "public" else (self.schema, self.name)
+        return ".".join(quote(part) if set(part) & set('."') else part for part in parts)
+
+    @property
+    def sql(self) -> str:
+        """The table as SQL names it, quoted and with its schema."""
+        return f"{quote(self.schema)}.{quote(self.name)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the table as plain dicts, lists, strings and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "SourceTable":
+        """Read what ``to_json`` gave, with or without a turn through JSON text."""
+        return cls(
+            **{
+                **data,
+                "columns": tuple(Column(**column) for column in data["columns"]),
+                "primary_key": tuple(data["primary_key"]),
+                "relations": tuple(Relation(**relation) for relation in data["relations"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one column travels: the SQL that reads it, what connectorx makes of that, and what is stored.
+
+    ``{c}`` stands for the column in ``expression``.
+    """
+
+    expression: str
+    read: "pl.DataType"
+    stored: "pl.DataType"
+
+
+_TEXT: dict[str, str] = {
+    "money": "{c}::numeric::text",  # money's own text depends on lc_monetary
+    "inet": "abbrev({c}::inet)",  # what psql prints; ::text would add /32 to a host
+}
+
+
+@cache
+def _native() -> "dict[str, pl.DataType]":
+    # Only types that connectorx 0.4.6 reads exactly under the binary protocol. It rounds numeric to ten decimals,
+    # sends json through float64, turns time 24:00 into 00:00 and panics on 51 further types: those travel as text.
+    import polars as pl
+
+    return {
+        "bool": pl.Boolean(),
+        "int2": pl.Int16(),
+        "int4": pl.Int32(),
+        "int8": pl.Int64(),
+        "oid": pl.UInt32(),
+        "float4": pl.Float32(),
+        "float8": pl.Float64(),
+        "text": pl.String(),
+        "varchar": pl.String(),
+        "bpchar": pl.String(),
+        "name": pl.String(),
+        "uuid": pl.String(),
+        "bytea": pl.Binary(),
+        "date": pl.Date(),
+        "timestamp": pl.Datetime("us"),
+        "timestamptz": pl.Datetime("us", "UTC"),
+    }
+
+
+def quote(identifier: str) -> str:
+    """Quote one identifier for SQL; different identifiers stay different."""
+    if not identifier or "\0" in identifier:
+        raise SettingsError("An identifier is empty or holds a NUL character; PostgreSQL allows neither.")
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Render one string literal for SQL that cannot be given parameters.
+
+    Backslashes stand for themselves, which needs ``standard_conforming_strings = on``, PostgreSQL's default.
+    """
+    if "\0" in text:
+        raise DataError("A text holds a NUL character, which PostgreSQL cannot store or compare.")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def rule(column: Column) -> Rule:
+    """Decide how a column travels.
+
+    Every expression casts to the type it expects, even where the column already has it: connectorx asks for
+    the types first and for the rows later, and an ALTER TYPE in between would be read as the old type's bytes.
+    """
+    import polars as pl
+
+    if native := _native().get(column.base):
+        return Rule(f"{{c}}::{column.base}", native, native)
+    if column.base == "numeric" and (decimal := _decimal(column.typmod)):
+        return Rule("{c}::text", pl.String(), decimal)
+    return Rule(_TEXT.get(column.base, "{c}::text"), pl.String(), pl.String())
+
+
+def _decimal(typmod: int) -> "pl.Decimal | None":
+    """Give the type that holds every number of a numeric(p,s); None without p or beyond 38 digits."""
+    import polars as pl
+
+    if typmod < 4:
+        return None
+    precision = (typmod - 4) >> 16 & 0xFFFF
+    scale = ((typmod - 4 & 0x7FF) ^ 1024) - 1024  # signed since PostgreSQL 15, and the same bits before
+    digits = max(precision, scale) if scale >= 0 else precision - scale
+    return pl.Decimal(digits, max(scale, 0)) if digits <= 38 else None
+
+
+def projection(columns: Sequence[Column], relation_alias: str = "t") -> str:
+    """Write the select list for the columns, each cast and named: ``t."c"::int4 as "c"``."""
+    alias = quote(relation_alias) if relation_alias != "t" else "t"
+    return ", ".join(
+        f"{rule(column).expression.format(c=f'{alias}.{quote(column.name)}')} as {quote(column.name)}"
+        for column in columns
+    )
+
+
+def read_schema(columns: Sequence[Column]) -> "pl.Schema":
+    """Give the schema in which connectorx returns the projection."""
+    import polars as pl
+
+    return pl.Schema([(column.name, rule(column).read) for column in columns])
+
+
+def stored_schema(columns: Sequence[Column]) -> "pl.Schema":
+    """Give the schema in which the columns are written to Parquet."""
+    import polars as pl
+
+    return pl.Schema([(column.name, rule(column).stored) for column in columns])
+
+
+def xid_column(columns: Sequence[Column]) -> str:
+    """Name the transaction id column added to every row: ``_pg_xid``, or ``_pg_xid_1`` if the source has that one."""
+    taken = {column.name for column in columns}
+    name, number = XID_NAME, 0
+    while name in taken:
+        number += 1
+        name = f"{XID_NAME}_{number}"
+    return name
+
+
+def conform(frame: "pl.DataFrame", columns: Sequence[Column]) -> "pl.DataFrame":
+    """Turn what was read into what is stored, or raise a DataError that names the column.
+
+    The frame holds exactly the columns of the projection, and after them perhaps the transaction id column.
+    """
+    import polars as pl
+
+    expected = list(read_schema(columns).items())
+    if frame.width == len(expected) + 1:
+        expected.append((xid_column(columns), pl.Int64()))
+    found = list(frame.schema.items())
+    if found != expected:
+        names = ", ".join(repr(name) for name, dtype in found if (name, dtype) not in expected) or "the order"
+        raise DataError(
+            f"The columns read are not the columns asked for (different: {names}). "
+            "The table was altered during the read, or the reader was given another projection."
+        )
+    changed = [column for column in columns if rule(column).read != rule(column).stored]
+    return frame.with_columns(_to_decimal(frame[column.name], column) for column in changed)
+
+
+def _to_decimal(text: "pl.Series", column: Column) -> "pl.Series":
+    import polars as pl
+
+    wanted = rule(column).stored
+    try:
+        number = text.cast(wanted, strict=True)
+    except pl.exceptions.InvalidOperationError:
+        fits = False
+    else:
+        # Polars rounds surplus decimals away in silence, so compare with what the server printed.
+        fits = bool((number.cast(pl.String) == text).all())
+    if not fits:
+        # Not `from error`: the message of Polars quotes the value.
+        raise DataError(
+            f"Column {column.name!r} ({column.declared}) holds NaN or a number "
+            f"with more digits than {wanted} can keep. "
+            "Correct it in the source, or declare the column numeric without a precision: it is then stored as text."
+        )
+    return number
+
+
+def beyond_calendar(columns: Iterable[Column]) -> DataError:
+    """Give the error for a date or timestamp that connectorx refuses to decode: one after the year 262142."""
+    names = ", ".join(repr(column.name) for column in columns if column.base in {"date", "timestamp", "timestamptz"})
+    return DataError(
+        "A date or timestamp lies beyond the year 262142, the last one that can be read "
+        f"(one of: {names or 'no column'}). "
+        "Correct it in the source; ±infinity is read, as the first and last value of that calendar."
+    )
+
+
+def describe(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Describe the columns for a footer: what the source declared, and what is stored."""
+    return [{**asdict(column), "stored": str(rule(column).stored)} for column in columns]
+
+
+def drift(before: Sequence[Column], after: Sequence[Column]) -> tuple[str, ...]:
+    """Say what changed between two looks at a table's columns, one sentence each; columns are told apart by attnum."""
+    old = {column.attnum: column for column in before}
+    new = {column.attnum: column for column in after}
+    said = [f"column {c.name!r} ({c.declared}) was dropped" for n, c in old.items() if n not in new]
+    said += [f"column {c.name!r} ({c.declared}) was added" for n, c in new.items() if n not in old]
+    for was, now in ((old[n], new[n]) for n in old if n in new):
+        if was.name != now.name:
+            said.append(f"column {was.name!r} is now called {now.name!r}")
+        if (was.declared, was.base, was.typmod) != (now.declared, now.base, now.typmod):
+            said.append(f"column {now.name!r} changed its type from {was.declared} to {now.declared}")
+    return tuple(said)

@@ -1,0 +1,759 @@
+"""Settings: what an operator may decide, typed, described and read once.
+
+``load_settings`` reads the environment, ``.env`` and the ``mc`` client's configuration, and only when it is called.
+The models are pure: they know no database, no bucket and no Dagster. A field's description is its documentation.
+"""
+
+import datetime
+import difflib
+import hashlib
+import io
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import quote, urlencode, urlsplit
+
+from dotenv.parser import parse_stream
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pg_bronze.errors import SettingsError
+
+Compression = Literal["zstd", "snappy", "gzip", "lz4", "uncompressed"]
+SslMode = Literal["disable", "prefer", "require", "verify-ca"]
+Takeover = Literal["adopt-seed", "fresh"]
+Untracked = Literal["sweep", "skip"]
+
+_PREFIX = "PG_BRONZE_"
+_EXPLICIT = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
+_LEVELS: dict[str, tuple[int, int]] = {"zstd": (1, 22), "gzip": (0, 9)}
+_KEEPALIVE_IDLE_S = 30
+_TCP_USER_TIMEOUT_S = 60
+
+
+def _variable(field: str) -> str:
+    return field.upper() if field.startswith(("pg_", "minio_")) else _PREFIX + field.upper()
+
+
+@dataclass(frozen=True)
+class S3Connection:
+    """How to reach the server that holds the bucket; ``verify`` means its certificate is checked."""
+
+    endpoint_url: str
+    access_key: SecretStr
+    secret_key: SecretStr
+    region: str
+    use_ssl: bool
+    verify: bool = True
+
+
+class TableOptions(BaseModel):
+    """What may differ for one table; from ``Settings.table_options`` every value is final."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    cursor_column: str | None = Field(
+        default=None, min_length=1, description="The column to use; None lets the table's own columns decide."
+    )
+    slice_rows: int | None = Field(default=None, ge=1, description="Most rows in one slice; None decides by bytes.")
+    untracked: Untracked = Field(default="sweep", description="What to do if the table has no cursor column.")
+    takeover: Takeover | None = Field(default=None, description="What the original system's traces mean.")
+
+
+class Settings(BaseSettings):
+    """All settings, validated. Made by ``load_settings``; constructing one reads nothing but its arguments."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        alias_generator=_variable,
+    )
+
+    pg_db: str = Field(description="Database whose tables are copied.")
+    pg_user: str = Field(default="postgres", description="User to connect as; `SELECT` on the tables is enough.")
+    pg_pass: SecretStr = Field(default=SecretStr(""), description="Its password. Never logged.")
+    pg_host: str = Field(
+        default="127.0.0.1",
+        description="One host name or address, or the absolute folder of a Unix socket. Lists of hosts are refused.",
+    )
+    pg_port: int = Field(default=5432, ge=1, le=65535, description="Port, 1 to 65535.")
+    pg_sslmode: SslMode = Field(
+        default="prefer",
+        description="`disable`, `prefer`, `require` or `verify-ca`. `verify-full` is refused for now: "
+        "connectorx, which reads the slices, checks no host name.",
+    )
+    pg_sslrootcert: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="File with the certificate authority to trust; needs `PG_SSLMODE` `verify-ca` (or `require`).",
+    )
+    pg_control_url: SecretStr | None = Field(
+        default=None,
+        description="`postgresql://` URL of another database to keep `etl_control` in. Not set: in the source "
+        "database. `off`: nowhere. Never logged.",
+    )
+    minio_bucket: str = Field(description="Bucket to write to, named by S3's rules.")
+    minio_alias: str | None = Field(
+        default=None,
+        description="Alias made with `mc alias set`: server and keys come from `MC_HOST_<alias>` or from `config.json` "
+        "in `MC_CONFIG_DIR` (`~/.mc` if not set). Either this or the three below.",
+    )
+    minio_endpoint: str = Field(
+        description="Server as `http://` or `https://` URL without a path; `host:port` alone means `http://`. For AWS "
+        "`https://s3.<region>.amazonaws.com`."
+    )
+    minio_access_key: SecretStr = Field(description="Access key. Never logged.")
+    minio_secret_key: SecretStr = Field(description="Secret key. Never logged.")
+    minio_region: str = Field(default="us-east-1", min_length=1, description="Region that requests are signed for.")
+
+    interval_s: float = Field(default=10.0, ge=5, le=86400, description="Seconds between two ticks, 5 to 86400.")
+    slice_rows: int | None = Field(
+        default=None, ge=1, description="Most rows in one slice, at least 1. Not set: `PG_BRONZE_SLICE_BYTES` decides."
+    )
+    slice_bytes: Annotated[ByteSize, Field(ge=64 * 2**10, le=2**30)] = Field(
+        default=ByteSize(32 * 2**20),
+        description="Most bytes in one slice as PostgreSQL sends them (COPY), 64KiB to 1GiB; a bare number is bytes.",
+    )
+    compression: Compression = Field(
+        default="zstd", description="Parquet codec: `zstd`, `snappy`, `gzip`, `lz4` or `uncompressed`."
+    )
+    compression_level: int | None = Field(
+        default=None,
+        description="1 to 22 for `zstd`, 0 to 9 for `gzip`, none for the others. Not set: the codec's own.",
+    )
+    layout: Literal["flat", "date"] = Field(
+        default="flat",
+        description="`flat`: all objects of a table in one folder; `date`: `date=YYYY-MM-DD/` folders in it.",
+    )
+    prefix: str = Field(
+        default="",
+        description="Folders in front of every object key, such as `shop/eu`, for several databases in one bucket. "
+        "Letters, digits and `_ . = -`; slashes around it are dropped.",
+    )
+    untracked: Untracked = Field(
+        default="sweep", description="Tables without a cursor column: `sweep` copies them too, `skip` leaves them out."
+    )
+    cursor_names: tuple[str, ...] = Field(
+        default=("created_at", "updated_at", "timestamp", "fecha", "date", "datetime"),
+        description="Timestamp columns to look for, first match first; commas between them, or a JSON list. Replaces "
+        "the default; `[]` looks for none.",
+    )
+    include: tuple[str, ...] = Field(
+        default=(),
+        description="Only tables that match one of these shell patterns, commas between them; a table is `movie`, or "
+        "`sales.movie` outside `public`, and `*` matches dots too. Not set: all tables.",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), description="No table that matches one of these patterns; wins over `PG_BRONZE_INCLUDE`."
+    )
+    takeover: Takeover | None = Field(
+        default=None,
+        description="What objects and `etl_control` rows of the original system mean: `adopt-seed` continues after "
+        "them, `fresh` loads everything. Not set: such a table stops and asks.",
+    )
+    unfenced: bool = Field(
+        default=False, description="`true` allows a bucket that ignores `If-None-Match`; rows may then be doubled."
+    )
+    statement_timeout_s: float = Field(
+        default=300.0, ge=1, le=86400, description="Seconds before one probe or read is cancelled, 1 to 86400."
+    )
+    connect_timeout_s: int = Field(
+        default=5, ge=2, le=600, description="Whole seconds to wait for a connection, 2 to 600 (libpq knows no less)."
+    )
+    ungated_after_s: float = Field(
+        default=900.0,
+        ge=10,
+        le=86400,
+        description="Seconds after which a table is read even if it looks quiet, 10 to 86400.",
+    )
+    max_run_s: int = Field(default=3600, ge=60, le=604800, description="Whole seconds one run may last, 60 to 604800.")
+    start_date: datetime.date | None = Field(
+        default=None, description="First daily partition, `YYYY-MM-DD` (UTC). Not set: the first day seen."
+    )
+    tables: dict[str, TableOptions] = Field(
+        default_factory=dict,
+        description="JSON object of exceptions by table, such as "
+        '`{"movie": {"cursor_column": "updated_at", "slice_rows": 5000}}`; also `untracked` and `takeover`.',
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # Only arguments: load_settings merges environment and .env itself, so that a given mapping is all there is.
+        return (init_settings,)
+
+    @field_validator("pg_host")
+    @classmethod
+    def _one_host(cls, value: str) -> str:
+        if "," in value:
+            raise ValueError("connectorx, which reads the slices, takes one host only; name the one to read from")
+        if value.startswith("/"):
+            return value
+        if "/" in value or "@" in value or value.count(":") == 1:
+            raise ValueError("it must be a host alone; port, user and database have settings of their own (PG_PORT, …)")
+        return value.removeprefix("[").removesuffix("]")
+
+    @field_validator("pg_db")
+    @classmethod
+    def _a_name(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError(
+                "it must be the database's name alone, not a URL; host and user have settings of their own"
+            )
+        return value
+
+    @field_validator("pg_sslmode", mode="before")
+    @classmethod
+    def _checkable(cls, value: object) -> object:
+        if value == "verify-full":
+            raise ValueError(
+                "connectorx, which reads the slices, checks no host name; use verify-ca with PG_SSLROOTCERT"
+            )
+        return value
+
+    @field_validator("pg_sslrootcert")
+    @classmethod
+    def _used(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        mode = info.data.get("pg_sslmode")
+        if value is None and mode == "verify-ca":
+            raise ValueError("PG_SSLMODE verify-ca needs the file of the certificate authority to trust")
+        if value is not None and mode in ("disable", "prefer"):
+            raise ValueError(f"PG_SSLMODE {mode} would not check it; set PG_SSLMODE to verify-ca")
+        return value
+
+    @field_validator("pg_control_url")
+    @classmethod
+    def _control(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or value.get_secret_value().lower() == "off":
+            return value and SecretStr("off")
+        url = value.get_secret_value()
+        wrong = ValueError(
+            "it must be off, or postgresql://user:password@host:port/database with special characters percent-encoded"
+        )
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018  (raises if an unencoded character in the password cut the URL short)
+        except ValueError:
+            raise wrong from None  # its text would quote the URL
+        if parts.scheme not in ("postgresql", "postgres") or not parts.hostname or not parts.path.strip("/"):
+            raise wrong
+        if re.search(r"%(?![0-9A-Fa-f]{2})|\s", url):
+            raise wrong
+        return value
+
+    @field_validator("minio_bucket")
+    @classmethod
+    def _bucket(cls, value: str) -> str:
+        reserved = value.startswith(("xn--", "sthree-")) or value.endswith(("-s3alias", "--ol-s3"))
+        if (
+            not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value)
+            or ".." in value
+            or reserved
+            or _is_address(value)
+        ):
+            raise ValueError(
+                "a bucket's name has 3 to 63 lower-case letters, digits, hyphens and single dots, begins and ends with "
+                "a letter or digit, is no IP address and has no prefix or suffix that S3 keeps for itself"
+            )
+        return value
+
+    @field_validator("minio_endpoint")
+    @classmethod
+    def _server(cls, value: str) -> str:
+        return _endpoint(value)
+
+    @field_validator("minio_access_key", "minio_secret_key")
+    @classmethod
+    def _sendable(cls, value: SecretStr) -> SecretStr:
+        # A line end in a key surfaces as an HTTP library's "invalid header" that quotes the key.
+        if not value.get_secret_value().isprintable() or " " in value.get_secret_value():
+            raise ValueError("it contains a blank, a line end or another character that no key has")
+        return value
+
+    @field_validator("compression_level")
+    @classmethod
+    def _level(cls, value: int | None, info: ValidationInfo) -> int | None:
+        codec = info.data.get("compression")
+        if value is None or codec is None:
+            return value
+        if codec not in _LEVELS:
+            raise ValueError(f"{codec} has no levels; leave it out")
+        low, high = _LEVELS[codec]
+        if not low <= value <= high:
+            raise ValueError(f"for {codec} it must be {low} to {high}")
+        return value
+
+    @field_validator("prefix")
+    @classmethod
+    def _folders(cls, value: str) -> str:
+        value = value.strip("/")
+        for folder in value.split("/") if value else ():
+            if folder in ("", ".", "..") or not all(c.isalnum() or c in "_.=-" for c in folder):
+                raise ValueError("folders are made of letters, digits and _ . = - with one slash between them")
+            if folder.startswith("_pg_bronze"):
+                raise ValueError("folders that begin with _pg_bronze are kept for claims and old generations")
+        if len(value.encode()) > 400:
+            raise ValueError("it must have at most 400 bytes, so that table names still fit into a key")
+        return value
+
+    @field_validator("cursor_names", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        if not isinstance(value, str) or not value.startswith("["):
+            return _split(value)
+        names = _json(value)
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise ValueError('a JSON list must hold column names, such as ["created_at", "fecha"]')
+        return tuple(names)
+
+    @field_validator("include", "exclude", mode="before")
+    @classmethod
+    def _patterns(cls, value: object) -> object:
+        return _split(value)
+
+    @field_validator("include", "exclude", "tables")
+    @classmethod
+    def _labels(cls, value: Any) -> Any:
+        for label in value:
+            if label.startswith("public."):
+                raise ValueError(f"tables of the schema public go by their name alone: {label.removeprefix('public.')}")
+        return value
+
+    @field_validator("start_date", mode="before")
+    @classmethod
+    def _iso(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        # Left alone, pydantic takes 20260102 for seconds since 1970, and fromisoformat takes it for a day.
+        try:
+            day = datetime.date.fromisoformat(value)
+        except ValueError:
+            day = None
+        if day is None or day.isoformat() != value:
+            raise ValueError("it must be a day as YYYY-MM-DD")
+        return day
+
+    @field_validator("tables", mode="before")
+    @classmethod
+    def _exceptions(cls, value: object) -> object:
+        tables = _json(value) if isinstance(value, str) else value
+        if not isinstance(tables, dict):
+            raise ValueError('it must be a JSON object by table, such as {"movie": {"slice_rows": 5000}}')
+        return tables
+
+    def table_options(self, label: str) -> TableOptions:
+        """Return the final options of the table, the global values where ``PG_BRONZE_TABLES`` says nothing."""
+        common = {"slice_rows": self.slice_rows, "untracked": self.untracked, "takeover": self.takeover}
+        own = self.tables.get(label, TableOptions())
+        return TableOptions.model_validate(common | own.model_dump(exclude_unset=True))
+
+    def wants(self, label: str) -> bool:
+        """Tell whether include and exclude let the table in; ``*`` matches dots too."""
+        if any(fnmatchcase(label, pattern) for pattern in self.exclude):
+            return False
+        return not self.include or any(fnmatchcase(label, pattern) for pattern in self.include)
+
+    @property
+    def s3(self) -> S3Connection:
+        """The connection to the bucket's server."""
+        return S3Connection(
+            endpoint_url=self.minio_endpoint,
+            access_key=self.minio_access_key,
+            secret_key=self.minio_secret_key,
+            region=self.minio_region,
+            use_ssl=self.minio_endpoint.startswith("https://"),
+        )
+
+    @property
+    def control_mirror(self) -> Literal["source", "url", "off"]:
+        """Where ``etl_control`` is kept: in the source database, behind ``PG_CONTROL_URL``, or nowhere."""
+        if self.pg_control_url is None:
+            return "source"
+        return "off" if self.pg_control_url.get_secret_value() == "off" else "url"
+
+    def source_conninfo(self, application_name: str) -> dict[str, Any]:
+        """Return the keyword arguments for ``psycopg.connect``. They hold the password: never log them."""
+        info: dict[str, Any] = {
+            "host": self.pg_host,
+            "port": self.pg_port,
+            "dbname": self.pg_db,
+            "user": self.pg_user,
+            # Also when empty: libpq would take PGPASSWORD otherwise, and connectorx would not.
+            "password": self.pg_pass.get_secret_value(),
+            "sslmode": self.pg_sslmode,
+            **self._session(application_name),
+        }
+        return info | ({"sslrootcert": str(self.pg_sslrootcert)} if self.pg_sslrootcert else {})
+
+    def control_conninfo(self, application_name: str) -> dict[str, Any] | None:
+        """Return psycopg's keyword arguments that reach ``etl_control``, None if the mirror is off. Never log them."""
+        if self.control_mirror == "off":
+            return None
+        if self.pg_control_url is None:
+            return self.source_conninfo(application_name)
+        return {"conninfo": self.pg_control_url.get_secret_value(), **self._session(application_name)}
+
+    def source_url(self, application_name: str = "pg_bronze") -> str:
+        """Return the URL for connectorx. It holds the password: never log it, and let no error quote it."""
+        # connectorx knows no verify-ca; require with a root certificate checks the same. It refuses client_encoding.
+        options = {
+            "sslmode": "require" if self.pg_sslmode == "verify-ca" else self.pg_sslmode,
+            **({"sslrootcert": str(self.pg_sslrootcert)} if self.pg_sslrootcert else {}),
+            "application_name": application_name,
+            "connect_timeout": self.connect_timeout_s,
+            "keepalives": 1,
+            "keepalives_idle": _KEEPALIVE_IDLE_S,
+            # Seconds here, milliseconds in libpq.
+            "tcp_user_timeout": _TCP_USER_TIMEOUT_S,
+        }
+        password = self.pg_pass.get_secret_value()
+        login = quote(self.pg_user, safe="") + (":" + quote(password, safe="") if password else "")
+        host = f"[{self.pg_host}]" if ":" in self.pg_host else quote(self.pg_host, safe="")
+        query = urlencode(options, quote_via=quote, safe="")
+        return f"postgresql://{login}@{host}:{self.pg_port}/{quote(self.pg_db, safe='')}?{query}"
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that change when a setting other than a secret does."""
+        shown = self.model_dump(mode="json", exclude={f for f in Settings.model_fields if _variable(f) in _SECRET})
+        text = json.dumps([shown, self.control_mirror], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _session(self, application_name: str) -> dict[str, Any]:
+        return {
+            "application_name": application_name,
+            "client_encoding": "utf8",
+            "connect_timeout": self.connect_timeout_s,
+            "keepalives": 1,
+            "keepalives_idle": _KEEPALIVE_IDLE_S,
+            "tcp_user_timeout": _TCP_USER_TIMEOUT_S * 1000,
+        }
+
+
+_KNOWN = {_variable(name): field for name, field in Settings.model_fields.items()}
+_SECRET = {name for name, field in _KNOWN.items() if SecretStr in (field.annotation, *get_args(field.annotation))}
+# The demo's and the tests' own variables, and those that Kubernetes makes for every pod beside a service "pg-bronze…".
+_FOREIGN = re.compile(
+    r"PG_BRONZE_(PG_BINDIR|MINIO_BIN|DEMO_.*|TEST_.*"
+    r"|(.*_)?SERVICE_HOST|(.*_)?SERVICE_PORT(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+
+def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
+    """Read the settings from the environment and ``env_file``; the environment wins, an empty value counts as not set.
+
+    ``environ`` stands in for the process's environment, None means that one. A missing ``env_file`` is no fault.
+    Raises one SettingsError that lists everything that is wrong.
+    """
+    environment = dict(os.environ if environ is None else environ)
+    written, faults = _read_env_file(env_file) if env_file else ({}, [])
+    merged = _one_server(written, environment) | environment
+    variables = {name: text for name, value in merged.items() if (text := value if name in _SECRET else value.strip())}
+    faults += _unknown(variables)
+
+    values: dict[str, Any] = {name: text for name, text in variables.items() if name in _KNOWN}
+    home = variables.get("HOME") or variables.get("USERPROFILE")
+    if certificate := values.get("PG_SSLROOTCERT"):
+        values["PG_SSLROOTCERT"] = path = _path(certificate, home)
+        if not os.path.isfile(path) or not os.access(path, os.R_OK):
+            faults.append(f"PG_SSLROOTCERT is {certificate!r}: there is no such file, or it may not be read.")
+    server_is_known = True
+    try:
+        values |= _server(variables, home)
+    except SettingsError as fault:
+        faults.append(str(fault))
+        server_is_known = False
+
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        found = [e for e in error.errors() if server_is_known or e["type"] != "missing" or e["loc"][0] not in _EXPLICIT]
+        raise _all(faults + [_sentence(e) for e in found]) from error
+    if faults:
+        raise _all(faults)
+    return settings
+
+
+def settings_table() -> str:
+    """Render every setting as a Markdown table: name, default, meaning."""
+    lines = ["| Name | Default | Meaning |", "|---|---|---|"]
+    for name, field in _KNOWN.items():
+        if name in _EXPLICIT:
+            default = "required without `MINIO_ALIAS`"
+        else:
+            default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
+        lines.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(value: object) -> str:
+    if isinstance(value, SecretStr) or value in (None, "", (), {}):
+        return "not set"
+    if isinstance(value, ByteSize):
+        return f"`{value // 2**20}MiB`"
+    if isinstance(value, tuple):
+        return f"`{', '.join(value)}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _all(faults: list[str]) -> SettingsError:
+    if len(faults) == 1:
+        return SettingsError(faults[0])
+    return SettingsError("\n- ".join([f"{len(faults)} settings need attention:", *faults]))
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """Say one validation error as a sentence with the setting's name; a secret's value is left out."""
+    name, *inner = (str(part) for part in error["loc"])
+    name = name if name in _KNOWN else _variable(name)  # a default that fails goes by its field's name
+    if error["type"] == "missing":
+        return f"{name} is not set. Set it in the environment or in .env: {_KNOWN[name].description}"
+    where = f"{name} ({', '.join(inner)})" if inner else name
+    found = "" if name in _SECRET else _shown(error["input"])
+    return f"{where}{found}: {_reason(error)}."
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, dict):
+        return ""
+    text = str(value)
+    if "@" in text or "password" in text.lower():
+        return " (its value is not shown, it may hold a password)"
+    return f" is {text if len(text) <= 80 else text[:80] + '…'!r}"
+
+
+def _reason(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return "it must be a whole number"
+        case "float_parsing" | "float_type" | "finite_number":
+            return "it must be a number"
+        case "bool_parsing" | "bool_type":
+            return "it must be true or false"
+        case "byte_size" | "byte_size_unit":
+            return "it must be a number of bytes, such as 33554432 or 32MiB"
+        case "literal_error":
+            return f"it must be {context['expected']}"
+        case "greater_than_equal":
+            return f"it must be at least {context['ge']}"
+        case "less_than_equal":
+            return f"it must be at most {context['le']}"
+        case "extra_forbidden":
+            return f"no such option; a table has {', '.join(TableOptions.model_fields)}"
+        case "model_type":
+            return f"it must be a JSON object with some of {', '.join(TableOptions.model_fields)}"
+    return error["msg"][:1].lower() + error["msg"][1:]
+
+
+def _unknown(variables: Mapping[str, str]) -> list[str]:
+    faults = []
+    for name in sorted(variables):
+        if not name.upper().startswith(_PREFIX) or name in _KNOWN or _FOREIGN.fullmatch(name):
+            continue
+        near = difflib.get_close_matches(name.upper(), _KNOWN, n=1)
+        faults.append(f"{name} is no setting." + (f" Did you mean {near[0]}?" if near else " Remove it."))
+    return faults
+
+
+def _one_server(written: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Drop from ``.env`` the way to the bucket's server that the environment replaces by the other one."""
+    explicit = any(environment.get(name) for name in _EXPLICIT)
+    if environment.get("MINIO_ALIAS") and not explicit:
+        return {name: value for name, value in written.items() if name not in _EXPLICIT}
+    if environment.get("MINIO_ENDPOINT") and not environment.get("MINIO_ALIAS"):
+        return {name: value for name, value in written.items() if name != "MINIO_ALIAS"}
+    return written
+
+
+def _server(variables: Mapping[str, str], home: str | None) -> dict[str, str]:
+    """Find the server and keys that ``MINIO_ALIAS`` stands for; nothing to add when all three are given."""
+    alias = variables.get("MINIO_ALIAS")
+    given = [name for name in _EXPLICIT if name in variables]
+    missing = [name for name in _EXPLICIT if name not in variables]
+    if alias and given:
+        raise SettingsError(
+            f"MINIO_ALIAS and {', '.join(given)} are both set, and each names a server for the bucket: keep one."
+        )
+    if alias:
+        return dict(zip(_EXPLICIT, _alias(alias, variables, home), strict=True))
+    if given and missing:
+        raise SettingsError(f"{', '.join(missing)}: not set, but {', '.join(given)} is; the three belong together.")
+    if missing:
+        raise SettingsError(
+            "No server is named for the bucket. Set MINIO_ALIAS to an alias made with `mc alias set`, or all of "
+            f"{', '.join(_EXPLICIT)}."
+        )
+    return {}
+
+
+def _alias(alias: str, variables: Mapping[str, str], home: str | None) -> tuple[str, str, str]:
+    """Return endpoint, access key and secret key of the alias, from where ``mc`` itself looks, in its order."""
+    variable = f"MC_HOST_{alias}"
+    if url := variables.get(variable):
+        # As mc reads it: key to the first colon, secret to the last @, nothing decoded, a second colon means a token.
+        parts = re.fullmatch(r"(https?://)([^:@]+):([^:]+)@([^@]+)", url)
+        if not parts:
+            raise SettingsError(
+                f"{variable}: it must be scheme://key:secret@host:port, no session token (its value is not shown)."
+            )
+        return _checked(variable, parts[1] + parts[4], parts[2], parts[3])
+
+    folder = variables.get("MC_CONFIG_DIR") or (home and str(Path(home) / ".mc"))
+    if not folder:
+        raise SettingsError(
+            f"MINIO_ALIAS is {alias!r}: mc's config.json cannot be found, neither MC_CONFIG_DIR nor HOME is set."
+        )
+    file = _path(folder, home) / "config.json"
+    aliases = _read_aliases(alias, file)
+    if alias not in aliases:
+        raise SettingsError(
+            f"MINIO_ALIAS is {alias!r}: {file} has no such alias (it has {', '.join(sorted(aliases)) or 'none'}). "
+            f"Make it with `mc alias set {alias} URL ACCESS_KEY SECRET_KEY`."
+        )
+    entry = aliases[alias]
+    fields = [entry.get(key) if isinstance(entry, dict) else None for key in ("url", "accessKey", "secretKey")]
+    url, key, secret = (field if isinstance(field, str) else "" for field in fields)
+    if isinstance(entry, dict) and entry.get("sessionToken"):
+        raise SettingsError(f"MINIO_ALIAS is {alias!r}: it has a session token in {file}; use keys that do not expire.")
+    if not key or not secret:
+        raise SettingsError(f"MINIO_ALIAS is {alias!r}: it has no keys in {file}. Set them with `mc alias set`.")
+    return _checked(f"MINIO_ALIAS is {alias!r}, in {file}", url, key, secret)
+
+
+def _checked(where: str, url: str, key: str, secret: str) -> tuple[str, str, str]:
+    try:
+        return _endpoint(url), key, secret
+    except ValueError as fault:
+        raise SettingsError(f"{where}: of its URL, {fault}.") from None
+
+
+def _read_aliases(alias: str, file: Path) -> dict[str, Any]:
+    text = _read(file, f"MINIO_ALIAS is {alias!r}: mc's configuration {file}")
+    if text is None:
+        raise SettingsError(
+            f"MINIO_ALIAS is {alias!r}: mc's {file} does not exist. Make it with `mc alias set {alias} …` "
+            f"or set MC_CONFIG_DIR, MC_HOST_{alias}, or {', '.join(_EXPLICIT)}."
+        )
+    try:
+        config = _json(text)
+        aliases = config.get("aliases", {}) if isinstance(config, dict) else None
+    except ValueError:
+        aliases = None
+    if not isinstance(aliases, dict):
+        raise SettingsError(
+            f"MINIO_ALIAS is {alias!r}: {file} is not the JSON that mc writes. Repair it, or make it anew."
+        )
+    return aliases
+
+
+def _read_env_file(file: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the variables of a ``.env`` file and what is wrong with its lines."""
+    text = _read(file, str(file)) or ""
+    values: dict[str, str] = {}
+    faults = []
+    for binding in parse_stream(io.StringIO(text)):
+        # Never the line itself: it may hold a password. And no ${…}: a password may look like that.
+        if binding.error:
+            faults.append(f"{file}, line {binding.original.line}: this is not NAME=value.")
+        elif binding.key is not None and binding.value is None:
+            faults.append(f"{file}, line {binding.original.line}: {binding.key} has no =.")
+        elif binding.key is not None:
+            values[binding.key] = binding.value or ""
+    return values, faults
+
+
+def _read(file: Path, what: str) -> str | None:
+    """Return the file's text, None if there is no such file."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{what} is not UTF-8 text. Save it as UTF-8.") from None
+    except OSError as error:
+        raise SettingsError(f"{what} cannot be read: {error.strerror}.") from error
+
+
+def _path(text: str, home: str | None) -> Path:
+    if home and (text == "~" or text.startswith("~/")):
+        return Path(home, text[2:])
+    return Path(text).absolute()
+
+
+def _endpoint(value: str) -> str:
+    """Return the server's URL as ``scheme://host[:port]``; raises ValueError without quoting what was given."""
+    wrong = ValueError(
+        "it must be http://host:port or https://host:port without path, user or query; bucket and keys have settings "
+        "of their own"
+    )
+    if "://" not in value:
+        # MinIO's own habit. A bare host is refused: nobody should send keys in the clear for want of a scheme.
+        if not re.fullmatch(r".+:\d+", value):
+            raise wrong
+        value = f"http://{value}"
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or re.search(r"\s", value):
+        raise wrong
+    if parts.path not in ("", "/") or parts.query or parts.fragment or port == 0:
+        raise wrong
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.IPv4Address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _split(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(word for part in value.split(",") if (word := part.strip()))
+
+
+def _json(text: str) -> Any:
+    """Parse JSON; a key that occurs twice is an error, not the last one's victory."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if doubled := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"the JSON names {', '.join(doubled)} twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not valid JSON ({error.msg}, at character {error.pos + 1})") from None

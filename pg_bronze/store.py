@@ -1,0 +1,220 @@
+"""The bucket: whole objects, created once and never overwritten.
+
+boto3 rather than another client, because a LIST from a given key within a partial prefix is one call, its error codes
+tell a missing bucket from a refused key, and dagster-aws brings it anyway. Safe to use from several threads.
+"""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pg_bronze.errors import AccessDenied, LakeDamaged, PgBronzeError, StoreNotFit, StoreUnavailable
+from pg_bronze.layout import own_key
+
+_MISSING = {"404", "NoSuchKey", "NotFound"}
+_EXISTS = {"412", "PreconditionFailed"}
+_CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
+_REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden", "InvalidToken"}
+_CONFLICT_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One object of a listing."""
+
+    key: str
+    size_bytes: int
+    modified: datetime
+
+
+class Store:
+    """One bucket behind a boto3 S3 client.
+
+    Every method raises StoreUnavailable when the server does not answer (the next tick may), AccessDenied when it
+    refuses the credentials, StoreNotFit when the bucket is missing.
+    """
+
+    def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
+        self.client = client
+        self.bucket = bucket
+        self.prefix = prefix
+
+    @property
+    def place(self) -> str:
+        """``bucket/prefix``, as a watermark remembers it."""
+        return f"{self.bucket}/{self.prefix}" if self.prefix else self.bucket
+
+    def uri(self, key: str) -> str:
+        """``s3://bucket/key``."""
+        return f"s3://{self.bucket}/{key}"
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Write a new object; False, and nothing changed, if the key exists already.
+
+        False may be the answer to our own retried request whose first reply was lost: look at what is there.
+        """
+        for attempt in range(_CONFLICT_TRIES):
+            try:
+                # Not put_object(**…) with a stream: a body of bytes can be sent again by the client's own retries.
+                self.client.put_object(Bucket=self.bucket, Key=key, Body=body, IfNoneMatch="*")
+                return True
+            except Exception as error:
+                code = _code(error)
+                if code in _EXISTS:
+                    return False
+                if code in _CONFLICT and attempt < _CONFLICT_TRIES - 1:
+                    continue  # S3 answers 409 while another conditional write to the key is under way: ask again
+                raise self._explain(error, f"write {key}") from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def replace(self, key: str, body: bytes) -> None:
+        """Write an object, overwriting: only for hints such as the last known catalog, never for data."""
+        try:
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=body)
+        except Exception as error:
+            raise self._explain(error, f"write {key}") from error
+
+    def get(self, key: str) -> bytes | None:
+        """An object's content; None if there is no such object."""
+        return self._read(key, {})
+
+    def tail(self, key: str, size_bytes: int) -> bytes | None:
+        """The last ``size_bytes`` of an object, or all of it if it is smaller; None if there is no such object."""
+        return self._read(key, {"Range": f"bytes=-{size_bytes}"})
+
+    def _read(self, key: str, arguments: dict[str, str]) -> bytes | None:
+        try:
+            body: bytes = self.client.get_object(Bucket=self.bucket, Key=key, **arguments)["Body"].read()
+            return body
+        except Exception as error:
+            if _code(error) in _MISSING:
+                return None
+            raise self._explain(error, f"read {key}") from error
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens if there is none."""
+        try:
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+        except Exception as error:
+            raise self._explain(error, f"delete {key}") from error
+
+    def move(self, key: str, to: str) -> None:
+        """Copy an object within the bucket, then remove the first; done twice it is the same."""
+        try:
+            self.client.copy_object(Bucket=self.bucket, Key=to, CopySource={"Bucket": self.bucket, "Key": key})
+        except Exception as error:
+            if _code(error) in _MISSING:
+                return
+            raise self._explain(error, f"move {key}") from error
+        self.delete(key)
+
+    def list(self, prefix: str, start_after: str = "", limit: int | None = None) -> Iterator[Listed]:
+        """Objects below a prefix (any string) in key order, behind ``start_after``; at most ``limit``."""
+        arguments: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix}
+        if start_after:
+            arguments["StartAfter"] = start_after
+        count = 0
+        while True:
+            if limit is not None:
+                arguments["MaxKeys"] = min(1000, limit - count)
+            try:
+                page = self.client.list_objects_v2(**arguments)
+            except Exception as error:
+                raise self._explain(error, f"list {prefix}") from error
+            for item in page.get("Contents", ()):
+                yield Listed(item["Key"], item["Size"], item["LastModified"])
+                count += 1
+            if not page.get("IsTruncated") or (limit is not None and count >= limit):
+                return
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+    def prepare(self, unfenced: bool = False) -> None:
+        """Make sure the bucket exists and honours create-only writes; creates it if it is missing.
+
+        Raises StoreNotFit if it cannot be created, or ignores ``If-None-Match`` while ``unfenced`` is not set: two
+        writers could then double rows.
+        """
+        try:
+            self.client.head_bucket(Bucket=self.bucket)
+        except Exception as error:
+            if _code(error) not in _MISSING | {"NoSuchBucket"}:
+                raise self._explain(error, "look for the bucket") from error
+            self._make_bucket()
+        if unfenced:
+            return
+        probe = own_key(self.prefix, f"probe/{secrets.token_hex(8)}")
+        try:
+            fenced = self.create(probe, b"1") and not self.create(probe, b"2")
+        finally:
+            self.delete(probe)
+        if not fenced:
+            raise StoreNotFit(
+                f"bucket {self.bucket!r}: the server overwrites an object although asked not to (If-None-Match), so two "
+                "writers at once could double rows. Use a server that honours it (MinIO, SeaweedFS, AWS S3), or set "
+                "PG_BRONZE_UNFENCED=true to run with that risk."
+            )
+
+    def _make_bucket(self) -> None:
+        try:
+            self.client.create_bucket(Bucket=self.bucket)
+        except Exception as error:
+            if _code(error) in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                return
+            raise StoreNotFit(
+                f"bucket {self.bucket!r} does not exist and could not be created ({_code(error) or type(error).__name__}). "
+                "Create it, or set MINIO_BUCKET to one that exists."
+            ) from error
+
+    def _explain(self, error: Exception, doing: str) -> PgBronzeError:
+        """Our error for one of boto3's; its text is not repeated, because it may hold a key id or a URL."""
+        code = _code(error)
+        if isinstance(error, PgBronzeError):
+            return error
+        if code == "NoSuchBucket":
+            return StoreNotFit(f"bucket {self.bucket!r} does not exist any more (tried to {doing}). Create it again, or set MINIO_BUCKET.")
+        if code in _REFUSED:
+            return AccessDenied(
+                f"bucket {self.bucket!r}: the S3 server refused to {doing} ({code}). "
+                "Check MINIO_ACCESS_KEY and MINIO_SECRET_KEY (or the MINIO_ALIAS), and that they may read, write, list and delete there."
+            )
+        if code in _MISSING:
+            return LakeDamaged(f"bucket {self.bucket!r}: nothing there to {doing}.")
+        return StoreUnavailable(
+            f"bucket {self.bucket!r}: the S3 server did not {doing} ({code or type(error).__name__}). "
+            "Check that MINIO_ENDPOINT is right and the server is up; the next tick tries again."
+        )
+
+
+def connect(
+    endpoint_url: str | None, region: str, access_key: str, secret_key: str, use_ssl: bool = True, verify: bool | str | None = None
+) -> Any:
+    """A boto3 S3 client that gives up soon enough for a tick: 3 s to connect, 3 attempts."""
+    import boto3
+    from botocore.config import Config
+
+    session = boto3.session.Session()
+    return session.client(
+        "s3",
+        endpoint_url=endpoint_url or None,
+        region_name=region or None,
+        aws_access_key_id=access_key or None,
+        aws_secret_access_key=secret_key or None,
+        use_ssl=use_ssl,
+        verify=verify,
+        config=Config(
+            connect_timeout=3,
+            read_timeout=60,
+            retries={"total_max_attempts": 3, "mode": "standard"},
+            max_pool_connections=16,
+            # A bucket name in front of the host cannot be resolved on a server of one's own.
+            s3={"addressing_style": "path"} if endpoint_url else {},
+        ),
+    )
+
+
+def _code(error: Exception) -> str:
+    """The S3 error code of a botocore ClientError, "" for anything else."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

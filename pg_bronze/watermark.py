@@ -1,0 +1,172 @@
+"""The watermark: how far a table has been copied, and the JSON it travels as.
+
+The same JSON stands in a materialization's metadata, in every object's footer and in every claim.
+No connection, no clock, no Dagster.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self
+
+from pg_bronze.errors import FormatTooNew, LakeDamaged
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Box:
+    """What fresh reads have delivered beyond ``swept``: cursor values above ``floor``, transactions below ``upto``.
+
+    ``attnum`` is the cursor column's; ``floor`` is PostgreSQL's text of a value, or None before the first sweep ends.
+    """
+
+    attnum: int
+    floor: str | None
+    upto: int
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A window being read in block ranges: of transactions below ``upto``, blocks ``[0, block)`` are delivered.
+
+    Blocks mean something only within one ``relfilenode``: a rewrite moves every row.
+    """
+
+    upto: int
+    block: int
+    relfilenode: int
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What is delivered of one physical table.
+
+    That is exactly: transactions below ``swept`` (None: nothing yet), plus the box, plus the pending blocks.
+    """
+
+    swept: int | None = None
+    box: Box | None = None
+    pending: Pending | None = None
+
+
+@dataclass(frozen=True)
+class Seed:
+    """First loads leave out rows whose column is at or below ``value`` (PostgreSQL's text), taken over as copied."""
+
+    attnum: int
+    value: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which database at which moment of its history, and which bucket: a watermark means nothing elsewhere.
+
+    ``timeline`` counts a cluster's failovers and restores; ``lsn`` is the write-ahead log position (``X/Y``)
+    current on a primary or last replayed on a standby; ``database`` is its oid; ``bucket`` is ``bucket/prefix``.
+    """
+
+    system_id: str
+    timeline: int
+    lsn: str
+    database: int
+    bucket: str
+
+
+@dataclass(frozen=True)
+class Watermark:
+    """How far one source table has been copied.
+
+    ``table`` is the oid behind the name. ``generation`` starts at 0 and rises when what was copied so far no longer
+    counts. ``seq`` is the number of the object that committed this watermark, ``key`` its object key; 0 and the key of
+    the newest foreign object (or ``""``) before the first commit. ``first_key`` opened the generation (``""``: none).
+    ``cursor`` is the largest cursor value copied, for people and ``etl_control`` only. ``leaves`` maps the oid of each
+    physical table ever seen to what is delivered of it; it keeps detached partitions. ``seed`` is what the original
+    system had copied, where that was taken over.
+    """
+
+    place: Place
+    table: int
+    generation: int = 0
+    seq: int = 0
+    key: str = ""
+    first_key: str = ""
+    cursor: str | None = None
+    leaves: Mapping[int, Leaf] = field(default_factory=lambda: MappingProxyType({}))
+    seed: Seed | None = None
+
+    def leaf(self, oid: int) -> Leaf:
+        """What is delivered of a physical table; nothing, for one never seen."""
+        return self.leaves.get(oid, Leaf())
+
+    def with_leaves(self, changed: Mapping[int, Leaf]) -> Self:
+        """The same watermark with some leaves replaced."""
+        return dataclasses.replace(self, leaves=MappingProxyType({**self.leaves, **changed}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; leaves of equal state share one entry, so that 500 partitions stay small."""
+        groups: dict[Leaf, list[int]] = {}
+        for oid in sorted(self.leaves):
+            groups.setdefault(self.leaves[oid], []).append(oid)
+        return {
+            "format": FORMAT,
+            **dataclasses.asdict(self.place),
+            "table": self.table,
+            "generation": self.generation,
+            "seq": self.seq,
+            "key": self.key,
+            "first_key": self.first_key,
+            "cursor": self.cursor,
+            "seed": dataclasses.asdict(self.seed) if self.seed else None,
+            "leaves": [{"oids": _ranges(oids), **dataclasses.asdict(leaf)} for leaf, oids in groups.items()],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Raises FormatTooNew for a later format, LakeDamaged for anything that is not a watermark."""
+        check_format(data, "watermark")
+        try:
+            leaves: dict[int, Leaf] = {}
+            for group in data["leaves"]:
+                box, pending = group["box"], group["pending"]
+                leaf = Leaf(group["swept"], box and Box(**box), pending and Pending(**pending))
+                leaves.update(dict.fromkeys(_unrange(group["oids"]), leaf))
+            return cls(
+                place=Place(**{name: data[name] for name in Place.__dataclass_fields__}),
+                table=data["table"],
+                generation=data["generation"],
+                seq=data["seq"],
+                key=data["key"],
+                first_key=data["first_key"],
+                cursor=data["cursor"],
+                seed=Seed(**data["seed"]) if data["seed"] else None,
+                leaves=MappingProxyType(leaves),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise LakeDamaged(f"this is not a watermark of pg_bronze: {type(error).__name__} {error}") from error
+
+
+def check_format(data: Mapping[str, Any], what: str) -> None:
+    """Raises FormatTooNew if ``data`` was written by a later pg_bronze."""
+    found = data.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise FormatTooNew(
+            f"a {what} has format {found}, and this pg_bronze reads up to {FORMAT}: "
+            "a newer pg_bronze wrote it. Update this one; nothing was changed."
+        )
+
+
+def _ranges(oids: Iterable[int]) -> list[list[int]]:
+    """Ascending oids as closed ranges ``[first, last]``: partitions made together have neighbouring oids."""
+    ranges: list[list[int]] = []
+    for oid in oids:
+        if ranges and ranges[-1][1] == oid - 1:
+            ranges[-1][1] = oid
+        else:
+            ranges.append([oid, oid])
+    return ranges
+
+
+def _unrange(ranges: Iterable[Iterable[int]]) -> list[int]:
+    return [oid for first, last in ranges for oid in range(first, last + 1)]

@@ -1,0 +1,145 @@
+"""The layers: imports point down, and the core can be imported for nearly nothing."""
+
+import ast
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+TOP = Path(__file__).parents[2]
+CORE = ["errors", "settings", "schema", "watermark", "cursor", "window", "planning", "layout", "footer"]
+EDGES = ["catalog", "control", "store", "source", "copy", "repair"]
+SHELL = ["definitions", "sensors", "assets", "io_manager", "partitions", "resources", "metadata"]
+# Halves of one release: the second pins the first, and is what one asks for.
+RELEASED_WITH = {"botocore": "boto3", "pydantic_core": "pydantic", "pydantic-core": "pydantic"}
+READS_THE_ENVIRONMENT = ["settings", "definitions", "demo"]
+
+
+def modules(*names: str) -> list[Path]:
+    """The source files of the modules named, those of a package included; all of pg_bronze for no name."""
+    found = (TOP / "pg_bronze").rglob("*.py")
+    return sorted(path for path in found if not names or top_name(path) in names)
+
+
+def top_name(path: Path) -> str:
+    return path.relative_to(TOP / "pg_bronze").parts[0].removesuffix(".py")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def present(names: list[str]) -> list[str]:
+    return [name for name in names if modules(name)]
+
+
+def test_imports_point_down_only():
+    """The contracts stand in pyproject.toml; a module that no layer names breaks them too."""
+    linter = Path(sysconfig.get_path("scripts"), "lint-imports")
+
+    result = subprocess.run([linter, "--no-logo", "--no-cache"], cwd=TOP, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("name", present(CORE))
+def test_importing_the_core_brings_no_outside_system(name):
+    """Every test of the core, and every command that only explains, would wait for it."""
+    heavy = {"dagster", "dagster_aws", "boto3", "botocore", "psycopg", "connectorx", "polars", "pyarrow", "sqlalchemy"}
+
+    assert loaded_by(f"pg_bronze.{name}") & heavy == set()
+
+
+@pytest.mark.parametrize("name", present([*EDGES, "demo", "read"]))
+def test_below_the_shell_nothing_loads_dagster(name):
+    assert loaded_by(f"pg_bronze.{name}") & {"dagster", "dagster_shared"} == set()
+
+
+def loaded_by(module: str) -> set[str]:
+    """The top-level packages that a fresh Python has loaded after importing the module."""
+    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    return set(
+        subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+def test_only_settings_definitions_and_the_demo_read_the_environment():
+    """A setting read anywhere else is in no table of the README and cannot be passed in a test."""
+    found = [
+        f"{path.relative_to(TOP)}:{node.lineno}"
+        for path in modules()
+        if top_name(path) not in READS_THE_ENVIRONMENT
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"os.environ", "os.getenv"}
+    ]
+
+    assert found == []
+
+
+def test_the_core_reads_no_clock():
+    """What depends on the time is passed the time, so that a test can choose it."""
+    clocks = (
+        "time.time",
+        "time.monotonic",
+        "time.sleep",
+        "datetime.now",
+        "datetime.today",
+        "date.today",
+        "perf_counter",
+    )
+    found = [
+        f"{path.relative_to(TOP)}:{node.lineno}"
+        for path in modules(*CORE)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(clocks)
+    ]
+
+    assert found == []
+
+
+def test_the_shell_keeps_its_annotations_alive():
+    """Dagster reads them at run time; as text it would not find the config classes."""
+    found = [
+        str(path.relative_to(TOP))
+        for path in modules(*SHELL)
+        for node in tree(path).body
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+    ]
+
+    assert found == []
+
+
+def test_every_library_that_is_imported_is_a_dependency():
+    """One that only comes along with another is gone after that other's next release."""
+    project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
+    runtime = declared(project["dependencies"])
+    demo = runtime | declared(project["optional-dependencies"]["demo"])
+    owners = packages_distributions()
+    missing = {
+        f"{path.relative_to(TOP)}: {name}"
+        for path in modules()
+        for name in imported(tree(path)) - sys.stdlib_module_names - {"pg_bronze"}
+        if not {RELEASED_WITH.get(owner, canonicalize_name(owner)) for owner in owners.get(name, [])}
+        & (demo if top_name(path) == "demo" else runtime)
+    }
+
+    assert missing == set()
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def imported(module: ast.Module) -> set[str]:
+    nodes = list(ast.walk(module))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.split(".")[0] for name in plain | named}

@@ -1,0 +1,61 @@
+"""The lock files: what an installation fetches is decided here, and from where is not."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+TOP = Path(__file__).parents[2]
+PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
+LOCKS = ["demo", "dev", "uv"]
+
+
+def entries(lock: str) -> list[str]:
+    """The logical lines of a lock file, continuation lines joined."""
+    text = (TOP / "requirements" / f"{lock}.txt").read_text()
+    return [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def pins(lock: str) -> dict[str, str]:
+    return dict(re.match(r"(\S+?)==(\S+)", line).groups() for line in entries(lock))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_line_is_a_pin_with_hashes_and_names_no_place(lock):
+    """An address or a path would only work where the file was made; an option line would be one of them."""
+    for line in entries(lock):
+        requirement, *hashes = re.split(r"\s+--hash=", line.strip())
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+( ; .+)?", requirement.strip()), line
+        assert hashes, line
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest.strip()) for digest in hashes), line
+
+
+def test_the_demo_takes_the_versions_the_tests_ran_with():
+    tested = pins("dev")
+
+    assert {name: tested.get(name) for name in pins("demo")} == pins("demo")
+
+
+def test_every_dependency_is_locked_in_a_version_it_allows():
+    """Somebody changed pyproject.toml and forgot `make lock`."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    runtime = PROJECT["project"]["dependencies"] + extras["demo"] + PROJECT["build-system"]["requires"]
+    wanted = {"demo": runtime, "dev": runtime + extras["dev"], "uv": ["uv"]}
+
+    for lock, requirements in wanted.items():
+        locked = pins(lock)
+        for requirement in map(Requirement, requirements):
+            assert locked.get(canonicalize_name(requirement.name), "0") in requirement.specifier, requirement
+
+
+def test_what_builds_the_project_is_locked_as_what_builds_it():
+    assert PROJECT["dependency-groups"]["build"] == PROJECT["build-system"]["requires"]
+
+
+def test_the_six_packages_of_the_promise_are_dependencies():
+    names = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
+
+    assert {"dagster", "dagster-aws", "dagster-postgres", "polars", "connectorx", "boto3"} <= names

@@ -1,0 +1,225 @@
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pg_bronze.errors import DataError, SettingsError
+from pg_bronze.schema import (
+    Column,
+    Relation,
+    SourceTable,
+    beyond_calendar,
+    conform,
+    describe,
+    drift,
+    literal,
+    projection,
+    quote,
+    read_schema,
+    rule,
+    stored_schema,
+    xid_column,
+)
+
+
+def numeric(precision: int, scale: int) -> int:
+    return (precision << 16 | scale & 0x7FF) + 4
+
+
+def column(name="c", base="int4", typmod=-1, attnum=1, declared=None):
+    return Column(attnum, name, declared or base, base, typmod, not_null=False)
+
+
+def table(schema="public", name="movie", columns=(column(),)):
+    leaf = Relation(7, schema, name, 7, 3, 0)
+    return SourceTable(7, schema, name, False, "films", columns, ("c",), (leaf,), 5.0, None, "f")
+
+
+identifiers = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(identifiers, identifiers)
+def test_different_identifiers_are_quoted_differently(a, b):
+    assert (quote(a) == quote(b)) == (a == b)
+
+
+@given(identifiers)
+def test_a_quoted_identifier_ends_where_it_should(name):
+    """An inner quote that is not doubled would let a column's name go on as SQL."""
+    inner = quote(name)[1:-1]
+    assert inner.replace('""', "").count('"') == 0
+    assert inner.replace('""', '"') == name
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_what_postgresql_cannot_name_is_refused(name):
+    with pytest.raises(SettingsError):
+        quote(name)
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_a_literal_holds_its_text_and_nothing_else(text):
+    inner = literal(text)[1:-1]
+    assert inner.replace("''", "").count("'") == 0
+    assert inner.replace("''", "'") == text
+
+
+def test_a_literal_with_nul_is_refused_without_showing_it():
+    with pytest.raises(DataError) as error:
+        literal("secret\0")
+    assert "secret" not in str(error.value)
+
+
+parts = st.text('ab."', min_size=1, max_size=4) | st.just("public")
+
+
+@given(parts, parts, parts, parts)
+def test_no_two_tables_share_a_label(schema, name, other_schema, other_name):
+    """The label is the primary key of etl_control: two tables with one would overwrite each other's row."""
+    one, other = table(schema, name), table(other_schema, other_name)
+    assert (one.label == other.label) == ((schema, name) == (other_schema, other_name))
+
+
+def test_a_label_names_the_schema_only_outside_public():
+    assert table().label == "movie"
+    assert table("sales").label == "sales.movie"
+    assert table(name="sales.movie").label == '"sales.movie"'
+
+
+def test_a_table_survives_a_turn_through_json():
+    before = table(columns=(column("ñ"), column("d", "numeric", numeric(10, 2), 3)))
+    assert SourceTable.from_json(json.loads(json.dumps(before.to_json()))) == before
+
+
+@pytest.mark.parametrize(
+    "precision, scale, expected",
+    [
+        (10, 2, pl.Decimal(10, 2)),
+        (38, 10, pl.Decimal(38, 10)),
+        (5, -2, pl.Decimal(7, 0)),
+        (2, 4, pl.Decimal(4, 4)),
+        (5, 0, pl.Decimal(5, 0)),
+        (38, 38, pl.Decimal(38, 38)),
+        (39, 2, pl.String()),
+        (37, -2, pl.String()),
+        (1, 1000, pl.String()),
+        (10, -1000, pl.String()),
+    ],
+)
+def test_a_numeric_becomes_the_decimal_that_holds_all_its_values(precision, scale, expected):
+    assert rule(column(base="numeric", typmod=numeric(precision, scale))).stored == expected
+
+
+def test_a_numeric_without_precision_stays_text():
+    assert rule(column(base="numeric")).stored == pl.String()
+
+
+def test_every_column_is_cast_and_named():
+    columns = [
+        column('a"b', "int4"),
+        column("when", "timestamptz", 3),
+        column("m", "public.mood"),
+        column("n", "numeric", numeric(10, 2)),
+        column("{c}", "money"),
+        column("i", "inet"),
+    ]
+    assert projection(columns, "x").split(", ") == [
+        '"x"."a""b"::int4 as "a""b"',
+        '"x"."when"::timestamptz as "when"',
+        '"x"."m"::text as "m"',
+        '"x"."n"::text as "n"',
+        '"x"."{c}"::numeric::text as "{c}"',
+        'abbrev("x"."i"::inet) as "i"',
+    ]
+
+
+def test_a_user_type_called_int4_is_not_taken_for_the_builtin_one():
+    assert rule(column(base="public.int4")).expression == "{c}::text"
+
+
+def test_the_added_column_steps_aside_for_the_source():
+    assert xid_column([column("a")]) == "_pg_xid"
+    assert xid_column([column("_pg_xid"), column("_pg_xid_1")]) == "_pg_xid_2"
+
+
+PRICE = column("price", "numeric", numeric(10, 2), declared="numeric(10,2)")
+
+
+def test_numbers_become_decimals_and_the_added_column_stays():
+    frame = pl.DataFrame({"price": ["1.50", None, "-99999999.99"], "_pg_xid": [1, 2, 3]})
+
+    done = conform(frame, [PRICE])
+
+    assert done.schema == {"price": pl.Decimal(10, 2), "_pg_xid": pl.Int64}
+    assert done["price"].cast(pl.String).to_list() == ["1.50", None, "-99999999.99"]
+
+
+def test_an_empty_slice_has_the_stored_schema():
+    frame = pl.DataFrame(schema=read_schema([PRICE, column("id")]))
+    assert conform(frame, [PRICE, column("id")]).schema == stored_schema([PRICE, column("id")])
+
+
+@pytest.mark.parametrize("value", ["NaN", "1.555", "1.5", "123456789.00", "1e2"])
+def test_a_number_that_does_not_fit_is_refused_without_showing_it(value):
+    """Polars alone would round 1.555 to 1.56 and say nothing; its error for the others quotes the value."""
+    with pytest.raises(DataError, match=r"'price' \(numeric\(10,2\)\)") as error:
+        conform(pl.DataFrame({"price": ["1.00", value]}), [PRICE])
+    assert value not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pl.DataFrame({"price": [1.5]}),
+        pl.DataFrame({"other": ["1.50"]}),
+        pl.DataFrame({"price": ["1.50"], "x": [1]}),
+        pl.DataFrame({"price": ["1.50"], "_pg_xid": ["1"]}),
+        pl.DataFrame({"_pg_xid": [1], "price": ["1.50"]}),
+    ],
+)
+def test_other_columns_than_asked_for_are_refused(frame):
+    """Two types of one width would otherwise be stored as each other's bytes."""
+    with pytest.raises(DataError, match="not the columns asked for"):
+        conform(frame, [PRICE])
+
+
+def test_the_calendar_error_names_the_columns_that_can_cause_it():
+    error = beyond_calendar([column("id"), column("born", "date")])
+    assert "'born'" in str(error)
+    assert "'id'" not in str(error)
+
+
+def test_columns_are_described_in_plain_json():
+    assert json.loads(json.dumps(describe([PRICE]))) == [
+        {
+            "attnum": 1,
+            "name": "price",
+            "declared": "numeric(10,2)",
+            "base": "numeric",
+            "typmod": numeric(10, 2),
+            "not_null": False,
+            "comment": None,
+            "collation": None,
+            "stored": "Decimal(precision=10, scale=2)",
+        }
+    ]
+
+
+def test_drift_tells_a_rename_from_a_drop_and_an_add():
+    before = [column("a"), column("b", attnum=2), column("c", attnum=3)]
+    after = [column("a", "int8"), column("bb", attnum=2), column("c", attnum=4)]
+    assert drift(before, after) == (
+        "column 'c' (int4) was dropped",
+        "column 'c' (int4) was added",
+        "column 'a' changed its type from int4 to int8",
+        "column 'b' is now called 'bb'",
+    )
+    assert drift(before, before) == ()
+
+
+def test_drift_sees_a_type_of_the_same_name_in_another_place():
+    assert drift([column(base="a.mood", declared="mood")], [column(base="b.mood", declared="mood")])
