@@ -68,11 +68,15 @@ class SliceStream:
         self.committed: list[Committed] = []
         self._first = first
         self._superseded = False
+        self._only_first = False
 
     def __iter__(self) -> Iterator[Slice]:
         current = self._first
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
             while current is not None:
+                if self._only_first:
+                    yield current
+                    return
                 ahead: Future[Slice | None] = pool.submit(self.copy.next_slice, current.claim.after)
                 yield current
                 following = ahead.result() if self.watermark == current.claim.after else _discard(ahead)
@@ -94,6 +98,13 @@ class SliceStream:
         self.committed.append(committed)
         self.watermark = committed.watermark
         return committed
+
+    def without_new(self, keep_first: bool = False) -> Self:
+        """The same outcome without reading on: what was adopted or claimed is recorded, and nothing new is copied."""
+        if self._first is not None and not self._first.redo and not keep_first:
+            self._first = None
+        self._only_first = True
+        return self
 
     @property
     def row_count(self) -> int:
@@ -200,6 +211,12 @@ class TableCopy:
         if forget:
             after = self._forgotten(after)
         return SliceStream(self, recovered, watermark, self._empty(watermark, after, reason))
+
+    def nothing(self, recorded: Watermark | None) -> SliceStream:
+        """A stream without a slice, which only carries the watermark on."""
+        recovered = self.objects.recover(recorded, self.now())
+        watermark = recovered.watermark or self._beginning(self.source.place(self.store.place), recovered.foreign_key)
+        return SliceStream(self, recovered, watermark, None)
 
     def next_slice(self, watermark: Watermark) -> Slice | None:
         """Plan and read the next slice after a committed watermark; None when the table is copied up to the horizon.

@@ -103,11 +103,12 @@ def newest(frame: "pl.DataFrame", cursor: CursorColumn) -> str | None:
     if values.dtype == pl.String:
         return _newest_number(values)
     if values.dtype.is_float():
-        values = values.filter(values.is_finite())
-        shortest = values.filter(values == values.max()).head(1).cast(pl.String).to_list()
+        values = values.filter(values.is_finite()).sort(descending=True).head(1)
+        shortest = values.cast(pl.String).to_list()
         return _float(shortest[0], exponent_from=6 if values.dtype == pl.Float32 else 15) if shortest else None
     top = values.max()
-    return None if top is None else str(top)
+    # str() would print small decimals with an exponent, which PostgreSQL never does.
+    return f"{top:f}" if isinstance(top, Decimal) else None if top is None else str(top)
 
 
 def _newest_number(values: "pl.Series") -> str | None:
@@ -117,7 +118,7 @@ def _newest_number(values: "pl.Series") -> str | None:
     values = values.filter(~values.is_in(["NaN", "Infinity", "-Infinity"]))
     # Rounding to float64 keeps the order, so the largest is among those that round to the largest float.
     rounded = values.cast(pl.Float64)
-    candidates = values.filter(rounded == rounded.max()).unique().to_list()
+    candidates = values.filter(rounded.eq_missing(rounded.max())).unique().to_list()
     return max(candidates, key=Decimal, default=None)
 
 
@@ -177,9 +178,11 @@ def _date(days: int) -> tuple[str, str]:
 def _float(shortest: str, *, exponent_from: int) -> str:
     """Lay the shortest digits of a float out as PostgreSQL does: an exponent below -4 and from ``exponent_from`` on."""
     sign, figures, exponent = Decimal(shortest).normalize().as_tuple()
-    digits = "".join(map(str, figures))
-    power = len(digits) - 1 + int(exponent) if figures != (0,) else 0
     minus = "-" if sign else ""
+    if figures == (0,):
+        return f"{minus}0"
+    digits = "".join(map(str, figures))
+    power = len(digits) - 1 + int(exponent)
     if -4 <= power < exponent_from:
-        return minus + f"{Decimal(digits).scaleb(int(exponent)) if figures != (0,) else 0:f}"
+        return f"{minus}{Decimal(digits).scaleb(int(exponent)):f}"
     return f"{minus}{digits[0]}{'.' + digits[1:] if len(digits) > 1 else ''}e{power:+03}"

@@ -47,7 +47,11 @@ select 'prepared transaction ' || quote_literal(gid), extract(epoch from clock_t
   'rollback prepared ' || quote_literal(gid) || ' in database ' || database
 from pg_prepared_xacts
 order by 2 desc nulls last limit 1"""
-_COUNTERS = """select relid::bigint, n_tup_ins + n_tup_upd + n_tup_del from pg_stat_user_tables"""
+_RELATIONS = """select c.oid::bigint, n.nspname, c.relname,
+  (select inhparent::bigint from pg_inherits where inhrelid = c.oid and c.relispartition),
+  pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'"""
 # Makes the text of every type canonical, whatever the server, database or role sets.
 _SESSION = {
     "TimeZone": "UTC",
@@ -62,12 +66,25 @@ _SESSION = {
 
 @dataclass(frozen=True)
 class Activity:
-    """What the whole cluster looks like to a probe: next transaction id, horizon, and changed tuples by table oid."""
+    """What the cluster looks like to a probe: horizon, next transaction id, and the database's tables right now.
+
+    ``oids`` maps ``(schema, name)`` to an oid, ``children`` a partitioned table's oid to its partitions', ``tuples`` an
+    oid to the row versions inserted and updated so far, as far as the statistics know.
+    """
 
     horizon: int
     next_xid: int
     standby: bool
-    counters: Mapping[int, int]
+    oids: Mapping[tuple[str, str], int]
+    children: Mapping[int, tuple[int, ...]]
+    tuples: Mapping[int, int]
+
+    def leaves(self, oid: int) -> tuple[int, ...]:
+        """The physical tables behind a table, in ascending order."""
+        below = self.children.get(oid)
+        if below is None:
+            return (oid,)
+        return tuple(sorted(leaf for child in below for leaf in self.leaves(child)))
 
 
 class Source:
@@ -131,7 +148,7 @@ class Source:
     def ask(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run one statement on the kept connection; errors of the server become ours."""
         try:
-            return self.connection.execute(query, parameters).fetchall()  # type: ignore[arg-type]  # text is built here
+            return self.connection.execute(query.encode(), parameters).fetchall()
         except psycopg.Error as error:
             raise explain(error, self.name) from error
 
@@ -146,7 +163,7 @@ class Source:
         The last one is given again while it is not below ``at_least``. On a primary this waits until the
         write-ahead log is flushed up to where it stood; raises SourceUnavailable if that takes over 2 s.
         """
-        if self._horizon is not None and at_least is not None and self._horizon >= at_least:
+        if self._horizon is not None and self._horizon >= (at_least or 0):
             return self._horizon
         found = self.ask(f"{window.HORIZON}, pg_is_in_recovery()")[0]
         horizon: int = found[0]
@@ -155,6 +172,10 @@ class Source:
             self._wait_until_durable()
         self._horizon = horizon
         return horizon
+
+    def forget_horizon(self) -> None:
+        """Begin a new tick: the next horizon is taken anew."""
+        self._horizon = None
 
     def _wait_until_durable(self) -> None:
         # After a crash a primary hands out ids again that no flushed record mentions. Without this wait rows
@@ -172,13 +193,22 @@ class Source:
             pause = min(pause * 2, 0.05)
 
     def activity(self) -> Activity:
-        """The facts the gates need, in one round trip."""
-        horizon, next_xid, standby = self.ask(
+        """The facts the gates need, in two round trips."""
+        # The ids first: a change counted after them is asked about again, one counted before is below next_xid.
+        horizon, next_xid, self.standby = self.ask(
             "select pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint, pg_is_in_recovery() "
             "from pg_current_snapshot() s"
         )[0]
-        counters = {} if standby else dict(self.ask(_COUNTERS))
-        return Activity(horizon, next_xid, standby, counters)  # type: ignore[arg-type]  # rows of two columns
+        oids: dict[tuple[str, str], int] = {}
+        children: dict[int, list[int]] = {}
+        tuples: dict[int, int] = {}
+        for oid, schema, name, parent, count in self.ask(_RELATIONS):
+            oids[(schema, name)] = oid
+            tuples[oid] = count
+            if parent is not None:
+                children.setdefault(parent, []).append(oid)
+        found = {oid: tuple(below) for oid, below in children.items()}
+        return Activity(horizon, next_xid, self.standby, oids, found, tuples)
 
     def holder(self) -> str | None:
         """Who holds the horizon back, for how long and how to end it, as far as this role may see; None for nobody."""

@@ -91,14 +91,15 @@ def _copy(bindir: Path, account: Account) -> Path:
     stamp = (bindir / "postgres").stat()
     mark = hashlib.sha256(f"{bindir}\n{stamp.st_size}\n{stamp.st_mtime_ns}".encode()).hexdigest()[:12]
     final = reachable_temporary(account, lasting=False) / f"pg_bronze-bin-{mark}"
-    inside = final / "wheel" / "pginstall" / "bin"
+    # The names stay: a repaired wheel finds the libraries it brings by relative path, in a folder beside the package.
+    package = install.parent.name
+    inside = final / package / install.name / bindir.name
     if is_ours(final) and _is_complete(inside):
         return inside
     draft = Path(tempfile.mkdtemp(prefix="pg_bronze-bin-", dir=final.parent))
-    shutil.copytree(install, draft / "wheel" / "pginstall", symlinks=True)
-    # A repaired wheel keeps the libraries it brings in a folder beside the package, found by relative path.
-    for libraries in install.parent.parent.glob(f"{install.parent.name}.libs"):
-        shutil.copytree(libraries, draft / libraries.with_stem("wheel").name, symlinks=True)
+    shutil.copytree(install, draft / package / install.name, symlinks=True)
+    if (libraries := install.parent.with_name(f"{package}.libs")).is_dir():
+        shutil.copytree(libraries, draft / libraries.name, symlinks=True)
     for folder, _, names in os.walk(draft):
         os.chmod(folder, 0o755)  # noqa: S103
         for name in names:
@@ -112,5 +113,5 @@ def _copy(bindir: Path, account: Account) -> Path:
         if is_ours(final) and _is_complete(inside):
             shutil.rmtree(draft)
             return inside
-        return draft / "wheel" / "pginstall" / "bin"
+        return draft / inside.relative_to(final)
     return inside

@@ -70,8 +70,11 @@ def for_dagster(
             variables[name] = ",".join(filter(None, (variables.get(name, ""), "127.0.0.1", "localhost")))
     variables["DAGSTER_HOME"] = str(home)
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(project), variables.get("PYTHONPATH", ""))))
-    # Lines reach the log when they are written; the warning that `dagster dev` has a successor helps nobody here.
-    return variables | {"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+    # That `dagster dev` has a successor helps nobody here. Python compares the beginning of the warning's text.
+    quiet = "ignore:Function `dev_command` is superseded"
+    variables["PYTHONWARNINGS"] = ",".join(filter(None, (variables.get("PYTHONWARNINGS", ""), quiet)))
+    # Lines reach the log when they are written.
+    return variables | {"PYTHONUNBUFFERED": "1"}
 
 
 def _without(variables: Mapping[str, str], pattern: str) -> dict[str, str]:
@@ -101,9 +104,9 @@ def absolute(text: str, home: Path) -> str:
     """Replace the relative ``base_dir`` values of a dagster.yaml by folders in ``home``."""
 
     def replace(found: re.Match[str]) -> str:
-        return found[1] + json.dumps(str(home / found[2]))
+        return found[1] + json.dumps(str(home / found[3]))
 
-    return re.sub(r"""(?m)^([^\S\n]*base_dir:[^\S\n]*)["']?(?![/"'{])([^"'\n#]*?)["']?[^\S\n]*$""", replace, text)
+    return re.sub(r"""(?m)^([^\S\n]*base_dir:[^\S\n]+)(["']?)([^\s/"'{#][^"'\n#]*?)\2[^\S\n]*$""", replace, text)
 
 
 def write_shell_file(file: Path, variables: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The demo: PostgreSQL, S3, sample data and ``dagster dev`` started together, and stopped in the order that loses nothing.
+"""The demo: PostgreSQL, S3, sample data and ``dagster dev``, started together, stopped in the order that loses nothing.
 
 Dagster first, and all of it, so that a run in flight can still write; then the sample's writer, S3, PostgreSQL.
 It does not import Dagster.
@@ -6,8 +6,6 @@ It does not import Dagster.
 
 import contextlib
 import fcntl
-import http.client
-import os
 import signal
 import sys
 import time
@@ -16,14 +14,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from pg_bronze.demo import environment, news, s3, sample
+from pg_bronze.demo import dagster_dev, environment, news, s3, sample
+from pg_bronze.demo.dagster_dev import DagsterDev
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.processes import HOST, Child, end_leftover, free_ports, is_free
+from pg_bronze.demo.processes import HOST, end_leftover, free_ports, is_free, tail
+from pg_bronze.demo.s3_server import S3Server
 from pg_bronze.demo.writer import Writer
 from pg_bronze.errors import PgBronzeError, SettingsError
 
 _BEAT_S = 0.2
-_RUN_GRACE_S = 60.0
 _READY_WITHIN_S = 300.0
 
 
@@ -66,7 +65,6 @@ class Demo:
         self._started = time.monotonic()
         self._interrupts = 0
         self._stopping = False
-        self._dagster: Child | None = None
 
     def say(self, text: str) -> None:
         """Write a line for the person at the terminal, who may have closed it."""
@@ -96,7 +94,10 @@ class Demo:
                 self._stopping = True
                 raise KeyboardInterrupt
 
-        caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        caught = [signal.SIGINT, signal.SIGTERM]
+        # Under nohup it is ignored, and should be.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            caught.append(signal.SIGHUP)
         before = [signal.signal(number, note) for number in caught]
         try:
             yield
@@ -112,10 +113,9 @@ class Demo:
         around = environment.look_around((Path.cwd(), project))
         home, cwd = environment.dagster_home(around, self._state_dir, project)
         # What a killed launcher left ends by itself within moments, in the right order; then it is helped.
-        if left := end_leftover(self._state_dir / "dagster.json", patience_s=10):
+        if left := end_leftover(dagster_dev.record(self._state_dir), patience_s=10):
             self.say(f"ended what a killed demo had left: {left}")
         with contextlib.ExitStack() as stack:
-            stack.callback(self._say_stopped)
             postgres = self._postgres(stack, pg_port) if around.own_postgres else None
             store = self._s3(stack, s3_port) if around.own_s3 else None
             if postgres:
@@ -133,16 +133,20 @@ class Demo:
             if with_writer and postgres:
                 activity = Writer(lambda: postgres.connect(sample.DATABASE))
                 stack.callback(activity.stop)
-            page = f"http://{HOST}:{self._start_dagster(stack, port, project, cwd, variables)}"
-            told = news.Tail(self._state_dir / "dagster.log")
+            chosen = port if is_free(port) else free_ports(1)[0]
+            if chosen != port:
+                self.say(f"port {port} is in use; the web page gets {chosen}")
+            dagster = DagsterDev(self._state_dir, project, cwd, variables, chosen)
+            stack.callback(lambda: dagster.stop(hurry=lambda: self._interrupts > 1))
+            stack.callback(self._no_more_interrupts)
             if activity:
                 activity.start()
-            children = [part.child for part in (postgres, store) if part and part.child]
-            return self._watch(children, page, postgres, store, told, around)
-
-    def _say_stopped(self) -> None:
-        self._stopping = True
+            code = self._watch(dagster, postgres, store, around)
         self.say("stopped")
+        return code
+
+    def _no_more_interrupts(self) -> None:
+        self._stopping = True
 
     def _postgres(self, stack: contextlib.ExitStack, port: int | None) -> PostgresServer:
         folder = self._state_dir / "postgres"
@@ -150,7 +154,7 @@ class Demo:
         stack.callback(server.stop)
         return server
 
-    def _s3(self, stack: contextlib.ExitStack, port: int | None) -> s3.S3Server:
+    def _s3(self, stack: contextlib.ExitStack, port: int | None) -> S3Server:
         server = s3.any_server(self._state_dir / "s3", port=port)
         stack.callback(server.stop)
         server.launch()
@@ -163,64 +167,32 @@ class Demo:
         with postgres.connect(sample.DATABASE) as connection:
             sample.create(connection)
 
-    def _start_dagster(
-        self, stack: contextlib.ExitStack, port: int, project: Path, cwd: Path, variables: dict[str, str]
-    ) -> int:
-        chosen = port if is_free(port) else free_ports(1)[0]
-        if chosen != port:
-            self.say(f"port {port} is in use; the web page gets {chosen}")
-        log = self._state_dir / "dagster.log"
-        if log.exists():
-            log.replace(log.with_suffix(".log.1"))
-        keeper = str(Path(__file__).with_name("keeper.py"))
-        workspace = str(project / "workspace.yaml")
-        dev = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", HOST, "-p", str(chosen)]
-        self._dagster = Child(
-            "dagster dev",
-            [sys.executable, "-I", "-S", keeper, str(_RUN_GRACE_S), *dev],
-            log=log,
-            record=self._state_dir / "dagster.json",
-            env=variables,
-            cwd=cwd,
-            # The keeper outlives us by the moment it takes to end the rest.
-            death_signal=None,
-            keep_stdin=True,
-        )
-        stack.callback(self._stop_dagster)
-        return chosen
-
     def _watch(
         self,
-        children: list[Child],
-        page: str,
+        dagster: DagsterDev,
         postgres: PostgresServer | None,
-        store: s3.S3Server | None,
-        told: news.Tail,
+        store: S3Server | None,
         around: environment.Surroundings,
     ) -> int:
-        if self._dagster is None:
-            return 1
-        children = [*children, self._dagster]
+        children = [part.child for part in (postgres, store, dagster) if part and part.child]
+        added = news.Tail(dagster.log)
         ready, sliced = False, False
-        self.say(f"starting Dagster; its log: {self._state_dir / 'dagster.log'}")
+        self.say(f"starting Dagster; its log: {dagster.log}")
         try:
             while True:
-                for line in told.lines():
-                    if shown := news.of(line):
-                        self.say(shown)
-                        if not sliced and news.is_slice(shown):
-                            sliced = True
-                            self.say(f"first slice {self._seconds():.1f} s after the start")
-                if not ready and _answers(page):
+                for shown in filter(None, map(news.of, added.lines())):
+                    self.say(shown)
+                    if not sliced and news.is_slice(shown):
+                        sliced = True
+                        self.say(f"first slice {self._seconds():.1f} s after the start")
+                if not ready and dagster.answers():
                     ready = True
-                    self._introduce(page, postgres, store, around)
+                    self._introduce(dagster.page, postgres, store, around)
                 if dead := next((child for child in children if child.poll() is not None), None):
-                    self._stopping = True
                     self.say(f"{dead.name} ended unexpectedly. Its log's last lines ({dead.log}):\n{dead.tail()}")
                     return 1
                 if not ready and self._seconds() > _READY_WITHIN_S:
-                    self._stopping = True
-                    self.say(f"the web page does not answer. Its log's last lines:\n{self._dagster.tail()}")
+                    self.say(f"the web page does not answer. The log's last lines:\n{tail(dagster.log, 8)}")
                     return 1
                 time.sleep(_BEAT_S)
         except KeyboardInterrupt:
@@ -231,7 +203,7 @@ class Demo:
         self,
         page: str,
         postgres: PostgresServer | None,
-        store: s3.S3Server | None,
+        store: S3Server | None,
         around: environment.Surroundings,
     ) -> None:
         self.say(f"ready after {self._seconds():.1f} s; Ctrl-C stops everything")
@@ -247,30 +219,8 @@ class Demo:
             self.say(f"  database  {around.variables['PG_DB']} (yours)")
         self.say(f"  variables for a shell of your own: {self._state_dir / 'env.sh'}")
 
-    def _stop_dagster(self) -> None:
-        """End dagster dev and wait until nothing of it is left; not for long once a second signal has come."""
-        self._stopping = True
-        keeper = self._dagster
-        if keeper is None:
-            return
-        _tell(keeper, b"stop\n")
-        deadline = time.monotonic() + _RUN_GRACE_S + 10
-        hurried = False
-        while not keeper.wait(_BEAT_S) and time.monotonic() < deadline:
-            if self._interrupts > 1 and not hurried:
-                hurried = True
-                _tell(keeper, b"kill\n")
-        keeper.kill()
-
     def _seconds(self) -> float:
         return time.monotonic() - self._started
-
-
-def _tell(keeper: Child, word: bytes) -> None:
-    if keeper.stdin:
-        with contextlib.suppress(BrokenPipeError):
-            keeper.stdin.write(word)
-            keeper.stdin.flush()
 
 
 def _remembered_port(file: Path) -> int | None:
@@ -278,16 +228,6 @@ def _remembered_port(file: Path) -> int | None:
         port = int(file.read_text(encoding="utf-8"))
         return port if is_free(port) else None
     return None
-
-
-def _answers(page: str) -> bool:
-    host = page.removeprefix("http://")
-    with contextlib.closing(http.client.HTTPConnection(host, timeout=2)) as connection:
-        try:
-            connection.request("GET", "/server_info")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
 
 
 def _postgres_variables(server: PostgresServer) -> dict[str, str]:
@@ -300,7 +240,7 @@ def _postgres_variables(server: PostgresServer) -> dict[str, str]:
     }
 
 
-def _s3_variables(server: s3.S3Server) -> dict[str, str]:
+def _s3_variables(server: S3Server) -> dict[str, str]:
     return {
         "MINIO_ENDPOINT": server.endpoint_url,
         "MINIO_ACCESS_KEY": server.access_key,

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pg_bronze.demo import binaries, home
 from pg_bronze.demo.account import Account, clean_environment, unprivileged
-from pg_bronze.demo.processes import HOST, Child, as_owner, end_leftover, free_ports, process_table, require_free, send
+from pg_bronze.demo.process_table import process_table
+from pg_bronze.demo.processes import HOST, Child, as_owner, end_leftover, free_ports, require_free, send
 from pg_bronze.errors import SettingsError, SourceUnavailable
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypedDict
 
+from pg_bronze.demo.process_table import Process, process_table
 from pg_bronze.errors import SettingsError
 
 HOST = "127.0.0.1"
@@ -52,58 +52,6 @@ def require_free(port: int, purpose: str) -> None:
     """Raise SettingsError if somebody listens on the port that was asked for."""
     if not is_free(port):
         raise SettingsError(f"port {port} for {purpose} is in use. Choose another one, or none to get a free one.")
-
-
-@dataclass(frozen=True)
-class Process:
-    """One line of the system's process table; ``session`` is the process group where sessions are not shown.
-
-    ``start`` counts clock ticks since boot on Linux, seconds since 1970 elsewhere: together with the id it names a
-    process for good, because ids are given out again.
-    """
-
-    pid: int
-    parent: int
-    session: int
-    start: int
-
-
-def process_table() -> list[Process]:
-    """List the processes that run now, without those that ended and only wait to be collected."""
-    return _linux_table() if sys.platform == "linux" else _ps_table()
-
-
-def _linux_table() -> list[Process]:
-    table = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            text = Path("/proc", entry, "stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        # The program's name stands in brackets and may contain anything, brackets too.
-        field = text.rpartition(")")[2].split()
-        if field[0] not in "ZX":
-            table.append(Process(int(entry), int(field[1]), int(field[3]), int(field[19])))
-    return table
-
-
-def _ps_table() -> list[Process]:
-    output = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,pgid=,stat=,lstart="],
-        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    table = []
-    for line in output.splitlines():
-        pid, parent, group, state, started = line.split(maxsplit=4)
-        if not state.startswith("Z"):
-            start = int(time.mktime(time.strptime(started.strip(), "%a %b %d %H:%M:%S %Y")))
-            table.append(Process(int(pid), int(parent), int(group), start))
-    return table
 
 
 def members(leader: int, start: int) -> list[Process]:

@@ -67,10 +67,10 @@ def test_a_wanted_column_that_cannot_serve_is_answered_with_those_that_can(wante
 
 
 def test_newest_prints_times_as_postgresql_does():
-    at = datetime(2025, 12, 1, 23, 10, 35, 123000)
-    assert top([at, None], pl.Datetime("us"), "timestamp") == "2025-12-01 23:10:35.123"
-    assert top([at.replace(tzinfo=UTC)], pl.Datetime("us", "UTC"), "timestamptz") == "2025-12-01 23:10:35.123+00"
-    assert top([at.replace(microsecond=0)], pl.Datetime("us"), "timestamp") == "2025-12-01 23:10:35"
+    at = datetime(2025, 12, 1, 23, 10, 35, 123000, tzinfo=UTC)
+    assert top([at.replace(tzinfo=None), None], pl.Datetime("us"), "timestamp") == "2025-12-01 23:10:35.123"
+    assert top([at], pl.Datetime("us", "UTC"), "timestamptz") == "2025-12-01 23:10:35.123+00"
+    assert top([at.replace(microsecond=0, tzinfo=None)], pl.Datetime("us"), "timestamp") == "2025-12-01 23:10:35"
     assert top([date(2025, 12, 1), date(1969, 1, 1)], pl.Date, "date") == "2025-12-01"
 
 
@@ -93,6 +93,7 @@ def test_numbers_as_text_are_compared_as_numbers():
     assert top(["12345678901234567890.2", "12345678901234567890.1"], pl.String, "numeric") == "12345678901234567890.2"
     assert top(["9" * 400, "8" * 400], pl.String, "numeric") == "9" * 400
     assert top(["-0.1", "-2"], pl.String, "numeric") == "-0.1"
+    assert top([Decimal("0.0000000001")], pl.Decimal(38, 10), "numeric") == "0.0000000001"
     assert top([Decimal("1.50"), Decimal("-3.00")], pl.Decimal(10, 2), "numeric") == "1.50"
 
 
@@ -101,7 +102,7 @@ def test_every_date_is_printed_as_the_calendar_says(day):
     assert top([day], pl.Date, "date") == day.isoformat()
 
 
-EPOCH = datetime(1970, 1, 1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 moments = st.integers(-8_000_000_000_000_000_000, 8_000_000_000_000_000_000)  # microseconds, far into BC and past 9999
 
 
@@ -113,7 +114,9 @@ def printed(count, base="timestamp"):
 @given(st.datetimes())
 def test_every_time_within_pythons_years_is_printed_like_pythons(at):
     text = at.isoformat(" ")
-    assert printed((at - EPOCH) // timedelta(microseconds=1)) == (text.rstrip("0") if "." in text else text)
+    assert printed((at.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)) == (
+        text.rstrip("0") if "." in text else text
+    )
 
 
 @given(moments, moments)

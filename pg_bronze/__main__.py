@@ -1,0 +1,5 @@
+"""`python -m pg_bronze` is `pg-bronze`."""
+
+from pg_bronze.cli import app
+
+app()

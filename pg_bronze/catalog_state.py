@@ -1,0 +1,96 @@
+"""The catalog that definitions are built from: read once when the code server starts, handed on to run workers.
+
+When the database does not answer, the last known catalog is taken from the bucket; when that does not answer either,
+the catalog is empty. Loading never fails: a code location that cannot load is not retried, one that loads heals itself.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import psycopg
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+
+from pg_bronze.catalog import Catalog, read_catalog
+from pg_bronze.errors import PgBronzeError, SettingsError
+from pg_bronze.layout import own_key
+from pg_bronze.resources import Bucket, open_source
+from pg_bronze.settings import Settings, load_settings
+from pg_bronze.source import explain
+
+KEY = "pg_bronze/catalog"
+
+
+@dataclass(frozen=True)
+class CatalogState:
+    """What definitions are built from; ``error`` says why the catalog is not the live one."""
+
+    catalog: Catalog | None
+    first_day: date
+    error: str | None = None
+
+    def to_text(self) -> str:
+        """JSON, for other processes and for the bucket."""
+        return json.dumps(
+            {
+                "catalog": self.catalog.to_text() if self.catalog else None,
+                "first_day": self.first_day.isoformat(),
+                "error": self.error,
+            }
+        )
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> "CatalogState":
+        """Read what ``to_text`` gave."""
+        data = json.loads(text)
+        catalog = Catalog.from_text(data["catalog"]) if data["catalog"] else None
+        return cls(catalog, date.fromisoformat(data["first_day"]), data["error"])
+
+
+def load() -> tuple[Settings | None, CatalogState]:
+    """The settings (None if they are faulty) and the catalog, without ever raising for what an operator can cure."""
+    context = DefinitionsLoadContext.get()
+    known = context.reconstruction_metadata.get(KEY) if context.load_type == DefinitionsLoadType.RECONSTRUCTION else None
+    today = datetime.now(UTC).date()
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        return None, CatalogState(None, today, str(error))
+    if known is not None:
+        return settings, CatalogState.from_text(known)
+    state = _fetch(settings, today)
+    context.add_to_pending_reconstruction_metadata(KEY, state.to_text())
+    return settings, state
+
+
+def _fetch(settings: Settings, today: date) -> CatalogState:
+    remembered, store, problem = None, None, None
+    key = own_key(settings.prefix, "catalog.json")
+    try:
+        store = Bucket.from_settings(settings).open()
+        store.prepare(unfenced=True)  # creates the bucket; whether it is fit is asked before the first commit
+        text = store.get(key)
+        remembered = CatalogState.from_text(text) if text else None
+    except PgBronzeError as error:
+        problem = str(error)
+    first_day = settings.start_date or (remembered.first_day if remembered else today)
+    try:
+        catalog = live(settings)
+    except PgBronzeError as error:
+        return CatalogState(remembered.catalog if remembered else None, first_day, str(error))
+    state = CatalogState(catalog, first_day, problem)
+    if store is not None and problem is None and (remembered is None or remembered != state):
+        try:
+            store.replace(key, state.to_text().encode())
+        except PgBronzeError:
+            return state  # a hint that could not be kept; the sensor says what is wrong with the bucket
+    return state
+
+
+def live(settings: Settings) -> Catalog:
+    """The catalog as it is now. Raises a PgBronzeError."""
+    with open_source(settings, "pg_bronze catalog") as source:
+        try:
+            return read_catalog(source.connection)
+        except psycopg.Error as error:
+            raise explain(error, source.name) from error

@@ -1,0 +1,268 @@
+"""The command line: one batch now, one every few seconds, the demo, and the words for a watermark that must change."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pg_bronze import __version__
+from pg_bronze.errors import PgBronzeError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from pg_bronze.copy import SliceStream, TableCopy
+
+app = typer.Typer(
+    help="Copies PostgreSQL tables incrementally and exactly into Parquet on MinIO or S3.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pg-bronze {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Take global options."""
+
+
+def project_root() -> Path:
+    """The folder that holds workspace.yaml: above the current one, or where this package lies."""
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
+        if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file():
+            return folder
+    return here
+
+
+@contextmanager
+def _instance() -> "Iterator[dg.DagsterInstance]":
+    """The instance that `dagster dev` in the project root uses: DAGSTER_HOME, or the project's dagster.yaml."""
+    import dagster as dg
+
+    # Relative storage folders and .env mean the project's, whatever folder the command was called from.
+    os.chdir(project_root())
+    if os.environ.get("DAGSTER_HOME"):  # noqa: TID251  # Dagster's own variable, needed before settings are read
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+    else:
+        with dg.DagsterInstance.from_config(str(project_root())) as instance:
+            yield instance
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """One sentence instead of a traceback for everything an operator can act on."""
+    try:
+        yield
+    except PgBronzeError as error:
+        print(f"pg-bronze: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
+    """Run one batch through the same assets as the UI; gives the sentence of each failed table by its label."""
+    from datetime import UTC, datetime
+
+    import dagster as dg
+
+    from pg_bronze import catalog_state, definitions, partitions
+    from pg_bronze.errors import SettingsError
+    from pg_bronze.settings import load_settings
+
+    settings = load_settings()
+    _, state = catalog_state.load()
+    if state.error and state.catalog is None:
+        raise SettingsError(state.error)
+    found = definitions.build_definitions(settings, state, _console())
+    known = {table.label: table for table in state.catalog.tables} if state.catalog else {}
+    for label in tables:
+        if label not in known:
+            raise SettingsError(f"there is no table {label!r} in the catalog (tables: {', '.join(sorted(known)) or 'none'}).")
+    job = found.resolve_implicit_global_asset_job_def()
+    executable = set(job.asset_layer.executable_asset_keys)
+    keys = {partitions.bronze_key(table): label for label, table in known.items() if not tables or label in tables}
+    selection = [key for key in keys if key in executable]
+    if not selection:
+        print("no table to copy")
+        return {}
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=selection,
+        partition_key=datetime.now(UTC).date().isoformat(),
+        run_config={"loggers": {"console": {}}},
+        raise_on_error=False,
+        tags={"pg_bronze/batch": "command"},
+    )
+    by_step = {key.to_python_identifier(): label for key, label in keys.items()}
+    failed: dict[str, str] = {}
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE and event.step_key:
+            failed[by_step.get(event.step_key, event.step_key)] = _sentence(event)
+    if not result.success and not failed:
+        failed["the batch"] = "it could not be started; the lines above say why"
+    return failed
+
+
+def _console() -> "dg.LoggerDefinition":
+    """Prints what our own code says, without Dagster's prefix; failures are said once, at the end."""
+    import logging
+
+    import dagster as dg
+
+    class Plain(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            meta = getattr(record, "dagster_meta", {})
+            if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
+                print(meta.get("orig_message", record.getMessage()))
+
+    @dg.logger
+    def plain(_context: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("pg_bronze", logging.INFO)
+        logger.addHandler(Plain())
+        return logger
+
+    return plain
+
+
+def _sentence(event: Any) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return str(data.user_failure_data.description)
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return str(error.message).strip() if error else "failed"
+
+
+def _run_batch(tables: list[str]) -> bool:
+    with _instance() as instance:
+        failed = _batch(tables, instance)
+    for label, sentence in sorted(failed.items()):
+        print(f"pg-bronze: {label} failed: {sentence}", file=sys.stderr)
+    return not failed
+
+
+@app.command()
+def tick(tables: Annotated[list[str] | None, typer.Argument(help="Tables, as `movie` or `sales.movie`; all if none.")] = None) -> None:
+    """Copy what is new, once, in the foreground; exits with 1 if a table failed and names it."""
+    with _errors():
+        if not _run_batch(tables or []):
+            raise typer.Exit(1)
+
+
+def _seconds(text: str) -> float:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return float(text.removesuffix("s")) if text.removesuffix("s").replace(".", "", 1).isdigit() else (
+            TypeAdapter(float).validate_python(text)
+        )
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r} is not a number of seconds, as in 10 or 10s") from error
+
+
+@app.command()
+def run(every: Annotated[str, typer.Option(help="Pause between the starts of two batches, as in 10s.")] = "10s") -> None:
+    """Copy what is new again and again, until Ctrl-C."""
+    pause = _seconds(every)
+    while True:
+        started = time.monotonic()
+        try:
+            with _errors():
+                _run_batch([])
+        except typer.Exit:
+            pass  # said already; the next batch may find it cured
+        try:
+            time.sleep(max(0.0, pause - (time.monotonic() - started)))
+        except KeyboardInterrupt:
+            return
+
+
+def _change(label: str, act: "Any") -> None:
+    """Commit a change of one table's watermark and record it where the next run looks."""
+    import dagster as dg
+
+    from pg_bronze import catalog_state, metadata, partitions
+    from pg_bronze.errors import SettingsError
+    from pg_bronze.resources import Bucket, copy_options, open_control, open_source
+    from pg_bronze.settings import load_settings
+
+    with _errors(), _instance() as instance:
+        settings = load_settings()
+        found = {table.label: table for table in catalog_state.live(settings).tables}
+        if label not in found:
+            raise SettingsError(f"there is no table {label!r} (tables: {', '.join(sorted(found)) or 'none'}).")
+        table = found[label]
+        key = partitions.bronze_key(table)
+        recorded = metadata.watermark_of(instance.get_latest_materialization_event(key))
+        store = Bucket.from_settings(settings).open()
+        store.prepare(settings.unfenced)
+        from pg_bronze.copy import TableCopy
+
+        with (
+            open_source(settings, "pg_bronze command") as source,
+            TableCopy(source, store, table, copy_options(settings, label), open_control(settings, source)) as copy,
+        ):
+            stream: SliceStream = act(copy, recorded)
+            for piece in stream.without_new(keep_first=True):
+                stream.commit(piece)
+            day = copy.layout.day(stream.watermark.key)
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(
+                    key, partition=day.isoformat() if day else None, metadata=metadata.of_watermark(stream.watermark)
+                )
+            )
+        print(f"{label}: generation {stream.watermark.generation}, object number {stream.watermark.seq}")
+
+
+@app.command()
+def reset(table: Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]) -> None:
+    """Forget how far a table has been copied; the next tick copies all of it into a new generation."""
+
+    def act(copy: "TableCopy", recorded: Any) -> "SliceStream":
+        return copy.reset(recorded)
+
+    _change(table, act)
+
+
+@app.command("continue")
+def go_on(table: Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]) -> None:
+    """Go on with a table after a move, a failover or a lost object, taking the database as it is now."""
+
+    def act(copy: "TableCopy", recorded: Any) -> "SliceStream":
+        return copy.go_on(recorded)
+
+    _change(table, act)
+
+
+@app.command()
+def demo(
+    state_dir: Annotated[Path, typer.Option(help="Where the demo keeps its data.")] = Path(".pg_bronze"),
+    port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,
+    pg_port: Annotated[int | None, typer.Option(help="Port of PostgreSQL; a free one if not given.")] = None,
+    s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server; a free one if not given.")] = None,
+    writer: Annotated[bool, typer.Option(help="Keep the sample database alive.")] = True,
+) -> None:
+    """Start PostgreSQL, an S3 server, a living sample database and `dagster dev`; or use yours, if PG_* or MINIO_* are set."""
+    from pg_bronze.demo.launcher import run_demo
+
+    with _errors():
+        raise typer.Exit(run_demo(state_dir, port=port, pg_port=pg_port, s3_port=s3_port, writer=writer))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,67 @@
+"""``dagster dev`` and all it starts, as one thing that runs, ends well and leaves nothing. Dagster is not imported."""
+
+import contextlib
+import http.client
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pg_bronze.demo.processes import HOST, Child
+
+_RUN_GRACE_S = 60.0
+
+
+class DagsterDev:
+    """``dagster dev`` on one port, its output in ``log``; the log of the time before is kept beside it."""
+
+    def __init__(self, state_dir: Path, project: Path, cwd: Path, variables: Mapping[str, str], port: int) -> None:
+        self.page = f"http://{HOST}:{port}"
+        self.log = state_dir / "dagster.log"
+        if self.log.exists():
+            self.log.replace(self.log.with_suffix(".log.1"))
+        self.log.touch()
+        keeper = str(Path(__file__).with_name("keeper.py"))
+        workspace = str(project / "workspace.yaml")
+        dev = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", HOST, "-p", str(port)]
+        self.child = Child(
+            "dagster dev",
+            [sys.executable, "-I", "-S", keeper, str(_RUN_GRACE_S), *dev],
+            log=self.log,
+            record=record(state_dir),
+            env=variables,
+            cwd=cwd,
+            # The keeper outlives us by the moment it takes to end the rest.
+            death_signal=None,
+            keep_stdin=True,
+        )
+
+    def answers(self) -> bool:
+        """Tell whether the web page is there."""
+        connection = http.client.HTTPConnection(self.page.removeprefix("http://"), timeout=2)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET", "/server_info")
+                return connection.getresponse().status == 200
+            except (OSError, http.client.HTTPException):
+                return False
+
+    def stop(self, *, hurry: Callable[[], bool] = lambda: False) -> None:
+        """End it and wait until nothing of it runs, up to a minute for runs in flight unless ``hurry`` says no."""
+        self._tell(b"stop\n")
+        deadline = time.monotonic() + _RUN_GRACE_S + 10
+        while not self.child.wait(0.2) and time.monotonic() < deadline:
+            if hurry():
+                self._tell(b"kill\n")
+        self.child.kill()
+
+    def _tell(self, word: bytes) -> None:
+        if self.child.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self.child.stdin.write(word)
+                self.child.stdin.flush()
+
+
+def record(state_dir: Path) -> Path:
+    """Return the file that tells the next start what a killed one left."""
+    return state_dir / "dagster.json"

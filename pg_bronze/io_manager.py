@@ -1,0 +1,77 @@
+"""The S3 IO manager: writes a table's stream of slices as Parquet objects, reads them back as one LazyFrame."""
+
+import time
+from datetime import UTC, date, datetime
+from typing import Any
+
+import dagster as dg
+
+from pg_bronze import metadata, read
+from pg_bronze.copy import Slice, SliceStream
+from pg_bronze.errors import PgBronzeError
+from pg_bronze.layout import Layout
+from pg_bronze.resources import Bucket
+from pg_bronze.settings import load_settings
+
+
+class S3ParquetIOManager(dg.ConfigurableIOManager):
+    """Commits each slice of a stream as its own object while the next one is read."""
+
+    bucket: dg.ResourceDependency[Bucket]
+
+    def handle_output(self, context: dg.OutputContext, obj: SliceStream) -> None:
+        """Commit the slices; the materialization's metadata carries the watermark after the last."""
+        try:
+            for adopted in obj.adopted:
+                context.log.info(f"adopted {obj.copy.store.uri(adopted.key)}: {adopted.row_count} rows written but not recorded")
+            for piece in obj:
+                started = time.monotonic()
+                committed = obj.commit(piece)
+                if committed is None:
+                    context.log.info(f"another writer copied {obj.copy.label} first; its objects were adopted")
+                    break
+                context.log.info(_line(obj, piece, committed.key, piece.seconds + time.monotonic() - started))
+        except PgBronzeError as error:
+            raise metadata.failure(error) from error
+        context.add_output_metadata(metadata.of_stream(obj, _lag_s(obj)))
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """The slices of the requested days (all, if the asset downstream has no partitions) as one LazyFrame."""
+        settings = load_settings()
+        definition = context.upstream_output.definition_metadata if context.upstream_output else {}
+        schema_name, table_name = str(definition["pg_bronze/schema"]), str(definition["pg_bronze/table"])
+        layout = Layout(settings.prefix, schema_name, table_name)
+        days = {date.fromisoformat(key) for key in context.asset_partition_keys} if context.has_asset_partitions else None
+        s3 = settings.s3
+        options = read.storage_options(
+            s3.endpoint_url, s3.region, s3.access_key.get_secret_value(), s3.secret_key.get_secret_value()
+        )
+        store = self.bucket.open()
+        return read.frame(store, read.keys(store, layout, days), options)
+
+
+def _line(stream: SliceStream, piece: Slice, key: str, seconds: float) -> str:
+    region, column = piece.claim.region, stream.copy.cursor_column
+    value = stream.watermark.cursor
+    line = metadata.slice_line(
+        stream.copy.label,
+        piece.frame.height,
+        region.start if region else None,
+        region.end if region else None,
+        (column.name, value) if column and value else None,
+        stream.copy.store.uri(key),
+        seconds,
+    )
+    return f"{line} ({piece.claim.reason})" if piece.claim.reason else line
+
+
+def _lag_s(stream: SliceStream) -> float | None:
+    """How old the newest cursor value is; None if it is not a time."""
+    column, value = stream.copy.cursor_column, stream.watermark.cursor
+    if column is None or value is None or column.kind != "timestamp" or value.endswith("BC"):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None  # beyond the year 9999
+    return (datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds()

@@ -1,0 +1,113 @@
+"""Metadata: the names under which a materialization says what happened, and the watermark in it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from pg_bronze.copy import SliceStream
+from pg_bronze.errors import PgBronzeError
+from pg_bronze.schema import Column, SourceTable
+from pg_bronze.watermark import Watermark
+
+WATERMARK = "pg_bronze/watermark"
+QUIET_UPTO = "pg_bronze/quiet_upto"
+ROWS_TAG = "pg_bronze/new_rows"
+
+
+def watermark_of(event: dg.EventLogEntry | None) -> Watermark | None:
+    """The watermark in a materialization; None if it holds none (wiped, or reported by hand)."""
+    materialization = event.asset_materialization if event else None
+    value = materialization.metadata.get(WATERMARK) if materialization else None
+    if value is None or not isinstance(value.value, Mapping):
+        return None
+    return Watermark.from_json(value.value)
+
+
+def quiet_upto(observation: dg.AssetObservation | None) -> int:
+    """The transaction up to which a read found nothing new; 0 if unknown."""
+    value = observation.metadata.get(QUIET_UPTO) if observation else None
+    return int(value.value) if value is not None and isinstance(value.value, int) else 0
+
+
+def of_watermark(watermark: Watermark) -> dict[str, Any]:
+    """The one entry every materialization must have, or the next run would have to rebuild it from footers."""
+    return {WATERMARK: dg.MetadataValue.json(watermark.to_json())}
+
+
+def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
+    """What a run committed or adopted of one table: rows, bytes, window, cursor value, lag, newest object.
+
+    Kept small: Dagster stores it twice. ``lag_s`` is how far the newest cursor value lies in the past.
+    """
+    done = [*stream.adopted, *stream.committed]
+    watermark = stream.watermark
+    swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None]
+    entries: dict[str, Any] = {
+        "dagster/partition_row_count": stream.row_count,
+        "pg_bronze/rows": stream.row_count,
+        "pg_bronze/bytes": sum(item.size_bytes for item in done),
+        "pg_bronze/slices": len(done),
+        "pg_bronze/window_end": min(swept, default=0),
+        "pg_bronze/generation": watermark.generation,
+        **of_watermark(watermark),
+    }
+    if stream.adopted:
+        entries["pg_bronze/adopted_slices"] = len(stream.adopted)
+    if stream.copy.cursor_column is not None and watermark.cursor is not None:
+        entries["pg_bronze/cursor_column"] = stream.copy.cursor_column.name
+        entries["pg_bronze/cursor_value"] = watermark.cursor
+    if lag_s is not None:
+        entries["pg_bronze/lag_s"] = round(lag_s, 1)
+    if watermark.key:
+        entries["dagster/uri"] = stream.copy.store.uri(watermark.key)
+    if not stream.copy.control.off:
+        return entries
+    return {**entries, "pg_bronze/control_mirror": stream.copy.control.off}
+
+
+def of_definition(table: SourceTable, database: str) -> dict[str, Any]:
+    """What is known of a table before any run: its columns with types and comments."""
+    return {
+        "dagster/table_name": f"{database}.{table.schema}.{table.name}",
+        "dagster/column_schema": dg.TableSchema(columns=[_column(table, column) for column in table.columns]),
+    }
+
+
+def _column(table: SourceTable, column: Column) -> dg.TableColumn:
+    return dg.TableColumn(
+        name=column.name,
+        type=column.declared,
+        description=column.comment,
+        constraints=dg.TableColumnConstraints(
+            nullable=not column.not_null, unique=table.primary_key == (column.name,)
+        ),
+    )
+
+
+def number(value: int) -> str:
+    """A number with its thousands apart, as in the log line: ``91 204``."""
+    return f"{value:,}".replace(",", " ")
+
+
+def slice_line(
+    label: str, row_count: int, start: int | None, end: int | None, cursor: tuple[str, str] | None, uri: str, seconds: float
+) -> str:
+    """The one line a slice gets in the log: always the same fields in the same order."""
+    window = "no window" if end is None else f"transactions [{'first' if start is None else number(start)}, {number(end)})"
+    upto = f", {cursor[0]} up to {cursor[1]}" if cursor else ""
+    rows = f"{number(row_count)} row{'' if row_count == 1 else 's'}"
+    return f"copied {label}: {rows}, {window}{upto} -> {uri} in {seconds:.2f} s"
+
+
+def summary(rows: Mapping[str, int], quiet: Sequence[str]) -> str:
+    """The line a batch gets: how many new rows in which tables."""
+    found = {label: count for label, count in rows.items() if count}
+    total = sum(found.values())
+    text = f"{number(total)} new row{'' if total == 1 else 's'} in {len(found)} table{'' if len(found) == 1 else 's'}"
+    return f"{text}, {len(quiet)} quiet" if quiet else text
+
+
+def failure(error: PgBronzeError) -> dg.Failure:
+    """An error of ours as Dagster shows it: the sentence alone, and whether the next tick may cure it."""
+    return dg.Failure(description=str(error), metadata={"pg_bronze/cure": error.cure}, allow_retries=False)

@@ -1,0 +1,117 @@
+"""Verifying a past day: compare its objects with the chain of footers, and write a missing one again.
+
+A repaired object holds the row versions of its window that are still current; those overwritten or deleted since are
+not in the database any more, so it never claims to be complete.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from pg_bronze import planning, schema, window
+from pg_bronze.commit import encode, footer_of
+from pg_bronze.copy import TableCopy
+from pg_bronze.footer import Claim, Footer
+from pg_bronze.watermark import Leaf, Watermark
+
+
+@dataclass(frozen=True)
+class DayReport:
+    """What verification found of one day and did about it."""
+
+    day: date
+    object_count: int
+    repaired: tuple[str, ...]
+    lost: tuple[str, ...]
+    row_count: int
+    label: str
+
+    @property
+    def sentence(self) -> str:
+        """For the log."""
+        text = f"verified {self.label} of {self.day}: {self.object_count} objects"
+        if self.repaired:
+            text += f", {len(self.repaired)} missing and written again with {self.row_count} rows still current"
+        if self.lost:
+            text += f", {len(self.lost)} missing that cannot be read again"
+        return text
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """For the materialization."""
+        return {
+            "pg_bronze/verified_objects": self.object_count,
+            "pg_bronze/repaired_objects": len(self.repaired),
+            "pg_bronze/lost_objects": len(self.lost),
+        }
+
+
+def verify_day(copy: TableCopy, day: date) -> DayReport:
+    """Verify the objects of a UTC day and repair what is missing. Never moves the watermark.
+
+    The first object of a later day is looked at too: it names the last one of this day.
+    """
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    items = copy.objects.since(copy.layout.key(start - timedelta(days=1)))
+    footers: dict[str, Footer] = {}
+    for item in items:
+        footer = copy.objects.footer(item.key)
+        if footer is not None:
+            footers[item.key] = footer
+        item_day = copy.layout.day(item.key)
+        if item_day is not None and item_day > day:
+            break
+    present = sorted(footers, key=lambda key: footers[key].after.seq)
+    repaired: list[str] = []
+    lost: list[str] = []
+    rows = 0
+    for index, key in enumerate(present):
+        missing = footers[key].before
+        if missing.key in footers or missing.seq == 0 or copy.layout.day(missing.key) != day:
+            continue
+        earlier = footers[present[index - 1]].after if index else None
+        count = _write_again(copy, earlier, missing)
+        if count is None:
+            lost.append(missing.key)
+        else:
+            repaired.append(missing.key)
+            rows += count
+    of_day = [key for key in present if copy.layout.day(key) == day]
+    return DayReport(day, len(of_day), tuple(repaired), tuple(lost), rows, copy.label)
+
+
+def _write_again(copy: TableCopy, before: Watermark | None, after: Watermark) -> int | None:
+    """Write the object that led from one watermark to the next; None if its window cannot be read any more.
+
+    ``before`` None (the earlier object is unknown) and anything but whole windows cannot.
+    """
+    if before is None or before.generation != after.generation or after.table != copy.table.oid:
+        return None
+    differing = {oid: leaf for oid, leaf in after.leaves.items() if before.leaf(oid) != leaf}
+    present = {relation.oid: relation for relation in copy.table.relations}
+    if not differing or any(oid not in present or not _is_whole(before.leaf(oid), leaf) for oid, leaf in differing.items()):
+        return None
+    import polars as pl
+
+    columns, names = copy.table.columns, planning.names_by_attnum(copy.table)
+    frames = []
+    for oid, leaf in differing.items():
+        relation = present[oid]
+        region = window.Region(
+            relation.schema, relation.name, True, (oid,), before.leaf(oid).swept, leaf.swept or 0, seed=before.seed
+        )
+        query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, None)
+        frames.append(schema.conform(copy.source.read(query, copy.label), columns))
+    frame = pl.concat(frames)
+    claim = Claim("repaired", dataclasses.replace(before, seq=after.seq - 1), after, None, {}, "written again by verification")
+    footer = footer_of(claim, frame.height, schema.describe(columns), schema.xid_column(columns), copy.source.server_version)
+    body = encode(frame, dataclasses.replace(footer, repaired=True), copy.objects.codec)
+    copy.store.create(after.key, body)
+    return frame.height
+
+
+def _is_whole(before: Leaf, after: Leaf) -> bool:
+    """Whether two states differ by exactly one complete window."""
+    return before.pending is None and after.pending is None and before.box is None and after.swept is not None

@@ -1,0 +1,159 @@
+"""Resources: the source database and the bucket as Dagster hands them to assets, one of each a run."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import psycopg
+from dagster_aws.s3 import S3Resource
+from pydantic import Field, PrivateAttr
+
+from pg_bronze import store
+from pg_bronze.commit import Codec
+from pg_bronze.control import Control
+from pg_bronze.copy import CopyOptions, TableCopy
+from pg_bronze.errors import PgBronzeError
+from pg_bronze.metadata import ROWS_TAG, summary
+from pg_bronze.schema import SourceTable
+from pg_bronze.settings import Settings, load_settings
+from pg_bronze.source import Source
+from pg_bronze.store import Store
+
+
+class Bucket(S3Resource):
+    """dagster-aws' S3 settings pointed at MinIO; the keys are read from the settings when a run needs them.
+
+    They never stand in a resource's configuration, because the UI shows that.
+    """
+
+    bucket: str = Field(description="Bucket to write to; `MINIO_BUCKET`.")
+    prefix: str = Field(default="", description="Key prefix inside the bucket; `PG_BRONZE_PREFIX`.")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Bucket":
+        """The bucket the settings name."""
+        s3 = settings.s3
+        return cls(
+            bucket=settings.minio_bucket,
+            prefix=settings.prefix,
+            endpoint_url=s3.endpoint_url,
+            region_name=s3.region,
+            use_ssl=s3.use_ssl,
+        )
+
+    def get_client(self) -> Any:
+        """A boto3 client that gives up soon enough for a tick."""
+        s3 = load_settings().s3
+        return store.connect(
+            self.endpoint_url,
+            self.region_name or s3.region,
+            self.aws_access_key_id or s3.access_key.get_secret_value(),
+            self.aws_secret_access_key or s3.secret_key.get_secret_value(),
+            use_ssl=bool(self.use_ssl),
+            verify=self.verify,
+        )
+
+    def open(self) -> Store:
+        """The bucket, ready for use."""
+        return Store(self.get_client(), self.bucket, self.prefix)
+
+
+def open_source(settings: Settings, application_name: str) -> Source:
+    """The source database the settings name; connects on first use."""
+    return Source(
+        settings.source_conninfo(application_name), settings.source_url(application_name), settings.statement_timeout_s
+    )
+
+
+def open_control(settings: Settings, source: Source) -> Control:
+    """The control table the settings name: in the source database, elsewhere, or off."""
+    if settings.control_mirror == "source":
+        return Control(source.connection)
+    conninfo = settings.control_conninfo("pg_bronze control")
+    if conninfo is None:
+        return Control(None, "etl_control is not mirrored: PG_CONTROL_URL is off")
+    try:
+        return Control(psycopg.connect(**conninfo, autocommit=True))
+    except psycopg.OperationalError:
+        # The mirror is for people; rows are copied without it, and every materialization says so.
+        return Control(None, "etl_control is not mirrored: the database of PG_CONTROL_URL does not answer")
+
+
+def copy_options(settings: Settings, label: str) -> CopyOptions:
+    """What is set for one table."""
+    table = settings.table_options(label)
+    return CopyOptions(
+        slice_rows=table.slice_rows,
+        slice_bytes=settings.slice_bytes,
+        codec=Codec(settings.compression, settings.compression_level),
+        dated=settings.layout == "date",
+        cursor_names=settings.cursor_names,
+        cursor_column=table.cursor_column,
+        takeover=table.takeover,
+    )
+
+
+class SourceDatabase(dg.ConfigurableResource):
+    """The PostgreSQL database that tables are copied from; one connection a run, shared by its tables."""
+
+    host: str = Field(description="Host name or address; `PG_HOST`.")
+    port: int = Field(description="Port; `PG_PORT`.")
+    database: str = Field(description="Database; `PG_DB`.")
+    user: str = Field(description="User; `PG_USER`. The password is `PG_PASS` and stands nowhere else.")
+    bucket: dg.ResourceDependency[Bucket]
+
+    _settings: Settings | None = PrivateAttr(default=None)
+    _source: Source | None = PrivateAttr(default=None)
+    _control: Control | None = PrivateAttr(default=None)
+    _store: Store | None = PrivateAttr(default=None)
+    _rows: dict[str, int] = PrivateAttr(default_factory=dict)
+    _quiet: list[str] = PrivateAttr(default_factory=list)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, bucket: Bucket) -> "SourceDatabase":
+        """The database the settings name."""
+        return cls(
+            host=settings.pg_host, port=settings.pg_port, database=settings.pg_db, user=settings.pg_user, bucket=bucket
+        )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Read the settings; connections are opened by the first table that needs them."""
+        self._settings = load_settings()
+        run_id = context.run_id or ""
+        self._source = open_source(self._settings, f"pg_bronze run {run_id[:8]}".strip())
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close the connection and say what the batch copied, in the run's log and as its tag."""
+        if self._source is not None:
+            self._source.close()
+        if context.log is not None and (self._rows or self._quiet):
+            context.log.info(f"batch: {summary(self._rows, self._quiet)}")
+        if context.instance is not None and context.run_id and self._rows:
+            context.instance.add_run_tags(context.run_id, {ROWS_TAG: str(sum(self._rows.values()))})
+
+    def table_copy(self, table: SourceTable) -> TableCopy:
+        """The copy of one table, with this run's connections. Raises a PgBronzeError if one cannot be made."""
+        assert self._settings is not None and self._source is not None
+        if self._store is None:
+            opened = self.bucket.open()
+            opened.prepare(self._settings.unfenced)
+            self._store = opened
+        if self._control is None:
+            self._control = open_control(self._settings, self._source)
+        return TableCopy(
+            self._source, self._store, table, copy_options(self._settings, table.label), self._control, now=_now
+        )
+
+    def report(self, label: str, row_count: int | None) -> None:
+        """Count a table into the batch's summary; None for a quiet one."""
+        if row_count is None:
+            self._quiet.append(label)
+        else:
+            self._rows[label] = row_count
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+__all__ = ["Bucket", "PgBronzeError", "SourceDatabase", "copy_options", "open_control", "open_source"]

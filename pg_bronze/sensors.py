@@ -1,0 +1,279 @@
+"""Sensors: every few seconds which tables are due, every half minute whether tables came or went."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from pg_bronze import catalog_state, gates, metadata, partitions, window
+from pg_bronze.catalog_state import CatalogState
+from pg_bronze.errors import PgBronzeError, SettingsError
+from pg_bronze.planning import BLOCK_BYTES
+from pg_bronze.resources import open_source
+from pg_bronze.schema import SourceTable
+from pg_bronze.settings import Settings
+from pg_bronze.source import Activity, Source
+from pg_bronze.watermark import Watermark
+
+BATCH_TAG = "pg_bronze/batch"
+CATALOG_INTERVAL_S = 30
+# A sweep of 8 MB takes about 5 ms in shared buffers; asking first then saves a run of several CPU seconds.
+PEEK_PAGES = 1000
+STALL_S = 60.0
+_UNFINISHED = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+_kept: dict[str, Source] = {}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the sensor's cursor holds: hints only, so that resetting it in the UI is harmless.
+
+    ``horizon`` has not moved since ``horizon_since`` (seconds since 1970).
+    """
+
+    hints: Mapping[str, gates.Hint]
+    horizon: int = 0
+    horizon_since: float = 0.0
+
+    @classmethod
+    def from_cursor(cls, text: str | None) -> "Memory":
+        """Read a cursor; anything that cannot be read counts as none."""
+        try:
+            data = json.loads(text or "")
+            hints = {key: gates.Hint(**hint) for key, hint in data["hints"].items()}
+            return cls(hints, data["horizon"], data["horizon_since"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls({})
+
+    def to_cursor(self) -> str:
+        """The cursor's text."""
+        return json.dumps(asdict(self))
+
+
+def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: CatalogState) -> dg.SensorDefinition:
+    """The sensor that asks for one run of all due tables; it says what it looked at when none is."""
+    # Dagster's loop looks every 5 s: an interval of 10 gives 10 to 15 s, one of 9 gives 10.
+    interval = max(1, int(settings.interval_s) - 1) if settings else 30
+
+    @dg.sensor(
+        name="bronze_tick",
+        **({"job_name": "bronze"} if tables else {"target": dg.AssetSelection.groups("bronze")}),  # type: ignore[arg-type]
+        minimum_interval_seconds=interval,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Looks for tables with new rows and asks for one run of them all.",
+    )
+    def bronze_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        if settings is None:
+            raise SettingsError(state.error or "the settings cannot be read")
+        source = _source(settings)
+        memory = Memory.from_cursor(context.cursor)
+        now = datetime.now(UTC)
+        activity = source.activity()
+        if not tables:
+            reason = state.error or f"{source.name} has no table to copy"
+            return dg.SensorResult(skip_reason=reason)
+        verdicts, busy = _judge(context.instance, tables, settings, source, activity, memory, now.timestamp())
+        since = memory.horizon_since if memory.horizon == activity.horizon else now.timestamp()
+        remembered = Memory({key: verdict.hint for key, verdict in verdicts.items()}, activity.horizon, since)
+        due = [table for table in tables if _name(table) in verdicts and verdicts[_name(table)].due]
+        report = _report(context.instance, verdicts, busy, activity, source, now.timestamp() - since)
+        context.log.info(report)
+        if not due:
+            return dg.SensorResult(skip_reason=report, cursor=remembered.to_cursor())
+        return dg.SensorResult(run_requests=_requests(due, verdicts, settings, now), cursor=remembered.to_cursor())
+
+    return bronze_tick
+
+
+def _source(settings: Settings) -> Source:
+    """The code server's own connection, kept from tick to tick."""
+    key = settings.fingerprint()
+    if key not in _kept:
+        for other in _kept.values():
+            other.close()
+        _kept.clear()
+        _kept[key] = open_source(settings, "pg_bronze sensor")
+    return _kept[key]
+
+
+def _name(table: SourceTable) -> str:
+    return partitions.bronze_key(table).to_user_string()
+
+
+def _judge(
+    instance: dg.DagsterInstance,
+    tables: Sequence[SourceTable],
+    settings: Settings,
+    source: Source,
+    activity: Activity,
+    memory: Memory,
+    now: float,
+) -> tuple[dict[str, gates.Verdict], list[str]]:
+    """A verdict for each table that is not in flight, and the names of those that are."""
+    keys = {_name(table): partitions.bronze_key(table) for table in tables}
+    in_flight = _in_flight(instance)
+    events = instance.get_latest_materialization_events(list(keys.values()))
+    verdicts: dict[str, gates.Verdict] = {}
+    busy: list[str] = []
+    for table in tables:
+        name = _name(table)
+        if in_flight is None or keys[name] in in_flight:
+            busy.append(name)
+            if name in memory.hints:
+                verdicts[name] = gates.Verdict(False, "in flight", memory.hints[name])
+            continue
+        oid = activity.oids.get((table.schema, table.name))
+        if oid is None:
+            continue  # dropped or renamed; the catalog sensor reloads the definitions
+        watermark = metadata.watermark_of(events.get(keys[name]))
+        hint = memory.hints.get(name, gates.Hint())
+        verdict = _verdict(watermark, hint, activity, oid, now, settings)
+        if verdict.due and hint.signature == verdict.hint.signature:
+            upto = _observed(instance, keys[name])
+            if upto > hint.quiet_upto:
+                hint = gates.Hint(hint.signature, hint.next_xid, upto, hint.due_at)
+                verdict = _verdict(watermark, hint, activity, oid, now, settings)
+        if verdict.due and verdict.swept is not None and _is_small(table, watermark, activity, oid):
+            verdict = _peek(source, table, verdict, activity, oid)
+        verdicts[name] = verdict
+    return verdicts, busy
+
+
+def _verdict(
+    watermark: Watermark | None, hint: gates.Hint, activity: Activity, oid: int, now: float, settings: Settings
+) -> gates.Verdict:
+    leaves = activity.leaves(oid)
+    signature = gates.signature(leaves, [activity.tuples.get(leaf, 0) for leaf in leaves])
+    if watermark is not None and watermark.table != oid:
+        watermark = None
+    return gates.judge(
+        watermark, hint, leaves, signature, activity.next_xid, not activity.standby, now, settings.ungated_after_s
+    )
+
+
+def _in_flight(instance: dg.DagsterInstance) -> set[dg.AssetKey] | None:
+    """Asset keys of unfinished runs; None if one of them stands for all assets."""
+    keys: set[dg.AssetKey] = set()
+    for record in instance.get_run_records(RunsFilter(statuses=_UNFINISHED), limit=200):
+        selection = record.dagster_run.asset_selection
+        if selection is None:
+            if record.dagster_run.job_name in {"bronze", "__ASSET_JOB"}:
+                return None
+            continue
+        keys |= set(selection)
+    return keys
+
+
+def _observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
+    records = instance.fetch_observations(key, limit=1).records
+    return metadata.quiet_upto(records[0].event_log_entry.asset_observation) if records else 0
+
+
+def _is_small(table: SourceTable, watermark: Watermark | None, activity: Activity, oid: int) -> bool:
+    leaf = watermark.leaf(oid) if watermark else None
+    pages = sum(relation.page_count for relation in table.relations)
+    return (
+        leaf is not None and leaf.swept is not None and leaf.box is None and not table.partitioned
+        and pages <= PEEK_PAGES and activity.horizon > leaf.swept
+    )  # fmt: skip
+
+
+def _peek(source: Source, table: SourceTable, verdict: gates.Verdict, activity: Activity, oid: int) -> gates.Verdict:
+    """Ask a small table whether its window holds anything; a run is worth it only then."""
+    region = window.Region(table.schema, table.name, True, (oid,), verdict.swept, activity.horizon)
+    try:
+        found = source.ask(window.exists(region, {}))[0][0]
+    except PgBronzeError:
+        return verdict  # the run will say what is wrong
+    if found:
+        return verdict
+    hint = gates.Hint(verdict.hint.signature, verdict.hint.next_xid, activity.horizon, verdict.hint.due_at)
+    return gates.Verdict(False, f"no new row up to transaction {activity.horizon}", hint, activity.horizon)
+
+
+def _requests(
+    due: Sequence[SourceTable], verdicts: Mapping[str, gates.Verdict], settings: Settings, now: datetime
+) -> list[dg.RunRequest]:
+    """One run for all due tables; a table with a large backlog gets one of its own, so that others stay fresh."""
+    big = settings.slice_bytes // BLOCK_BYTES * 2
+    alone = [
+        table
+        for table in due
+        if verdicts[_name(table)].swept is None and sum(relation.page_count for relation in table.relations) > big
+    ]
+    together = [table for table in due if table not in alone]
+    return [
+        dg.RunRequest(
+            asset_selection=[partitions.bronze_key(table) for table in group],
+            partition_key=now.date().isoformat(),
+            tags={BATCH_TAG: "tick", "dagster/max_runtime": str(settings.max_run_s)},
+        )
+        for group in [together, *([table] for table in alone)]
+        if group
+    ]
+
+
+def _report(
+    instance: dg.DagsterInstance,
+    verdicts: Mapping[str, gates.Verdict],
+    busy: Sequence[str],
+    activity: Activity,
+    source: Source,
+    stalled_s: float,
+) -> str:
+    reasons = Counter(verdict.reason for name, verdict in verdicts.items() if name not in busy)
+    parts = [f"{count} {reason}" for reason, count in reasons.most_common()]
+    if busy:
+        parts.append(f"{len(busy)} in flight")
+    text = f"looked at {len(verdicts)} tables up to transaction {metadata.number(activity.horizon)}: {'; '.join(parts)}"
+    last = instance.get_run_records(RunsFilter(tags={BATCH_TAG: "tick"}, statuses=[DagsterRunStatus.SUCCESS]), limit=1)
+    if last:
+        count = last[0].dagster_run.tags.get(metadata.ROWS_TAG, "0")
+        text += f". Last batch: {metadata.number(int(count))} new rows"
+    if stalled_s > STALL_S and activity.next_xid > activity.horizon:
+        text += f". Rows written since wait: {source.holder() or 'an open transaction holds the horizon'}"
+    return text
+
+
+def build_catalog(state: CatalogState, settings: Settings | None) -> dg.SensorDefinition:
+    """The sensor that reloads this code location when tables came, went or changed."""
+
+    @dg.sensor(
+        name="bronze_catalog",
+        target=dg.AssetSelection.groups("bronze"),
+        minimum_interval_seconds=CATALOG_INTERVAL_S - 1,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Looks for new, dropped and altered tables, and reloads the definitions when there are any.",
+    )
+    def bronze_catalog(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        if settings is None:
+            raise SettingsError(state.error or "the settings cannot be read")
+        live = catalog_state.live(settings).fingerprint
+        loaded = state.catalog.fingerprint if state.catalog else None
+        if live == loaded:
+            return dg.SensorResult(skip_reason="the catalog has not changed", cursor=live)
+        if context.cursor == f"asked {live}":
+            # Asked before and still not loaded: once is enough, or a table that cannot load reloads for ever.
+            return dg.SensorResult(skip_reason="the catalog changed and a reload was asked for", cursor=context.cursor)
+        reload(context)
+        return dg.SensorResult(skip_reason="the catalog changed: the definitions are being reloaded", cursor=f"asked {live}")
+
+    return bronze_catalog
+
+
+def reload(context: dg.SensorEvaluationContext) -> None:
+    """Reload this code location in web server and daemon alike; runs in flight survive."""
+    # The client is Dagster's own way from daemon to code server; it has no public name yet (1.13).
+    origin = context.code_location_origin
+    if origin is not None:
+        origin.create_client().reload_code(timeout=60)

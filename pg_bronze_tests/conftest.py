@@ -1,0 +1,140 @@
+"""Real servers for the tests: PostgreSQL, SeaweedFS and MinIO, started once a session on free ports.
+
+A server that cannot be started is a failure, never a skip.
+"""
+
+import itertools
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pg_bronze import store
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.demo.s3 import MinioServer, SeaweedServer
+
+ROOT = Path(__file__).parents[1]
+_number = itertools.count(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_ambient_settings() -> Iterator[None]:
+    """Nothing of the caller's environment may make a test pass or fail."""
+    ambient = [name for name in os.environ if name.startswith(("PG", "MINIO_", "MC_", "AWS_", "DAGSTER_"))]
+    kept = {name: os.environ.pop(name) for name in ambient if not name.startswith(("PG_BRONZE_TEST_", "PG_BRONZE_PG_BINDIR"))}
+    yield
+    os.environ.update(kept)
+
+
+@dataclass
+class Database:
+    """One fresh, empty database of its own on the session's server."""
+
+    server: PostgresServer
+    name: str
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{self.server.user}:{self.server.password}@{self.server.host}:{self.server.port}/{self.name}"
+
+    @property
+    def conninfo(self) -> dict[str, Any]:
+        return {
+            "host": self.server.host,
+            "port": self.server.port,
+            "user": self.server.user,
+            "password": self.server.password,
+            "dbname": self.name,
+        }
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "PG_HOST": self.server.host,
+            "PG_PORT": str(self.server.port),
+            "PG_USER": self.server.user,
+            "PG_PASS": self.server.password,
+            "PG_DB": self.name,
+        }
+
+    def connect(self, **changed: Any) -> psycopg.Connection:
+        return psycopg.connect(**{**self.conninfo, "autocommit": True, **changed})
+
+    def execute(self, query: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            cursor = connection.execute(query)
+            return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    options = {"max_prepared_transactions": "20", "max_connections": "100", "fsync": "off"}
+    with PostgresServer(tmp_path_factory.mktemp("postgres"), options=options) as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer) -> Iterator[Database]:
+    name = f"test_{next(_number)}_{secrets.token_hex(3)}"
+    with postgres_server.connect() as connection:
+        connection.autocommit = True
+        connection.execute(f'create database "{name}"')
+    yield Database(postgres_server, name)
+    with postgres_server.connect() as connection:
+        connection.autocommit = True
+        connection.execute(f'drop database "{name}" with (force)')
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    with SeaweedServer(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
+    with MinioServer(tmp_path_factory.mktemp("minio"), binary=ROOT / ".cache/minio/minio") as server:
+        yield server
+
+
+def new_bucket(server: Any) -> "Bucket":
+    name = f"bronze-{next(_number)}-{secrets.token_hex(3)}"
+    server.create_bucket(name)
+    return Bucket(server, name)
+
+
+@dataclass
+class Bucket:
+    """One fresh bucket of its own."""
+
+    server: Any
+    name: str
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {
+            "MINIO_ENDPOINT": self.server.endpoint_url,
+            "MINIO_ACCESS_KEY": self.server.access_key,
+            "MINIO_SECRET_KEY": self.server.secret_key,
+            "MINIO_BUCKET": self.name,
+        }
+
+    def store(self, prefix: str = "") -> store.Store:
+        client = store.connect(self.server.endpoint_url, "us-east-1", self.server.access_key, self.server.secret_key)
+        return store.Store(client, self.name, prefix)
+
+
+@pytest.fixture
+def bucket(seaweed: SeaweedServer) -> Bucket:
+    return new_bucket(seaweed)
+
+
+@pytest.fixture(params=["seaweed", "minio"])
+def any_bucket(request: pytest.FixtureRequest) -> Bucket:
+    """A bucket on each kind of server in turn."""
+    return new_bucket(request.getfixturevalue(request.param))

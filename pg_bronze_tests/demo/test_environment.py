@@ -1,0 +1,149 @@
+from pathlib import Path
+
+import pytest
+
+from pg_bronze.demo import environment, news
+from pg_bronze.errors import SettingsError
+
+OURS_PG = {"PG_HOST": "127.0.0.1", "PG_DB": "cine"}
+OURS_S3 = {"MINIO_ENDPOINT": "http://127.0.0.1:1", "MINIO_BUCKET": "meteo-bronze"}
+
+
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **variables: str) -> environment.Surroundings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return environment.look_around((tmp_path,))
+
+
+def test_a_database_named_in_the_environment_or_in_dotenv_is_used_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("PG_DB=shop\nPG_PASS='a$b'\n")
+    around = given(tmp_path, monkeypatch, PG_DB="other")
+
+    assert not around.own_postgres
+    assert around.own_s3
+    assert around.variables["PG_DB"] == "other"
+    assert around.variables["PG_PASS"] == "a$b"
+
+
+def test_nothing_of_the_users_about_other_servers_reaches_a_demo_with_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leftover AWS_PROFILE or PGSSLMODE would fail every run."""
+    around = given(
+        tmp_path,
+        monkeypatch,
+        PGSSLMODE="verify-full",
+        PG_SSLMODE="require",
+        PG_CONTROL_URL="x",
+        AWS_PROFILE="work",
+        MINIO_ALIAS="work",
+        PG_BRONZE_INTERVAL_S="20",
+        PG_BRONZE_PG_BINDIR="/x",
+        NO_PROXY="a.example",
+    )
+
+    passed = environment.for_dagster(around, tmp_path, tmp_path, OURS_PG, OURS_S3)
+
+    assert {name for name in passed if name.startswith(("PG", "AWS_", "MINIO_"))} == {
+        *OURS_PG,
+        *OURS_S3,
+        "PG_BRONZE_INTERVAL_S",
+    }
+    assert passed["NO_PROXY"] == "a.example,127.0.0.1,localhost"
+
+
+def test_what_belongs_to_the_users_own_servers_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = {
+        "PG_DB": "shop",
+        "PGSSLMODE": "require",
+        "MINIO_BUCKET": "lake",
+        "AWS_CA_BUNDLE": "/ca",
+        "MINIO_ALIAS": "a",
+    }
+    around = given(tmp_path, monkeypatch, **users)
+
+    passed = environment.for_dagster(around, tmp_path, tmp_path, {}, {})
+
+    assert {name: passed[name] for name in users} == users
+
+
+def test_dagsters_storage_is_in_the_state_folder_whatever_folder_a_command_starts_in(tmp_path: Path) -> None:
+    """Otherwise two demos share watermarks, or a restart forgets them."""
+    project = Path(__file__).parents[2]
+    state = tmp_path / 'with blanks and "'
+    state.mkdir()
+
+    home, cwd = environment.dagster_home(environment.Surroundings({}), state, project)
+
+    import yaml
+
+    copied = yaml.safe_load((home / "dagster.yaml").read_text())
+    original = yaml.safe_load((project / "dagster.yaml").read_text())
+    assert home == cwd == state / "dagster_home"
+    assert copied["storage"]["sqlite"]["base_dir"] == str(home / original["storage"]["sqlite"]["base_dir"])
+    assert "base_dir: ." not in (home / "dagster.yaml").read_text()
+
+
+@pytest.mark.parametrize("line", ["  base_dir: /var/x", "  base_dir: {env: HOME}", "# base_dir: x", "  my_base_dir: x"])
+def test_other_lines_of_dagster_yaml_stay(line: str) -> None:
+    assert environment.absolute(line, Path("/home")) == line
+
+
+def test_a_dagster_home_of_the_users_is_respected_and_must_exist(tmp_path: Path) -> None:
+    mine = environment.Surroundings({"DAGSTER_HOME": str(tmp_path)})
+    assert environment.dagster_home(mine, tmp_path / "state", Path("/project")) == (tmp_path, Path("/project"))
+    with pytest.raises(SettingsError, match="DAGSTER_HOME"):
+        environment.dagster_home(
+            environment.Surroundings({"DAGSTER_HOME": str(tmp_path / "no")}), tmp_path, Path("/project")
+        )
+
+
+def test_the_shell_file_is_for_the_user_alone_and_survives_quotes(tmp_path: Path) -> None:
+    import subprocess
+
+    file = tmp_path / "env.sh"
+    environment.write_shell_file(file, {"PG_PASS": "it's $HOME `x`"})
+    environment.write_shell_file(file, {"PG_PASS": "it's $HOME `x`"})
+
+    said = subprocess.run(["sh", "-c", '. "$0"; printf %s "$PG_PASS"', str(file)], capture_output=True, text=True)
+
+    assert said.stdout == "it's $HOME `x`"
+    assert file.stat().st_mode & 0o077 == 0
+
+
+SLICE = (
+    "copied movie: 812 rows, transactions [91 204, 91 377), movie_id up to 5 120 -> s3://…/movie_1.parquet in 0.41 s"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (f"2026-11-24 06:50:00 +0000 - dagster - INFO - __ASSET_JOB - 1f - bronze__movie - {SLICE}", f"06:50:00  {SLICE}"),
+        (f"\x1b[32m2026-11-24 06:50:00 +0000\x1b[0m - dagster - \x1b[34mINFO\x1b[0m - job - 1f - m - {SLICE}\n", f"06:50:00  {SLICE}"),
+        ("2026-11-24 06:50:00 +0000 - dagster.daemon - ERROR - it broke", "06:50:00  error in dagster.daemon: it broke"),
+        ("2026-11-24 06:50:00 +0000 - dagster - INFO - j - 1f - m - has copied movie: no", None),
+        ("2026-11-24 06:50:00 +0000 - dagster - DEBUG - RUN_START - Started", None),
+        ("Traceback (most recent call last):", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_of_dagsters_log_people_are_told_slices_and_errors_alone(line: str, shown: str | None) -> None:
+    assert news.of(line) == shown
+    assert shown is None or news.is_slice(shown) == ("copied" in shown)
+
+
+def test_the_log_is_told_in_whole_lines_from_where_it_was(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"old\n")
+    added = news.Tail(log)
+    with log.open("ab", buffering=0) as file:
+        file.write(b"one\ntw" + "ö".encode()[:1])
+        assert list(added.lines()) == ["one"]
+        file.write("ö".encode()[1:] + b"\n")
+        assert list(added.lines()) == ["twö"]
+    assert list(added.lines()) == []

