@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from pg_bronze import metadata, partitions
-from pg_bronze.copy import SliceStream
+from pg_bronze.copy import SliceStream, TableCopy
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.planning import Quiet
 from pg_bronze.repair import verify_day
@@ -20,7 +20,7 @@ IO_MANAGER = "bronze_io_manager"
 
 
 def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.AssetSpec:
-    """The source table as an external asset, upstream of its bronze asset; ``skipped`` says why it has none."""
+    """The source table as an external asset of its bronze asset; ``skipped`` says why it has none."""
     description = table.comment or f"Table {table.label} of the source database."
     if skipped:
         description = f"{description}\n\n**Skipped**: {skipped}."
@@ -37,7 +37,8 @@ def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.A
 def build_bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, chosen: str) -> dg.AssetsDefinition:
     """The bronze asset of one table; ``chosen`` says which column shows its progress and why.
 
-    Materializing today takes what is new; materializing a past day verifies that day's objects and repairs missing ones.
+    Materializing today takes what is new; materializing a past day verifies that day's objects and repairs missing
+    ones.
     """
     with warnings.catch_warnings():
         # backfill_policy is called beta, once for every table in every process.
@@ -75,9 +76,9 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
                 for report in reports:
                     context.log.info(report.sentence)
                 if isinstance(outcome, Quiet) and not past:
-                    context.log.info(f"{table.label}: {outcome.reason}")
+                    context.log.info("%s: %s", table.label, outcome.reason)
                     source_database.report(table.label, None)
-                    yield from _note_quiet(context, copy.horizon)
+                    yield from _note_quiet(context, copy)
                     return
                 stream = outcome if isinstance(outcome, SliceStream) else copy.nothing(recorded)
                 if not any(day >= today for day in asked):
@@ -89,7 +90,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
                 source_database.report(table.label, stream.row_count)
                 mirrored = copy.mirror(stream.watermark)
                 if mirrored.edited:
-                    context.log.info(f"etl_control: the row of {table.label} had been edited or deleted and was written again")
+                    context.log.info("etl_control: the row of %s was edited or deleted; written again", table.label)
                 if mirrored.reason:
                     context.log.info(mirrored.reason)
         except PgBronzeError as error:
@@ -98,10 +99,11 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
     return bronze
 
 
-def _note_quiet(context: dg.AssetExecutionContext, horizon: int) -> Iterator[dg.Output[Any]]:
+def _note_quiet(context: dg.AssetExecutionContext, copy: TableCopy) -> Iterator[dg.Output[Any]]:
     """Leave a hint for the sensor: up to here there is nothing new, although something was written."""
-    if horizon:
-        context.log_event(dg.AssetObservation(context.asset_key, metadata={metadata.QUIET_UPTO: horizon}))
+    if copy.horizon:
+        entries = {metadata.QUIET_UPTO: copy.horizon, metadata.GENERATION: copy.generation}
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
     yield from ()
 
 

@@ -50,7 +50,9 @@ class CatalogState:
 def load() -> tuple[Settings | None, CatalogState]:
     """The settings (None if they are faulty) and the catalog, without ever raising for what an operator can cure."""
     context = DefinitionsLoadContext.get()
-    known = context.reconstruction_metadata.get(KEY) if context.load_type == DefinitionsLoadType.RECONSTRUCTION else None
+    known = (
+        context.reconstruction_metadata.get(KEY) if context.load_type == DefinitionsLoadType.RECONSTRUCTION else None
+    )
     today = datetime.now(UTC).date()
     try:
         settings = load_settings()

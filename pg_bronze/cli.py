@@ -55,7 +55,7 @@ def _instance() -> "Iterator[dg.DagsterInstance]":
 
     # Relative storage folders and .env mean the project's, whatever folder the command was called from.
     os.chdir(project_root())
-    if os.environ.get("DAGSTER_HOME"):  # noqa: TID251  # Dagster's own variable, needed before settings are read
+    if os.environ.get("DAGSTER_HOME"):  # Dagster's own variable, needed before settings are read
         with dg.DagsterInstance.get() as instance:
             yield instance
     else:
@@ -91,7 +91,9 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
     known = {table.label: table for table in state.catalog.tables} if state.catalog else {}
     for label in tables:
         if label not in known:
-            raise SettingsError(f"there is no table {label!r} in the catalog (tables: {', '.join(sorted(known)) or 'none'}).")
+            raise SettingsError(
+                f"there is no table {label!r} in the catalog (tables: {', '.join(sorted(known)) or 'none'})."
+            )
     job = found.resolve_implicit_global_asset_job_def()
     executable = set(job.asset_layer.executable_asset_keys)
     keys = {partitions.bronze_key(table): label for label, table in known.items() if not tables or label in tables}
@@ -131,7 +133,8 @@ def _console() -> "dg.LoggerDefinition":
 
     @dg.logger
     def plain(_context: dg.InitLoggerContext) -> logging.Logger:
-        logger = logging.Logger("pg_bronze", logging.INFO)
+        # Not getLogger: each batch gets its own, or a second one in this process would print every line twice.
+        logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001
         logger.addHandler(Plain())
         return logger
 
@@ -157,7 +160,11 @@ def _run_batch(tables: list[str]) -> bool:
 
 
 @app.command()
-def tick(tables: Annotated[list[str] | None, typer.Argument(help="Tables, as `movie` or `sales.movie`; all if none.")] = None) -> None:
+def tick(
+    tables: Annotated[
+        list[str] | None, typer.Argument(help="Tables, as `movie` or `sales.movie`; all if none.")
+    ] = None,
+) -> None:
     """Copy what is new, once, in the foreground; exits with 1 if a table failed and names it."""
     with _errors():
         if not _run_batch(tables or []):
@@ -168,15 +175,19 @@ def _seconds(text: str) -> float:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return float(text.removesuffix("s")) if text.removesuffix("s").replace(".", "", 1).isdigit() else (
-            TypeAdapter(float).validate_python(text)
+        return (
+            float(text.removesuffix("s"))
+            if text.removesuffix("s").replace(".", "", 1).isdigit()
+            else (TypeAdapter(float).validate_python(text))
         )
     except ValidationError as error:
         raise typer.BadParameter(f"{text!r} is not a number of seconds, as in 10 or 10s") from error
 
 
 @app.command()
-def run(every: Annotated[str, typer.Option(help="Pause between the starts of two batches, as in 10s.")] = "10s") -> None:
+def run(
+    every: Annotated[str, typer.Option(help="Pause between the starts of two batches, as in 10s.")] = "10s",
+) -> None:
     """Copy what is new again and again, until Ctrl-C."""
     pause = _seconds(every)
     while True:
@@ -257,7 +268,8 @@ def demo(
     s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server; a free one if not given.")] = None,
     writer: Annotated[bool, typer.Option(help="Keep the sample database alive.")] = True,
 ) -> None:
-    """Start PostgreSQL, an S3 server, a living sample database and `dagster dev`; or use yours, if PG_* or MINIO_* are set."""
+    """Start PostgreSQL, an S3 server, a living sample database and `dagster dev`; or use yours, if PG_* or MINIO_*
+    are set."""
     from pg_bronze.demo.launcher import run_demo
 
     with _errors():

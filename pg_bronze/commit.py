@@ -96,7 +96,8 @@ class TableObjects:
                     found.append((time, item))
                 elif item.key.endswith(".parquet"):
                     raise LakeDamaged(
-                        f"{self.store.uri(item.key)} stands among the objects of {self.layout.stem} and is not named like "
+                        f"{self.store.uri(item.key)} stands among the objects of {self.layout.stem} and is not "
+                        "named like "
                         "one of them. Move it out of the folder; nothing is copied meanwhile."
                     )
         return [item for _, item in sorted(found, key=lambda pair: (pair[0], pair[1].key))]
@@ -120,7 +121,8 @@ class TableObjects:
     def recover(self, recorded: Watermark | None, now: datetime, forgive: bool = False) -> Recovered:
         """Find out where the table stands: adopt what was written and not recorded, find a claim to redo.
 
-        Raises LakeDamaged if the last object is gone (unless ``forgive``), or an object does not continue the watermark.
+        Raises LakeDamaged if the last object is gone (unless ``forgive``), or an object does not continue the
+        watermark.
         """
         for _ in range(RECOVER_TRIES):
             found = self._adopt(recorded, now, forgive)
@@ -132,7 +134,9 @@ class TableObjects:
             last_key = found.watermark.key if found.watermark else found.foreign_key
             if not self.newer(last_key):
                 return Recovered(found.watermark, found.adopted, claim, found.rebuilt, found.foreign_key)
-        raise Superseded(f"{self.layout.stem}: other writers commit faster than this one can follow; the next tick tries again.")
+        raise Superseded(
+            f"{self.layout.stem}: other writers commit faster than this one can follow; the next tick tries again."
+        )
 
     def _adopt(self, recorded: Watermark | None, now: datetime, forgive: bool) -> Recovered:
         watermark, rebuilt = recorded, False
@@ -144,14 +148,17 @@ class TableObjects:
         items = self.since(watermark.key)
         if watermark.seq and not forgive and (not items or items[0].key != watermark.key):
             raise LakeDamaged(
-                f"{self.layout.stem}: its last object {self.store.uri(watermark.key)} is gone, deleted or expired. Rows may be "
+                f"{self.layout.stem}: its last object {self.store.uri(watermark.key)} is gone, deleted or "
+                "expired. Rows may be "
                 f"missing from the lake: `pg-bronze reset {self.layout.stem}` copies the table again, "
                 f"`pg-bronze continue {self.layout.stem}` goes on without it."
             )
         later = [item for item in items if item.key != watermark.key]
         if len(later) > ADOPT_BY_WALKING:
             footer = self._own_footer(later[-1].key)
-            return Recovered(footer.after, (Committed(later[-1].key, footer.after, footer.row_count, later[-1].size_bytes, False),))
+            return Recovered(
+                footer.after, (Committed(later[-1].key, footer.after, footer.row_count, later[-1].size_bytes, False),)
+            )
         adopted = []
         for item in later:
             footer = self._own_footer(item.key)
@@ -159,7 +166,8 @@ class TableObjects:
                 raise LakeDamaged(
                     f"{self.store.uri(item.key)} does not continue the watermark of {self.layout.stem}: it follows "
                     f"{footer.before.key or 'nothing'!r} as number {footer.after.seq}, and the last one known is "
-                    f"{watermark.key!r}, number {watermark.seq}. Move it out of the folder if it does not belong there, "
+                    f"{watermark.key!r}, number {watermark.seq}. Move it out of the folder if it does not "
+                    "belong there, "
                     f"or run `pg-bronze reset {self.layout.stem}`."
                 )
             watermark = footer.after
@@ -170,8 +178,10 @@ class TableObjects:
         footer = self.footer(key)
         if footer is None:
             raise LakeDamaged(
-                f"{self.store.uri(key)} is not an object of pg_bronze, and newer than its last one: something else writes "
-                "into this folder (the original system?). Stop it and move its objects away; nothing is copied meanwhile."
+                f"{self.store.uri(key)} is not an object of pg_bronze, and newer than its last one: something "
+                "else writes "
+                "into this folder (the original system?). Stop it and move its objects away; nothing is "
+                "copied meanwhile."
             )
         return footer
 
@@ -204,7 +214,8 @@ class TableObjects:
                 claim = None if text is None else Claim.from_text(text, item.key)
             else:
                 raise LakeDamaged(
-                    f"{self.store.uri(item.key)} claims object number {number}, and the last one known is number {seq}: objects in "
+                    f"{self.store.uri(item.key)} claims object number {number}, and the last one known is "
+                    f"number {seq}: objects in "
                     f"between are gone. Run `pg-bronze reset {self.layout.stem}`."
                 )
         return claim
@@ -220,10 +231,7 @@ class TableObjects:
             self._claim(claim, claim_key)
         created = self.store.create(key, body)
         self.on_step("put")
-        if created:
-            committed = Committed(key, claim.after, frame.height, len(body))
-        else:
-            committed = self._theirs(claim, key)
+        committed = Committed(key, claim.after, frame.height, len(body)) if created else self._theirs(claim, key)
         self.store.delete(claim_key)
         self.on_step("unclaim")
         return committed
@@ -268,7 +276,9 @@ class TableObjects:
                     self.store.move(item.key, self.layout.old(item.key, watermark.generation - 1))
                     count += 1
         if count:
-            logging.getLogger(__name__).info("moved %d objects of earlier generations of %s away", count, self.layout.stem)
+            logging.getLogger(__name__).info(
+                "moved %d objects of earlier generations of %s away", count, self.layout.stem
+            )
         return count
 
 

@@ -4,6 +4,7 @@ Four columns as in the original system. It is never read as state: a cursor valu
 updated rows were copied. The one exception is taking over from that system, which ``last_value`` serves.
 """
 
+import contextlib
 from dataclasses import dataclass
 
 import psycopg
@@ -100,11 +101,11 @@ class Control:
 
     def _make(self) -> None:
         """``create table if not exists`` needs the right to create even where the table exists, so look first."""
-        assert self.connection is not None
+        if self.connection is None:
+            return
         found = self.connection.execute("select to_regclass('etl_control') is not null").fetchone()
         if found != (True,):
-            try:
+            # Another session may make it between the two statements.
+            with contextlib.suppress(psycopg.errors.UniqueViolation):
                 self.connection.execute(_CREATE)
-            except psycopg.errors.UniqueViolation:
-                pass  # another session made it between the two statements
         self._made = True

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import psycopg
+from psycopg import sql
 
 from pg_bronze import catalog, cursor, planning, schema, window
 from pg_bronze.commit import Codec, Committed, Recovered, Step, TableObjects, footer_of, ignore_step
@@ -79,14 +80,17 @@ class SliceStream:
                     return
                 ahead: Future[Slice | None] = pool.submit(self.copy.next_slice, current.claim.after)
                 yield current
-                following = ahead.result() if self.watermark == current.claim.after else _discard(ahead)
+                if self.watermark == current.claim.after:
+                    current = ahead.result()
+                    continue
+                # Another writer's object ended elsewhere than planned: what was read ahead does not fit.
+                _discard(ahead)
                 if self._superseded:
                     return
-                # Another writer's object ended elsewhere than planned: what was read ahead does not fit.
-                current = following if self.watermark == current.claim.after else self.copy.next_slice(self.watermark)
+                current = self.copy.next_slice(self.watermark)
 
     def commit(self, piece: Slice) -> Committed | None:
-        """Make a slice an object; None if another writer was first, whose objects are then adopted and the stream ends."""
+        """Make a slice an object; None if another writer was first: its objects are adopted and the stream ends."""
         try:
             committed = self.copy.commit(piece)
         except Superseded:
@@ -113,8 +117,8 @@ class SliceStream:
 
 
 def _discard(ahead: "Future[Slice | None]") -> None:
-    ahead.cancel()
-    ahead.exception() if not ahead.cancelled() else None
+    if not ahead.cancel():
+        ahead.exception()  # waits for the read, whatever becomes of it
 
 
 class TableCopy:
@@ -146,12 +150,12 @@ class TableCopy:
         self.label = table.label
         self.cursor_column: cursor.CursorColumn | None = None
         self.horizon = 0
+        self.generation = -1
         self.place: Place | None = None
         self._size = planning.Sizing(1, 1, 1)
         self._outlook = Outlook()
         self._locked = False
         self._mirrored_before: str | None = None
-        self._reading = (0, 0.0)
 
     def __enter__(self) -> Self:
         self._locked = self.source.try_lock(self.table.oid)
@@ -170,12 +174,15 @@ class TableCopy:
             return Quiet("another run is copying it just now")
         self.place = place = self.source.place(self.store.place)
         if recorded is not None and recorded.place.bucket != place.bucket:
-            planning.check_place(recorded, place, self.label)
+            planning.check_place(recorded, place, self.label, self.source.standby)
         recovered = self.objects.recover(recorded, self.now())
         self.on_step("recover")
-        watermark = recovered.watermark or (recovered.redo and recovered.redo.before)
+        watermark = recovered.watermark
+        if watermark is None and recovered.redo is not None:
+            watermark = recovered.redo.before
+        self.generation = watermark.generation if watermark else -1
         if watermark is not None:
-            planning.check_place(watermark, place, self.label)
+            planning.check_place(watermark, place, self.label, self.source.standby)
             if watermark.generation:
                 self.objects.move_old(watermark)
         swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None] if watermark else []
@@ -237,7 +244,9 @@ class TableCopy:
             if self._look() != table.fingerprint:
                 changed += 1
                 if changed >= TABLE_CHANGED_TRIES:
-                    raise TableChanged(f"{self.label}: it was altered {changed} times while it was read; the next tick tries again.")
+                    raise TableChanged(
+                        f"{self.label}: it was altered {changed} times while it was read; the next tick tries again."
+                    )
                 continue
             if frame is None:
                 pages = sum(item.page_count for item in self.table.relations if item.oid in step.region.leaves)
@@ -277,7 +286,9 @@ class TableCopy:
             return None
         return schema.conform(frame, columns)
 
-    def _slice(self, watermark: Watermark, step: Read, frame: "pl.DataFrame", table: SourceTable, seconds: float) -> Slice:
+    def _slice(
+        self, watermark: Watermark, step: Read, frame: "pl.DataFrame", table: SourceTable, seconds: float
+    ) -> Slice:
         found = cursor.newest(frame, self.cursor_column) if self.cursor_column else None
         highest = cursor.later(watermark.cursor, found, self.cursor_column) if self.cursor_column else watermark.cursor
         after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest))
@@ -299,7 +310,9 @@ class TableCopy:
             after = dataclasses.replace(
                 self._forgotten(claim.before), seq=claim.after.seq, key=claim.after.key, first_key=claim.after.key
             )
-            return Slice(dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True)
+            return Slice(
+                dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True
+            )
         names, columns = planning.names_by_attnum(self.table), self.table.columns
         started = time.monotonic()
         try:
@@ -309,18 +322,26 @@ class TableCopy:
                 self._forgotten(claim.before), seq=claim.after.seq, key=claim.after.key, first_key=claim.after.key
             )
             reason = "a claimed slice cannot be read again: its cursor column was dropped meanwhile"
-            return Slice(dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True)
+            return Slice(
+                dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True
+            )
         table = self.table
         frame = schema.conform(self.source.read(query, self.label), columns)
         if self._look() != table.fingerprint:
-            raise TableChanged(f"{self.label}: it was altered while a claimed slice was read again; the next tick tries again.")
+            raise TableChanged(
+                f"{self.label}: it was altered while a claimed slice was read again; the next tick tries again."
+            )
         return Slice(claim, frame, table, redo=True, seconds=time.monotonic() - started)
 
     def commit(self, piece: Slice) -> Committed:
         """Write one slice; see ``commit.TableObjects.commit``."""
         columns = piece.table.columns
         footer = footer_of(
-            piece.claim, piece.frame.height, schema.describe(columns), schema.xid_column(columns), self.source.server_version
+            piece.claim,
+            piece.frame.height,
+            schema.describe(columns),
+            schema.xid_column(columns),
+            self.source.server_version,
         )
         committed = self.objects.commit(piece.claim, piece.frame, footer, piece.redo)
         if committed.watermark.generation != piece.claim.before.generation:
@@ -342,7 +363,9 @@ class TableCopy:
         except psycopg.Error as error:
             raise explain(error, self.label) from error
         if table is None:
-            raise TableChanged(f"{self.label}: the table is not there any more; the catalog is read again within a minute.")
+            raise TableChanged(
+                f"{self.label}: the table is not there any more; the catalog is read again within a minute."
+            )
         if table.skipped:
             raise SourceNotFit(f"{self.label} cannot be copied: {table.skipped}.")
         if table.fingerprint != self.table.fingerprint or self.cursor_column is None:
@@ -368,8 +391,9 @@ class TableCopy:
         ]
         raise TakeoverUndecided(
             f"{self.label}: nothing of it is in this bucket by pg_bronze, but {' and '.join(filter(None, traces))}. If "
-            "MINIO_BUCKET or PG_BRONZE_PREFIX is wrong, correct it. Otherwise set PG_BRONZE_TAKEOVER=fresh to copy the whole table, "
-            "or adopt-seed to leave out what lies at or below the control row's value (late, updated or NULL rows that "
+            "MINIO_BUCKET or PG_BRONZE_PREFIX is wrong, correct it. Otherwise set PG_BRONZE_TAKEOVER=fresh to copy the "
+            "whole table, or adopt-seed to leave out what lies at or below the control row's value (late, "
+            "updated or NULL rows that "
             "were never copied stay missing)."
         )
 
@@ -383,7 +407,7 @@ class TableCopy:
             )
         try:
             self.source.connection.execute(
-                psycopg.sql.SQL("select {}::{}").format(row.value, psycopg.sql.SQL(column.declared))  # type: ignore[arg-type]
+                sql.SQL("select {}::{}").format(sql.Literal(row.value), sql.SQL(column.declared))
             )
         except psycopg.Error as error:
             raise SettingsError(
@@ -404,10 +428,11 @@ class TableCopy:
 
     def _numbered(self, before: Watermark, after: Watermark) -> Watermark:
         """``after`` with the number and key of the object that will commit it, and the present place."""
-        assert self.place is not None
         key = self.layout.key(next_time(self.now(), self.layout.time(before.key)))
         opened = key if after.generation != before.generation else after.first_key
-        return dataclasses.replace(after, place=self.place, seq=before.seq + 1, key=key, first_key=opened)
+        return dataclasses.replace(
+            after, place=self.place or after.place, seq=before.seq + 1, key=key, first_key=opened
+        )
 
     def _empty(self, before: Watermark, after: Watermark, reason: str) -> Slice:
         claim = Claim(secrets.token_hex(8), before, self._numbered(before, after), None, {}, reason)

@@ -60,7 +60,9 @@ class Claim:
                 reason=data["reason"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise LakeDamaged(f"{key} is not a claim of pg_bronze ({type(error).__name__}). Look at it, then delete it.") from error
+            raise LakeDamaged(
+                f"{key} is not a claim of pg_bronze ({type(error).__name__}). Look at it, then delete it."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ class Footer:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LakeDamaged(
-                f"{key}: its footer is not one of pg_bronze's ({type(error).__name__}). Move the object out of the folder."
+                f"{key}: its footer is not one of pg_bronze's ({type(error).__name__}). Move the object out of "
+                "the folder."
             ) from error
 
     def continues(self, watermark: Watermark) -> bool:

@@ -4,6 +4,7 @@ A gate never moves a horizon, and expires: however quiet a table seems, it is re
 No connection, no clock, no Dagster.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ class Hint:
     """What the last ticks saw of a table.
 
     ``signature`` stands for its leaves and their counters, ``next_xid`` was the cluster's next transaction id when that
-    signature was first seen. ``quiet_upto``: a read found nothing new below this transaction. ``due_at``: when the table
-    was last read or asked for, in seconds since 1970.
+    signature was first seen. ``quiet_upto``: a read found nothing new below this transaction, in this ``generation``
+    of the
+    table (-1: nothing of it had been copied). ``due_at``: when it was last read or asked for, in seconds since 1970.
     """
 
     signature: str = ""
     next_xid: int = 0
     quiet_upto: int = 0
+    generation: int = -1
     due_at: float = 0.0
 
 
@@ -56,8 +59,13 @@ def judge(
     ``leaves`` are its physical tables now; ``counted`` says whether the signature's counters can be believed (a
     primary's); ``next_xid`` is the cluster's next transaction id, taken before the counters.
     """
-    seen = hint if hint.signature == signature_now else Hint(signature_now, next_xid, hint.quiet_upto, hint.due_at)
-    asked = Hint(seen.signature, seen.next_xid, seen.quiet_upto, now)
+    generation = watermark.generation if watermark else -1
+    if hint.generation != generation:
+        # What was quiet before a reset has to be copied all over again.
+        hint = dataclasses.replace(hint, quiet_upto=0, generation=generation)
+    moved = hint.signature != signature_now
+    seen = dataclasses.replace(hint, signature=signature_now, next_xid=next_xid) if moved else hint
+    asked = dataclasses.replace(seen, due_at=now)
     states = [watermark.leaf(oid) for oid in leaves] if watermark else []
     if any(state.pending for state in states):
         return Verdict(True, "a first load or a large window goes on", asked)

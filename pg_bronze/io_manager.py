@@ -23,12 +23,13 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         """Commit the slices; the materialization's metadata carries the watermark after the last."""
         try:
             for adopted in obj.adopted:
-                context.log.info(f"adopted {obj.copy.store.uri(adopted.key)}: {adopted.row_count} rows written but not recorded")
+                uri = obj.copy.store.uri(adopted.key)
+                context.log.info("adopted %s: %d rows written but not recorded", uri, adopted.row_count)
             for piece in obj:
                 started = time.monotonic()
                 committed = obj.commit(piece)
                 if committed is None:
-                    context.log.info(f"another writer copied {obj.copy.label} first; its objects were adopted")
+                    context.log.info("another writer copied %s first; its objects were adopted", obj.copy.label)
                     break
                 context.log.info(_line(obj, piece, committed.key, piece.seconds + time.monotonic() - started))
         except PgBronzeError as error:
@@ -41,7 +42,9 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         definition = context.upstream_output.definition_metadata if context.upstream_output else {}
         schema_name, table_name = str(definition["pg_bronze/schema"]), str(definition["pg_bronze/table"])
         layout = Layout(settings.prefix, schema_name, table_name)
-        days = {date.fromisoformat(key) for key in context.asset_partition_keys} if context.has_asset_partitions else None
+        days = (
+            {date.fromisoformat(key) for key in context.asset_partition_keys} if context.has_asset_partitions else None
+        )
         s3 = settings.s3
         options = read.storage_options(
             s3.endpoint_url, s3.region, s3.access_key.get_secret_value(), s3.secret_key.get_secret_value()

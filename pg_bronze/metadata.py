@@ -12,6 +12,7 @@ from pg_bronze.watermark import Watermark
 
 WATERMARK = "pg_bronze/watermark"
 QUIET_UPTO = "pg_bronze/quiet_upto"
+GENERATION = "pg_bronze/generation"
 ROWS_TAG = "pg_bronze/new_rows"
 
 
@@ -24,10 +25,11 @@ def watermark_of(event: dg.EventLogEntry | None) -> Watermark | None:
     return Watermark.from_json(value.value)
 
 
-def quiet_upto(observation: dg.AssetObservation | None) -> int:
-    """The transaction up to which a read found nothing new; 0 if unknown."""
-    value = observation.metadata.get(QUIET_UPTO) if observation else None
-    return int(value.value) if value is not None and isinstance(value.value, int) else 0
+def quiet_upto(observation: dg.AssetObservation | None) -> tuple[int, int]:
+    """The generation, and the transaction up to which a read found nothing new in it; ``(-1, 0)`` if unknown."""
+    entries = observation.metadata if observation else {}
+    generation, upto = (entries[name].value if name in entries else None for name in (GENERATION, QUIET_UPTO))
+    return (generation, upto) if isinstance(generation, int) and isinstance(upto, int) else (-1, 0)
 
 
 def of_watermark(watermark: Watermark) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
         "pg_bronze/bytes": sum(item.size_bytes for item in done),
         "pg_bronze/slices": len(done),
         "pg_bronze/window_end": min(swept, default=0),
-        "pg_bronze/generation": watermark.generation,
+        GENERATION: watermark.generation,
         **of_watermark(watermark),
     }
     if stream.adopted:
@@ -79,9 +81,7 @@ def _column(table: SourceTable, column: Column) -> dg.TableColumn:
         name=column.name,
         type=column.declared,
         description=column.comment,
-        constraints=dg.TableColumnConstraints(
-            nullable=not column.not_null, unique=table.primary_key == (column.name,)
-        ),
+        constraints=dg.TableColumnConstraints(nullable=not column.not_null, unique=table.primary_key == (column.name,)),
     )
 
 
@@ -91,10 +91,18 @@ def number(value: int) -> str:
 
 
 def slice_line(
-    label: str, row_count: int, start: int | None, end: int | None, cursor: tuple[str, str] | None, uri: str, seconds: float
+    label: str,
+    row_count: int,
+    start: int | None,
+    end: int | None,
+    cursor: tuple[str, str] | None,
+    uri: str,
+    seconds: float,
 ) -> str:
     """The one line a slice gets in the log: always the same fields in the same order."""
-    window = "no window" if end is None else f"transactions [{'first' if start is None else number(start)}, {number(end)})"
+    window = (
+        "no window" if end is None else f"transactions [{'first' if start is None else number(start)}, {number(end)})"
+    )
     upto = f", {cursor[0]} up to {cursor[1]}" if cursor else ""
     rows = f"{number(row_count)} row{'' if row_count == 1 else 's'}"
     return f"copied {label}: {rows}, {window}{upto} -> {uri} in {seconds:.2f} s"

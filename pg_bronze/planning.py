@@ -98,11 +98,15 @@ class Outlook:
     uncommitted_blocks: int = 0
 
 
-def check_place(watermark: Watermark, place: Place, label: str) -> None:
-    """Raises HistoryChanged if the watermark was made in another database, history or bucket."""
+def check_place(watermark: Watermark, place: Place, label: str, standby: bool = False) -> None:
+    """Raises HistoryChanged if the watermark was made in another database, history or bucket.
+
+    A standby that has not replayed as far as the watermark raises StaleSnapshot: it may catch up.
+    """
     then = watermark.place
     remedy = (
-        f"Run `pg-bronze continue {label}` if this is the same data further on (a move with pg_upgrade, a failover that "
+        f"Run `pg-bronze continue {label}` if this is the same data further on (a move with pg_upgrade, a "
+        "failover that "
         f"lost nothing), or `pg-bronze reset {label}` to copy it again; until then nothing of it is copied."
     )
     if then.bucket != place.bucket:
@@ -125,6 +129,11 @@ def check_place(watermark: Watermark, place: Place, label: str) -> None:
             f"{label}: the database went from timeline {then.timeline} to {place.timeline}: a failover or a restore, "
             f"after which transactions already copied may be gone. {remedy}"
         )
+    if _lsn(place.lsn) < _lsn(then.lsn) and standby:
+        raise StaleSnapshot(
+            f"{label}: this standby has replayed the log up to {place.lsn}, and the watermark was made at {then.lsn}. "
+            "It lags behind the server read before; the next tick tries again."
+        )
     if _lsn(place.lsn) < _lsn(then.lsn):
         raise HistoryChanged(
             f"{label}: the database is at log position {place.lsn}, before {then.lsn} where the watermark was made: "
@@ -143,9 +152,7 @@ def behind(label: str, horizon: int, swept: int, standby: bool) -> PgBronzeError
     )
 
 
-def plan(
-    watermark: Watermark, table: SourceTable, horizon: int, standby: bool, size: Sizing, outlook: Outlook
-) -> Plan:
+def plan(watermark: Watermark, table: SourceTable, horizon: int, standby: bool, size: Sizing, outlook: Outlook) -> Plan:
     """Decide the next read of a table at a horizon.
 
     Pending windows come first, then leaves never read, then all others: those of equal state in one read through the
@@ -199,9 +206,7 @@ def _first_load(
     small = relation.page_count <= size.blocks and relation.oid not in outlook.by_blocks
     if not small:
         return _by_blocks(watermark, table, relation, horizon, size, outlook)
-    region = dataclasses.replace(
-        _region(table, relation, Leaf(), (relation.oid,), horizon), seed=watermark.seed
-    )
+    region = dataclasses.replace(_region(table, relation, Leaf(), (relation.oid,), horizon), seed=watermark.seed)
     return Read(region, watermark.with_leaves({relation.oid: Leaf(swept=horizon)}))
 
 
@@ -251,7 +256,8 @@ def _check_width(label: str, leaf: Leaf, horizon: int) -> None:
     if leaf.swept is not None and horizon - leaf.swept >= MAX_WIDTH:
         raise OperatorError(
             f"{label}: {horizon - leaf.swept} transactions have passed since it was last copied, and a window cannot "
-            f"be wider than {MAX_WIDTH}: PostgreSQL reuses ids after that. Run `pg-bronze reset {label}` to copy it again."
+            f"be wider than {MAX_WIDTH}: PostgreSQL reuses ids after that. Run `pg-bronze reset {label}` to "
+            "copy it again."
         )
 
 

@@ -33,9 +33,7 @@ def frame(store: Store, object_keys: Collection[str], storage_options: dict[str,
         return pl.LazyFrame()
     # Objects of one table may differ by added and dropped columns; each is scanned with its own schema.
     uris = [store.uri(key) for key in object_keys]
-    return pl.concat(
-        [pl.scan_parquet(uri, storage_options=storage_options) for uri in uris], how="diagonal_relaxed"
-    )
+    return pl.concat([pl.scan_parquet(uri, storage_options=storage_options) for uri in uris], how="diagonal_relaxed")
 
 
 def storage_options(endpoint_url: str | None, region: str, access_key: str, secret_key: str) -> dict[str, Any]:

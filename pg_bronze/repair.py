@@ -91,7 +91,9 @@ def _write_again(copy: TableCopy, before: Watermark | None, after: Watermark) ->
         return None
     differing = {oid: leaf for oid, leaf in after.leaves.items() if before.leaf(oid) != leaf}
     present = {relation.oid: relation for relation in copy.table.relations}
-    if not differing or any(oid not in present or not _is_whole(before.leaf(oid), leaf) for oid, leaf in differing.items()):
+    if not differing or any(
+        oid not in present or not _is_whole(before.leaf(oid), leaf) for oid, leaf in differing.items()
+    ):
         return None
     import polars as pl
 
@@ -105,8 +107,12 @@ def _write_again(copy: TableCopy, before: Watermark | None, after: Watermark) ->
         query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, None)
         frames.append(schema.conform(copy.source.read(query, copy.label), columns))
     frame = pl.concat(frames)
-    claim = Claim("repaired", dataclasses.replace(before, seq=after.seq - 1), after, None, {}, "written again by verification")
-    footer = footer_of(claim, frame.height, schema.describe(columns), schema.xid_column(columns), copy.source.server_version)
+    claim = Claim(
+        "repaired", dataclasses.replace(before, seq=after.seq - 1), after, None, {}, "written again by verification"
+    )
+    footer = footer_of(
+        claim, frame.height, schema.describe(columns), schema.xid_column(columns), copy.source.server_version
+    )
     body = encode(frame, dataclasses.replace(footer, repaired=True), copy.objects.codec)
     copy.store.create(after.key, body)
     return frame.height

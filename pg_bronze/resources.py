@@ -93,7 +93,7 @@ def copy_options(settings: Settings, label: str) -> CopyOptions:
     )
 
 
-class SourceDatabase(dg.ConfigurableResource):
+class SourceDatabase(dg.ConfigurableResource[None]):
     """The PostgreSQL database that tables are copied from; one connection a run, shared by its tables."""
 
     host: str = Field(description="Host name or address; `PG_HOST`.")
@@ -119,7 +119,7 @@ class SourceDatabase(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Read the settings; connections are opened by the first table that needs them."""
         self._settings = load_settings()
-        run_id = context.run_id or ""
+        run_id = context.run.run_id if context.run else ""
         self._source = open_source(self._settings, f"pg_bronze run {run_id[:8]}".strip())
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -127,13 +127,14 @@ class SourceDatabase(dg.ConfigurableResource):
         if self._source is not None:
             self._source.close()
         if context.log is not None and (self._rows or self._quiet):
-            context.log.info(f"batch: {summary(self._rows, self._quiet)}")
-        if context.instance is not None and context.run_id and self._rows:
-            context.instance.add_run_tags(context.run_id, {ROWS_TAG: str(sum(self._rows.values()))})
+            context.log.info("batch: %s", summary(self._rows, self._quiet))
+        if context.instance is not None and context.run and self._rows:
+            context.instance.add_run_tags(context.run.run_id, {ROWS_TAG: str(sum(self._rows.values()))})
 
     def table_copy(self, table: SourceTable) -> TableCopy:
         """The copy of one table, with this run's connections. Raises a PgBronzeError if one cannot be made."""
-        assert self._settings is not None and self._source is not None
+        if self._settings is None or self._source is None:
+            raise RuntimeError("the resource is used outside a run")
         if self._store is None:
             opened = self.bucket.open()
             opened.prepare(self._settings.unfenced)

@@ -7,6 +7,7 @@ with literals. Polars is imported only by what touches data: every process that 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 from pg_bronze.errors import DataError, SettingsError
@@ -89,7 +90,13 @@ class SourceTable:
 
     def to_json(self) -> dict[str, Any]:
         """Give the table as plain dicts, lists, strings and numbers."""
-        return asdict(self)
+        # Not asdict(), which copies every value and takes 150 ms for 1,000 tables.
+        return {
+            **vars(self),
+            "columns": [dict(vars(column)) for column in self.columns],
+            "primary_key": list(self.primary_key),
+            "relations": [dict(vars(relation)) for relation in self.relations],
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SourceTable":
@@ -218,11 +225,8 @@ def stored_schema(columns: Sequence[Column]) -> "pl.Schema":
 def xid_column(columns: Sequence[Column]) -> str:
     """Name the transaction id column added to every row: ``_pg_xid``, or ``_pg_xid_1`` if the source has that one."""
     taken = {column.name for column in columns}
-    name, number = XID_NAME, 0
-    while name in taken:
-        number += 1
-        name = f"{XID_NAME}_{number}"
-    return name
+    names = chain([XID_NAME], (f"{XID_NAME}_{number}" for number in count(1)))
+    return next(name for name in names if name not in taken)
 
 
 def conform(frame: "pl.DataFrame", columns: Sequence[Column]) -> "pl.DataFrame":
@@ -260,8 +264,7 @@ def _to_decimal(text: "pl.Series", column: Column) -> "pl.Series":
     if not fits:
         # Not `from error`: the message of Polars quotes the value.
         raise DataError(
-            f"Column {column.name!r} ({column.declared}) holds NaN or a number "
-            f"with more digits than {wanted} can keep. "
+            f"Column {column.name!r} ({column.declared}) holds NaN or a number with more digits than it can keep. "
             "Correct it in the source, or declare the column numeric without a precision: it is then stored as text."
         )
     return number

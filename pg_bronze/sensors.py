@@ -1,5 +1,6 @@
 """Sensors: every few seconds which tables are due, every half minute whether tables came or went."""
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 
 from pg_bronze import catalog_state, gates, metadata, partitions, window
 from pg_bronze.catalog_state import CatalogState
@@ -67,7 +69,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
 
     @dg.sensor(
         name="bronze_tick",
-        **({"job_name": "bronze"} if tables else {"target": dg.AssetSelection.groups("bronze")}),  # type: ignore[arg-type]
+        **({"job_name": "bronze"} if tables else {"target": dg.AssetSelection.groups("bronze")}),
         minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Looks for tables with new rows and asks for one run of them all.",
@@ -139,11 +141,11 @@ def _judge(
         hint = memory.hints.get(name, gates.Hint())
         verdict = _verdict(watermark, hint, activity, oid, now, settings)
         if verdict.due and hint.signature == verdict.hint.signature:
-            upto = _observed(instance, keys[name])
-            if upto > hint.quiet_upto:
-                hint = gates.Hint(hint.signature, hint.next_xid, upto, hint.due_at)
+            generation, upto = _observed(instance, keys[name])
+            if generation == verdict.hint.generation and upto > verdict.hint.quiet_upto:
+                hint = dataclasses.replace(hint, quiet_upto=upto, generation=generation)
                 verdict = _verdict(watermark, hint, activity, oid, now, settings)
-        if verdict.due and verdict.swept is not None and _is_small(table, watermark, activity, oid):
+        if verdict.due and verdict.swept is not None and _is_small(table, verdict.swept, activity):
             verdict = _peek(source, table, verdict, activity, oid)
         verdicts[name] = verdict
     return verdicts, busy
@@ -174,18 +176,15 @@ def _in_flight(instance: dg.DagsterInstance) -> set[dg.AssetKey] | None:
     return keys
 
 
-def _observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> int:
+def _observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[int, int]:
+    """Generation and transaction up to which a run found nothing new last."""
     records = instance.fetch_observations(key, limit=1).records
-    return metadata.quiet_upto(records[0].event_log_entry.asset_observation) if records else 0
+    return metadata.quiet_upto(records[0].event_log_entry.asset_observation) if records else (-1, 0)
 
 
-def _is_small(table: SourceTable, watermark: Watermark | None, activity: Activity, oid: int) -> bool:
-    leaf = watermark.leaf(oid) if watermark else None
+def _is_small(table: SourceTable, swept: int, activity: Activity) -> bool:
     pages = sum(relation.page_count for relation in table.relations)
-    return (
-        leaf is not None and leaf.swept is not None and leaf.box is None and not table.partitioned
-        and pages <= PEEK_PAGES and activity.horizon > leaf.swept
-    )  # fmt: skip
+    return not table.partitioned and pages <= PEEK_PAGES and activity.horizon > swept
 
 
 def _peek(source: Source, table: SourceTable, verdict: gates.Verdict, activity: Activity, oid: int) -> gates.Verdict:
@@ -197,7 +196,7 @@ def _peek(source: Source, table: SourceTable, verdict: gates.Verdict, activity: 
         return verdict  # the run will say what is wrong
     if found:
         return verdict
-    hint = gates.Hint(verdict.hint.signature, verdict.hint.next_xid, activity.horizon, verdict.hint.due_at)
+    hint = dataclasses.replace(verdict.hint, quiet_upto=activity.horizon)
     return gates.Verdict(False, f"no new row up to transaction {activity.horizon}", hint, activity.horizon)
 
 
@@ -266,7 +265,9 @@ def build_catalog(state: CatalogState, settings: Settings | None) -> dg.SensorDe
             # Asked before and still not loaded: once is enough, or a table that cannot load reloads for ever.
             return dg.SensorResult(skip_reason="the catalog changed and a reload was asked for", cursor=context.cursor)
         reload(context)
-        return dg.SensorResult(skip_reason="the catalog changed: the definitions are being reloaded", cursor=f"asked {live}")
+        return dg.SensorResult(
+            skip_reason="the catalog changed: the definitions are being reloaded", cursor=f"asked {live}"
+        )
 
     return bronze_catalog
 
@@ -275,5 +276,5 @@ def reload(context: dg.SensorEvaluationContext) -> None:
     """Reload this code location in web server and daemon alike; runs in flight survive."""
     # The client is Dagster's own way from daemon to code server; it has no public name yet (1.13).
     origin = context.code_location_origin
-    if origin is not None:
+    if isinstance(origin, GrpcServerCodeLocationOrigin):
         origin.create_client().reload_code(timeout=60)

@@ -140,7 +140,9 @@ class Source:
             )
         connection.execute(
             "select set_config('statement_timeout', %s, false), set_config('TimeZone', 'UTC', false), "
-            "set_config('DateStyle', 'ISO', false), set_config('row_security', 'off', false)",
+            "set_config('DateStyle', 'ISO', false), set_config('row_security', 'off', false), "
+            # Compiling the catalog query takes longer than running it.
+            "set_config('jit', 'off', false)",
             (f"{int(self._statement_timeout_s * 1000)}ms",),
         )
         return connection
@@ -239,7 +241,8 @@ class Source:
     def read(self, query: str, label: str) -> "pl.DataFrame":
         """Read one slice through connectorx in a read-only snapshot of its own.
 
-        Raises StaleSnapshot, TableChanged, AccessDenied, SourceNotFit, DataError or SourceUnavailable, naming the table.
+        Raises StaleSnapshot, TableChanged, AccessDenied, SourceNotFit, DataError or SourceUnavailable, naming the
+        table.
         """
         import connectorx
 
@@ -278,7 +281,8 @@ def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeEr
         return AccessDenied(f"{name}: there is no such role. Check PG_USER.")
     if "pg_hba.conf" in text:
         return AccessDenied(
-            f"{name}: the server's pg_hba.conf does not let this user in from here. Add a line for it, or check PG_SSLMODE."
+            f"{name}: the server's pg_hba.conf does not let this user in from here. Add a line for it, or "
+            "check PG_SSLMODE."
         )
     if "certificate" in text or "SSL" in text:
         return AccessDenied(f"{name}: the encrypted connection could not be made. Check PG_SSLMODE and PG_SSLROOTCERT.")
@@ -307,7 +311,9 @@ def explain(error: psycopg.Error, name: str) -> PgBronzeError:
             "Raise PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer; the next tick tries again."
         )
     if "older than horizon" in str(error):
-        return StaleSnapshot(f"{name}: a read saw an older state of the database than its horizon; the next tick tries again.")
+        return StaleSnapshot(
+            f"{name}: a read saw an older state of the database than its horizon; the next tick tries again."
+        )
     return SourceUnavailable(
         f"{name}: the server ended the statement ({state or type(error).__name__}); the next tick tries again."
     )
@@ -329,7 +335,9 @@ def explain_read(error: BaseException, label: str) -> PgBronzeError:
     if "permission denied" in text:
         return AccessDenied(f"{label}: the role may not read it. Run: grant select on {label} to the role.")
     if "does not exist" in text:
-        return TableChanged(f"{label}: it was dropped, renamed or altered while it was read; the next tick looks again.")
+        return TableChanged(
+            f"{label}: it was dropped, renamed or altered while it was read; the next tick looks again."
+        )
     if "too large to decode" in text or "decimal" in text:
         return DataError(
             f"{label}: a date or timestamp lies beyond the year 262142, or a number has too many digits. "

@@ -151,7 +151,8 @@ class Store:
             self.delete(probe)
         if not fenced:
             raise StoreNotFit(
-                f"bucket {self.bucket!r}: the server overwrites an object although asked not to (If-None-Match), so two "
+                f"bucket {self.bucket!r}: the server overwrites an object although asked not to "
+                "(If-None-Match), so two "
                 "writers at once could double rows. Use a server that honours it (MinIO, SeaweedFS, AWS S3), or set "
                 "PG_BRONZE_UNFENCED=true to run with that risk."
             )
@@ -163,7 +164,8 @@ class Store:
             if _code(error) in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                 return
             raise StoreNotFit(
-                f"bucket {self.bucket!r} does not exist and could not be created ({_code(error) or type(error).__name__}). "
+                f"bucket {self.bucket!r} does not exist and could not be created "
+                f"({_code(error) or type(error).__name__}). "
                 "Create it, or set MINIO_BUCKET to one that exists."
             ) from error
 
@@ -173,11 +175,15 @@ class Store:
         if isinstance(error, PgBronzeError):
             return error
         if code == "NoSuchBucket":
-            return StoreNotFit(f"bucket {self.bucket!r} does not exist any more (tried to {doing}). Create it again, or set MINIO_BUCKET.")
+            return StoreNotFit(
+                f"bucket {self.bucket!r} does not exist any more (tried to {doing}). Create it again, or set "
+                "MINIO_BUCKET."
+            )
         if code in _REFUSED:
             return AccessDenied(
                 f"bucket {self.bucket!r}: the S3 server refused to {doing} ({code}). "
-                "Check MINIO_ACCESS_KEY and MINIO_SECRET_KEY (or the MINIO_ALIAS), and that they may read, write, list and delete there."
+                "Check MINIO_ACCESS_KEY and MINIO_SECRET_KEY (or the MINIO_ALIAS), and that they may read, "
+                "write, list and delete there."
             )
         if code in _MISSING:
             return LakeDamaged(f"bucket {self.bucket!r}: nothing there to {doing}.")
@@ -188,7 +194,12 @@ class Store:
 
 
 def connect(
-    endpoint_url: str | None, region: str, access_key: str, secret_key: str, use_ssl: bool = True, verify: bool | str | None = None
+    endpoint_url: str | None,
+    region: str,
+    access_key: str,
+    secret_key: str,
+    use_ssl: bool = True,
+    verify: bool | str | None = None,
 ) -> Any:
     """A boto3 S3 client that gives up soon enough for a tick: 3 s to connect, 3 attempts."""
     import boto3

@@ -61,9 +61,7 @@ def written(start: int | None, end: int) -> str:
     # The scalar sub-selects are computed once per query; without them age() arithmetic runs for every row.
     if start is None:
         return f"not age(t.xmin) between 0 and (select ({NEXT} - {end}) & {MASK})"
-    return (
-        f"age(t.xmin) between (select (({NEXT} - {end}) & {MASK}) + 1) and (select ({NEXT} - {start}) & {MASK})"
-    )
+    return f"age(t.xmin) between (select (({NEXT} - {end}) & {MASK}) + 1) and (select ({NEXT} - {start}) & {MASK})"
 
 
 def guard(end: int) -> str:

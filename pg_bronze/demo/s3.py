@@ -44,7 +44,7 @@ class SeaweedServer(S3Server):
         # volumes they are in have not been announced yet.
         if not super()._is_ready():
             return False
-        connection = http.client.HTTPConnection(HOST, self._ports["master"], timeout=10)
+        connection = http.client.HTTPConnection(HOST, self._ports["master"], timeout=2)
         with contextlib.closing(connection):
             connection.request("GET", "/dir/status")
             return int(json.loads(connection.getresponse().read())["Topology"]["Max"]) > 0

@@ -153,7 +153,7 @@ class S3Server(ABC):
     def _variables(self) -> dict[str, str]: ...
 
     def _is_ready(self) -> bool:
-        return self._request("GET", "/")[0] == 200
+        return self._request("GET", "/", timeout_s=2.0)[0] == 200
 
     @property
     def _record(self) -> Path:
@@ -171,7 +171,7 @@ class S3Server(ABC):
         self._ports = fresh | still_free | self._wanted
         file.write_text(json.dumps(self._ports), encoding="utf-8")
 
-    def _request(self, method: str, path: str) -> tuple[int, bytes]:
+    def _request(self, method: str, path: str, timeout_s: float = 10.0) -> tuple[int, bytes]:
         # Signed here and not by boto3's client: that reads the user's AWS_* variables and proxies, and takes 0.5 s.
         from botocore.auth import S3SigV4Auth
         from botocore.awsrequest import AWSRequest
@@ -179,7 +179,7 @@ class S3Server(ABC):
 
         request = AWSRequest(method, f"{self.endpoint_url}{path}", data=b"")
         S3SigV4Auth(Credentials(self.access_key, self.secret_key), "s3", _REGION).add_auth(request)
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=timeout_s)
         with contextlib.closing(connection):
             connection.request(method, path, headers=dict(request.headers))
             response = connection.getresponse()
