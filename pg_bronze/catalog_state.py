@@ -72,7 +72,7 @@ def _fetch(settings: Settings, today: date) -> CatalogState:
         store = Bucket.from_settings(settings).open()
         store.prepare(unfenced=True)  # creates the bucket; whether it is fit is asked before the first commit
         text = store.get(key)
-        remembered = CatalogState.from_text(text) if text else None
+        remembered = _remembered(text) if text else None
     except PgBronzeError as error:
         problem = str(error)
     first_day = settings.start_date or (remembered.first_day if remembered else today)
@@ -87,6 +87,14 @@ def _fetch(settings: Settings, today: date) -> CatalogState:
         except PgBronzeError:
             return state  # a hint that could not be kept; the sensor says what is wrong with the bucket
     return state
+
+
+def _remembered(text: bytes) -> CatalogState | None:
+    """The last known catalog; None if it is damaged or of another version: it is a hint, and the next one replaces it."""
+    try:
+        return CatalogState.from_text(text)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def live(settings: Settings) -> Catalog:

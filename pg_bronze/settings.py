@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pg_bronze.alias import EXPLICIT, absolute, endpoint, one_server, parse_json, read_text, server
 from pg_bronze.errors import SettingsError
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "uncompressed"]
@@ -41,7 +42,6 @@ Takeover = Literal["adopt-seed", "fresh"]
 Untracked = Literal["sweep", "skip"]
 
 _PREFIX = "PG_BRONZE_"
-_EXPLICIT = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
 _LEVELS: dict[str, tuple[int, int]] = {"zstd": (1, 22), "gzip": (0, 9)}
 _KEEPALIVE_IDLE_S = 30
 _TCP_USER_TIMEOUT_S = 60
@@ -284,8 +284,8 @@ class Settings(BaseSettings):
 
     @field_validator("minio_endpoint")
     @classmethod
-    def _server(cls, value: str) -> str:
-        return _endpoint(value)
+    def server(cls, value: str) -> str:
+        return endpoint(value)
 
     @field_validator("minio_access_key", "minio_secret_key")
     @classmethod
@@ -326,7 +326,7 @@ class Settings(BaseSettings):
     def _names(cls, value: object) -> object:
         if not isinstance(value, str) or not value.startswith("["):
             return _split(value)
-        names = _json(value)
+        names = parse_json(value)
         if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
             raise ValueError('a JSON list must hold column names, such as ["created_at", "fecha"]')
         return tuple(names)
@@ -361,7 +361,7 @@ class Settings(BaseSettings):
     @field_validator("tables", mode="before")
     @classmethod
     def _exceptions(cls, value: object) -> object:
-        tables = _json(value) if isinstance(value, str) else value
+        tables = parse_json(value) if isinstance(value, str) else value
         if not isinstance(tables, dict):
             raise ValueError('it must be a JSON object by table, such as {"movie": {"slice_rows": 5000}}')
         return tables
@@ -471,19 +471,19 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
     """
     environment = dict(os.environ if environ is None else environ)
     written, faults = _read_env_file(env_file) if env_file else ({}, [])
-    merged = _one_server(written, environment) | environment
+    merged = one_server(written, environment) | environment
     variables = {name: text for name, value in merged.items() if (text := value if name in _SECRET else value.strip())}
     faults += _unknown(variables)
 
     values: dict[str, Any] = {name: text for name, text in variables.items() if name in _KNOWN}
     home = variables.get("HOME") or variables.get("USERPROFILE")
     if certificate := values.get("PG_SSLROOTCERT"):
-        values["PG_SSLROOTCERT"] = path = _path(certificate, home)
+        values["PG_SSLROOTCERT"] = path = absolute(certificate, home)
         if not os.path.isfile(path) or not os.access(path, os.R_OK):
             faults.append(f"PG_SSLROOTCERT is {certificate!r}: there is no such file, or it may not be read.")
     server_is_known = True
     try:
-        values |= _server(variables, home)
+        values |= server(variables, home)
     except SettingsError as fault:
         faults.append(str(fault))
         server_is_known = False
@@ -491,7 +491,7 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        found = [e for e in error.errors() if server_is_known or e["type"] != "missing" or e["loc"][0] not in _EXPLICIT]
+        found = [e for e in error.errors() if server_is_known or e["type"] != "missing" or e["loc"][0] not in EXPLICIT]
         raise _all(faults + [_sentence(e) for e in found]) from error
     if faults:
         raise _all(faults)
@@ -502,7 +502,7 @@ def settings_table() -> str:
     """Render every setting as a Markdown table: name, default, meaning."""
     lines = ["| Name | Default | Meaning |", "|---|---|---|"]
     for name, field in _KNOWN.items():
-        if name in _EXPLICIT:
+        if name in EXPLICIT:
             default = "required without `MINIO_ALIAS`"
         else:
             default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
@@ -582,100 +582,9 @@ def _unknown(variables: Mapping[str, str]) -> list[str]:
     return faults
 
 
-def _one_server(written: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Drop from ``.env`` the way to the bucket's server that the environment replaces by the other one."""
-    explicit = any(environment.get(name) for name in _EXPLICIT)
-    if environment.get("MINIO_ALIAS") and not explicit:
-        return {name: value for name, value in written.items() if name not in _EXPLICIT}
-    if environment.get("MINIO_ENDPOINT") and not environment.get("MINIO_ALIAS"):
-        return {name: value for name, value in written.items() if name != "MINIO_ALIAS"}
-    return written
-
-
-def _server(variables: Mapping[str, str], home: str | None) -> dict[str, str]:
-    """Find the server and keys that ``MINIO_ALIAS`` stands for; nothing to add when all three are given."""
-    alias = variables.get("MINIO_ALIAS")
-    given = [name for name in _EXPLICIT if name in variables]
-    missing = [name for name in _EXPLICIT if name not in variables]
-    if alias and given:
-        raise SettingsError(
-            f"MINIO_ALIAS and {', '.join(given)} are both set, and each names a server for the bucket: keep one."
-        )
-    if alias:
-        return dict(zip(_EXPLICIT, _alias(alias, variables, home), strict=True))
-    if given and missing:
-        raise SettingsError(f"{', '.join(missing)}: not set, but {', '.join(given)} is; the three belong together.")
-    if missing:
-        raise SettingsError(
-            "No server is named for the bucket. Set MINIO_ALIAS to an alias made with `mc alias set`, or all of "
-            f"{', '.join(_EXPLICIT)}."
-        )
-    return {}
-
-
-def _alias(alias: str, variables: Mapping[str, str], home: str | None) -> tuple[str, str, str]:
-    """Return endpoint, access key and secret key of the alias, from where ``mc`` itself looks, in its order."""
-    variable = f"MC_HOST_{alias}"
-    if url := variables.get(variable):
-        # As mc reads it: key to the first colon, secret to the last @, nothing decoded, a second colon means a token.
-        parts = re.fullmatch(r"(https?://)([^:@]+):([^:]+)@([^@]+)", url)
-        if not parts:
-            raise SettingsError(
-                f"{variable}: it must be scheme://key:secret@host:port, no session token (its value is not shown)."
-            )
-        return _checked(variable, parts[1] + parts[4], parts[2], parts[3])
-
-    folder = variables.get("MC_CONFIG_DIR") or (home and str(Path(home) / ".mc"))
-    if not folder:
-        raise SettingsError(
-            f"MINIO_ALIAS is {alias!r}: mc's config.json cannot be found, neither MC_CONFIG_DIR nor HOME is set."
-        )
-    file = _path(folder, home) / "config.json"
-    aliases = _read_aliases(alias, file)
-    if alias not in aliases:
-        raise SettingsError(
-            f"MINIO_ALIAS is {alias!r}: {file} has no such alias (it has {', '.join(sorted(aliases)) or 'none'}). "
-            f"Make it with `mc alias set {alias} URL ACCESS_KEY SECRET_KEY`."
-        )
-    entry = aliases[alias]
-    fields = [entry.get(key) if isinstance(entry, dict) else None for key in ("url", "accessKey", "secretKey")]
-    url, key, secret = (field if isinstance(field, str) else "" for field in fields)
-    if isinstance(entry, dict) and entry.get("sessionToken"):
-        raise SettingsError(f"MINIO_ALIAS is {alias!r}: it has a session token in {file}; use keys that do not expire.")
-    if not key or not secret:
-        raise SettingsError(f"MINIO_ALIAS is {alias!r}: it has no keys in {file}. Set them with `mc alias set`.")
-    return _checked(f"MINIO_ALIAS is {alias!r}, in {file}", url, key, secret)
-
-
-def _checked(where: str, url: str, key: str, secret: str) -> tuple[str, str, str]:
-    try:
-        return _endpoint(url), key, secret
-    except ValueError as fault:
-        raise SettingsError(f"{where}: of its URL, {fault}.") from None
-
-
-def _read_aliases(alias: str, file: Path) -> dict[str, Any]:
-    text = _read(file, f"MINIO_ALIAS is {alias!r}: mc's configuration {file}")
-    if text is None:
-        raise SettingsError(
-            f"MINIO_ALIAS is {alias!r}: mc's {file} does not exist. Make it with `mc alias set {alias} …` "
-            f"or set MC_CONFIG_DIR, MC_HOST_{alias}, or {', '.join(_EXPLICIT)}."
-        )
-    try:
-        config = _json(text)
-        aliases = config.get("aliases", {}) if isinstance(config, dict) else None
-    except ValueError:
-        aliases = None
-    if not isinstance(aliases, dict):
-        raise SettingsError(
-            f"MINIO_ALIAS is {alias!r}: {file} is not the JSON that mc writes. Repair it, or make it anew."
-        )
-    return aliases
-
-
 def _read_env_file(file: Path) -> tuple[dict[str, str], list[str]]:
     """Return the variables of a ``.env`` file and what is wrong with its lines."""
-    text = _read(file, str(file)) or ""
+    text = read_text(file, str(file)) or ""
     values: dict[str, str] = {}
     faults = []
     for binding in parse_stream(io.StringIO(text)):
@@ -687,47 +596,6 @@ def _read_env_file(file: Path) -> tuple[dict[str, str], list[str]]:
         elif binding.key is not None:
             values[binding.key] = binding.value or ""
     return values, faults
-
-
-def _read(file: Path, what: str) -> str | None:
-    """Return the file's text, None if there is no such file."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{what} is not UTF-8 text. Save it as UTF-8.") from None
-    except OSError as error:
-        raise SettingsError(f"{what} cannot be read: {error.strerror}.") from error
-
-
-def _path(text: str, home: str | None) -> Path:
-    if home and (text == "~" or text.startswith("~/")):
-        return Path(home, text[2:])
-    return Path(text).absolute()
-
-
-def _endpoint(value: str) -> str:
-    """Return the server's URL as ``scheme://host[:port]``; raises ValueError without quoting what was given."""
-    wrong = ValueError(
-        "it must be http://host:port or https://host:port without path, user or query; bucket and keys have settings "
-        "of their own"
-    )
-    if "://" not in value:
-        # MinIO's own habit. A bare host is refused: nobody should send keys in the clear for want of a scheme.
-        if not re.fullmatch(r".+:\d+", value):
-            raise wrong
-        value = f"http://{value}"
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise wrong from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or re.search(r"\s", value):
-        raise wrong
-    if parts.path not in ("", "/") or parts.query or parts.fragment or port == 0:
-        raise wrong
-    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _is_address(value: str) -> bool:
@@ -742,18 +610,3 @@ def _split(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(word for part in value.split(",") if (word := part.strip()))
-
-
-def _json(text: str) -> Any:
-    """Parse JSON; a key that occurs twice is an error, not the last one's victory."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if doubled := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ValueError(f"the JSON names {', '.join(doubled)} twice")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not valid JSON ({error.msg}, at character {error.pos + 1})") from None

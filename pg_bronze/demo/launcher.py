@@ -17,7 +17,7 @@ from typing import TextIO
 from pg_bronze.demo import dagster_dev, environment, news, s3, sample
 from pg_bronze.demo.dagster_dev import DagsterDev
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.processes import HOST, end_leftover, free_ports, is_free, tail
+from pg_bronze.demo.processes import HOST, claim_port, end_leftover, free_ports, is_free, tail
 from pg_bronze.demo.s3_server import S3Server
 from pg_bronze.demo.writer import Writer
 from pg_bronze.errors import PgBronzeError, SettingsError
@@ -133,9 +133,7 @@ class Demo:
             if with_writer and postgres:
                 activity = Writer(lambda: postgres.connect(sample.DATABASE))
                 stack.callback(activity.stop)
-            chosen = port if is_free(port) else free_ports(1)[0]
-            if chosen != port:
-                self.say(f"port {port} is in use; the web page gets {chosen}")
+            chosen = self._page_port(stack, port)
             dagster = DagsterDev(self._state_dir, project, cwd, variables, chosen)
             stack.callback(lambda: dagster.stop(hurry=lambda: self._interrupts > 1))
             stack.callback(self._no_more_interrupts)
@@ -159,6 +157,14 @@ class Demo:
         stack.callback(server.stop)
         server.launch()
         return server
+
+    def _page_port(self, stack: contextlib.ExitStack, wish: int) -> int:
+        while (claim := claim_port(wish)) is None:
+            other = free_ports(1)[0]
+            self.say(f"port {wish} is in use; the web page gets {other}")
+            wish = other
+        stack.callback(claim.close)
+        return wish
 
     def _fill(self, postgres: PostgresServer) -> None:
         (postgres.data_dir / "port").write_text(str(postgres.port), encoding="utf-8")

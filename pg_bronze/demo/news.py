@@ -8,22 +8,28 @@ from pathlib import Path
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # 2026-11-24 06:50:00 +0000 - dagster.daemon.SensorDaemon - ERROR - message
 _RECORD = re.compile(r"^(?:\S+ )?(\d\d:\d\d:\d\d) \S+ - (\S+) - ([A-Z]+) - (.*)$")
+# The web server's own: ERROR:    [Errno 98] ...
+_PLAIN = re.compile(r"^(?:ERROR|CRITICAL): +(.+)$")
 _SLICE = re.compile(r"(?:^| - )(copied \S+: .*)$")
 _WIDTH = 300
 
 
 def of(line: str) -> str | None:
     """Return what to show of one line of the log, None for nothing."""
-    record = _RECORD.match(_COLOUR.sub("", line).rstrip())
+    text = _COLOUR.sub("", line).rstrip()
+    if plain := _PLAIN.match(text):
+        return _cut(f"error: {plain[1]}")
+    record = _RECORD.match(text)
     if record is None:
         return None
     time, logger, level, message = record.groups()
     if slice_line := _SLICE.search(message):
         return f"{time}  {slice_line[1]}"
-    if level in ("ERROR", "CRITICAL"):
-        shown = f"{time}  {level.lower()} in {logger}: {message}"
-        return shown if len(shown) <= _WIDTH else shown[: _WIDTH - 1] + "…"
-    return None
+    return _cut(f"{time}  {level.lower()} in {logger}: {message}") if level in ("ERROR", "CRITICAL") else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
 
 
 def is_slice(shown: str) -> bool:

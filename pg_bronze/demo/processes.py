@@ -48,6 +48,25 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
+def claim_port(port: int) -> socket.socket | None:
+    """Claim a free port among the demos of this machine, until the answer is closed; None if it is in use or claimed.
+
+    A program may take ten seconds to listen on the port it was given, and until then the port looks free to everybody.
+    Where there are no abstract names (Linux has them) nothing is claimed.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    if sys.platform == "linux":
+        try:
+            claim.bind(f"\0pg_bronze-demo-port-{port}")
+        except OSError:
+            claim.close()
+            return None
+    if is_free(port):
+        return claim
+    claim.close()
+    return None
+
+
 def require_free(port: int, purpose: str) -> None:
     """Raise SettingsError if somebody listens on the port that was asked for."""
     if not is_free(port):
