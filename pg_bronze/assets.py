@@ -70,7 +70,8 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
         recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
         try:
             with source_database.table_copy(table) as copy:
-                outcome = copy.start(recorded)
+                wants_new = any(day >= today for day in asked)
+                outcome = copy.start(recorded, wants_new)
                 past = [day for day in asked if day < today]
                 reports = [verify_day(copy, day) for day in past]
                 for report in reports:
@@ -81,7 +82,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
                     yield from _note_quiet(context, copy)
                     return
                 stream = outcome if isinstance(outcome, SliceStream) else copy.nothing(recorded)
-                if not any(day >= today for day in asked):
+                if not wants_new:
                     stream = stream.without_new()
                 extra = {key: value for report in reports for key, value in report.metadata.items()}
                 yield dg.Output(stream, metadata=extra)

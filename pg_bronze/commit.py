@@ -146,6 +146,9 @@ class TableObjects:
                 return Recovered(None, foreign_key=foreign_key)
             watermark, rebuilt = newest.after, True
         items = self.since(watermark.key)
+        if watermark.seq and (not items or items[0].key != watermark.key) and self._was_moved(watermark):
+            # Recorded before a new generation was opened: what counts now is said by the newest footer.
+            return self._adopt(None, now, forgive)
         if watermark.seq and not forgive and (not items or items[0].key != watermark.key):
             raise LakeDamaged(
                 f"{self.layout.stem}: its last object {self.store.uri(watermark.key)} is gone, deleted or "
@@ -173,6 +176,9 @@ class TableObjects:
             watermark = footer.after
             adopted.append(Committed(item.key, watermark, footer.row_count, item.size_bytes, own=False))
         return Recovered(watermark, tuple(adopted), rebuilt=rebuilt)
+
+    def _was_moved(self, watermark: Watermark) -> bool:
+        return self.store.tail(self.layout.old(watermark.key, watermark.generation), 8) is not None
 
     def _own_footer(self, key: str) -> Footer:
         footer = self.footer(key)

@@ -165,10 +165,11 @@ class TableCopy:
         if self._locked:
             self.source.unlock(self.table.oid)
 
-    def start(self, recorded: Watermark | None) -> SliceStream | Quiet:
+    def start(self, recorded: Watermark | None, new: bool = True) -> SliceStream | Quiet:
         """Recover, look, plan and read the first slice; Quiet if there is nothing to commit or record.
 
-        ``recorded`` is the watermark of the latest materialization, None if it has none.
+        ``recorded`` is the watermark of the latest materialization, None if it has none. Without ``new`` nothing is
+        read but what another writer claimed and left.
         """
         if not self._locked:
             return Quiet("another run is copying it just now")
@@ -191,7 +192,7 @@ class TableCopy:
         if watermark is None:
             watermark = self._beginning(place, recovered.foreign_key)
         self._mirrored_before = watermark.cursor
-        first = self._again(recovered.redo) if recovered.redo else self.next_slice(watermark)
+        first = self._again(recovered.redo) if recovered.redo else self.next_slice(watermark) if new else None
         if first is None and not recovered.adopted and not recovered.rebuilt:
             return Quiet(f"no new row up to transaction {self.horizon}")
         return SliceStream(self, recovered, watermark, first)
@@ -290,11 +291,20 @@ class TableCopy:
         self, watermark: Watermark, step: Read, frame: "pl.DataFrame", table: SourceTable, seconds: float
     ) -> Slice:
         found = cursor.newest(frame, self.cursor_column) if self.cursor_column else None
-        highest = cursor.later(watermark.cursor, found, self.cursor_column) if self.cursor_column else watermark.cursor
+        highest = self._highest(watermark.cursor, found)
         after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest))
         nodes = {item.oid: item.relfilenode for item in table.relations if item.oid in step.region.leaves}
         claim = Claim(secrets.token_hex(8), watermark, after, step.region, nodes)
         return Slice(claim, frame, table, seconds=seconds)
+
+    def _highest(self, known: str | None, found: str | None) -> str | None:
+        """The later of two cursor values. A value of the column followed before says nothing about this one."""
+        if self.cursor_column is None:
+            return known
+        try:
+            return cursor.later(known, found, self.cursor_column)
+        except (ArithmeticError, ValueError):
+            return found
 
     def _again(self, claim: Claim) -> Slice:
         """Do a claimed slice again: same region, same key, and an object even if no row is left."""

@@ -59,7 +59,7 @@ class Claim:
                 relfilenodes={int(oid): node for oid, node in data["relfilenodes"].items()},
                 reason=data["reason"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, LakeDamaged, TypeError, ValueError) as error:
             raise LakeDamaged(
                 f"{key} is not a claim of pg_bronze ({type(error).__name__}). Look at it, then delete it."
             ) from error
@@ -126,7 +126,7 @@ class Footer:
                 repaired=data["repaired"],
                 reason=data["reason"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, LakeDamaged, TypeError, ValueError) as error:
             raise LakeDamaged(
                 f"{key}: its footer is not one of pg_bronze's ({type(error).__name__}). Move the object out of "
                 "the folder."

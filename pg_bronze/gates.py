@@ -57,7 +57,8 @@ def judge(
     """Decide whether a table is due.
 
     ``leaves`` are its physical tables now; ``counted`` says whether the signature's counters can be believed (a
-    primary's); ``next_xid`` is the cluster's next transaction id, taken before the counters.
+    primary's); ``next_xid`` is the cluster's next transaction id, taken after the counters: every change in them has
+    to lie below it.
     """
     generation = watermark.generation if watermark else -1
     if hint.generation != generation:
@@ -73,10 +74,15 @@ def judge(
     if unread and not hint.quiet_upto:
         return Verdict(True, "nothing of it has been copied yet", asked)
     swept = max(hint.quiet_upto, 0 if unread else min(state.swept or 0 for state in states))
-    if swept >= next_xid:
+    if swept == next_xid:
         return Verdict(False, f"no transaction finished since {swept}", seen, swept)
+    if swept > next_xid and counted:
+        # Only a restored or failed-over database gets here, and the run is what says so.
+        return Verdict(True, f"it is copied up to {swept}, and the next transaction is {next_xid}", asked, swept)
     if now - hint.due_at >= ungated_after_s:
         return Verdict(True, f"not read for {ungated_after_s:.0f} s", asked, swept)
+    if swept > next_xid:
+        return Verdict(False, f"this standby has not come as far as {swept}", seen, swept)
     if counted and hint.signature == signature_now and swept >= seen.next_xid:
         return Verdict(False, "no row was written", seen, swept)
     return Verdict(True, "rows may have been written", asked, swept)

@@ -28,6 +28,8 @@ def _escape(match: re.Match[str]) -> str:
 
 def _part(name: str) -> str:
     escaped = _UNSAFE.sub(_escape, name)
+    if escaped.startswith("date="):  # or a flat key would look like one in a date folder, and be listed twice
+        escaped = f"date%3D{escaped[5:]}"
     return f"%5F{escaped[1:]}" if escaped.startswith(OWN) else escaped
 
 

@@ -46,7 +46,6 @@ def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
     watermark = stream.watermark
     swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None]
     entries: dict[str, Any] = {
-        "dagster/partition_row_count": stream.row_count,
         "pg_bronze/rows": stream.row_count,
         "pg_bronze/bytes": sum(item.size_bytes for item in done),
         "pg_bronze/slices": len(done),
@@ -54,6 +53,9 @@ def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
         GENERATION: watermark.generation,
         **of_watermark(watermark),
     }
+    if done:
+        # Not where a past day was only verified: the UI would show it as a partition without rows.
+        entries["dagster/partition_row_count"] = stream.row_count
     if stream.adopted:
         entries["pg_bronze/adopted_slices"] = len(stream.adopted)
     if stream.copy.cursor_column is not None and watermark.cursor is not None:

@@ -183,7 +183,7 @@ def plan(watermark: Watermark, table: SourceTable, horizon: int, standby: bool, 
         if leaf.swept != horizon:
             groups.setdefault(leaf, []).append(oid)
     for leaf, oids in groups.items():
-        _check_width(table.label, leaf, horizon)
+        _check_width(table.label, leaf.swept, horizon)
         blocky = [oid for oid in oids if oid in outlook.by_blocks]
         if blocky:
             return _by_blocks(watermark, table, relations[blocky[0]], horizon, size, outlook)
@@ -216,7 +216,7 @@ def _by_blocks(
     """The next block range of one leaf. Its window keeps the horizon it began with until its last block."""
     leaf = watermark.leaf(relation.oid)
     pending = leaf.pending or Pending(upto=horizon, block=0, relfilenode=relation.relfilenode)
-    _check_width(table.label, leaf, pending.upto)
+    _check_width(table.label, pending.upto if leaf.swept is None else leaf.swept, horizon)
     end_block = pending.block + size.blocks
     last = end_block >= relation.page_count
     region = dataclasses.replace(
@@ -252,10 +252,11 @@ def _swept(leaf: Leaf, horizon: int) -> Leaf:
     return Leaf(swept=horizon, box=box, pending=None)
 
 
-def _check_width(label: str, leaf: Leaf, horizon: int) -> None:
-    if leaf.swept is not None and horizon - leaf.swept >= MAX_WIDTH:
+def _check_width(label: str, since: int | None, horizon: int) -> None:
+    """Ages are counted from the next id: both ends of a window have to be near it, however old the window is."""
+    if since is not None and horizon - since >= MAX_WIDTH:
         raise OperatorError(
-            f"{label}: {horizon - leaf.swept} transactions have passed since it was last copied, and a window cannot "
+            f"{label}: {horizon - since} transactions have passed since it was last copied, and a window cannot "
             f"be wider than {MAX_WIDTH}: PostgreSQL reuses ids after that. Run `pg-bronze reset {label}` to "
             "copy it again."
         )

@@ -14,6 +14,7 @@ from pg_bronze import planning, schema, window
 from pg_bronze.commit import encode, footer_of
 from pg_bronze.copy import TableCopy
 from pg_bronze.footer import Claim, Footer
+from pg_bronze.layout import search_starts
 from pg_bronze.watermark import Leaf, Watermark
 
 
@@ -71,7 +72,7 @@ def verify_day(copy: TableCopy, day: date) -> DayReport:
         missing = footers[key].before
         if missing.key in footers or missing.seq == 0 or copy.layout.day(missing.key) != day:
             continue
-        earlier = footers[present[index - 1]].after if index else None
+        earlier = footers[present[index - 1]].after if index else _earlier(copy, missing.key)
         count = _write_again(copy, earlier, missing)
         if count is None:
             lost.append(missing.key)
@@ -80,6 +81,18 @@ def verify_day(copy: TableCopy, day: date) -> DayReport:
             rows += count
     of_day = [key for key in present if copy.layout.day(key) == day]
     return DayReport(day, len(of_day), tuple(repaired), tuple(lost), rows, copy.label)
+
+
+def _earlier(copy: TableCopy, key: str) -> Watermark | None:
+    """The watermark after the newest object that is left before a key."""
+    limit = copy.layout.time(key)
+    for start in search_starts(limit) if limit else ():
+        keys = [item.key for item in copy.objects.since(copy.layout.key(start) if start else "")]
+        older = [found for found in keys if (time := copy.layout.time(found)) and limit and time < limit]
+        if older:
+            footer = copy.objects.footer(older[-1])
+            return footer.after if footer else None
+    return None
 
 
 def _write_again(copy: TableCopy, before: Watermark | None, after: Watermark) -> int | None:

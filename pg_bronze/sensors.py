@@ -145,6 +145,7 @@ def _judge(
             if generation == verdict.hint.generation and upto > verdict.hint.quiet_upto:
                 hint = dataclasses.replace(hint, quiet_upto=upto, generation=generation)
                 verdict = _verdict(watermark, hint, activity, oid, now, settings)
+        verdict = _compared(verdict, hint, activity, now)
         if verdict.due and verdict.swept is not None and _is_small(table, verdict.swept, activity):
             verdict = _peek(source, table, verdict, activity, oid)
         verdicts[name] = verdict
@@ -158,9 +159,25 @@ def _verdict(
     signature = gates.signature(leaves, [activity.tuples.get(leaf, 0) for leaf in leaves])
     if watermark is not None and watermark.table != oid:
         watermark = None
+    if hint.quiet_upto > activity.next_xid and not activity.standby:
+        hint = dataclasses.replace(hint, quiet_upto=0)  # another cluster's, or typed in: it would hide rows
     return gates.judge(
         watermark, hint, leaves, signature, activity.next_xid, not activity.standby, now, settings.ungated_after_s
     )
+
+
+def _compared(verdict: gates.Verdict, before: gates.Hint, activity: Activity, now: float) -> gates.Verdict:
+    """Correct a verdict by the horizon, which only rises on a primary: at ``swept`` there is nothing a run could read."""
+    if activity.standby or verdict.swept is None or verdict.swept < activity.horizon:
+        return verdict
+    if verdict.swept > activity.horizon:
+        # A restored or exchanged cluster: no counter says so, and only a run can stop the table and explain.
+        hint = dataclasses.replace(verdict.hint, due_at=now)
+        return gates.Verdict(True, "the database is behind what was copied of it", hint, verdict.swept)
+    if not verdict.due:
+        return verdict
+    hint = dataclasses.replace(verdict.hint, due_at=before.due_at)
+    return gates.Verdict(False, "what was written since waits for an open transaction", hint, verdict.swept)
 
 
 def _in_flight(instance: dg.DagsterInstance) -> set[dg.AssetKey] | None:

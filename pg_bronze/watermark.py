@@ -147,8 +147,10 @@ class Watermark:
             raise LakeDamaged(f"this is not a watermark of pg_bronze: {type(error).__name__} {error}") from error
 
 
-def check_format(data: Mapping[str, Any], what: str) -> None:
-    """Raises FormatTooNew if ``data`` was written by a later pg_bronze."""
+def check_format(data: Any, what: str) -> None:
+    """Raises FormatTooNew if ``data`` was written by a later pg_bronze, LakeDamaged if it is no JSON object at all."""
+    if not isinstance(data, Mapping):
+        raise LakeDamaged(f"this is not a {what} of pg_bronze: a {type(data).__name__}, not an object")
     found = data.get("format")
     if isinstance(found, int) and found > FORMAT:
         raise FormatTooNew(
@@ -158,15 +160,24 @@ def check_format(data: Mapping[str, Any], what: str) -> None:
 
 
 def _ranges(oids: Iterable[int]) -> list[list[int]]:
-    """Ascending oids as closed ranges ``[first, last]``: partitions made together have neighbouring oids."""
+    """Ascending oids as closed ranges ``[first, last, step]``.
+
+    Partitions made together are a few oids apart, always as many: row types and indexes take oids too.
+    """
     ranges: list[list[int]] = []
     for oid in oids:
-        if ranges and ranges[-1][1] == oid - 1:
+        if not ranges:
+            ranges.append([oid, oid, 1])
+            continue
+        first, last, step = ranges[-1]
+        if first == last:
+            ranges[-1] = [first, oid, oid - first]
+        elif oid - last == step:
             ranges[-1][1] = oid
         else:
-            ranges.append([oid, oid])
+            ranges.append([oid, oid, 1])
     return ranges
 
 
 def _unrange(ranges: Iterable[Iterable[int]]) -> list[int]:
-    return [oid for first, last in ranges for oid in range(first, last + 1)]
+    return [oid for first, last, step in ranges for oid in range(first, last + 1, step)]

@@ -73,7 +73,10 @@ class Database:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    options = {"max_prepared_transactions": "20", "max_connections": "100", "fsync": "off"}
+    options = {
+        **{"max_prepared_transactions": "20", "max_connections": "100", "fsync": "off"},
+        "wal_writer_delay": "10ms",  # a horizon waits for the log writer; its default would be half of the tests' time
+    }
     with PostgresServer(tmp_path_factory.mktemp("postgres"), options=options) as server:
         yield server
 

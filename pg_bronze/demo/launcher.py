@@ -17,7 +17,7 @@ from typing import TextIO
 from pg_bronze.demo import dagster_dev, environment, news, s3, sample
 from pg_bronze.demo.dagster_dev import DagsterDev
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.processes import HOST, claim_port, end_leftover, free_ports, is_free, tail
+from pg_bronze.demo.processes import HOST, claim_port, end_leftover, free_ports, tail
 from pg_bronze.demo.s3_server import S3Server
 from pg_bronze.demo.writer import Writer
 from pg_bronze.errors import PgBronzeError, SettingsError
@@ -133,6 +133,8 @@ class Demo:
             if with_writer and postgres:
                 activity = Writer(lambda: postgres.connect(sample.DATABASE))
                 stack.callback(activity.stop)
+            if home.parent == self._state_dir:
+                dagster_dev.end_runs_of_a_killed_demo(self._state_dir, variables, cwd)
             chosen = self._page_port(stack, port)
             dagster = DagsterDev(self._state_dir, project, cwd, variables, chosen)
             stack.callback(lambda: dagster.stop(hurry=lambda: self._interrupts > 1))
@@ -147,8 +149,7 @@ class Demo:
         self._stopping = True
 
     def _postgres(self, stack: contextlib.ExitStack, port: int | None) -> PostgresServer:
-        folder = self._state_dir / "postgres"
-        server = PostgresServer(folder, port=port or _remembered_port(folder / "port"))
+        server = PostgresServer(self._state_dir / "postgres", port=port)
         stack.callback(server.stop)
         return server
 
@@ -167,7 +168,6 @@ class Demo:
         return wish
 
     def _fill(self, postgres: PostgresServer) -> None:
-        (postgres.data_dir / "port").write_text(str(postgres.port), encoding="utf-8")
         with postgres.connect(autocommit=True) as connection:
             sample.create_database(connection)
         with postgres.connect(sample.DATABASE) as connection:
@@ -227,13 +227,6 @@ class Demo:
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
-
-
-def _remembered_port(file: Path) -> int | None:
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        port = int(file.read_text(encoding="utf-8"))
-        return port if is_free(port) else None
-    return None
 
 
 def _postgres_variables(server: PostgresServer) -> dict[str, str]:

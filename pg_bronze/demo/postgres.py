@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pg_bronze.demo import binaries, home
 from pg_bronze.demo.account import Account, clean_environment, unprivileged
 from pg_bronze.demo.process_table import process_table
-from pg_bronze.demo.processes import HOST, Child, as_owner, end_leftover, free_ports, require_free, send
+from pg_bronze.demo.processes import HOST, Child, as_owner, end_leftover, free_ports, is_free, require_free, send
 from pg_bronze.errors import SettingsError, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _NOT_YET = ("shared memory block", "lock file", "is being used by")
 class PostgresServer:
     """A PostgreSQL server with its data under ``data_dir``; use it in a ``with`` statement, or start and stop it.
 
-    ``port`` None takes a free one at the first start and keeps it while this object lives. ``options`` are server
+    ``port`` None takes that of the last time, or a free one. ``options`` are server
     settings, such as ``{"max_prepared_transactions": "10"}``. ``version`` is the major version, known after the start.
     The password of ``user``, a superuser, is made at the first start and kept in ``data_dir``.
     """
@@ -105,6 +105,7 @@ class PostgresServer:
                 raise
             else:
                 self._port_is_chosen = True
+                (self.data_dir / "port").write_text(str(self.port), encoding="utf-8")
                 return
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast", timeout_s: float = 30.0) -> None:
@@ -165,7 +166,14 @@ class PostgresServer:
         if self._port_is_chosen:
             require_free(self.port, "PostgreSQL")
         else:
-            self.port = free_ports(1)[0]
+            self.port = self._remembered_port() or free_ports(1)[0]
+
+    def _remembered_port(self) -> int | None:
+        """Return the port of the last time if it is free, so that a client's settings stay right."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            port = int((self.data_dir / "port").read_text(encoding="utf-8"))
+            return port if is_free(port) else None
+        return None
 
     def _cluster(self, programs: binaries.Binaries, place: Path, account: Account | None) -> Path:
         """Return the cluster's folder, made whole or not at all."""

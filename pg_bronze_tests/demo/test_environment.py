@@ -88,7 +88,13 @@ def test_dagsters_storage_is_in_the_state_folder_whatever_folder_a_command_start
     assert "base_dir: ." not in (home / "dagster.yaml").read_text()
 
 
-@pytest.mark.parametrize("line", ["  base_dir: /var/x", "  base_dir: {env: HOME}", "# base_dir: x", "  my_base_dir: x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("  base_dir: /var/x", '  base_dir: "/var/x"', "  base_dir: {env: HOME}", "  base_dir:   "),
+        *("# base_dir: x", "  my_base_dir: x", "  base_dir: # x"),
+    ],
+)
 def test_other_lines_of_dagster_yaml_stay(line: str) -> None:
     assert environment.absolute(line, Path("/home")) == line
 
@@ -118,20 +124,22 @@ def test_the_shell_file_is_for_the_user_alone_and_survives_quotes(tmp_path: Path
 SLICE = (
     "copied movie: 812 rows, transactions [91 204, 91 377), movie_id up to 5 120 -> s3://…/movie_1.parquet in 0.41 s"
 )
+AT = "2026-11-24 06:50:00 +0000"
 
 
 @pytest.mark.parametrize(
-    ("line", "shown"),
+    "line, shown",
     [
-        (f"2026-11-24 06:50:00 +0000 - dagster - INFO - __ASSET_JOB - 1f - bronze__movie - {SLICE}", f"06:50:00  {SLICE}"),
-        (f"\x1b[32m2026-11-24 06:50:00 +0000\x1b[0m - dagster - \x1b[34mINFO\x1b[0m - job - 1f - m - {SLICE}\n", f"06:50:00  {SLICE}"),
-        ("2026-11-24 06:50:00 +0000 - dagster.daemon - ERROR - it broke", "06:50:00  error in dagster.daemon: it broke"),
-        ("2026-11-24 06:50:00 +0000 - dagster - INFO - j - 1f - m - has copied movie: no", None),
-        ("2026-11-24 06:50:00 +0000 - dagster - DEBUG - RUN_START - Started", None),
+        (f"{AT} - dagster - INFO - __ASSET_JOB - 1f - bronze__movie - {SLICE}", f"06:50:00  {SLICE}"),
+        (f"\x1b[32m{AT}\x1b[0m - dagster - \x1b[34mINFO\x1b[0m - job - 1f - m - {SLICE}\n", f"06:50:00  {SLICE}"),
+        (f"{AT} - dagster.daemon - ERROR - it broke", "06:50:00  error in dagster.daemon: it broke"),
+        ("ERROR:    [Errno 98] address already in use", "error: [Errno 98] address already in use"),
+        (f"{AT} - dagster - INFO - j - 1f - m - has copied movie: no", None),
+        (f"{AT} - dagster - DEBUG - RUN_START - Started", None),
         ("Traceback (most recent call last):", None),
         ("", None),
     ],
-)  # fmt: skip
+)
 def test_of_dagsters_log_people_are_told_slices_and_errors_alone(line: str, shown: str | None) -> None:
     assert news.of(line) == shown
     assert shown is None or news.is_slice(shown) == ("copied" in shown)

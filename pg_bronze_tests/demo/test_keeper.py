@@ -1,7 +1,6 @@
 """The keeper, with shells in the place of ``dagster dev``: what they print on their pipes tells when to look."""
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -12,25 +11,14 @@ import pytest
 
 from pg_bronze.demo import keeper
 from pg_bronze.demo.process_table import process_table
-from pg_bronze.demo.processes import Child, end_leftover
+from pg_bronze.demo.processes import Child, claim_port, end_leftover, free_ports
+from pg_bronze_tests.demo.endings import gone
 
 # The child leaves the process group and the session, as a worker of Dagster's may; both say their ids.
 FAMILY = "echo $$; setsid sh -c 'echo $$; exec sleep 600' & {} wait"
 ENDS_WELL = FAMILY.format("trap 'echo ending; kill $!; exit 0' INT;")
 IGNORES = FAMILY.format("trap '' INT;")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows who left the session")
-
-
-def gone(pid: int) -> bool:
-    """Wait up to ten seconds for the end of a process that is no child of ours."""
-    try:
-        watched = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([watched], [], [], 10)[0])
-    finally:
-        os.close(watched)
 
 
 class Kept:
@@ -146,3 +134,16 @@ def test_a_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert gone(int(run.stdout))
+
+
+@linux_only
+def test_two_demos_never_give_their_web_pages_the_same_port() -> None:
+    """Each asks ten seconds before it listens: one would show the other's tables."""
+    port = free_ports(1)[0]
+    first = claim_port(port)
+    assert first is not None
+    assert claim_port(port) is None
+    first.close()
+    again = claim_port(port)
+    assert again is not None
+    again.close()

@@ -1,0 +1,221 @@
+"""Real commands and a real `dagster dev`, each in a project folder of its own with a clean environment."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pg_bronze_tests.conftest import Bucket, Database, new_bucket
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def wait_until(met: Callable[[], Any], what: str, timeout_s: float, pause_s: float = 0.25) -> Any:
+    """Ask until the answer is true and return it; fail with ``what`` was waited for after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    never = threading.Event()
+    while not (answer := met()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_s:.0f} s for: {what}")
+        never.wait(pause_s)
+    return answer
+
+
+def clean_environment(home: Path, *settings: Mapping[str, str]) -> dict[str, str]:
+    """What a fresh login has, plus the settings given."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "HOME": str(home), **{name: value for some in settings for name, value in some.items()}}
+
+
+def default_sigint() -> None:
+    # A shell that starts its children in the background makes them ignore it, and Dagster could not be stopped.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@dataclass
+class Shop:
+    """A project folder with a database, a bucket, and the environment for its commands."""
+
+    folder: Path
+    database: Database
+    bucket: Bucket
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *arguments: str, timeout_s: float = 60, **changed: str | None) -> subprocess.CompletedProcess[str]:
+        """Run `pg-bronze`; a variable given as None is taken away."""
+        merged: dict[str, str | None] = {**self.environment, **changed}
+        return subprocess.run(
+            [BIN / "pg-bronze", *arguments], cwd=self.folder, capture_output=True, text=True, timeout=timeout_s, check=False,
+            env={name: value for name, value in merged.items() if value is not None},
+        )  # fmt: skip
+
+    def start(self, program: str, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
+        with output.open("wb") as stream:
+            return subprocess.Popen(
+                [BIN / program, *arguments], cwd=self.folder, env=self.environment, stdout=stream,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=default_sigint,
+            )  # fmt: skip
+
+
+def make_shop(folder: Path, database: Database, bucket: Bucket) -> Shop:
+    """A copy of the project's top: the two files that Dagster's commands look for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("workspace.yaml", "dagster.yaml"):
+        shutil.copy(ROOT / name, folder)
+    return Shop(folder, database, bucket, clean_environment(folder, database.environ, bucket.environ))
+
+
+@pytest.fixture
+def shop(tmp_path: Path, database: Database, bucket: Bucket) -> Shop:
+    return make_shop(tmp_path / "a shop", database, bucket)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def end(process: subprocess.Popen[bytes], timeout_s: float = 30) -> int | None:
+    """Stop a process as Ctrl-C does, then whatever is left of its session."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait(10)
+
+
+@dataclass
+class Dev:
+    """A running `dagster dev` and its GraphQL address."""
+
+    shop: Shop
+    port: int
+    log: Path
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            answer: dict[str, Any] = json.load(reply)
+        assert "errors" not in answer, answer["errors"]
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def loaded(self) -> bool:
+        try:
+            data = self.ask("{ workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } } }")
+        except OSError:
+            return False
+        entries = data["workspaceOrError"].get("locationEntries", [])
+        return [item["loadStatus"] for item in entries] == ["LOADED"] and bool(entries[0]["locationOrLoadError"])
+
+    def assets(self) -> dict[str, set[str]]:
+        """Asset keys and those they depend on."""
+        nodes = self.ask("{ assetNodes { assetKey { path } dependencyKeys { path } } }")["assetNodes"]
+        return {
+            "/".join(node["assetKey"]["path"]): {"/".join(item["path"]) for item in node["dependencyKeys"]} for node in nodes
+        }
+
+    def ticks(self, sensor: str, limit: int = 5) -> list[dict[str, Any]]:
+        """The last ticks, newest first."""
+        data = self.ask(
+            """query ($selector: SensorSelector!, $limit: Int!) { sensorOrError(sensorSelector: $selector) {
+                 ... on Sensor { sensorState { ticks(limit: $limit) { timestamp status skipReason runIds error { message } } } } } }""",
+            selector={"repositoryName": "__repository__", "repositoryLocationName": "pg_bronze", "sensorName": sensor},
+            limit=limit,
+        )
+        ticks: list[dict[str, Any]] = data["sensorOrError"]["sensorState"]["ticks"]
+        return ticks
+
+    def launch(self, day: str, *tables: str) -> str:
+        """Materialize tables for a day, as the UI does; gives the run's id."""
+        data = self.ask(
+            """mutation ($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+                 __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+                 ... on InvalidSubsetError { message } } }""",
+            params={
+                "selector": {
+                    "repositoryName": "__repository__", "repositoryLocationName": "pg_bronze", "pipelineName": "__ASSET_JOB",
+                    "assetSelection": [{"path": ["bronze", *table.split(".")]} for table in tables],
+                },
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": day}]},
+            },
+        )["launchPipelineExecution"]  # fmt: skip
+        assert data["__typename"] == "LaunchRunSuccess", data
+        run_id: str = data["run"]["runId"]
+        return run_id
+
+    def outcome(self, run_id: str, timeout_s: float = 60) -> str:
+        def ended() -> str | None:
+            data = self.ask("query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id)
+            status: str = data["runOrError"]["status"]
+            return status if status in {"SUCCESS", "FAILURE", "CANCELED"} else None
+
+        outcome: str = wait_until(ended, f"the end of run {run_id}", timeout_s)
+        return outcome
+
+    def unfinished(self) -> int:
+        data = self.ask(
+            "{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) { ... on Runs { results { runId } } } }"
+        )
+        return len(data["runsOrError"]["results"])
+
+
+TABLES = """
+create table movie (id int primary key, title text not null, price numeric(8, 2), updated_at timestamptz not null default now());
+create table person (id int primary key, name text, updated_at timestamptz default now());
+create table note (id uuid primary key, body text);
+create table leaving (id int primary key);
+insert into movie select i, 'film ' || i, i / 7.0, now() from generate_series(1, 500) i;
+insert into person select i, 'person ' || i from generate_series(1, 50) i;
+insert into note select gen_random_uuid(), 'note ' || i from generate_series(1, 20) i;
+insert into leaving values (1);
+"""
+
+
+@pytest.fixture(scope="module")
+def dev(postgres_server, seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    """One `dagster dev` for all tests of a module, over a small shop with four tables."""
+    name = f"dev_{secrets.token_hex(3)}"
+    with postgres_server.connect() as connection:
+        connection.autocommit = True
+        connection.execute(f'create database "{name}"')
+    database = Database(postgres_server, name)
+    database.execute(TABLES)
+    shop = make_shop(tmp_path_factory.mktemp("dev") / "project", database, new_bucket(seaweed))
+    port, log = free_port(), shop.folder / "dev.log"
+    process = shop.start("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), output=log)
+    made = Dev(shop, port, log)
+    try:
+        wait_until(lambda: made.loaded() or process.poll() is not None, "dagster dev to load the location", 90)
+        assert process.poll() is None, log.read_text()[-3000:]
+        yield made
+    finally:
+        end(process)
+        with postgres_server.connect() as connection:
+            connection.autocommit = True
+            connection.execute(f'drop database "{name}" with (force)')

@@ -1,0 +1,201 @@
+"""`pg-bronze` as people and cron call it: what it copies, what it prints, how it exits."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pg_bronze_tests.e2e.conftest import Shop, end, wait_until
+from pg_bronze_tests.shell import lake
+
+MOVIES = """
+create table movie (id int primary key, title text, updated_at timestamptz default now());
+create table person (id int primary key, name text);
+insert into movie select i, 'film ' || i from generate_series(1, 200) i;
+insert into person select i, 'person ' || i from generate_series(1, 30) i;
+"""
+
+
+@pytest.fixture
+def stocked(shop: Shop) -> Shop:
+    shop.database.execute(MOVIES)
+    return shop
+
+
+def test_a_tick_from_anywhere_copies_everything_and_the_next_only_what_is_new(stocked: Shop, tmp_path: Path):
+    """Cron calls it from `/`, with a DAGSTER_HOME that is as empty as the day it was made."""
+    home = tmp_path / "dagster home"
+    home.mkdir()
+    stocked.folder = tmp_path
+
+    first = stocked.run("tick", DAGSTER_HOME=str(home))
+
+    assert first.returncode == 0, first.stderr
+    assert "copied movie: 200 rows" in first.stdout
+    assert "batch: 230 new rows in 2 tables" in first.stdout
+    for table in ("movie", "person"):
+        assert lake.compare(stocked.database, stocked.bucket, table) == lake.SAME
+    stocked.database.execute("insert into movie values (1000, 'new'); update movie set title = 'changed' where id = 7")
+
+    second = stocked.run("tick", DAGSTER_HOME=str(home))
+
+    assert second.returncode == 0, second.stderr
+    assert "copied movie: 2 rows" in second.stdout
+    assert len(lake.ids(stocked.bucket, "movie")) == 202
+    assert lake.compare(stocked.database, stocked.bucket, "movie") == lake.SAME
+
+
+def test_in_the_project_folder_the_watermark_stays_without_dagster_home(stocked: Shop):
+    """Dagster would otherwise keep it in a temporary folder that it deletes on exit."""
+    assert stocked.run("tick").returncode == 0
+    assert (stocked.folder / ".dagster/storage").is_dir()
+    before = lake.keys(stocked.bucket, "movie")
+
+    again = stocked.run("tick", "movie")
+
+    assert again.returncode == 0, again.stderr
+    assert "movie: no new row up to transaction" in again.stdout
+    assert lake.keys(stocked.bucket, "movie") == before
+
+
+def test_a_tick_names_each_failed_table_and_copies_the_others(stocked: Shop):
+    stocked.database.execute("create table ours (id int); insert into ours values (1)")
+    settings = '{"movie": {"cursor_column": "nope"}, "person": {"cursor_column": "neither"}}'
+
+    result = stocked.run("tick", PG_BRONZE_TABLES=settings)
+
+    assert result.returncode == 1
+    lines = result.stderr.strip().splitlines()
+    assert [line.split(" failed: ")[0] for line in lines] == ["pg-bronze: movie", "pg-bronze: person"]
+    assert "nope" in lines[0]
+    assert "neither" in lines[1]
+    assert "Traceback" not in result.stdout + result.stderr
+    assert lake.ids(stocked.bucket, "ours") == [1]
+
+
+def test_a_tick_of_named_tables_leaves_the_others_alone(stocked: Shop):
+    assert stocked.run("tick", "person").returncode == 0
+
+    assert lake.keys(stocked.bucket, "movie") == []
+    unknown = stocked.run("tick", "persn")
+    assert unknown.returncode == 1
+    assert "persn" in unknown.stderr
+    assert "person" in unknown.stderr
+
+
+def test_reset_copies_the_table_again_into_a_generation_of_its_own(stocked: Shop):
+    """What was copied before must neither stay beside the new rows nor be lost."""
+    assert stocked.run("tick").returncode == 0
+    (old,) = lake.keys(stocked.bucket, "movie")
+
+    reset = stocked.run("reset", "movie")
+    assert reset.returncode == 0, reset.stderr
+    assert "movie: generation 1" in reset.stdout
+    assert stocked.run("tick").returncode == 0
+
+    assert lake.ids(stocked.bucket, "movie") == list(range(1, 201))
+    assert old not in lake.keys(stocked.bucket, "movie")
+    moved = [item.key for item in stocked.bucket.store().list("_pg_bronze/old/movie/gen=0/")]
+    assert [key.rsplit("/", 1)[1] for key in moved] == [old.rsplit("/", 1)[1]]
+    assert lake.compare(stocked.database, stocked.bucket, "person") == lake.SAME
+
+
+def test_continue_goes_on_without_a_lost_object(stocked: Shop):
+    assert stocked.run("tick").returncode == 0
+    stocked.bucket.store().delete(lake.keys(stocked.bucket, "movie")[0])
+    stocked.database.execute("insert into movie values (1000, 'new')")
+    stopped = stocked.run("tick")
+    assert stopped.returncode == 1
+    assert "pg-bronze continue movie" in stopped.stderr
+
+    assert stocked.run("continue", "movie").returncode == 0
+    assert stocked.run("tick").returncode == 0
+
+    assert lake.ids(stocked.bucket, "movie") == [1000]
+
+
+@pytest.mark.parametrize("command", ["reset", "continue"])
+def test_a_change_of_an_unknown_or_never_copied_table_is_one_sentence(stocked: Shop, command: str):
+    for table in ("nowhere", "movie"):
+        result = stocked.run(command, table)
+
+        assert result.returncode == 1
+        assert result.stderr.startswith("pg-bronze: ")
+        assert table in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_change_is_known_to_the_next_tick_of_an_instance_elsewhere(stocked: Shop, tmp_path: Path):
+    """A reset from a laptop has to reach the server: the bucket says it, not the laptop's Dagster."""
+    assert stocked.run("tick").returncode == 0
+    laptop = tmp_path / "laptop"
+    laptop.mkdir()
+    assert stocked.run("reset", "movie", DAGSTER_HOME=str(laptop)).returncode == 0
+
+    tick = stocked.run("tick")
+
+    assert tick.returncode == 0, tick.stderr
+    assert lake.ids(stocked.bucket, "movie") == list(range(1, 201))
+
+
+def test_run_copies_again_and_again_and_ctrl_c_ends_it_cleanly(stocked: Shop, tmp_path: Path):
+    output = tmp_path / "run.log"
+    process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
+    try:
+        wait_until(lambda: len(lake.keys(stocked.bucket, "person")) == 1, "the first batch", 60)
+        stocked.database.execute("insert into person values (1000, 'new')")
+        wait_until(lambda: 1000 in lake.ids(stocked.bucket, "person"), "the second batch", 30)
+        wait_until(lambda: output.read_text().count("batch: ") >= 3, "a third batch", 30)
+    finally:
+        code = end(process, 20)
+
+    text = output.read_text()
+    assert code in {0, -signal.SIGINT, 130}, text
+    assert "Traceback" not in text
+    assert lake.compare(stocked.database, stocked.bucket, "person") == lake.SAME
+
+
+def test_run_survives_a_bad_time_and_heals(stocked: Shop, tmp_path: Path):
+    """It is left alone for months; a database that restarts must not end it."""
+    stocked.environment["PG_DB"] = "not_there_yet_" + stocked.database.name
+    output = tmp_path / "run.log"
+    process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
+    try:
+        wait_until(lambda: output.read_text().count("there is no such database") >= 2, "two failing batches", 60)
+        assert process.poll() is None
+        stocked.database.execute(f'create database "{stocked.environment["PG_DB"]}" template "template0"')
+        wait_until(lambda: "no table to copy" in output.read_text(), "a batch that works", 60)
+    finally:
+        end(process, 20)
+        stocked.database.execute(f'drop database if exists "{stocked.environment["PG_DB"]}" with (force)')
+    assert "Traceback" not in output.read_text()
+
+
+def test_two_ticks_at_the_same_time_double_nothing(stocked: Shop, tmp_path: Path):
+    """Cron started one too many, or a person beside it."""
+    homes = [tmp_path / "one", tmp_path / "two"]
+    processes = []
+    for home in homes:
+        home.mkdir()
+        environment = {**stocked.environment, "DAGSTER_HOME": str(home)}
+        second = Shop(stocked.folder, stocked.database, stocked.bucket, environment)
+        processes.append(second.start("pg-bronze", "tick", output=home / "log"))
+    codes = [process.wait(90) for process in processes]
+
+    assert 0 in codes, [(home / "log").read_text() for home in homes]
+    assert stocked.run("tick").returncode == 0
+    assert lake.ids(stocked.bucket, "movie") == list(range(1, 201))
+    assert lake.ids(stocked.bucket, "person") == list(range(1, 31))
+
+
+def test_help_and_version_need_no_settings(tmp_path: Path):
+    from pg_bronze import __version__
+    from pg_bronze_tests.e2e.conftest import BIN, clean_environment
+
+    for arguments, words in ((["--help"], "tick"), (["--version"], __version__)):
+        result = subprocess.run(
+            [BIN / "pg-bronze", *arguments], capture_output=True, text=True, check=True, cwd=tmp_path,
+            env=clean_environment(tmp_path),
+        )  # fmt: skip
+        assert words in result.stdout

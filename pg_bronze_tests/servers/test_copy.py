@@ -1,0 +1,695 @@
+"""What a tick copies, from a real PostgreSQL into a real bucket: everything once, then only what is new."""
+
+import io
+import re
+import threading
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import psycopg
+import pytest
+
+from pg_bronze.commit import Codec
+from pg_bronze.errors import SourceNotFit, TableChanged
+from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, clock, fill
+
+
+@pytest.fixture
+def lake(database, bucket) -> Lake:
+    return Lake(database, bucket.store())
+
+
+@pytest.fixture
+def movie(database, lake) -> Lake:
+    database.execute(MOVIE)
+    return lake
+
+
+def test_the_first_load_takes_everything_and_the_next_ticks_only_what_is_new(database, any_bucket):
+    lake = Lake(database, any_bucket.store())
+    database.execute(MOVIE)
+    database.execute(fill(1, 300))
+
+    first = lake.tick()
+    database.execute(fill(301, 320))
+    second = lake.tick()
+
+    assert first.row_counts == [300]
+    assert second.row_counts == [20]
+    assert lake.compare() == SAME
+
+
+def test_a_quiet_table_says_so_and_writes_nothing(movie, database):
+    database.execute(fill(1, 5))
+    movie.drain()
+    before = movie.all_keys()
+
+    quiet = movie.tick()
+
+    assert re.fullmatch(r"no new row up to transaction \d+", quiet.quiet)
+    assert movie.all_keys() == before
+
+
+def test_other_tables_work_makes_no_object_for_a_quiet_one(movie, database):
+    """Every tick of a busy database would otherwise write an object for each of its quiet tables."""
+    database.execute(fill(1, 5))
+    movie.drain()
+    database.execute("create table other (id int); insert into other values (1)")
+
+    assert movie.tick().quiet
+    assert len(movie.keys()) == 1
+
+
+def test_an_empty_table_makes_no_object_until_it_has_a_row(movie, database):
+    assert movie.tick().quiet
+    assert movie.all_keys() == []
+
+    database.execute(fill(1, 1))
+
+    assert movie.tick().row_counts == [1]
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["all different", "all the same"])
+def test_nothing_is_lost_or_doubled_where_a_slice_is_full(movie, database, ties):
+    """``order by col limit n`` loses the rest of a tie, and every NULL."""
+    database.execute(fill(1, 25_000))
+    if ties:
+        database.execute("update movie set updated_at = case when movie_id % 5 = 0 then null else now() end")
+        database.execute("vacuum movie")
+
+    outcome = movie.tick(slice_rows=10_000)
+
+    assert max(outcome.row_counts) <= 10_000
+    assert sum(outcome.row_counts) == 25_000
+    assert len([rows for rows in outcome.row_counts if rows]) >= 3
+    assert movie.compare() == SAME
+    assert movie.tick(slice_rows=10_000).quiet
+
+
+@pytest.mark.parametrize("row_count", [999, 1_000, 1_001])
+def test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_several(movie, database, row_count):
+    database.execute(fill(1, 10))
+    movie.drain()
+    database.execute(fill(11, 10 + row_count))
+
+    outcome = movie.tick(slice_rows=1_000)
+
+    assert sum(outcome.row_counts) == row_count
+    assert max(outcome.row_counts) <= 1_000
+    assert (len(outcome.committed) == 1) == (row_count <= 1_000)
+    assert movie.compare() == SAME
+
+
+def test_a_large_window_in_a_large_table_is_split_too(movie, database):
+    """After an outage a window holds as much as a first load."""
+    database.execute(fill(1, 5_000))
+    movie.drain()
+    database.execute("update movie set title = title || '!' where movie_id % 2 = 0")
+    database.execute(fill(5_001, 9_000))
+
+    outcome = movie.tick(slice_rows=1_000)
+
+    assert sum(outcome.row_counts) == 6_500
+    assert max(outcome.row_counts) <= 1_000
+    assert movie.compare() == SAME
+    assert movie.tick(slice_rows=1_000).quiet
+
+
+def test_rows_written_while_a_window_is_split_come_with_the_next(movie, database):
+    database.execute(fill(1, 5_000))
+    written = []
+
+    def write_meanwhile(step: str) -> None:
+        if step == "put":
+            written.append(step)
+            number = 10_000 + len(written)
+            database.execute(f"{fill(number, number)}; update movie set title = 'again' where movie_id = {len(written)}")
+
+    movie.tick(slice_rows=1_000, crash_at=write_meanwhile)
+    movie.drain(slice_rows=1_000)
+
+    assert len(written) >= 5
+    assert movie.compare() == SAME
+
+
+@pytest.mark.slow
+def test_slices_of_large_values_keep_the_byte_limit_wherever_a_block_does(database, lake):
+    """Values stored out of line do not show in the size of the table: 200 rows of 1 MB lie in two blocks."""
+    database.execute("create table movie (movie_id int primary key, filler text, poster text)")
+    database.execute("alter table movie alter poster set storage external")
+    # Wide rows, so that a block holds few of them; 1 MB each on top, out of line.
+    database.execute(
+        "insert into movie select i, repeat(md5(i::text), 50), "
+        "(select string_agg(md5((i * 40000 + j)::text), '') from generate_series(1, 32768) j) "
+        "from generate_series(1, 60) i"
+    )
+    limit = 8 * 2**20
+
+    outcome = lake.tick(slice_bytes=limit)
+
+    assert sum(outcome.row_counts) == 60
+    for frame in lake.frames():
+        size = frame["poster"].str.len_bytes().sum() + frame["filler"].str.len_bytes().sum()
+        assert size <= limit or frame.height <= 4  # a block of this table holds four rows
+    assert len(outcome.committed) >= 8
+    assert lake.compare() == SAME
+
+
+def test_a_block_that_alone_exceeds_the_byte_limit_is_copied_all_the_same(database, lake):
+    database.execute("create table movie (movie_id int primary key, poster text)")
+    database.execute("alter table movie alter poster set storage external")
+    database.execute("insert into movie select i, repeat(md5(i::text), 4000) from generate_series(1, 40) i")
+
+    outcome = lake.tick(slice_bytes=100_000)
+
+    assert sum(outcome.row_counts) == 40
+    assert lake.compare() == SAME
+
+
+def test_a_row_that_commits_late_is_copied(movie, database):
+    """A cursor alone would pass it by for good: its id and time lie below ones already copied."""
+    with database.connect(autocommit=False) as late:
+        late.execute(fill(1, 1))
+        database.execute(fill(2, 2))
+        movie.tick()
+        late.commit()
+
+    movie.drain()
+
+    assert movie.column() == [1, 2]
+    assert movie.compare() == SAME
+
+
+def test_an_open_transaction_holds_back_what_was_written_after_it_and_nothing_else(movie, database):
+    database.execute(fill(1, 3))
+    with database.connect(autocommit=False) as late:
+        late.execute(fill(4, 4))
+        database.execute(fill(5, 5))
+
+        assert movie.tick().row_counts == [3]
+        assert movie.tick().quiet
+
+        late.commit()
+    assert movie.tick().row_counts == [2]
+    assert movie.compare() == SAME
+
+
+def test_an_open_transaction_on_an_idle_server_does_not_postpone_the_tick(movie, database):
+    """Nobody flushes the log of a transaction that neither ends nor goes on; a tick must not wait for it in vain."""
+    database.execute(fill(1, 3))
+    with database.connect(autocommit=False) as late:
+        for number in range(4, 7):
+            late.execute(fill(number, number))
+            movie.tick()
+
+    movie.drain()
+
+    assert movie.compare() == SAME
+
+
+def test_rows_written_under_savepoints_are_copied(movie, database):
+    """Their transaction id is the savepoint's own, larger than the transaction's: a snapshot test loses them."""
+    with database.connect(autocommit=False) as late:
+        late.execute(fill(1, 1))
+        with late.transaction():
+            late.execute(fill(2, 2))
+            with late.transaction():
+                late.execute(fill(3, 3))
+        database.execute(fill(10, 10))
+        movie.tick()
+        with late.transaction():
+            late.execute(fill(4, 4))
+            with pytest.raises(ZeroDivisionError), late.transaction():
+                late.execute(fill(5, 5))
+                raise ZeroDivisionError
+        late.commit()
+
+    movie.drain()
+
+    assert movie.column() == [1, 2, 3, 4, 10]
+    assert movie.compare() == SAME
+
+
+def test_rows_written_in_an_exception_block_are_copied(movie, database):
+    """Each pass of a block with an exception clause is a subtransaction, as any ORM's retry is."""
+    database.execute(
+        """create procedure load(first int) language plpgsql as $$
+        begin
+          for i in first .. first + 4 loop
+            begin
+              insert into movie (movie_id) values (i);
+              if i = first + 2 then
+                raise exception 'not this one';
+              end if;
+            exception when raise_exception then
+              null;
+            end;
+          end loop;
+        end $$"""
+    )
+    with database.connect(autocommit=False) as late:
+        late.execute("call load(1)")
+        database.execute("call load(10)")
+        movie.tick()
+        late.commit()
+
+    movie.drain()
+
+    assert movie.column() == [1, 2, 4, 5, 10, 11, 13, 14]
+    assert movie.compare() == SAME
+
+
+def test_a_prepared_transaction_is_copied_once_it_is_committed(movie, database):
+    with database.connect(autocommit=False) as late:
+        late.execute(fill(1, 2))
+        late.execute("prepare transaction 'copy_me'")
+        late.rollback()
+    database.execute(fill(3, 3))
+    try:
+        assert movie.tick().quiet
+    finally:
+        database.execute("commit prepared 'copy_me'")
+
+    movie.drain()
+
+    assert movie.column() == [1, 2, 3]
+
+
+def test_rows_rolled_back_never_land(movie, database):
+    with database.connect(autocommit=False) as late:
+        late.execute(fill(1, 2))
+        movie.tick()
+        late.rollback()
+        late.execute(fill(3, 3))
+        late.commit()
+
+    movie.drain()
+
+    assert movie.column() == [3]
+
+
+def test_an_update_that_leaves_the_cursor_column_alone_is_copied(movie, database):
+    database.execute(fill(1, 3))
+    movie.drain()
+
+    database.execute("update movie set title = 'corrected' where movie_id = 2")
+
+    assert movie.tick().row_counts == [1]
+    assert movie.compare() == SAME
+
+
+def test_a_cursor_value_that_goes_backwards_or_is_null_hides_no_row(movie, database):
+    database.execute(fill(1, 3))
+    movie.drain()
+
+    database.execute("insert into movie values (4, 'old', '1999-01-01', 1), (5, 'none', null, 1)")
+    outcome = movie.tick()
+
+    assert outcome.row_counts == [2]
+    assert outcome.watermark.cursor > "2000"
+    assert movie.compare() == SAME
+
+
+def test_infinite_cursor_values_hide_no_row(movie, database):
+    """A watermark at infinity would end a cursor's copying for good."""
+    database.execute("insert into movie values (1, 'a', 'infinity', 1), (2, 'b', '-infinity', 1), (3, 'c', '2026-01-01', 1)")
+    first = movie.tick()
+    database.execute(fill(4, 5))
+
+    assert first.row_counts == [3]
+    assert first.watermark.cursor.startswith("2026-01-01")
+    assert movie.tick().row_counts == [2]
+    assert movie.compare() == SAME
+
+
+def test_a_table_without_any_cursor_column_is_copied(database, lake):
+    database.execute("create table note (words text)")
+    database.execute("insert into note values ('a'), ('a'), (null)")
+
+    lake.tick("note")
+    database.execute("insert into note values ('a'); update note set words = 'b' where words is null")
+    lake.drain("note")
+
+    assert lake.column("words", "note") == ["a", "a", "a", "b", None]
+    assert lake.compare("note", key=None) == SAME
+
+
+def test_the_highest_xid_of_a_key_is_the_live_row(movie, database):
+    database.execute(fill(1, 20))
+    for turn in range(5):
+        database.execute(f"update movie set price = {turn} where movie_id % {turn + 1} = 0")
+        movie.tick()
+
+    latest = movie.rows().sort("_pg_xid").group_by("movie_id").last().sort("movie_id")
+
+    live = database.execute("select movie_id, price from movie order by 1")
+    assert list(zip(latest["movie_id"], latest["price"], strict=True)) == live
+    assert movie.rows()["_pg_xid"].dtype == pl.Int64
+
+
+def test_keys_are_named_by_the_second_in_utc_and_strictly_increase(movie, database):
+    """Two slices of one second must not share a key, and a file listing is the order of copying."""
+    local = datetime.fromisoformat("2026-01-02T03:00:10.9+03:00")
+    database.execute(fill(1, 3_000))
+
+    movie.tick(slice_rows=1_000, now=lambda: local)
+    database.execute(fill(3_001, 3_001))
+    movie.tick(now=lambda: local - timedelta(hours=1))  # a clock set back
+
+    keys = movie.keys()
+    assert keys[0] == "movie/movie_20260102000010.parquet"
+    assert len(keys) >= 4
+    assert keys == [f"movie/movie_{20260102000010 + number}.parquet" for number in range(len(keys))]
+    assert movie.compare() == SAME
+
+
+def test_date_folders_and_flat_keys_of_one_table_are_one_history(movie, database):
+    """Switching the layout must not look like an empty table, which would be copied again."""
+    moment = datetime(2026, 1, 2, 23, 59, 58, tzinfo=UTC)
+    database.execute(fill(1, 1))
+    movie.tick(now=clock(moment))
+    database.execute(fill(2, 2))
+    movie.tick(now=clock(moment), dated=True)
+    movie.forget()
+    database.execute(fill(3, 3))
+    movie.tick(now=clock(moment), dated=True)
+    movie.forget()
+    database.execute(fill(4, 4))
+    movie.tick(now=clock(moment))
+
+    assert movie.keys() == [
+        "movie/movie_20260102235958.parquet",
+        "movie/date=2026-01-02/movie_20260102235959.parquet",
+        "movie/date=2026-01-03/movie_20260103000000.parquet",
+        "movie/movie_20260103000001.parquet",
+    ]
+    assert movie.compare() == SAME
+
+
+@pytest.mark.parametrize("codec", ["zstd", "snappy", "gzip", "lz4", "uncompressed"])
+def test_every_codec_can_be_read_and_continued(movie, database, codec):
+    database.execute(fill(1, 50))
+    movie.tick(codec=Codec(codec))
+    movie.forget()
+    database.execute(fill(51, 52))
+    movie.tick(codec=Codec(codec))
+
+    assert movie.compare() == SAME
+
+
+def test_objects_are_zstd_unless_another_codec_is_set(movie, database):
+    pq = pytest.importorskip("pyarrow.parquet")
+    database.execute(fill(1, 50))
+    movie.tick()
+
+    metadata = pq.read_metadata(io.BytesIO(movie.store.get(movie.keys()[0])))
+
+    assert {metadata.row_group(0).column(n).compression for n in range(metadata.num_columns)} == {"ZSTD"}
+
+
+def test_two_databases_share_a_bucket_under_prefixes(database, bucket, postgres_server):
+    database.execute(MOVIE)
+    database.execute(fill(1, 3))
+    here, there = Lake(database, bucket.store("one")), Lake(database, bucket.store("two/deep"))
+
+    here.tick()
+    database.execute(fill(4, 4))
+    there.tick()
+    here.tick()
+
+    assert here.compare() == there.compare() == SAME
+    assert len(here.keys()) == 2
+    assert {key.split("/movie")[0] for key in here.all_keys()} == {"one", "two/deep"}
+
+
+def test_tables_of_one_name_in_two_schemas_have_folders_of_their_own(database, lake):
+    database.execute("create schema sales")
+    database.execute("create table public.movie (movie_id int); create table sales.movie (movie_id int)")
+    database.execute("insert into public.movie values (1); insert into sales.movie values (2), (3)")
+
+    lake.tick("movie")
+    lake.tick("sales:movie")
+
+    assert lake.keys("movie")[0].startswith("movie/movie_2")
+    assert lake.keys("sales:movie")[0].startswith("sales.movie/sales.movie_2")
+    assert lake.compare("movie") == lake.compare("sales:movie") == SAME
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Movie", "two words", 'say "hi"', "sales.movie", "a/b", "100%", "%2F", "größe 日本", "_pg_bronze", "..", "it's", "a+b&c=d?#"],
+)
+def test_a_table_of_any_name_is_copied_and_found_again(database, any_bucket, name):
+    """Two tables in one folder would adopt each other's objects."""
+    lake = Lake(database, any_bucket.store())
+    quoted = '"' + name.replace('"', '""') + '"'
+    database.execute(f"create table {quoted} (movie_id int primary key)")
+    database.execute(f"insert into {quoted} values (1), (2)")
+
+    lake.tick(name)
+    database.execute(f"insert into {quoted} values (3)")
+    lake.forget(name)
+    lake.tick(name)
+
+    assert len(lake.keys(name)) == 2
+    assert lake.compare(name) == SAME
+    assert lake.drain(name)[-1].quiet
+
+
+def test_a_column_added_between_ticks_comes_with_the_next_rows(movie, database):
+    database.execute(fill(1, 2))
+    movie.drain()
+    database.execute("alter table movie add rating int default 5")
+    database.execute("insert into movie values (3, 'c', now(), 1, 9)")
+
+    assert movie.tick().row_counts == [1]
+
+    assert movie.frames()[-1]["rating"].to_list() == [9]
+    assert "rating" not in movie.frames()[0].columns
+
+
+def test_a_column_dropped_or_renamed_between_ticks_stops_nothing(movie, database):
+    database.execute(fill(1, 2))
+    movie.drain()
+    database.execute("alter table movie drop price; alter table movie rename title to name")
+    database.execute("insert into movie values (3, 'c', now())")
+
+    assert movie.tick().row_counts == [1]
+
+    assert movie.frames()[-1].columns == ["movie_id", "name", "updated_at", "_pg_xid"]
+
+
+def test_dropping_the_cursor_column_loses_no_row(movie, database):
+    """A reader that follows a column has nothing to follow any more."""
+    database.execute(fill(1, 2))
+    movie.drain()
+    database.execute("alter table movie drop updated_at")
+    database.execute("insert into movie values (3, 'c', 1)")
+
+    movie.drain()
+
+    assert movie.compare() == SAME
+
+
+def test_a_type_changed_with_a_rewrite_brings_every_row_again_with_its_new_value(movie, database):
+    database.execute(fill(1, 5))
+    movie.drain()
+    database.execute("alter table movie alter price type text using 'EUR ' || price")
+
+    assert movie.tick().row_counts == [5]
+
+    assert movie.frames()[-1].sort("movie_id")["price"].to_list()[0] == "EUR 0.01"
+
+
+def test_a_vacuum_full_between_ticks_doubles_nothing(movie, database):
+    """It moves every row and keeps its transaction id."""
+    database.execute(fill(1, 500))
+    movie.drain()
+    database.execute("delete from movie where movie_id % 2 = 0")
+    database.execute("vacuum full movie")
+    database.execute(fill(1001, 1001))
+
+    assert movie.tick().row_counts == [1]
+    assert movie.compare() == SAME
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table movie add rating int default 7",
+        "alter table movie drop column price",
+        "alter table movie rename column title to name",
+        "alter table movie alter price type text",
+        "alter table movie rename column title to name; alter table movie rename column name to title",
+    ],
+)
+def test_a_table_altered_while_it_is_read_is_read_again(movie, database, change, monkeypatch):
+    """A frame read across the change would hold values under the names of other columns."""
+    from pg_bronze.source import Source
+
+    database.execute(fill(1, 5))
+    original, left = Source.read, [change]
+
+    def read_and_alter(self, query, label):
+        frame = original(self, query, label)
+        if left:
+            database.execute(left.pop())
+        return frame
+
+    monkeypatch.setattr(Source, "read", read_and_alter)
+    movie.tick()
+    movie.drain()
+
+    assert not left
+    assert movie.compare() == SAME
+
+
+def test_a_table_altered_without_end_while_it_is_read_is_left_for_the_next_tick(movie, database, monkeypatch):
+    from pg_bronze.source import Source
+
+    database.execute(fill(1, 5))
+    original = Source.read
+
+    def read_and_alter(self, query, label):
+        frame = original(self, query, label)
+        database.execute("alter table movie rename title to name; alter table movie rename name to title")
+        return frame
+
+    monkeypatch.setattr(Source, "read", read_and_alter)
+    with pytest.raises(TableChanged, match=r"movie: it was altered 3 times while it was read; the next tick tries again"):
+        movie.tick()
+    monkeypatch.undo()
+
+    movie.drain()
+
+    assert movie.compare() == SAME
+
+
+def test_a_table_dropped_while_it_is_read_in_slices_says_so(movie, database):
+    database.execute(fill(1, 5_000))
+
+    def drop(step: str) -> None:
+        if step == "put":
+            database.execute("drop table if exists movie")
+
+    with pytest.raises(TableChanged, match="movie: .*(not there any more|was dropped)"):
+        movie.tick(slice_rows=1_000, crash_at=drop)
+
+
+@pytest.mark.parametrize("rewrite", ["vacuum full movie", "cluster movie using movie_pkey", "truncate movie"])
+def test_a_table_rewritten_during_a_first_load_in_blocks_becomes_a_new_generation(movie, database, rewrite):
+    """Block numbers mean nothing after a rewrite: rows would be skipped or doubled."""
+    database.execute(fill(1, 5_000))
+    database.execute("delete from movie where movie_id < 2000")
+    movie.crash("unclaim", slice_rows=1_000)
+    database.execute(rewrite)
+    database.execute(fill(6_001, 6_010))
+
+    outcomes = movie.drain(slice_rows=1_000)
+
+    assert max(outcome.watermark.generation for outcome in outcomes if outcome.watermark) == 1
+    assert "was rewritten while it was being read in block ranges" in movie.footers()[0].reason
+    assert movie.compare() == SAME
+    assert any(key.startswith("_pg_bronze/old/movie/gen=0/") for key in movie.all_keys())
+
+
+def test_a_rewrite_in_the_midst_of_a_ticks_block_ranges_loses_and_doubles_nothing(movie, database):
+    database.execute(fill(1, 5_000))
+    database.execute("delete from movie where movie_id < 2000")
+    done = threading.Event()
+
+    def rewrite(step: str) -> None:
+        if step == "put" and not done.is_set():
+            done.set()
+            database.execute("vacuum full movie")
+
+    movie.tick(slice_rows=1_000, crash_at=rewrite)
+    movie.drain(slice_rows=1_000)
+
+    assert done.is_set()
+    assert movie.compare() == SAME
+
+
+def test_a_large_table_of_deleted_rows_is_walked_and_ends(movie, database):
+    """A walk over empty blocks that commits nothing would begin again at every tick."""
+    with database.connect() as connection:
+        connection.execute("alter table movie set (autovacuum_enabled = off)")
+        connection.execute(fill(1, 60_000))
+        connection.execute("delete from movie where movie_id > 10")
+
+    outcome = movie.tick(slice_rows=1_000)
+
+    assert outcome.row_count == 10
+    assert movie.compare() == SAME
+    assert movie.tick(slice_rows=1_000).quiet
+
+
+def test_a_first_load_of_nothing_but_empty_blocks_ends(movie, database):
+    with database.connect() as connection:
+        connection.execute("alter table movie set (autovacuum_enabled = off)")
+        connection.execute(fill(1, 20_000))
+        connection.execute("delete from movie")
+
+    movie.drain(slice_rows=1_000)
+    database.execute(fill(1, 3))
+    movie.drain(slice_rows=1_000)
+
+    assert movie.compare() == SAME
+
+
+def test_deleted_rows_stay_in_the_lake_and_their_keys_can_return(movie, database):
+    database.execute(fill(1, 3))
+    movie.drain()
+    database.execute("delete from movie where movie_id = 2")
+    movie.drain()
+    assert movie.column() == [1, 2, 3]
+
+    database.execute("insert into movie values (2, 'again', now(), 1)")
+    movie.drain()
+
+    assert movie.column() == [1, 2, 2, 3]
+    assert movie.compare() == SAME
+
+
+def test_a_row_security_policy_is_an_error_and_not_a_filter(movie, database, postgres_server):
+    """A policy hides rows in silence: the lake would look complete."""
+    database.execute(fill(1, 4))
+    database.execute(
+        "do $$ begin create role filtered login password 'filtered'; exception when duplicate_object then null; end $$;"
+        "grant select on movie to filtered; alter table movie enable row level security;"
+        "create policy half on movie using (movie_id % 2 = 0)"
+    )
+    narrowed = Lake(database, movie.store)
+    narrowed.source = lambda: type(movie.source())(  # the same server, as the role the policy is for
+        {**database.conninfo, "user": "filtered", "password": "filtered"},
+        database.url.replace(f"{postgres_server.user}:{postgres_server.password}", "filtered:filtered"),
+        60,
+    )
+
+    with pytest.raises(SourceNotFit, match="movie"):
+        narrowed.tick()
+
+    assert movie.all_keys() == []
+
+
+def test_the_source_is_only_read(database, lake):
+    """A copier with no more than the right to read needs no more."""
+    database.execute(MOVIE)
+    database.execute(fill(1, 10))
+    database.execute(
+        "do $$ begin create role reader login password 'reader'; exception when duplicate_object then null; end $$;"
+        "alter role reader set default_transaction_read_only = on; grant select on movie to reader"
+    )
+    server = database.server
+    lake.source = lambda: type(Lake(database, lake.store).source())(
+        {**database.conninfo, "user": "reader", "password": "reader"},
+        database.url.replace(f"{server.user}:{server.password}", "reader:reader"),
+        60,
+    )
+
+    lake.drain()
+
+    assert lake.compare() == SAME
+    with psycopg.connect(**{**database.conninfo, "user": "reader", "password": "reader"}) as connection:
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("create table t ()")

@@ -1,0 +1,195 @@
+"""A crash anywhere, whatever was recorded of it: afterwards nothing is lost, stale or doubled."""
+
+import itertools
+
+import pytest
+
+from pg_bronze.errors import LakeDamaged
+from pg_bronze_tests.servers.harness import MOVIE, SAME, STEPS, Lake, crash_after, fill
+
+STATES = ("as recorded", "an older one", "footers only")
+
+
+@pytest.fixture
+def lake(database, bucket) -> Lake:
+    database.execute(MOVIE)
+    return Lake(database, bucket.store())
+
+
+def lose(lake: Lake, state: str, older) -> None:
+    """What the scheduler still knows after the crash."""
+    if state == "footers only":
+        lake.forget()
+    elif state == "an older one":
+        lake.recorded["movie"] = older
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_in_a_window_loses_and_doubles_nothing(lake, database, step, state):
+    database.execute(fill(1, 20))
+    older = lake.tick().watermark
+    database.execute(fill(21, 30))
+    lake.tick()
+    database.execute(f"{fill(31, 40)}; update movie set title = 'changed' where movie_id % 3 = 0")
+
+    assert lake.crash(step)
+    lose(lake, state, older)
+    database.execute(f"{fill(41, 45)}; update movie set title = 'after' where movie_id % 10 = 0")
+    lake.drain()
+
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_in_the_midst_of_block_ranges_loses_and_doubles_nothing(lake, database, step, state):
+    database.execute(fill(1, 1))
+    older = lake.tick().watermark
+    database.execute(fill(2, 4_000))
+
+    assert lake.crash(crash_after(step, 1 if step == "recover" else 3), slice_rows=1_000)
+    lose(lake, state, older)
+    database.execute(f"{fill(4_001, 4_010)}; update movie set title = 'after' where movie_id % 100 = 0")
+    lake.drain(slice_rows=1_000)
+
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_in_the_very_first_load_loses_and_doubles_nothing(lake, database, step):
+    database.execute(fill(1, 3_000))
+
+    assert lake.crash(step, slice_rows=1_000)
+    assert "movie" not in lake.recorded
+    database.execute("update movie set title = 'after' where movie_id % 100 = 0")
+    lake.drain(slice_rows=1_000)
+
+    assert lake.compare() == SAME
+
+
+def test_crash_upon_crash_ends_all_the_same(lake, database):
+    """Recovering is itself a time to die in."""
+    database.execute(fill(1, 2_000))
+    for number, step in enumerate(itertools.chain(STEPS, reversed(STEPS), STEPS)):
+        if number % 4 == 3:
+            lake.forget()
+        lake.crash(step, slice_rows=500)
+        database.execute(f"{fill(5_000 + number, 5_000 + number)}; delete from movie where movie_id = {number}")
+
+    lake.drain(slice_rows=500)
+
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("step", [*STEPS, "a later slice"])
+def test_a_crash_while_a_new_generation_begins_loses_and_doubles_nothing(lake, database, step, state):
+    """Its old objects are moved away, the last one recorded among them: that is not damage."""
+    database.execute(fill(1, 3))
+    older = lake.tick().watermark
+    database.execute(fill(4, 6))
+    lake.tick()
+    database.execute(f"drop table movie; {MOVIE}; {fill(10, 12)}")
+
+    assert lake.crash(crash_after("claim", 2) if step == "a later slice" else step)
+    lose(lake, state, older)
+    database.execute(fill(13, 14))
+    lake.drain()
+
+    assert lake.column() == [10, 11, 12, 13, 14]
+    assert lake.compare() == SAME
+
+
+def test_losing_what_was_recorded_copies_nothing_again(lake, database):
+    database.execute(fill(1, 3_000))
+    lake.drain(slice_rows=1_000)
+    before, known = lake.keys(), lake.recorded["movie"]
+
+    lake.forget()
+    outcome = lake.tick()
+
+    assert outcome.committed == []
+    assert outcome.watermark == known
+    assert lake.keys() == before
+
+
+def test_an_older_state_adopts_what_followed_it(lake, database):
+    database.execute(fill(1, 3))
+    older = lake.tick().watermark
+    for number in range(4, 7):
+        database.execute(fill(number, number))
+        lake.tick()
+    newest = lake.recorded["movie"]
+
+    lake.recorded["movie"] = older
+    outcome = lake.tick()
+
+    assert [item.row_count for item in outcome.adopted] == [1, 1, 1]
+    assert outcome.watermark == newest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table movie add rating int default 1",
+        "alter table movie rename title to name",
+        "alter table movie drop price",
+        "vacuum full movie",
+        "alter table movie alter price type text",
+        "alter table movie drop updated_at",
+    ],
+)
+def test_a_claimed_window_is_done_again_after_the_table_was_altered(lake, database, change):
+    database.execute(fill(1, 3))
+    lake.tick()
+    database.execute(fill(4, 6))
+    lake.crash("claim")
+    database.execute(change)
+
+    lake.drain()
+
+    assert lake.compare().lost == lake.compare().doubled == 0
+    assert set(lake.rows()["movie_id"]) == {1, 2, 3, 4, 5, 6}
+
+
+@pytest.mark.parametrize("change", ["vacuum full movie", f"drop table movie; {MOVIE}; {fill(1, 5)}"], ids=["rewritten", "made again"])
+def test_a_claimed_block_range_of_a_table_rewritten_since_becomes_a_new_generation(lake, database, change):
+    """The blocks it names hold other rows now."""
+    database.execute(fill(1, 4_000))
+    database.execute("delete from movie where movie_id % 3 = 0")
+    lake.crash(crash_after("claim", 2), slice_rows=1_000)
+    database.execute(change)
+
+    lake.drain(slice_rows=1_000)
+
+    assert "cannot be read again" in lake.footers()[0].reason
+    assert lake.footers()[-1].after.generation == 1
+    assert lake.compare() == SAME
+
+
+def test_recovery_finds_the_newest_of_many_days_without_walking_them(lake, database):
+    """The newest object may be years old; the chain behind it is not read."""
+    from datetime import UTC, datetime
+
+    for number, year in enumerate([2019, 2020, 2021, 2022]):
+        database.execute(fill(number, number))
+        lake.tick(now=lambda year=year: datetime(year, 6, 1, tzinfo=UTC))
+    lake.forget()
+    database.execute(fill(9, 9))
+
+    assert lake.tick().row_counts == [1]
+    assert lake.compare() == SAME
+
+
+def test_a_gap_in_what_followed_stops_the_table(lake, database):
+    database.execute(fill(1, 3))
+    older = lake.tick().watermark
+    for number in range(4, 7):
+        database.execute(fill(number, number))
+        lake.tick()
+    lake.store.delete(lake.keys()[2])
+    lake.recorded["movie"] = older
+
+    with pytest.raises(LakeDamaged, match="does not continue the watermark of movie"):
+        lake.tick()

@@ -1,0 +1,223 @@
+"""What a code server loads: one bronze asset per table, its source upstream of it, sensors that run by themselves."""
+
+import json
+
+import dagster as dg
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pg_bronze import partitions
+from pg_bronze.schema import SourceTable
+from pg_bronze_tests.shell.conftest import key
+
+SOURCE = "postgres"
+
+
+def _bronze(definitions: dg.Definitions) -> set[str]:
+    graph = definitions.resolve_asset_graph()
+    return {"/".join(item.path) for item in graph.executable_asset_keys}
+
+
+def test_each_table_is_a_bronze_asset_with_its_source_upstream(cinema):
+    """Without the lineage nobody can tell from the catalog where a bronze table comes from."""
+    graph = cinema.definitions.resolve_asset_graph()
+
+    assert _bronze(cinema.definitions) == {"bronze/movie", "bronze/person"}
+    for table in ("movie", "person"):
+        upstream = dg.AssetKey([SOURCE, partitions._part(cinema.database.name), table])
+        assert graph.get(key(table)).parent_keys == {upstream}
+        assert not graph.get(upstream).is_executable
+
+
+def test_a_table_outside_public_carries_its_schema(project):
+    project.database.execute("create schema sales; create table sales.movie (id int); create table movie (id int)")
+
+    assert _bronze(project.reload()) == {"bronze/movie", "bronze/sales/movie"}
+
+
+def test_the_control_table_is_no_source(cinema):
+    """Copying it would make each batch the reason for the next one, for ever."""
+    assert cinema.copy("movie").success
+    assert cinema.database.execute("select table_name from etl_control") == [("movie",)]
+
+    definitions = cinema.reload()
+
+    assert _bronze(definitions) == {"bronze/movie", "bronze/person"}
+    assert not any("etl_control" in item.path for item in definitions.resolve_asset_graph().get_all_asset_keys())
+
+
+def test_what_cannot_be_copied_is_listed_with_the_reason(project):
+    """A table that is simply absent looks like a fault of the catalog."""
+    project.database.execute("create table movie (id int); create view best as select * from movie")
+
+    definitions = project.reload()
+
+    assert _bronze(definitions) == {"bronze/movie"}
+    graph = definitions.resolve_asset_graph()
+    view = graph.get(dg.AssetKey([SOURCE, partitions._part(project.database.name), "best"]))
+    assert "**Skipped**: it is a view" in view.description
+    assert view.tags["pg_bronze/status"] == "skipped"
+
+
+def test_columns_stand_in_the_definition_with_types_and_comments(cinema):
+    graph = cinema.definitions.resolve_asset_graph()
+
+    schema = graph.get(key("movie")).metadata["dagster/column_schema"]
+
+    found = {column.name: (column.type, column.description, column.constraints.nullable) for column in schema.columns}
+    assert found == {
+        "id": ("integer", None, False),
+        "title": ("text", "As on the poster", False),
+        "updated_at": ("timestamp with time zone", None, True),
+    }
+    assert graph.get(key("movie")).metadata["dagster/table_name"] == f"{cinema.database.name}.public.movie"
+    assert graph.get(key("movie")).description.startswith("Films and when they changed")
+
+
+def test_the_description_says_which_column_shows_progress_and_why(cinema):
+    description = cinema.definitions.resolve_asset_graph().get(key("movie")).description
+
+    assert "Progress is shown by `updated_at`" in description
+
+
+def test_kinds_groups_and_pools(cinema):
+    """The pool keeps two runs of one table apart; without it they race for the claim every tick."""
+    graph = cinema.definitions.resolve_asset_graph()
+    movie, person = graph.get(key("movie")), graph.get(key("person"))
+
+    assert (movie.group_name, set(movie.kinds)) == ("bronze", {"polars", "parquet", "s3"})
+    assert movie.pools != person.pools
+    assert len(movie.pools) == 1
+    upstream = graph.get(next(iter(movie.parent_keys)))
+    assert (upstream.group_name, set(upstream.kinds)) == ("postgres", {"postgres", "table"})
+
+
+def test_all_tables_share_one_process(cinema):
+    """Dagster's default executor costs seconds of CPU for each table of each tick."""
+    assert cinema.definitions.resolve_implicit_global_asset_job_def().executor_def is dg.in_process_executor
+
+
+def test_sensors_run_by_themselves_and_often_enough_for_ten_seconds(cinema):
+    """Dagster looks every 5 s: with an interval of 10 a tick would take up to 15 s."""
+    tick = cinema.definitions.resolve_sensor_def("bronze_tick")
+    catalog = cinema.definitions.resolve_sensor_def("bronze_catalog")
+
+    assert (tick.default_status, tick.minimum_interval_seconds) == (dg.DefaultSensorStatus.RUNNING, 9)
+    assert catalog.default_status == dg.DefaultSensorStatus.RUNNING
+    assert catalog.minimum_interval_seconds < 60
+
+
+def test_today_is_a_partition_and_the_first_day_is_kept(project):
+    """A first day that moves with every start makes partitions of the past disappear."""
+    from datetime import UTC, datetime, timedelta
+
+    project.database.execute("create table movie (id int)")
+    project.monkeypatch.delenv("PG_BRONZE_START_DATE")
+    store = project.bucket.store()
+    project.reload()
+    catalog = json.loads(store.get("_pg_bronze/catalog.json"))
+    earlier = (datetime.now(UTC) - timedelta(days=3)).date().isoformat()
+    store.replace("_pg_bronze/catalog.json", json.dumps({**catalog, "first_day": earlier}).encode())
+
+    graph = project.reload().resolve_asset_graph()
+
+    keys = graph.get(key("movie")).partitions_def.get_partition_keys()
+    assert (keys[0], keys[-1], len(keys)) == (earlier, datetime.now(UTC).date().isoformat(), 4)
+
+
+def test_untracked_skip_leaves_a_table_out_and_says_why(project):
+    project.database.execute("create table movie (id int primary key); create table note (body text)")
+    project.set(PG_BRONZE_UNTRACKED="skip")
+
+    definitions = project.reload()
+
+    assert _bronze(definitions) == {"bronze/movie"}
+    note = definitions.resolve_asset_graph().get(dg.AssetKey([SOURCE, partitions._part(project.database.name), "note"]))
+    assert "no cursor column" in note.description
+    assert "PG_BRONZE_UNTRACKED" in note.description
+
+
+def test_an_untracked_table_is_copied_by_default(project):
+    project.database.execute("create table note (body text); insert into note values ('a'), ('a')")
+    project.reload()
+
+    assert project.copy("note").success
+
+    from pg_bronze_tests.shell import lake
+
+    assert lake.read(project.bucket, "note")["body"].to_list() == ["a", "a"]
+
+
+def test_excluded_tables_do_not_exist(cinema):
+    cinema.set(PG_BRONZE_EXCLUDE="per*")
+
+    assert _bronze(cinema.reload()) == {"bronze/movie"}
+
+
+def test_names_that_dagster_cannot_hold_load_and_copy(project):
+    """One odd name must not keep the whole location from loading."""
+    project.database.execute(
+        'create schema "a.b"; create table "a.b"."c" (id int); create table "Größe/%" (id int); create table "x__y" (id int);'
+        'create table "select" (id int); create table "día" (id int); create table "_" (id int);'
+        'create table "result" (id int); create table "1st" (id int);'
+        'insert into "Größe/%" values (1); insert into "a.b"."c" values (2); insert into "_" values (3);'
+        'insert into "select" values (4);'
+    )
+
+    project.reload()
+    result = project.copy()
+
+    assert result.success
+    assert len(project.definitions.resolve_asset_graph().executable_asset_keys) == 8
+    written = {item.key.rsplit("/", 1)[0] for item in project.bucket.store().list("") if item.key.endswith(".parquet")}
+    assert len(written) == 4
+
+
+_names = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=12)
+_plain = st.text("ab_.", min_size=1, max_size=4)
+_pairs = st.tuples(st.one_of(_plain, _names, st.just("public")), st.one_of(_plain, _names))
+
+
+def _table(schema: str, name: str) -> SourceTable:
+    return SourceTable(1, schema, name, False, None, (), (), (), 0.0, None, "")
+
+
+@given(one=_pairs, other=_pairs)
+def test_two_tables_never_share_a_key_a_step_or_a_pool(one, other):
+    """They would share one watermark: rows of one are lost, rows of the other doubled."""
+    first, second = _table(*one), _table(*other)
+    if one == other:
+        return
+
+    keys = partitions.bronze_key(first), partitions.bronze_key(second)
+
+    assert keys[0] != keys[1]
+    assert keys[0].to_python_identifier() != keys[1].to_python_identifier()
+    assert partitions.pool(first) != partitions.pool(second)
+    assert all(dg._core.definitions.utils.is_valid_name(item.to_python_identifier()) for item in keys)
+
+
+def test_a_run_worker_asks_nobody_for_the_catalog(cinema):
+    """Each run would otherwise read the catalog again, and die when the database is down at that moment."""
+    with DefinitionsLoadContext.scoped(DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)) as context:
+        from pg_bronze.definitions import defs
+
+        loaded = defs(context)
+        handed_on = context.get_pending_reconstruction_metadata()
+    cinema.set(PG_PORT="1", MINIO_ENDPOINT="http://127.0.0.1:1")
+
+    again = _reconstruct(handed_on)
+
+    assert _bronze(again) == _bronze(loaded)
+    assert again.resolve_asset_graph().get(key("movie")).description == loaded.resolve_asset_graph().get(key("movie")).description
+
+
+def _reconstruct(handed_on):
+    from dagster._core.definitions.repository_definition.repository_definition import RepositoryLoadData
+
+    from pg_bronze.definitions import defs
+
+    data = RepositoryLoadData(cacheable_asset_data={}, reconstruction_metadata=handed_on, code_location_name="x")
+    with DefinitionsLoadContext.scoped(DefinitionsLoadContext(DefinitionsLoadType.RECONSTRUCTION, data)) as context:
+        return defs(context)

@@ -1,0 +1,694 @@
+"""The copy of one table under attack: the product's planner and commit on a simulated cluster and bucket.
+
+Hypothesis plays the writers, the operator and the accidents. The simulation knows what PostgreSQL would show: ids in
+the order they were handed out, transactions open and ended in any order, row versions in blocks. What it does not know
+is the SQL; a ``Region`` is evaluated here in Python, and test_window.py holds the SQL against the same meaning.
+
+The last tests plant known mistakes and assert that the judge sees each of them.
+"""
+
+import copy as copies
+import dataclasses
+import io
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from pg_bronze import catalog, copy, planning, window
+from pg_bronze.commit import Recovered, TableObjects
+from pg_bronze.copy import CopyOptions, TableCopy
+from pg_bronze.errors import PgBronzeError, StaleSnapshot, TableChanged, TransientError
+from pg_bronze.footer import Footer
+from pg_bronze.planning import NewGeneration, Outlook, Quiet, Read, Sizing
+from pg_bronze.schema import Column, Relation, SourceTable
+from pg_bronze.store import Listed
+from pg_bronze.watermark import Box, Leaf, Pending, Place, Watermark
+from pg_bronze.window import Region
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+# The cluster
+
+
+@dataclass
+class Version:
+    """One row version; ``xmax`` 0 means that no transaction has tried to end it."""
+
+    id: int
+    xmin: int
+    block: int
+    xmax: int = 0
+
+
+@dataclass
+class File:
+    """One physical table."""
+
+    oid: int
+    name: str
+    node: int
+    pages: int = 0
+    versions: list[Version] = field(default_factory=list)
+
+
+@dataclass
+class Transaction:
+    """An open transaction: the ids of its levels, the savepoints that still stand above each other."""
+
+    levels: list[list[int]] = field(default_factory=lambda: [[]])
+    touched: set[int] = field(default_factory=set)
+
+    @property
+    def ids(self) -> set[int]:
+        return set(itertools.chain(*self.levels))
+
+
+class Cluster:
+    """What a PostgreSQL with one table of interest would hold."""
+
+    def __init__(self, partitioned: bool) -> None:
+        self.partitioned = partitioned
+        self.next_xid = 100
+        self.committed: set[int] = set()
+        self.open: list[Transaction] = []
+        self.number = 16384
+        self.row_id = 0
+        self.definition = 0
+        self.files: dict[int, File] = {}
+        self.detached: list[int] = []
+        self.attached: list[int] = []
+        self._make_table()
+
+    def _next(self) -> int:
+        self.number += 3
+        return self.number
+
+    def _file(self, name: str = "") -> File:
+        oid = self._next()
+        file = File(oid, name or f"movie_{oid}", oid)
+        self.files[oid] = file
+        return file
+
+    def _make_table(self) -> None:
+        self.files, self.detached = {}, []
+        if self.partitioned:
+            self.oid = self._next()
+            self.attached = [self._file().oid for _ in range(2)]
+        else:
+            self.oid = self._file("movie").oid
+            self.attached = [self.oid]
+        self.definition += 1
+
+    # Transactions
+
+    def assign(self, transaction: Transaction) -> int:
+        """The id under which the innermost level writes; an outer level gets its id first."""
+        for level in transaction.levels:
+            if not level:
+                level.append(self.next_xid)
+                self.next_xid += 1
+        return transaction.levels[-1][0]
+
+    def end(self, transaction: Transaction, commit: bool) -> None:
+        if commit:
+            self.committed |= transaction.ids
+        self.open.remove(transaction)
+
+    def alone(self) -> Transaction:
+        """A transaction to be ended at once by the caller."""
+        self.open.append(Transaction())
+        return self.open[-1]
+
+    @property
+    def horizon(self) -> int:
+        return min((t.levels[0][0] for t in self.open if t.levels[0]), default=self.next_xid)
+
+    def is_running(self, xid: int) -> bool:
+        return any(xid in t.ids for t in self.open)
+
+    def visible(self, file: File) -> list[Version]:
+        return [v for v in file.versions if v.xmin in self.committed and v.xmax not in self.committed]
+
+    def changeable(self, file: File, transaction: Transaction) -> list[Version]:
+        """Rows the transaction sees and nobody else has locked."""
+        seen = self.committed | transaction.ids
+        return [v for v in file.versions if v.xmin in seen and v.xmax not in seen and not self.is_running(v.xmax)]
+
+    # Rows
+
+    def insert(self, transaction: Transaction, file: File, block: int, row_id: int | None = None) -> None:
+        if row_id is None:
+            self.row_id += 1
+            row_id = self.row_id
+        xid = self.assign(transaction)
+        transaction.touched.add(file.oid)
+        file.pages = max(file.pages, block + 1)
+        file.versions.append(Version(row_id, xid, block))
+
+    def change(self, transaction: Transaction, file: File, nth: int, how: str) -> None:
+        """Update in the same block (``hot``), into another one or another partition (``moved``), or delete."""
+        rows = self.changeable(file, transaction)
+        if not rows:
+            return
+        row = rows[nth % len(rows)]
+        row.xmax = self.assign(transaction)
+        transaction.touched.add(file.oid)
+        if how == "hot":
+            self.insert(transaction, file, row.block, row.id)
+        if how == "moved":
+            target = self.leaf(nth) if file.oid in self.attached else file
+            self.insert(transaction, target, nth % (target.pages + 1), row.id)
+
+    def leaf(self, nth: int) -> File:
+        """One of the physical tables; a detached one only if none is attached."""
+        oids = self.attached or list(self.files)
+        return self.files[oids[nth % len(oids)]]
+
+    def anywhere(self, nth: int) -> File:
+        """One of the physical tables, detached ones among them."""
+        return list(self.files.values())[nth % len(self.files)]
+
+    # Definitions; each takes an id, and waits for writers, which here means: does not happen
+
+    def _alter(self, *files: File) -> int | None:
+        oids = {file.oid for file in files} or set(self.files)
+        if any(oids & t.touched for t in self.open):
+            return None
+        xid = self.next_xid
+        self.next_xid += 1
+        self.committed.add(xid)
+        self.definition += 1
+        return xid
+
+    def rewrite(self, nth: int) -> None:
+        """VACUUM FULL: rows keep their ids and change their blocks."""
+        file = self.leaf(nth)
+        if self._alter(file):
+            rows = sorted(self.visible(file), key=lambda v: (v.id * 7) % 5)
+            file.versions = [Version(v.id, v.xmin, n // 2) for n, v in enumerate(rows)]
+            file.pages, file.node = -(-len(rows) // 2), self._next()
+
+    def reload(self, nth: int) -> None:
+        """TRUNCATE and COPY of most keys in one transaction."""
+        file = self.leaf(nth)
+        if xid := self._alter(file):
+            kept = [v.id for v in self.visible(file)][nth % 2 :]
+            file.versions = [Version(row_id, xid, n // 2) for n, row_id in enumerate(kept)]
+            file.pages, file.node = -(-len(kept) // 2), self._next()
+
+    def recreate(self, nth: int) -> None:
+        """DROP and CREATE under the same name, then some of the old keys."""
+        old = [v.id for oid in self.attached for v in self.visible(self.files[oid])]
+        if xid := self._alter():
+            self._make_table()
+            for n, row_id in enumerate(old[nth % 2 :]):
+                file = self.leaf(n)
+                file.versions.append(Version(row_id, xid, n // 3))
+                file.pages = n // 3 + 1
+
+    def detach(self, nth: int) -> None:
+        if self.partitioned and self.attached and self._alter():
+            oid = self.attached.pop(nth % len(self.attached))
+            self.detached.append(oid)
+
+    def attach(self, nth: int) -> None:
+        """Attach what was detached, or a new table that already holds rows."""
+        if self.partitioned and (xid := self._alter()):
+            if not self.detached:
+                file = self._file()
+                for block in range(nth % 4):
+                    self.row_id += 1
+                    file.versions.append(Version(self.row_id, xid, block))
+                    file.pages = block + 1
+                self.detached.append(file.oid)
+            self.attached.append(self.detached.pop(nth % len(self.detached)))
+            self.attached.sort()
+
+    def table(self) -> SourceTable:
+        """What the catalog says."""
+        files = [self.files[oid] for oid in self.attached]
+        relations = tuple(Relation(f.oid, "public", f.name, f.node, f.pages, 0) for f in files)
+        rows = float(sum(len(self.visible(f)) for f in files))
+        column = Column(1, "id", "bigint", "int8", -1, not_null=True)
+        print_ = f"{self.oid} {self.definition} {[(r.oid, r.relfilenode) for r in relations]}"
+        return SourceTable(
+            self.oid, "public", "movie", self.partitioned, None, (column,), ("id",), relations, rows, None, print_
+        )
+
+    def select(self, region: Region) -> list[tuple[int, int]]:
+        """``(id, xid)`` of the row versions in a region, as a snapshot taken now sees them."""
+        if region.only:
+            found = [f for f in self.files.values() if f.name == region.name]
+            if not found:
+                raise TableChanged(f"{region.name} does not exist")
+        else:
+            assert self.partitioned
+            found = [self.files[oid] for oid in self.attached if oid in region.leaves]
+        first, last = region.blocks or (0, None)
+        return [
+            (v.id, v.xmin)
+            for f in found
+            for v in self.visible(f)
+            if (region.start is None or v.xmin >= region.start) and v.xmin < region.end
+            if v.block >= first and (last is None or v.block < last)
+        ]
+
+
+# The outside of a tick
+
+
+class Crash(Exception):
+    """The process is gone."""
+
+
+class Bell:
+    """Counts the steps of a tick and lets something happen before some of them."""
+
+    def __init__(self, events: dict[int, Callable[[], None]]) -> None:
+        self.events = events
+        self.count = 0
+        self.dead = False
+
+    def __call__(self, _name: str = "") -> None:
+        if self.dead:
+            raise Crash
+        self.count += 1
+        event = self.events.pop(self.count, None)
+        if event:
+            event()
+
+    def crash(self) -> None:
+        self.dead = True
+        raise Crash
+
+
+class Door:
+    """A writer's way to the bucket; every request is a step."""
+
+    bucket, prefix, place = "lake", "", "lake"
+
+    def __init__(self, objects: dict[str, bytes], bell: Bell) -> None:
+        self.objects = objects
+        self.bell = bell
+        self.lose_reply = False
+
+    def uri(self, key: str) -> str:
+        return f"s3://lake/{key}"
+
+    def create(self, key: str, body: bytes) -> bool:
+        self.bell()
+        if key in self.objects:
+            return False
+        self.objects[key] = body
+        lost, self.lose_reply = self.lose_reply, False
+        return not lost
+
+    def get(self, key: str) -> bytes | None:
+        self.bell()
+        return self.objects.get(key)
+
+    def tail(self, key: str, size_bytes: int) -> bytes | None:
+        body = self.get(key)
+        return body and body[-size_bytes:]
+
+    def delete(self, key: str) -> None:
+        self.bell()
+        self.objects.pop(key, None)
+
+    def move(self, key: str, to: str) -> None:
+        self.bell()
+        if key in self.objects:
+            self.objects[to] = self.objects[key]
+        self.delete(key)
+
+    def list(self, prefix: str, start_after: str = "") -> list[Listed]:
+        self.bell()
+        return [
+            Listed(key, len(body), START)
+            for key, body in sorted(self.objects.items())
+            if key.startswith(prefix) and key > start_after
+        ]
+
+
+class Connection:
+    """A writer's way to the cluster. ``view`` is what its reads see, older than its horizon behind a bad pooler."""
+
+    standby, server_version = False, 170000
+
+    def __init__(self, cluster: Cluster, bell: Bell, view: Cluster | None, horizon: int | None) -> None:
+        self.cluster = cluster
+        self.bell = bell
+        self.view = view or cluster
+        self._horizon = horizon
+
+    @property
+    def connection(self) -> "Connection":
+        return self
+
+    def place(self, bucket: str) -> Place:
+        return Place("7", 1, f"0/{self.cluster.next_xid:X}", 5, bucket)
+
+    def horizon(self, at_least: int | None = None) -> int:
+        self.bell()
+        if self._horizon is None or self._horizon < (at_least or 0):
+            self._horizon = self.cluster.horizon
+        return self._horizon
+
+    def try_lock(self, _oid: int) -> bool:
+        return True  # as under transaction pooling: two writers may meet
+
+    def unlock(self, _oid: int) -> None:
+        pass
+
+    def guard(self, end: int) -> None:
+        if self.view.horizon < end:
+            raise StaleSnapshot(f"older than horizon {end}")
+
+    def read(self, query: tuple[Region, int | None], _label: str) -> pl.DataFrame:
+        self.bell()
+        region, limit = query
+        self.guard(region.end)
+        rows = self.view.select(region)[:limit]
+        return pl.DataFrame(rows, schema={"id": pl.Int64, "_pg_xid": pl.Int64}, orient="row")
+
+
+def look(connection: Connection, _schema: str, _name: str) -> SourceTable:
+    connection.bell()
+    return connection.cluster.table()
+
+
+class Ahead:
+    """A read ahead that is done at once or when it is asked for, so that a failing example can be played again."""
+
+    eager = True
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.work = work
+        self.outcome: tuple[object, Exception | None] | None = None
+        if Ahead.eager:
+            self._run()
+
+    def _run(self) -> tuple[object, Exception | None]:
+        if self.outcome is None:
+            try:
+                self.outcome = self.work(), None
+            except (Crash, PgBronzeError) as error:
+                self.outcome = None, error
+        return self.outcome
+
+    def cancel(self) -> bool:
+        return self.outcome is None
+
+    def cancelled(self) -> bool:
+        return self.outcome is None
+
+    def exception(self) -> Exception | None:
+        return self._run()[1]
+
+    def result(self) -> object:
+        value, error = self._run()
+        if error:
+            raise error
+        return value
+
+
+class Pool:
+    """The part of a ThreadPoolExecutor that is used."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., object], *arguments: object) -> Ahead:
+        return Ahead(lambda: function(*arguments))
+
+
+# The attack
+
+EVENTS = st.dictionaries(
+    st.integers(1, 25),
+    st.sampled_from(
+        ["crash", "other", "lost reply", "insert", "update", "end"] * 3
+        + ["rewrite", "reload", "recreate", "detach", "attach"]
+    ),
+    max_size=3,
+)
+RECORDED = st.sampled_from(["latest", "latest", "older", "none"])
+OPERATIONS = ["insert", "insert", "hot", "moved", "delete", "id", "savepoint", "release", "rollback to"] + [
+    "commit",
+    "commit",
+    "rollback",
+]
+SLOT = st.integers(0, 2)
+NTH = st.integers(0, 6)
+
+
+class Attack(RuleBasedStateMachine):
+    """One table, up to three open writers, any number of ticks in one or two processes."""
+
+    partitioned = False
+    hole: Callable[[pytest.MonkeyPatch], None] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(window, "select", lambda region, _columns, _xid, _names, limit: (region, limit))
+        self.patch.setattr(catalog, "read_table", look)
+        self.patch.setattr(copy, "ThreadPoolExecutor", Pool)
+        self.patch.setattr(planning, "EMPTY_BLOCKS_PER_COMMIT", 4)
+        if self.hole:
+            type(self).hole(self.patch)
+        self.cluster = Cluster(self.partitioned)
+        self.known = self.cluster.table()
+        self.objects: dict[str, bytes] = {}
+        self.recorded: list[Watermark] = []
+        self.now = START
+        self.view: Cluster | None = None
+        self.kept_horizon: int | None = None
+        self.other_dies_at: int | None = None
+        self._read: dict[bytes, tuple[Footer, list[tuple[int, int]]]] = {}
+
+    def teardown(self) -> None:
+        try:
+            self.settle(commit=True)
+        finally:
+            self.patch.undo()
+
+    # Writers
+
+    def _slot(self, slot: int) -> Transaction:
+        while len(self.cluster.open) <= slot:
+            self.cluster.open.append(Transaction())
+        return self.cluster.open[slot]
+
+    @initialize(count=st.integers(0, 14), per_block=st.integers(1, 3))
+    def begin_with(self, count, per_block):
+        for nth in range(len(self.cluster.attached)):
+            self.load(nth, count, per_block)
+
+    @rule(nth=NTH, count=st.integers(2, 9), per_block=st.integers(1, 3))
+    def load(self, nth, count, per_block):
+        file, transaction = self.cluster.leaf(nth), self.cluster.alone()
+        first = file.pages
+        for n in range(count):
+            self.cluster.insert(transaction, file, first + n // per_block)
+        self.cluster.end(transaction, commit=True)
+
+    @rule(slot=SLOT, nth=NTH, row=NTH, ops=st.lists(st.sampled_from(OPERATIONS), min_size=1, max_size=5))
+    def write(self, slot, nth, row, ops):
+        """Some statements of one transaction, which may go on later."""
+        transaction = self._slot(slot)
+        for n, op in enumerate(ops):
+            file = self.cluster.anywhere(nth)
+            if op == "insert":
+                self.cluster.insert(transaction, file, (row + n) % (file.pages + 1))
+            elif op == "id":
+                self.cluster.assign(transaction)  # a row lock or nextval: an id, and nothing written
+            elif op == "savepoint":
+                transaction.levels.append([])
+            elif op in {"release", "rollback to"}:
+                if len(transaction.levels) > 1:
+                    ids = transaction.levels.pop()
+                    transaction.levels[-1] += ids if op == "release" else []
+            elif op in {"commit", "rollback"}:
+                self.cluster.end(transaction, op == "commit")
+                return
+            else:
+                self.cluster.change(transaction, file, row + n, op)
+
+    @rule(what=st.sampled_from(["rewrite", "rewrite", "reload", "recreate", "detach", "attach", "attach"]), nth=NTH)
+    def alter(self, what, nth):
+        getattr(self.cluster, what)(nth)
+
+    # Copying
+
+    @rule()
+    def remember_this_moment(self):
+        """A pooler's other server stands still here; another table of a tick has just taken its horizon."""
+        self.view = copies.deepcopy(self.cluster)
+        self.kept_horizon = self.cluster.horizon
+
+    @rule(
+        events=EVENTS,
+        recorded=RECORDED,
+        rows=st.integers(1, 5),
+        eager=st.booleans(),
+        dated=st.sampled_from([False, False, True]),
+        passed_s=st.integers(-2, 3),
+        stale=st.sampled_from(["", "", "", "view", "horizon"]),
+    )
+    def tick(self, events, recorded, rows, eager, dated, passed_s, stale):
+        Ahead.eager = eager
+        self.now += timedelta(seconds=passed_s)
+        try:
+            self._tick(events, self._recorded(recorded), rows, dated, stale)
+        except (Crash, TransientError):
+            pass
+
+    @rule(recorded=RECORDED, rows=st.integers(1, 5))
+    def an_undisturbed_tick(self, recorded, rows):
+        self.now += timedelta(seconds=1)
+        self._tick({}, self._recorded(recorded), rows)
+
+    @rule(step=st.integers(1, 40), recorded=RECORDED, rows=st.integers(1, 3), eager=st.booleans())
+    def a_crash(self, step, recorded, rows, eager):
+        self.tick({step: "crash"}, recorded, rows, eager, dated=False, passed_s=1, stale="")
+
+    @rule(step=st.integers(1, 40), other_dies_at=st.none() | st.integers(8, 60), rows=st.integers(1, 3))
+    def two_writers(self, step, other_dies_at, rows):
+        """One stands still before any of its steps while the other does a whole tick, or dies in it."""
+        self.other_dies_at = other_dies_at
+        self.tick({step: "other"}, "latest", rows, eager=True, dated=False, passed_s=1, stale="")
+        self.other_dies_at = None
+
+    def _recorded(self, which: str) -> Watermark | None:
+        if which == "none" or not self.recorded:
+            return None
+        return self.recorded[-1] if which == "latest" else self.recorded[len(self.recorded) // 2]
+
+    def _tick(
+        self, events: dict[int, str], recorded: Watermark | None, rows: int, dated: bool = False, stale: str = ""
+    ) -> bool:
+        """One tick of one process; whether it had anything to do. Only errors the next tick cures may come out."""
+        bell = Bell({})
+        door = Door(self.objects, bell)
+        view, horizon = (self.view if stale == "view" else None), (self.kept_horizon if stale == "horizon" else None)
+        source = Connection(self.cluster, bell, view, horizon)
+        bell.events = {step: self._event(name, bell, door, step) for step, name in events.items()}
+        options = CopyOptions(slice_rows=rows, slice_bytes=3 * 8192, dated=dated)
+        with TableCopy(source, door, self.known, options, now=lambda: self.now, on_step=bell) as writer:
+            stream = writer.start(recorded)
+            if isinstance(stream, Quiet):
+                return False
+            for piece in stream:
+                stream.commit(piece)
+            bell()
+            self.recorded.append(stream.watermark)
+        return True
+
+    def _event(self, name: str, bell: Bell, door: Door, step: int) -> Callable[[], None]:
+        def other() -> None:
+            inner = {self.other_dies_at: "crash"} if self.other_dies_at else {}
+            try:
+                self._tick(inner, self._recorded("latest"), 2)
+            except (Crash, TransientError):
+                pass
+
+        def write() -> None:
+            transaction = self.cluster.alone()
+            if name == "insert":
+                file = self.cluster.leaf(step)
+                self.cluster.insert(transaction, file, step % (file.pages + 1))
+            else:
+                self.cluster.change(transaction, self.cluster.leaf(step), step, "moved")
+            self.cluster.end(transaction, commit=True)
+
+        def end() -> None:
+            if self.cluster.open:
+                self.cluster.end(self.cluster.open[0], commit=True)
+
+        def lose_reply() -> None:
+            door.lose_reply = True
+
+        known = {"crash": bell.crash, "other": other, "lost reply": lose_reply, "end": end}
+        known |= {"insert": write, "update": write}
+        return known.get(name) or (lambda: getattr(self.cluster, name)(step))
+
+    # Judging
+
+    def lake(self) -> list[tuple[Footer, list[tuple[int, int]]]]:
+        """Footer and rows of every object in the table's folder."""
+        bodies = [body for key, body in self.objects.items() if key.startswith("movie/")]
+        for body in bodies:
+            if body not in self._read:
+                footer = Footer.from_text(pl.read_parquet_metadata(io.BytesIO(body))["pg_bronze"], "a test")
+                self._read[body] = footer, pl.read_parquet(io.BytesIO(body)).rows()
+        return [self._read[body] for body in bodies]
+
+    def rows(self) -> Counter[tuple[int, int]]:
+        """``(id, xid)`` in the newest generation, counted."""
+        lake = self.lake()
+        newest = max((footer.after.generation for footer, _ in lake), default=0)
+        return Counter(row for footer, rows in lake if footer.after.generation == newest for row in rows)
+
+    @invariant()
+    def nothing_is_there_twice(self):
+        doubled = {row: count for row, count in self.rows().items() if count > 1}
+        assert not doubled, f"doubled: {doubled}"
+
+    @rule(commit=st.booleans())
+    def settle(self, commit):
+        """When writes stop and the horizon has passed them, the lake holds every live row version exactly once."""
+        for transaction in list(self.cluster.open):
+            self.cluster.end(transaction, commit)
+        for n in range(100):
+            self.now += timedelta(seconds=1)
+            if not self._tick({}, self._recorded(["latest", "older", "none"][n % 3]), 4):
+                break
+        else:
+            raise AssertionError("100 ticks, and still not quiet")
+        live = {(v.id, v.xmin) for oid in self.cluster.attached for v in self.cluster.visible(self.cluster.files[oid])}
+        found = self.rows()
+        assert not live - set(found), f"lost: {live - set(found)}"
+        self.nothing_is_there_twice()
+        highest: dict[int, int] = {}
+        for row_id, xid in found:
+            highest[row_id] = max(xid, highest.get(row_id, 0))
+        wrong = {row: highest[row[0]] for row in live if highest[row[0]] != row[1]}
+        assert not wrong, f"not the latest: {wrong}"
+        assert len({footer.after.generation for footer, _ in self.lake()}) <= 1, "two generations in one folder"
+        assert not [key for key in self.objects if key.startswith("_pg_bronze/claims/")], "a claim is left open"
+
+
+class PartitionedAttack(Attack):
+    """The same with a partitioned table, whose partitions come and go."""
+
+    partitioned = True
+
+
+EXAMPLES = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.parametrize("attack", [Attack, PartitionedAttack])
+def test_every_live_row_is_in_the_lake_exactly_once(attack):
+    run_state_machine_as_test(attack, settings=EXAMPLES)
