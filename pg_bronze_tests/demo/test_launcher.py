@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pg_bronze.demo import home
 from pg_bronze.demo.process_table import Process, process_table
 from pg_bronze_tests.demo.endings import gone
 
@@ -50,7 +51,7 @@ PROJECT = {
                 time.sleep(3)
                 Path(os.environ["STAND_IN_SLOW"]).touch()
 
-        @dg.sensor(target="*", minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+        @dg.sensor(target="*", minimum_interval_seconds=9, default_status=dg.DefaultSensorStatus.RUNNING)
         def bronze_tick(context: dg.SensorEvaluationContext) -> dg.RunRequest:
             return dg.RunRequest()
 
@@ -133,14 +134,16 @@ def demos() -> Iterator[list[Demo]]:
         assert demo.process.stdout is not None
         demo.process.stdout.close()
         assert all(gone(process.pid) for process in left)
+        home.remove(demo.state / "postgres")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_demo_runs_is_killed_and_goes_on_from_where_it_was(demos: list[Demo], project: Path, tmp_path: Path) -> None:
     state = tmp_path / "the state"
     first = Demo(state, project, STAND_IN_HANGS="yes")
     demos.append(first)
-    first.until(r"copied movie: 1 runs, cine -> s3://meteo-bronze$")
+    first.until(r"copied movie: \d+ runs, cine -> s3://meteo-bronze$")
     first.until(r"first slice [\d.]+ s after the start")
     family = first.family()
     held = Demo(state, project)
@@ -178,11 +181,12 @@ def test_a_demo_runs_is_killed_and_goes_on_from_where_it_was(demos: list[Demo], 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_run_in_flight_ends_well_when_the_demo_is_stopped(demos: list[Demo], project: Path, tmp_path: Path) -> None:
     finished = tmp_path / "finished"
     demo = Demo(tmp_path / "state", project, STAND_IN_SLOW=str(finished))
     demos.append(demo)
-    demo.until("copied movie: 1 runs")
+    demo.until(r"copied movie: \d+ runs")
     family = demo.family()
     assert not finished.exists()
     demo.process.send_signal(signal.SIGTERM)
@@ -191,18 +195,19 @@ def test_a_run_in_flight_ends_well_when_the_demo_is_stopped(demos: list[Demo], p
     assert finished.exists()
     assert all(gone(process.pid) for process in family)
     log = (demo.state / "dagster.log").read_text()
-    assert log.count("RUN_SUCCESS") == 1
+    assert log.count(" - RUN_SUCCESS - ") == log.count(" - RUN_START - ") > 0
     assert "RUN_FAILURE" not in log
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_server_that_dies_is_named_and_the_rest_stops_and_the_users_own_servers_are_used(
     demos: list[Demo], project: Path, tmp_path: Path
 ) -> None:
     (project / ".env").write_text("MINIO_BUCKET=mine\nMINIO_ENDPOINT=http://127.0.0.1:1\n")
     demo = Demo(tmp_path / "state", project)
     demos.append(demo)
-    demo.until("copied movie: 1 runs, cine -> s3://mine$")
+    demo.until(r"copied movie: \d+ runs, cine -> s3://mine$")
     family = demo.family()
     assert not (demo.state / "s3").exists()
     noted = json.loads((demo.state / "postgres" / "process.json").read_text())
