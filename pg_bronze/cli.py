@@ -1,6 +1,7 @@
 """The command line: one batch now, one every few seconds, the demo, and the words for a watermark that must change."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pg_bronze import __version__
-from pg_bronze.errors import PgBronzeError
+from pg_bronze.errors import PgBronzeError, SettingsError
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -55,12 +56,23 @@ def _instance() -> "Iterator[dg.DagsterInstance]":
 
     # Relative storage folders and .env mean the project's, whatever folder the command was called from.
     os.chdir(project_root())
-    if os.environ.get("DAGSTER_HOME"):  # Dagster's own variable, needed before settings are read
-        with dg.DagsterInstance.get() as instance:
-            yield instance
-    else:
-        with dg.DagsterInstance.from_config(str(project_root())) as instance:
-            yield instance
+    home = os.environ.get("DAGSTER_HOME")  # noqa: TID251  # Dagster's own variable, needed before settings are read
+    try:
+        opened = dg.DagsterInstance.get() if home else dg.DagsterInstance.from_config(str(project_root()))
+    except Exception as error:
+        raise SettingsError(_no_instance(error, home or str(project_root()))) from error
+    with opened as instance:
+        yield instance
+
+
+def _no_instance(error: Exception, home: str) -> str:
+    """Why Dagster's own storage cannot be opened; its drivers' texts may hold a URL and are not repeated."""
+    if missing := re.search(r'environment variable "(\w+)" which is not set', str(error)):
+        return f"{missing[1]} is not set, and {home}/dagster.yaml takes it from the environment. Set it."
+    return (
+        f"Dagster's own storage cannot be opened ({type(error).__name__}). Check {home}/dagster.yaml, and if it names a "
+        "database, that this is up and reachable."
+    )
 
 
 @contextmanager
@@ -80,7 +92,6 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
     import dagster as dg
 
     from pg_bronze import catalog_state, definitions, partitions
-    from pg_bronze.errors import SettingsError
     from pg_bronze.settings import load_settings
 
     settings = load_settings()
@@ -94,14 +105,17 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
             raise SettingsError(
                 f"there is no table {label!r} in the catalog (tables: {', '.join(sorted(known)) or 'none'})."
             )
-    job = found.resolve_implicit_global_asset_job_def()
-    executable = set(job.asset_layer.executable_asset_keys)
+    executable = found.resolve_asset_graph().executable_asset_keys
     keys = {partitions.bronze_key(table): label for label, table in known.items() if not tables or label in tables}
     selection = [key for key in keys if key in executable]
+    for key, label in keys.items():
+        if tables and key not in executable:
+            why = known[label].skipped or "PG_BRONZE_INCLUDE, PG_BRONZE_EXCLUDE or PG_BRONZE_UNTRACKED leaves it out"
+            raise SettingsError(f"{label} is not copied: {why}.")
     if not selection:
         print("no table to copy")
         return {}
-    result = job.execute_in_process(
+    result = found.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         asset_selection=selection,
         partition_key=datetime.now(UTC).date().isoformat(),
@@ -113,6 +127,9 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
     failed: dict[str, str] = {}
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE and event.step_key:
+            error = event.step_failure_data.error
+            if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
+                raise KeyboardInterrupt  # which Dagster took for a failure of the step
             failed[by_step.get(event.step_key, event.step_key)] = _sentence(event)
     if not result.success and not failed:
         failed["the batch"] = "it could not be started; the lines above say why"
@@ -190,17 +207,17 @@ def run(
 ) -> None:
     """Copy what is new again and again, until Ctrl-C."""
     pause = _seconds(every)
-    while True:
-        started = time.monotonic()
-        try:
-            with _errors():
-                _run_batch([])
-        except typer.Exit:
-            pass  # said already; the next batch may find it cured
-        try:
+    try:
+        while True:
+            started = time.monotonic()
+            try:
+                with _errors():
+                    _run_batch([])
+            except typer.Exit:
+                pass  # said already; the next batch may find it cured
             time.sleep(max(0.0, pause - (time.monotonic() - started)))
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        return
 
 
 def _change(label: str, act: "Any") -> None:
@@ -208,7 +225,6 @@ def _change(label: str, act: "Any") -> None:
     import dagster as dg
 
     from pg_bronze import catalog_state, metadata, partitions
-    from pg_bronze.errors import SettingsError
     from pg_bronze.resources import Bucket, copy_options, open_control, open_source
     from pg_bronze.settings import load_settings
 

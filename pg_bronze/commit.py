@@ -126,12 +126,17 @@ class TableObjects:
         """
         for _ in range(RECOVER_TRIES):
             found = self._adopt(recorded, now, forgive)
-            claim = self._open_claim(found.watermark.seq if found.watermark else 0)
+            last_key = found.watermark.key if found.watermark else found.foreign_key
+            try:
+                claim = self._open_claim(found.watermark.seq if found.watermark else 0)
+            except LakeDamaged:
+                if self.newer(last_key):
+                    continue  # written since the LIST, and the claim is for what follows it
+                raise
             if claim is None:
                 return found
             # Whoever holds a claim looks again after having it in hand: the slice may have been finished since our
             # first LIST, and doing it again would double it.
-            last_key = found.watermark.key if found.watermark else found.foreign_key
             if not self.newer(last_key):
                 return Recovered(found.watermark, found.adopted, claim, found.rebuilt, found.foreign_key)
         raise Superseded(

@@ -52,7 +52,6 @@ class Control:
     def __init__(self, connection: psycopg.Connection | None, off: str | None = None) -> None:
         self.connection = connection
         self.off = off if connection is not None or off else "PG_CONTROL_URL is off"
-        self._made = False
 
     def last_value(self, table: str) -> ControlRow | None:
         """The row of a table, if the control table exists and holds one."""
@@ -81,9 +80,9 @@ class Control:
         if self.connection is None or self.off:
             return Mirrored(False, self.off)
         try:
-            if not self._made:
-                self._make()
             found = self.last_value(row.table)
+            if found is None:
+                self._make()
             value = row.value and row.value[:255]
             self.connection.execute(
                 _UPSERT, {"table": row.table[:255], "value": value, "column": row.column and row.column[:255]}
@@ -108,4 +107,3 @@ class Control:
             # Another session may make it between the two statements.
             with contextlib.suppress(psycopg.errors.UniqueViolation):
                 self.connection.execute(_CREATE)
-        self._made = True

@@ -209,7 +209,8 @@ class TableCopy:
         self.place = place = self.source.place(self.store.place)
         elsewhere = recorded is not None and recorded.place.bucket != place.bucket
         recovered = self.objects.recover(None if elsewhere else recorded, self.now(), forgive=True)
-        watermark = recovered.watermark or recorded
+        claimed = recovered.redo.before if recovered.redo else None
+        watermark = recovered.watermark or recorded or claimed
         if watermark is None:
             raise SettingsError(f"{self.label}: nothing of it has been copied yet, so there is nothing to change.")
         if elsewhere and recovered.watermark is None:
@@ -218,7 +219,14 @@ class TableCopy:
         after = dataclasses.replace(watermark, place=place)
         if forget:
             after = self._forgotten(after)
-        return SliceStream(self, recovered, watermark, self._empty(watermark, after, reason))
+        piece = self._empty(watermark, after, reason)
+        if recovered.redo:
+            # A claim left open has taken the number: its object becomes the change, and its rows are read later.
+            key = recovered.redo.after.key
+            numbered = piece.claim.after
+            after = dataclasses.replace(numbered, key=key, first_key=key if forget else numbered.first_key)
+            piece = dataclasses.replace(piece, claim=dataclasses.replace(piece.claim, after=after), redo=True)
+        return SliceStream(self, recovered, watermark, piece)
 
     def nothing(self, recorded: Watermark | None) -> SliceStream:
         """A stream without a slice, which only carries the watermark on."""

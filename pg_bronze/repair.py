@@ -72,7 +72,7 @@ def verify_day(copy: TableCopy, day: date) -> DayReport:
         missing = footers[key].before
         if missing.key in footers or missing.seq == 0 or copy.layout.day(missing.key) != day:
             continue
-        earlier = footers[present[index - 1]].after if index else _earlier(copy, missing.key)
+        earlier = footers[present[index - 1]].after if index else _earlier(copy, missing)
         count = _write_again(copy, earlier, missing)
         if count is None:
             lost.append(missing.key)
@@ -83,9 +83,11 @@ def verify_day(copy: TableCopy, day: date) -> DayReport:
     return DayReport(day, len(of_day), tuple(repaired), tuple(lost), rows, copy.label)
 
 
-def _earlier(copy: TableCopy, key: str) -> Watermark | None:
-    """The watermark after the newest object that is left before a key."""
-    limit = copy.layout.time(key)
+def _earlier(copy: TableCopy, missing: Watermark) -> Watermark | None:
+    """The watermark after the newest object that is left before a missing one; that of nothing before the first."""
+    if missing.seq == 1:
+        return dataclasses.replace(missing, seq=0, key="", cursor=None, leaves={})
+    limit = copy.layout.time(missing.key)
     for start in search_starts(limit) if limit else ():
         keys = [item.key for item in copy.objects.since(copy.layout.key(start) if start else "")]
         older = [found for found in keys if (time := copy.layout.time(found)) and limit and time < limit]
@@ -114,9 +116,9 @@ def _write_again(copy: TableCopy, before: Watermark | None, after: Watermark) ->
     frames = []
     for oid, leaf in differing.items():
         relation = present[oid]
-        region = window.Region(
-            relation.schema, relation.name, True, (oid,), before.leaf(oid).swept, leaf.swept or 0, seed=before.seed
-        )
+        start = before.leaf(oid).swept
+        seed = before.seed if start is None else None  # it bounds first loads only
+        region = window.Region(relation.schema, relation.name, True, (oid,), start, leaf.swept or 0, seed=seed)
         query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, None)
         frames.append(schema.conform(copy.source.read(query, copy.label), columns))
     frame = pl.concat(frames)

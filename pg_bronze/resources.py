@@ -8,7 +8,7 @@ import psycopg
 from dagster_aws.s3 import S3Resource
 from pydantic import Field, PrivateAttr
 
-from pg_bronze import store
+from pg_bronze import abandoned, store
 from pg_bronze.commit import Codec
 from pg_bronze.control import Control
 from pg_bronze.copy import CopyOptions, TableCopy
@@ -120,7 +120,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         """Read the settings; connections are opened by the first table that needs them."""
         self._settings = load_settings()
         run_id = context.run.run_id if context.run else ""
-        self._source = open_source(self._settings, f"pg_bronze run {run_id[:8]}".strip())
+        self._source = open_source(self._settings, abandoned.session_name(run_id))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the connection and say what the batch copied, in the run's log and as its tag."""

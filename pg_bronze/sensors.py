@@ -11,7 +11,7 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 
-from pg_bronze import catalog_state, gates, metadata, partitions, window
+from pg_bronze import abandoned, catalog_state, gates, metadata, partitions, window
 from pg_bronze.catalog_state import CatalogState
 from pg_bronze.errors import PgBronzeError, SettingsError
 from pg_bronze.planning import BLOCK_BYTES
@@ -84,6 +84,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
         if not tables:
             reason = state.error or f"{source.name} has no table to copy"
             return dg.SensorResult(skip_reason=reason)
+        abandoned.end(context.instance, source, [partitions.bronze_key(table) for table in tables], now.timestamp())
         verdicts, busy = _judge(context.instance, tables, settings, source, activity, memory, now.timestamp())
         since = memory.horizon_since if memory.horizon == activity.horizon else now.timestamp()
         remembered = Memory({key: verdict.hint for key, verdict in verdicts.items()}, activity.horizon, since)

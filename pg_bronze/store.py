@@ -91,6 +91,8 @@ class Store:
         except Exception as error:
             if _code(error) in _MISSING:
                 return None
+            if _code(error) == "InvalidRange":
+                return b""  # the end of an object that has no content
             raise self._explain(error, f"read {key}") from error
 
     def delete(self, key: str) -> None:

@@ -3,6 +3,7 @@
 A server that cannot be started is a failure, never a skip.
 """
 
+import functools
 import itertools
 import os
 import secrets
@@ -26,7 +27,11 @@ _number = itertools.count(1)
 def _no_ambient_settings() -> Iterator[None]:
     """Nothing of the caller's environment may make a test pass or fail."""
     ambient = [name for name in os.environ if name.startswith(("PG", "MINIO_", "MC_", "AWS_", "DAGSTER_"))]
-    kept = {name: os.environ.pop(name) for name in ambient if not name.startswith(("PG_BRONZE_TEST_", "PG_BRONZE_PG_BINDIR"))}
+    kept = {
+        name: os.environ.pop(name)
+        for name in ambient
+        if not name.startswith(("PG_BRONZE_TEST_", "PG_BRONZE_PG_BINDIR"))
+    }
     yield
     os.environ.update(kept)
 
@@ -40,7 +45,9 @@ class Database:
 
     @property
     def url(self) -> str:
-        return f"postgresql://{self.server.user}:{self.server.password}@{self.server.host}:{self.server.port}/{self.name}"
+        return (
+            f"postgresql://{self.server.user}:{self.server.password}@{self.server.host}:{self.server.port}/{self.name}"
+        )
 
     @property
     def conninfo(self) -> dict[str, Any]:
@@ -74,7 +81,9 @@ class Database:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     options = {
-        **{"max_prepared_transactions": "20", "max_connections": "100", "fsync": "off"},
+        "max_prepared_transactions": "20",
+        "max_connections": "100",
+        "fsync": "off",
         "wal_writer_delay": "10ms",  # a horizon waits for the log writer; its default would be half of the tests' time
     }
     with PostgresServer(tmp_path_factory.mktemp("postgres"), options=options) as server:
@@ -111,6 +120,12 @@ def new_bucket(server: Any) -> "Bucket":
     return Bucket(server, name)
 
 
+@functools.cache
+def _client(endpoint_url: str, access_key: str, secret_key: str) -> Any:
+    # Making one takes a tenth of a second; it may be shared.
+    return store.connect(endpoint_url, "us-east-1", access_key, secret_key)
+
+
 @dataclass
 class Bucket:
     """One fresh bucket of its own."""
@@ -128,16 +143,27 @@ class Bucket:
         }
 
     def store(self, prefix: str = "") -> store.Store:
-        client = store.connect(self.server.endpoint_url, "us-east-1", self.server.access_key, self.server.secret_key)
+        client = _client(self.server.endpoint_url, self.server.access_key, self.server.secret_key)
         return store.Store(client, self.name, prefix)
+
+    def remove(self) -> None:
+        """Remove the bucket: SeaweedFS keeps volumes for each, and runs out of them after about a hundred."""
+        found = self.store()
+        for item in found.list(""):
+            found.delete(item.key)
+        found.client.delete_bucket(Bucket=self.name)
 
 
 @pytest.fixture
-def bucket(seaweed: SeaweedServer) -> Bucket:
-    return new_bucket(seaweed)
+def bucket(seaweed: SeaweedServer) -> Iterator[Bucket]:
+    made = new_bucket(seaweed)
+    yield made
+    made.remove()
 
 
 @pytest.fixture(params=["seaweed", "minio"])
-def any_bucket(request: pytest.FixtureRequest) -> Bucket:
+def any_bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
     """A bucket on each kind of server in turn."""
-    return new_bucket(request.getfixturevalue(request.param))
+    made = new_bucket(request.getfixturevalue(request.param))
+    yield made
+    made.remove()

@@ -188,7 +188,7 @@ class Dev:
 TABLES = """
 create table movie (id int primary key, title text not null, price numeric(8, 2), updated_at timestamptz not null default now());
 create table person (id int primary key, name text, updated_at timestamptz default now());
-create table note (id uuid primary key, body text);
+create table note (id text primary key, body text);
 create table leaving (id int primary key);
 insert into movie select i, 'film ' || i, i / 7.0, now() from generate_series(1, 500) i;
 insert into person select i, 'person ' || i from generate_series(1, 50) i;
@@ -207,6 +207,7 @@ def dev(postgres_server, seaweed, tmp_path_factory: pytest.TempPathFactory) -> I
     database = Database(postgres_server, name)
     database.execute(TABLES)
     shop = make_shop(tmp_path_factory.mktemp("dev") / "project", database, new_bucket(seaweed))
+    shop.environment["PG_BRONZE_START_DATE"] = "2026-01-01"
     port, log = free_port(), shop.folder / "dev.log"
     process = shop.start("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), output=log)
     made = Dev(shop, port, log)

@@ -22,7 +22,7 @@ from pg_bronze.store import Store
 from pg_bronze.watermark import Watermark
 
 STEPS = ("recover", "read", "claim", "list", "put", "unclaim")
-EPOCH = datetime(1970, 1, 1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Crash(BaseException):
@@ -205,8 +205,7 @@ class Lake:
         frame = self.rows(table)
         if frame.width == 0:
             return Difference(lost=len(live))
-        xids = [xid for xid in frame["_pg_xid"].to_list()]
-        held = list(zip(xids, *(texts(frame[column]) for column in columns), strict=True))
+        held = list(zip(frame["_pg_xid"].to_list(), *(texts(frame[column]) for column in columns), strict=True))
         return difference(live, held, columns.index(key) + 1 if key else None)
 
 
@@ -255,7 +254,7 @@ def _moment(value: int | None, infinity: tuple[int, int], unit_us: int, zone: st
     moment = EPOCH + timedelta(microseconds=value * unit_us)
     if zone is None:
         return f"{moment:%Y-%m-%d}"
-    text = moment.isoformat(sep=" ")
+    text = moment.replace(tzinfo=None).isoformat(sep=" ")
     return (text.rstrip("0") if "." in text else text) + zone
 
 
@@ -295,4 +294,5 @@ MOVIE = """create table movie (
 
 def fill(first: int, last: int) -> str:
     """SQL that inserts films ``first`` to ``last``."""
-    return f"insert into movie select i, 'film ' || i, clock_timestamp(), i / 100.0 from generate_series({first}, {last}) i"
+    values = "i, 'film ' || i, clock_timestamp(), i / 100.0"
+    return f"insert into movie select {values} from generate_series({first}, {last}) i"

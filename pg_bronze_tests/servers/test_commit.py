@@ -107,7 +107,7 @@ def test_a_claim_left_behind_is_done_again_under_its_key(lake, database):
 
     outcome = lake.tick()
 
-    assert [item.key for item in outcome.committed][0] == claim.after.key == "movie/movie_20260102000010.parquet"
+    assert outcome.committed[0].key == claim.after.key == "movie/movie_20260102000010.parquet"
     assert outcome.row_counts == [3, 2]
     assert claims(lake) == []
     assert lake.compare() == SAME
@@ -127,9 +127,13 @@ def test_a_claim_whose_rows_are_all_gone_still_becomes_an_object(lake, database)
 
 def test_the_claim_of_a_finished_slice_is_dropped(lake, database):
     """Its writer died between writing and tidying up. Done again it would double every row of the slice."""
-    database.execute(fill(1, 3))
+    lake.tick()
+    database.execute(fill(1, 1))
+    lake.tick()
+    database.execute(fill(2, 4))
     assert lake.crash("put")
-    assert len(claims(lake)) == len(lake.keys()) == 1
+    assert len(claims(lake)) == 1
+    assert len(lake.keys()) == 2
 
     outcome = lake.tick()
 
@@ -156,7 +160,9 @@ def test_a_claim_finished_between_two_looks_is_not_done_again(lake, database):
             other.tick()  # the claim's slice is finished just now
         return found
 
-    objects.store = type("Watched", (), {"get": staticmethod(get), "__getattr__": lambda _, name: getattr(lake.store, name)})()
+    objects.store = type(
+        "Watched", (), {"get": staticmethod(get), "__getattr__": lambda _, name: getattr(lake.store, name)}
+    )()
     recovered = objects.recover(lake.recorded["movie"], clock()())
 
     assert recovered.redo is None
@@ -225,7 +231,7 @@ def test_an_object_named_unlike_ours_stops_the_table(lake, database):
     lake.tick(now=clock())
     lake.store.create("movie/movie_20260102000011-copy.parquet", b"x")
 
-    with pytest.raises(LakeDamaged, match="movie_20260102000011-copy.parquet"):
+    with pytest.raises(LakeDamaged, match=r"movie_20260102000011-copy\.parquet"):
         lake.tick()
 
 
@@ -344,7 +350,7 @@ class Unfenced:
     def __getattr__(self, name):
         return getattr(self._client, name)
 
-    def put_object(self, IfNoneMatch=None, **arguments):  # noqa: N803  (boto3's name)
+    def put_object(self, IfNoneMatch=None, **arguments):
         return self._client.put_object(**arguments)
 
 

@@ -153,7 +153,9 @@ def test_a_claimed_window_is_done_again_after_the_table_was_altered(lake, databa
     assert set(lake.rows()["movie_id"]) == {1, 2, 3, 4, 5, 6}
 
 
-@pytest.mark.parametrize("change", ["vacuum full movie", f"drop table movie; {MOVIE}; {fill(1, 5)}"], ids=["rewritten", "made again"])
+@pytest.mark.parametrize(
+    "change", ["vacuum full movie", f"drop table movie; {MOVIE}; {fill(1, 5)}"], ids=["rewritten", "made again"]
+)
 def test_a_claimed_block_range_of_a_table_rewritten_since_becomes_a_new_generation(lake, database, change):
     """The blocks it names hold other rows now."""
     database.execute(fill(1, 4_000))

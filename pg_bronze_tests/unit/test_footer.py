@@ -83,7 +83,7 @@ class TestWhatCannotBeRead:
         ],
     )
     def test_a_part_that_is_damaged_names_the_object(self, kind, text, entry, value):
-        """"this is not a watermark" without a key leaves an operator with a bucket of thousands of objects."""
+        """ "this is not a watermark" without a key leaves an operator with a bucket of thousands of objects."""
         with pytest.raises(LakeDamaged, match=KEY):
             kind.from_text(changed(text, **{entry: value}), KEY)
 

@@ -120,7 +120,9 @@ def test_a_hint_of_another_generation_is_forgotten(generation):
 
 def test_a_signature_tells_leaves_and_counters_apart():
     assert signature([1, 2], [3, 4]) == signature((1, 2), (3, 4))
-    assert len({signature([1, 2], [3, 4]), signature([1], [3]), signature([1, 2], [4, 3]), signature([12], [3, 4])}) == 4
+    assert (
+        len({signature([1, 2], [3, 4]), signature([1], [3]), signature([1, 2], [4, 3]), signature([12], [3, 4])}) == 4
+    )
 
 
 @dataclass
@@ -158,7 +160,9 @@ class Counted:
 
 
 @settings(max_examples=300)
-@given(st.lists(st.sampled_from(["begin", "begin", "write", "write late", "nothing", "count", "look", "look and read"])))
+@given(
+    st.lists(st.sampled_from(["begin", "begin", "write", "write late", "nothing", "count", "look", "look and read"]))
+)
 def test_no_row_stays_behind_unchanged_counters(steps):
     """Whatever happened before: once the counters have come and the horizon is free, a look finds the row."""
     cluster = Counted(hint=Hint(generation=0))

@@ -10,7 +10,9 @@ AT = datetime(2026, 1, 2, 0, 0, 10, tzinfo=UTC)
 FLAT = Layout("", "public", "movie")
 DATED = Layout("", "public", "movie", "date")
 
-awkward = st.sampled_from(["public", "_pg_bronze", "_pg_bronzed", "date=2026-01-02", "a.b", "a/b", "a%2Eb", "ñ", "映画"])
+awkward = st.sampled_from(
+    ["public", "_pg_bronze", "_pg_bronzed", "date=2026-01-02", "a.b", "a/b", "a%2Eb", "ñ", "映画"]
+)
 names = awkward | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 short = st.text("a.%/_=", min_size=1, max_size=4) | awkward
 prefixes = st.sampled_from(["", "sales", "a/b", "movie"])
@@ -49,7 +51,9 @@ def test_keys_in_both_layouts():
 def test_keys_of_our_own():
     assert FLAT.claim(12) == "_pg_bronze/claims/movie/0000000012.json"
     assert Layout("lake", "sales", "movie").claim(12) == "lake/_pg_bronze/claims/sales.movie/0000000012.json"
-    assert FLAT.old("movie/movie_20260102000010.parquet", 0) == "_pg_bronze/old/movie/gen=0/movie_20260102000010.parquet"
+    assert (
+        FLAT.old("movie/movie_20260102000010.parquet", 0) == "_pg_bronze/old/movie/gen=0/movie_20260102000010.parquet"
+    )
     assert DATED.old(DATED.key(AT), 3) == "_pg_bronze/old/movie/gen=3/date=2026-01-02/movie_20260102000010.parquet"
     assert own_key("", "catalog.json") == "_pg_bronze/catalog.json"
     assert own_key("lake", "catalog.json") == "lake/_pg_bronze/catalog.json"

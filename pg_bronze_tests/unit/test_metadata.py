@@ -20,7 +20,8 @@ MARK = Watermark(Place("7", 1, "0/1", 5, "bronze"), 9, seq=3, key="movie/x").wit
 
 
 @pytest.mark.parametrize(
-    "value, text", [(0, "0"), (999, "999"), (1000, "1 000"), (91204, "91 204"), (1234567, "1 234 567"), (-5120, "-5 120")]
+    "value, text",
+    [(0, "0"), (999, "999"), (1000, "1 000"), (91204, "91 204"), (1234567, "1 234 567"), (-5120, "-5 120")],
 )
 def test_a_number_has_its_thousands_apart(value, text):
     assert number(value) == text

@@ -314,7 +314,13 @@ def delivered(watermark):
         box, pending = leaf.box, leaf.pending
         return (
             (leaf.swept is not None and point.xid < leaf.swept)
-            or (box and box.floor and point.cursor is not None and point.cursor > int(box.floor) and point.xid < box.upto)
+            or (
+                box
+                and box.floor
+                and point.cursor is not None
+                and point.cursor > int(box.floor)
+                and point.xid < box.upto
+            )
             or (pending and point.block < pending.block and point.xid < pending.upto)
         )
 

@@ -26,9 +26,9 @@ watermarks = st.builds(
     key=texts,
     first_key=texts,
     cursor=st.none() | texts,
-    leaves=st.dictionaries(
-        st.integers(1, 40) | st.integers(1, 2**32 - 1), leaves | st.just(Leaf(9)), max_size=8
-    ).map(MappingProxyType),
+    leaves=st.dictionaries(st.integers(1, 40) | st.integers(1, 2**32 - 1), leaves | st.just(Leaf(9)), max_size=8).map(
+        MappingProxyType
+    ),
     seed=st.none() | st.builds(Seed, st.integers(1, 1600), texts),
 )
 

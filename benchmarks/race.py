@@ -1,0 +1,221 @@
+"""The race: many writers commit out of order while pg_bronze copies, crashes and forgets; then every row is looked for.
+
+Beside it a plain ``created_at > last`` poller reads the same table, as incremental copiers usually do.
+
+    python benchmarks/race.py --seconds 60 --writers 12 --seed 7
+
+Starts a PostgreSQL and an S3 server of its own (extra ``demo``).
+"""
+
+import argparse
+import contextlib
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from pg_bronze_tests.servers.harness import STEPS, Difference, Lake, crash_after
+
+TABLE = """create table race (
+  id bigint generated always as identity primary key,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  turn int not null default 0,
+  how text not null
+);
+create index on race (created_at)"""
+TICK_S = 0.25
+
+
+@dataclass
+class Result:
+    """What became of the rows: of pg_bronze's ``difference`` everything must be 0."""
+
+    rows: int
+    versions: int
+    transactions: int
+    ticks: int
+    crashes: int
+    forgotten: int
+    objects: int
+    difference: Difference
+    poller_lost: int
+    poller_stale: int
+
+
+class Writers:
+    """``count`` sessions that insert, update, nest savepoints, hold transactions open and roll back, until stopped."""
+
+    def __init__(self, database, count: int, seed: int) -> None:
+        self.database = database
+        self.done = threading.Event()
+        self.counts: Counter = Counter()
+        self.failures: list[BaseException] = []
+        self._guard = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._run, args=(random.Random(seed * 1000 + n),)) for n in range(count)
+        ]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self) -> None:
+        self.done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, chance: random.Random) -> None:
+        try:
+            with self.database.connect(autocommit=False) as connection:
+                while not self.done.is_set():
+                    try:
+                        self._transaction(connection, chance)
+                    except psycopg.errors.DeadlockDetected:
+                        connection.rollback()
+                    self.done.wait(chance.expovariate(100))
+        except BaseException as error:  # noqa: BLE001  (raised again by whoever reads the result)
+            self.failures.append(error)
+
+    def _transaction(self, connection: psycopg.Connection, chance: random.Random) -> None:
+        for _ in range(chance.randint(1, 3)):
+            kind = chance.random()
+            if kind < 0.35:
+                self._nested(connection, chance)
+            elif kind < 0.4:
+                connection.execute(
+                    "do $$ begin insert into race (how) values ('block'); "
+                    "exception when division_by_zero then null; end $$"
+                )
+            else:
+                connection.execute("insert into race (how) values ('plain')")
+        if chance.random() < 0.35:
+            moved = "updated_at = now(), " if chance.random() < 0.5 else ""
+            connection.execute(
+                f"update race set {moved}turn = turn + 1 where id = ("
+                "select id from race where id >= (select greatest(1, max(id) - 300) from race) "
+                "order by random() limit 1 for update skip locked)"
+            )
+        # Most transactions are short; a few stay open while hundreds of others come and go.
+        held = chance.random() < 0.05
+        self.done.wait(chance.uniform(0.6, 1.5) if held else chance.expovariate(60))
+        undone = chance.random() < 0.12
+        connection.rollback() if undone else connection.commit()
+        with self._guard:
+            self.counts["rolled back" if undone else "committed"] += 1
+
+    def _nested(self, connection: psycopg.Connection, chance: random.Random) -> None:
+        with connection.transaction():
+            connection.execute("insert into race (how) values ('savepoint')")
+            with contextlib.suppress(ZeroDivisionError), connection.transaction():
+                connection.execute("insert into race (how) values ('nested')")
+                if chance.random() < 0.3:
+                    raise ZeroDivisionError
+
+
+@dataclass
+class Poller:
+    """Reads ``created_at > last``, as fast as pg_bronze ticks."""
+
+    database: object
+    ids: set[int] = field(default_factory=set)
+    versions: set[tuple[int, int]] = field(default_factory=set)
+    last: str = "-infinity"
+
+    def poll(self, connection: psycopg.Connection) -> None:
+        found = connection.execute(
+            "select id, turn, created_at::text from race where created_at > %s", (self.last,)
+        ).fetchall()
+        self.ids |= {row[0] for row in found}
+        self.versions |= {row[:2] for row in found}
+        highest = connection.execute(
+            "select max(c)::text from unnest(%s::timestamptz[]) c", ([row[2] for row in found],)
+        )
+        self.last = highest.fetchone()[0] or self.last
+
+
+def race(database, store, seconds: float, writers: int, seed: int) -> Result:
+    """Run the race for ``seconds`` and compare row by row, value by value."""
+    chance = random.Random(seed)
+    database.execute(TABLE)
+    lake, poller = Lake(database, store), Poller(database)
+    ticks = crashes = forgotten = 0
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    with database.connect() as connection:
+        with Writers(database, writers, seed) as running:
+            while time.monotonic() < deadline:
+                started = time.monotonic()
+                poller.poll(connection)
+                options = {"slice_rows": chance.choice([30, 200])} if chance.random() < 0.3 else {}
+                if chance.random() < 0.25:
+                    crashes += lake.crash(crash_after(chance.choice(STEPS), chance.randint(1, 2)), "race", **options)
+                    if chance.random() < 0.5:
+                        lake.forget("race")
+                        forgotten += 1
+                else:
+                    lake.tick("race", **options)
+                ticks += 1
+                pause.wait(max(0.0, started + TICK_S - time.monotonic()))
+        if running.failures:
+            raise running.failures[0]
+        lake.drain("race")
+        poller.poll(connection)
+        live = {(row[0], row[1]) for row in connection.execute("select id, turn from race").fetchall()}
+    ids = {row[0] for row in live}
+    return Result(
+        rows=len(live),
+        versions=lake.rows("race").height,
+        transactions=running.counts.total(),
+        ticks=ticks,
+        crashes=crashes,
+        forgotten=forgotten,
+        objects=len(lake.keys("race")),
+        difference=lake.compare("race", key="id"),
+        poller_lost=len(ids - poller.ids),
+        poller_stale=len({version for version in live if version[0] in poller.ids} - poller.versions),
+    )
+
+
+def main() -> int:
+    from pg_bronze.demo.postgres import PostgresServer
+    from pg_bronze.demo.s3 import SeaweedServer
+    from pg_bronze_tests.conftest import Database, new_bucket
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--writers", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
+        postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres"))
+        bucket = new_bucket(servers.enter_context(SeaweedServer(Path(folder) / "s3")))
+        result = race(Database(postgres, "postgres"), bucket.store(), given.seconds, given.writers, given.seed)
+    print(
+        f"{result.rows} rows live after {result.transactions} transactions of {given.writers} writers in "
+        f"{given.seconds:.0f} s (seed {given.seed}); {result.ticks} ticks, {result.crashes} of them crashed, the state "
+        f"forgotten {result.forgotten} times; {result.versions} row versions in {result.objects} objects"
+    )
+    line = "{:26} {:>7} {:>7} {:>7} {:>12}".format
+    print(line("", "lost", "stale", "doubled", "wrong latest"))
+    found = result.difference
+    print(line("pg_bronze", found.lost, found.stale, found.doubled, found.wrong_latest))
+    print(line("created_at > last", result.poller_lost, result.poller_stale, "-", "-"))
+    return 0 if found == Difference() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""A real `dagster dev` over a shop that is open: writers write, tables come and go, people press buttons."""
+
+import itertools
+import random
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pg_bronze_tests.e2e.conftest import Dev, wait_until
+from pg_bronze_tests.shell import lake
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class Writers:
+    """Several sessions that insert, update, delete, roll back, use savepoints, and commit late."""
+
+    def __init__(self, dev: Dev, count: int = 3) -> None:
+        self.database = dev.shop.database
+        self.ids = itertools.count(10_000)
+        self.stopped = threading.Event()
+        self.faults: list[BaseException] = []
+        self.commits = 0
+        self.threads = [threading.Thread(target=self._work, args=(random.Random(number),)) for number in range(count)]
+
+    def _work(self, chance: random.Random) -> None:
+        try:
+            with self.database.connect(autocommit=False) as connection:
+                while not self.stopped.is_set():
+                    for _ in range(chance.randint(1, 5)):
+                        number = next(self.ids)
+                        connection.execute("insert into movie values (%s, %s, %s, now())", (number, f"film {number}", number / 3))
+                        with connection.transaction():  # a savepoint: an id of its own
+                            connection.execute("insert into person (id, name) values (%s, %s)", (number, chance.choice([None, "x"])))
+                    connection.execute(
+                        "update movie set title = title || '!', updated_at = now() where id = %s", (chance.randint(1, 500),)
+                    )
+                    connection.execute("insert into note values (gen_random_uuid(), 'while it is open')")
+                    # Some commit at once, some long after others that began later.
+                    self.stopped.wait(chance.choice([0.0, 0.05, 0.2, 1.5]))
+                    if chance.random() < 0.15:
+                        connection.rollback()
+                    else:
+                        connection.commit()
+                        self.commits += 1
+        except BaseException as fault:
+            self.faults.append(fault)
+
+    def __enter__(self) -> "Writers":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join(30)
+        assert not self.faults, self.faults
+
+
+@pytest.fixture
+def quiet(dev: Dev) -> Iterator[Dev]:
+    """The server once nothing is under way and its last tick found nothing to do."""
+    _settle(dev)
+    yield dev
+
+
+def _settle(dev: Dev, timeout_s: float = 90) -> dict[str, object]:
+    started = datetime.now(UTC).timestamp()
+
+    def idle() -> dict[str, object] | None:
+        if dev.unfinished():
+            return None
+        ticks = [tick for tick in dev.ticks("bronze_tick", 3) if tick["timestamp"] > started]
+        return ticks[0] if ticks and ticks[0]["status"] == "SKIPPED" else None
+
+    found: dict[str, object] = wait_until(idle, f"a quiet tick; the last ones: {dev.ticks('bronze_tick', 3)}", timeout_s, 1.0)
+    return found
+
+
+def test_lineage_leads_from_each_source_table_to_its_bronze_table(dev: Dev):
+    assets = dev.assets()
+
+    database = next(name.split("/")[1] for name in assets if name.startswith("postgres/"))
+    for table in ("movie", "person", "note"):
+        assert assets[f"bronze/{table}"] == {f"postgres/{database}/{table}"}
+
+
+def test_while_writers_write_and_tables_come_and_go_nothing_is_lost_stale_or_doubled(dev: Dev):
+    """The promise, with everything real: the daemon, its queue, run workers, sensors, a reload in the middle."""
+    shop = dev.shop
+    with Writers(dev) as writers:
+        wait_until(lambda: lake.keys(shop.bucket, "leaving"), "the first load", 90, 1.0)
+        shop.database.execute("create table award (id int primary key, given date)")
+        shop.database.execute("insert into award select i, '2026-01-01'::date + i from generate_series(1, 40) i")
+        shop.database.execute("drop table leaving")
+        wait_until(
+            lambda: "bronze/award" in dev.assets() and "bronze/leaving" not in dev.assets(),
+            "the new table to appear and the dropped one to leave, without a restart", 60, 1.0,
+        )  # fmt: skip
+        wait_until(lambda: lake.ids(shop.bucket, "award") == list(range(1, 41)), "the new table's rows", 60, 1.0)
+    assert writers.commits > 20
+
+    _settle(dev)
+
+    for table in ("movie", "person", "note", "award"):
+        assert lake.compare(shop.database, shop.bucket, table) == lake.SAME, table
+    assert shop.database.execute("select count(*) from etl_control")[0][0] >= 4
+
+
+def test_a_quiet_tick_says_what_it_looked_at(quiet: Dev):
+    assert quiet.ticks("bronze_tick", 1)[0]["skipReason"].startswith("looked at ")
+
+
+def test_no_tick_failed(quiet: Dev):
+    for sensor in ("bronze_tick", "bronze_catalog"):
+        assert [tick["error"] for tick in quiet.ticks(sensor, 50) if tick["error"]] == []
+
+
+def test_people_can_materialize_today_and_verify_a_past_day(quiet: Dev):
+    today = datetime.now(UTC).date()
+    runs = [quiet.launch(str(today), "movie", "person"), quiet.launch(str(today - timedelta(days=3)), "movie")]
+
+    assert [quiet.outcome(run) for run in runs] == ["SUCCESS", "SUCCESS"]
+    assert lake.compare(quiet.shop.database, quiet.shop.bucket, "movie") == lake.SAME
+
+
+def test_a_row_written_now_is_in_the_lake_within_two_ticks_and_a_run(quiet: Dev):
+    shop = quiet.shop
+    shop.database.execute("insert into person values (900001, 'in a hurry')")
+
+    wait_until(lambda: 900001 in lake.ids(shop.bucket, "person"), "the row", 45, 0.5)
+
+
+def test_the_server_prints_no_secret(quiet: Dev):
+    text = quiet.log.read_text()
+
+    assert quiet.shop.bucket.server.secret_key not in text
+    assert quiet.shop.database.server.password not in text

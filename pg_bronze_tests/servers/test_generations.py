@@ -1,0 +1,296 @@
+"""Generations: a table that is another one than before, or is to be copied again on purpose, or lies elsewhere now."""
+
+import dataclasses
+
+import pytest
+
+from pg_bronze.copy import TableCopy
+from pg_bronze.errors import HistoryChanged, LakeDamaged, SettingsError
+from pg_bronze.store import Store
+from pg_bronze_tests.conftest import new_bucket
+from pg_bronze_tests.servers.harness import MOVIE, SAME, Crash, Lake, fill
+
+OLD = "_pg_bronze/old/movie/"
+
+
+@pytest.fixture
+def lake(database, bucket) -> Lake:
+    database.execute(MOVIE)
+    database.execute(fill(1, 5))
+    made = Lake(database, bucket.store())
+    made.drain()
+    database.execute(fill(6, 8))
+    made.drain()
+    return made
+
+
+def old(lake: Lake) -> list[str]:
+    return [key for key in lake.all_keys() if key.startswith(OLD)]
+
+
+def elsewhere(lake: Lake, **changed) -> None:
+    """As if the watermark had been made in another place."""
+    recorded = lake.recorded["movie"]
+    lake.recorded["movie"] = dataclasses.replace(recorded, place=dataclasses.replace(recorded.place, **changed))
+
+
+class DiesMoving(Store):
+    """Dies before the n-th object is moved, or in the middle of moving it."""
+
+    def __init__(self, store: Store, after: int, half_way: bool) -> None:
+        super().__init__(store.client, store.bucket, store.prefix)
+        self.left, self.half_way = after, half_way
+
+    def move(self, key: str, to: str) -> None:
+        if self.left == 0:
+            if self.half_way:
+                self.create(to, self.get(key))
+            raise Crash("move")
+        self.left -= 1
+        super().move(key, to)
+
+
+def test_a_table_dropped_and_made_again_is_a_new_generation(lake, database):
+    """Its rows start over, and the old ones are none of this table's."""
+    before = lake.keys()
+    database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
+
+    lake.drain()
+
+    assert lake.column() == [3, 4]
+    assert lake.compare() == SAME
+    assert "another table" in lake.footers()[0].reason
+    assert lake.recorded["movie"].generation == 1
+    assert old(lake) == [f"{OLD}gen=0/{key.removeprefix('movie/')}" for key in before]
+    assert not set(before) & set(lake.keys())
+
+
+def test_a_swap_by_rename_is_a_new_generation(lake, database):
+    database.execute(
+        "create table movie_new (like movie including all);insert into movie_new select * from movie where movie_id > 2"
+    )
+    database.execute("begin; alter table movie rename to movie_old; alter table movie_new rename to movie; commit")
+
+    lake.drain()
+
+    assert lake.column() == [3, 4, 5, 6, 7, 8]
+    assert lake.compare() == SAME
+
+
+def test_a_table_renamed_there_and_back_is_the_same_generation(lake, database):
+    database.execute("alter table movie rename to other; alter table other rename to movie")
+    database.execute(fill(9, 9))
+
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == 0
+    assert lake.compare() == SAME
+
+
+def test_a_truncated_table_goes_on_in_its_generation(lake, database):
+    database.execute(f"truncate movie; {fill(20, 22)}")
+
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == 0
+    assert lake.column() == [*range(1, 9), 20, 21, 22]
+
+
+def test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away(lake, database):
+    before = lake.recorded["movie"]
+
+    reset = lake.tick(act=TableCopy.reset)
+    lake.drain()
+
+    assert reset.row_counts == [0]
+    assert lake.recorded["movie"].generation == before.generation + 1
+    assert lake.recorded["movie"].seq > before.seq
+    assert lake.compare() == SAME
+    assert len(old(lake)) == 2
+    assert lake.footers()[0].reason == "reset on request"
+
+
+def test_a_reset_heals_a_table_whose_last_object_is_gone(lake, database):
+    lake.store.delete(lake.keys()[-1])
+    with pytest.raises(LakeDamaged):
+        lake.tick()
+
+    lake.tick(act=TableCopy.reset)
+    lake.drain()
+
+    assert lake.compare() == SAME
+
+
+def test_going_on_without_the_last_object_copies_only_what_is_new(lake, database):
+    """An expiry rule removes old objects on purpose."""
+    gone = lake.keys()
+    for key in gone:
+        lake.store.delete(key)
+
+    lake.tick(act=TableCopy.go_on)
+    database.execute(fill(9, 9))
+    lake.drain()
+
+    assert lake.column() == [9]
+
+
+def test_resets_upon_resets_keep_every_generation_apart(lake, database):
+    for _ in range(3):
+        lake.tick(act=TableCopy.reset)
+        lake.drain()
+
+    assert lake.compare() == SAME
+    assert {key.split("/")[3] for key in old(lake)} == {"gen=0", "gen=1", "gen=2"}
+    lake.forget()
+    assert lake.drain()[-1].quiet
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("step", ["claim", "list", "put", "unclaim"])
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_crash_in_a_reset_is_finished_by_the_next_tick(lake, database, step, forgotten):
+    with pytest.raises(Crash):
+        lake.tick(act=TableCopy.reset, crash_at=step)
+    if forgotten:
+        lake.forget()
+
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == 1
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("half_way", [False, True])
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_crash_while_old_objects_are_moved_is_finished_by_the_next_tick(lake, database, after, half_way, forgotten):
+    """Until then a reader of ``movie/*.parquet`` sees two generations at once."""
+    whole = lake.store
+    lake.store = DiesMoving(whole, after, half_way)
+    database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
+    with pytest.raises(Crash):
+        lake.tick()
+    assert len(old(lake)) == after + half_way
+    lake.store = whole
+    if forgotten:
+        lake.forget()
+
+    lake.drain()
+
+    assert lake.compare() == SAME
+    assert len(old(lake)) == 2
+    assert {footer.after.generation for footer in lake.footers()} == {1}
+
+
+def test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_one(lake, database):
+    other = Lake(database, lake.store, dict(lake.recorded))
+    for number in range(2):
+        database.execute(f"drop table movie; {MOVIE}; {fill(10 + number, 14)}")
+        lake.drain()
+
+    other.drain()
+
+    assert other.recorded == lake.recorded
+    assert other.compare() == SAME
+
+
+@pytest.mark.parametrize(
+    "changed, found",
+    [
+        ({"timeline": 77}, "timeline 77"),
+        ({"system_id": "4711"}, "cluster 4711"),
+        ({"lsn": "FFFF/0"}, "an older state was restored"),
+    ],
+)
+@pytest.mark.parametrize("act", [TableCopy.go_on, TableCopy.reset])
+def test_another_history_stops_the_table_until_somebody_decides(lake, database, changed, found, act):
+    """After a failover transactions already copied may be gone, and their ids used again."""
+    elsewhere(lake, **changed)
+    database.execute(fill(9, 10))
+    with pytest.raises(HistoryChanged, match=f"{found}(.|\n)*pg-bronze continue movie(.|\n)*pg-bronze reset movie"):
+        lake.tick()
+
+    lake.tick(act=act)
+    outcomes = lake.drain()
+
+    assert lake.compare() == SAME
+    assert sum(outcome.row_count for outcome in outcomes) == (2 if act is TableCopy.go_on else 10)
+
+
+def test_another_database_stops_the_table(lake):
+    elsewhere(lake, database=1)
+
+    with pytest.raises(HistoryChanged, match="another database of this cluster"):
+        lake.tick()
+
+
+@pytest.mark.parametrize("act, wanted", [(TableCopy.go_on, [9]), (TableCopy.reset, [*range(1, 10)])])
+def test_another_bucket_stops_the_table_until_somebody_decides(lake, database, bucket, act, wanted):
+    """A setting that points to the wrong bucket would copy everything again, or go on there without the past."""
+    there = new_bucket(bucket.server)
+    here, lake.store = lake.store, there.store()
+    try:
+        with pytest.raises(HistoryChanged, match=f"made for bucket '{here.bucket}', and this one is '{there.name}'"):
+            lake.tick()
+
+        lake.tick(act=act)
+        database.execute(fill(9, 9))
+        lake.drain()
+
+        assert lake.column() == wanted
+        lake.forget()
+        assert lake.drain()[-1].quiet
+        assert lake.column() == wanted
+        lake.store = here
+        assert lake.column() == [*range(1, 9)]
+    finally:
+        there.remove()
+
+
+def test_a_table_never_copied_has_nothing_to_reset(database, bucket):
+    database.execute(MOVIE)
+
+    with pytest.raises(SettingsError, match="nothing of it has been copied yet"):
+        Lake(database, bucket.store()).tick(act=TableCopy.reset)
+
+
+def test_a_reset_takes_an_open_claim_along(lake, database):
+    """A claim left open has the number that the reset needs."""
+    database.execute(fill(9, 10))
+    lake.crash("claim")
+
+    lake.drain()
+    lake.tick(act=TableCopy.reset)
+    lake.drain()
+
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("act", [TableCopy.go_on, TableCopy.reset])
+def test_a_decision_counts_although_a_claim_is_open(lake, database, act, forgotten):
+    """The claim has taken the next number; a reset that gives way to it says that it is done and has done nothing."""
+    database.execute(fill(9, 10))
+    lake.crash("claim")
+    elsewhere(lake, timeline=77)
+    if forgotten:
+        lake.forget()
+
+    lake.tick(act=act)
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == (act is TableCopy.reset)
+    assert not [key for key in lake.all_keys() if "claims" in key]
+    assert lake.compare() == SAME
+
+
+def test_a_first_load_that_died_after_its_claim_can_be_reset(database, bucket):
+    database.execute(MOVIE)
+    database.execute(fill(1, 5))
+    lake = Lake(database, bucket.store())
+    lake.crash("claim")
+
+    lake.tick(act=TableCopy.reset)
+    lake.drain()
+
+    assert lake.compare() == SAME

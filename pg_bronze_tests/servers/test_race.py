@@ -1,0 +1,18 @@
+"""Writers that commit out of order, against a copier that crashes and forgets."""
+
+import pytest
+
+from benchmarks.race import race
+from pg_bronze_tests.servers.harness import SAME
+
+
+@pytest.mark.slow
+def test_while_twelve_writers_race_no_row_is_lost_stale_or_doubled(database, bucket):
+    """The promise. A plain poller must lose rows in the same run, or the race would prove nothing."""
+    result = race(database, bucket.store(), seconds=8, writers=12, seed=7)
+
+    assert result.difference == SAME
+    assert result.poller_lost > 0
+    assert result.crashes > 0
+    assert result.forgotten > 0
+    assert result.rows > 500

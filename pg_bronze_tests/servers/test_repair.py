@@ -1,0 +1,177 @@
+"""Verifying a past day: what is missing is found and written again, as far as the database still has it."""
+
+import dataclasses
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from pg_bronze.control import Control
+from pg_bronze.repair import verify_day
+from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
+
+FIRST = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
+DAYS = [(FIRST + timedelta(days=number)) for number in range(4)]
+
+
+@pytest.fixture
+def lake(database, bucket) -> Lake:
+    """Four days, two objects each."""
+    database.execute(MOVIE)
+    made = Lake(database, bucket.store())
+    for number, day in enumerate(DAYS):
+        for half in range(2):
+            first = 20 * number + 10 * half + 1
+            database.execute(fill(first, first + 9))
+            made.tick(now=lambda day=day: day)
+    return made
+
+
+def verify(lake: Lake, day: date, table: str = "movie"):
+    with lake.source() as source, lake.open(source, table) as copy:
+        copy.start(lake.recorded[table])
+        return verify_day(copy, day)
+
+
+def of_day(lake: Lake, day: datetime) -> list[str]:
+    keys = lake.keys()
+    return [key for key in keys if f"_{day:%Y%m%d}" in key]
+
+
+def test_a_day_without_gaps_reports_none(lake):
+    report = verify(lake, DAYS[1].date())
+
+    assert (report.object_count, report.repaired, report.lost) == (2, (), ())
+    assert report.sentence == "verified movie of 2026-01-03: 2 objects"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("day", [1, 2])
+def test_a_missing_object_is_written_again(lake, day, which):
+    key = of_day(lake, DAYS[day])[which]
+    lake.store.delete(key)
+    before = dict(lake.recorded)
+
+    report = verify(lake, DAYS[day].date())
+
+    assert (report.repaired, report.lost, report.row_count) == ((key,), (), 10)
+    assert lake.compare() == SAME
+    footer = lake.footers()[lake.keys().index(key)]
+    assert footer.repaired
+    assert footer.after.key == key
+    assert lake.recorded == before
+    assert verify(lake, DAYS[day].date()).repaired == ()
+
+
+def test_a_repaired_object_is_a_link_of_the_chain(lake, database):
+    """The state must still be found from the footers, and go on from there."""
+    key = of_day(lake, DAYS[2])[1]
+    lake.store.delete(key)
+    verify(lake, DAYS[2].date())
+    lake.forget()
+    database.execute(fill(200, 201))
+
+    lake.drain()
+
+    assert lake.compare() == SAME
+
+
+def test_two_objects_missing_in_a_row_are_written_as_one(lake):
+    for key in of_day(lake, DAYS[1]):
+        lake.store.delete(key)
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.row_count == 20
+    assert lake.compare() == SAME
+
+
+def test_the_very_first_object_is_written_again(lake):
+    key = of_day(lake, DAYS[0])[0]
+    lake.store.delete(key)
+
+    report = verify(lake, DAYS[0].date())
+
+    assert report.repaired == (key,)
+    assert lake.compare() == SAME
+
+
+def test_an_object_far_from_its_neighbours_is_written_again(database, bucket):
+    """A table may be quiet for a month."""
+    database.execute(MOVIE)
+    lake = Lake(database, bucket.store())
+    days = [FIRST, FIRST + timedelta(days=40), FIRST + timedelta(days=80)]
+    for number, day in enumerate(days):
+        database.execute(fill(10 * number, 10 * number + 9))
+        lake.tick(now=lambda day=day: day)
+    lake.store.delete(lake.keys()[1])
+
+    report = verify(lake, days[1].date())
+
+    assert report.row_count == 10
+    assert lake.compare() == SAME
+
+
+def test_versions_overwritten_or_deleted_since_are_not_claimed(lake, database):
+    key = of_day(lake, DAYS[1])[0]  # films 21 to 30
+    lake.store.delete(key)
+    database.execute("update movie set title = 'later' where movie_id = 21; delete from movie where movie_id = 22")
+    lake.drain(now=lambda: DAYS[3])
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.row_count == 8
+    assert lake.compare() == SAME
+
+
+def test_an_object_of_a_table_made_again_since_is_reported_lost(lake, database):
+    key = of_day(lake, DAYS[1])[0]
+    lake.store.delete(key)
+    with lake.source() as source, lake.open(source) as copy:
+        copy.start(lake.recorded["movie"])
+        copy.table = dataclasses.replace(copy.table, oid=1)
+        report = verify_day(copy, DAYS[1].date())
+
+    assert (report.repaired, report.lost) == ((), (key,))
+    assert "1 missing that cannot be read again" in report.sentence
+
+
+def test_a_repair_in_a_seeded_table_is_not_bounded_by_the_seed(database, bucket):
+    """The seed bounds the first load; a late row with an old time belongs to the window it was written in."""
+    database.execute(MOVIE)
+    with database.connect() as connection:
+        lake = Lake(database, bucket.store(), control=Control(connection))
+        database.execute("insert into movie values (1, 'a', '2024-01-01', 1), (2, 'b', '2024-03-01', 1)")
+        database.execute(
+            "create table etl_control (table_name varchar(255) primary key, last_extracted_value varchar(255), "
+            "last_extracted_at timestamp, tracking_column varchar(255));"
+            "insert into etl_control values ('movie', '2024-02-01', now(), 'updated_at')"
+        )
+        for number, day in enumerate(DAYS[:3]):
+            lake.tick(now=lambda day=day: day, takeover="adopt-seed")
+            database.execute(f"insert into movie values ({10 + number}, 'late', '2020-01-01', 1)")
+    key = of_day(lake, DAYS[1])[0]
+    lake.store.delete(key)
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.row_count == 1
+    assert lake.column() == [2, 10, 11]
+
+
+def test_missing_partitions_rows_are_written_again(database, bucket):
+    database.execute(
+        "create table sale (sale_id int, region int) partition by list (region);"
+        "create table sale_1 partition of sale for values in (1);"
+        "create table sale_2 partition of sale for values in (2)"
+    )
+    lake = Lake(database, bucket.store())
+    for number, day in enumerate(DAYS):
+        database.execute(f"insert into sale select {10 * number} + i, 1 + i % 2 from generate_series(1, 6) i")
+        lake.tick("sale", now=lambda day=day: day)
+    key = next(key for key in lake.keys("sale") if "20260104" in key)
+    lake.store.delete(key)
+
+    report = verify(lake, DAYS[2].date(), "sale")
+
+    assert report.row_count == 6
+    assert lake.compare("sale", key="sale_id") == SAME

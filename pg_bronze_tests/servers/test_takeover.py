@@ -1,0 +1,164 @@
+"""Taking over from the original system: its traces are there, and somebody has to say what they mean."""
+
+import io
+
+import polars as pl
+import pytest
+
+from pg_bronze.control import Control
+from pg_bronze.errors import SettingsError, TakeoverUndecided
+from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
+
+THEIRS = "movie/movie_20240101000000.parquet"
+ROWS = """insert into movie
+values (1, 'a', '2024-01-01', 1), (2, 'b', '2024-02-01', 1), (3, 'c', '2024-03-01', 1), (4, 'd', null, 1)"""
+
+
+@pytest.fixture
+def lake(database, bucket):
+    database.execute(MOVIE)
+    database.execute(ROWS)
+    with database.connect() as connection:
+        yield Lake(database, bucket.store(), control=Control(connection))
+
+
+def their_object(lake: Lake) -> None:
+    buffer = io.BytesIO()
+    pl.DataFrame({"movie_id": [1, 2]}).write_parquet(buffer)
+    assert lake.store.create(THEIRS, buffer.getvalue())
+
+
+def their_row(database, value: str = "2024-02-01 00:00:00+00", column: str = "updated_at") -> None:
+    database.execute(
+        "create table etl_control (table_name varchar(255) primary key, last_extracted_value varchar(255), "
+        "last_extracted_at timestamp default current_timestamp, tracking_column varchar(255));"
+        f"insert into etl_control values ('movie', '{value}', default, '{column}')"
+    )
+
+
+def test_their_objects_without_ours_stop_the_table_and_name_both_ways(lake):
+    """Copied from the start, rows would be there twice; continued from a guess, some never."""
+    their_object(lake)
+
+    with pytest.raises(TakeoverUndecided) as caught:
+        lake.tick()
+
+    for part in (THEIRS, "adopt-seed", "fresh", "PG_BRONZE_TAKEOVER"):
+        assert part in str(caught.value)
+    assert lake.all_keys() == [THEIRS]
+
+
+def test_a_control_row_before_an_empty_bucket_stops_the_table(lake, database):
+    """Most likely the bucket's name is wrong."""
+    their_row(database)
+
+    with pytest.raises(TakeoverUndecided, match=r"etl_control has a row.*MINIO_BUCKET.*fresh.*adopt-seed"):
+        lake.tick()
+
+    assert lake.all_keys() == []
+
+
+def test_an_empty_control_row_is_no_trace(lake, database):
+    their_row(database)
+    database.execute("update etl_control set last_extracted_value = null")
+
+    assert lake.tick().row_counts == [4]
+
+
+def test_fresh_copies_the_whole_table_beside_their_objects(lake, database):
+    their_object(lake)
+    their_row(database)
+
+    lake.tick(takeover="fresh")
+    database.execute(fill(10, 11))
+    lake.tick(takeover="fresh")
+
+    assert lake.compare() == SAME
+    assert THEIRS in lake.all_keys()
+    assert lake.keys()[0] == THEIRS
+
+
+def test_adopt_seed_leaves_out_what_lies_at_or_below_the_control_rows_value(lake, database):
+    their_object(lake)
+    their_row(database)
+
+    outcome = lake.tick(takeover="adopt-seed")
+
+    assert outcome.row_count == 2
+    assert lake.column() == [3, 4]  # above it, and NULL, which a cursor never copies
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_after_a_seeded_load_late_and_old_rows_are_copied_as_ever(lake, database, forgotten):
+    """The seed bounds the first load only: it must not go on filtering."""
+    their_row(database)
+    lake.tick(takeover="adopt-seed")
+    database.execute(
+        "insert into movie values (5, 'e', '1999-01-01', 1); update movie set title = 'A' where movie_id = 1"
+    )
+    if forgotten:
+        lake.forget()
+
+    lake.drain(takeover="adopt-seed")
+
+    assert lake.column() == [1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("step", ["claim", "unclaim"])
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_crash_in_a_seeded_load_of_many_slices_keeps_the_seed(lake, database, step, forgotten):
+    """Forgetting it in the middle would copy rows the original system has copied."""
+    database.execute(
+        "insert into movie select i, 'f', timestamptz '2025-01-01' + i * interval '1 minute', 1 "
+        "from generate_series(10, 4000) i"
+    )
+    their_row(database, "2025-01-02 00:00:00+00")
+    lake.crash(step, slice_rows=500, takeover="adopt-seed")
+    if forgotten:
+        lake.forget()
+    database.execute("update etl_control set last_extracted_value = '2025-01-01 12:00:00+00'")
+
+    lake.drain(slice_rows=500, takeover="adopt-seed")
+
+    wanted = database.execute(
+        "select movie_id from movie where (updated_at <= '2025-01-02 00:00:00+00') is not true order by 1"
+    )
+    assert lake.column() == [movie_id for (movie_id,) in wanted]
+
+
+def test_adopt_seed_works_for_numbers_too(lake, database):
+    their_row(database, "2", "movie_id")
+
+    lake.tick(takeover="adopt-seed")
+
+    assert lake.column() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "value, column, found",
+    [
+        ("not a time", "updated_at", "the value in etl_control is not a timestamp with time zone"),
+        ("2024-01-01", "gone", "etl_control has no value and column of this table"),
+    ],
+)
+def test_a_control_row_that_fits_no_column_is_an_error(lake, database, value, column, found):
+    their_row(database, value, column)
+
+    with pytest.raises(SettingsError, match=found):
+        lake.tick(takeover="adopt-seed")
+
+
+def test_adopt_seed_without_a_control_row_is_an_error(lake):
+    their_object(lake)
+
+    with pytest.raises(SettingsError, match="Set takeover to fresh"):
+        lake.tick(takeover="adopt-seed")
+
+
+def test_a_value_in_the_control_row_is_text_and_never_sql(lake, database):
+    their_row(database, "2024-01-01'' or true --")
+
+    with pytest.raises(SettingsError):
+        lake.tick(takeover="adopt-seed")
+
+    assert lake.all_keys() == []
