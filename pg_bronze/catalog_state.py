@@ -90,7 +90,8 @@ def _fetch(settings: Settings, today: date) -> CatalogState:
 
 
 def _remembered(text: bytes) -> CatalogState | None:
-    """The last known catalog; None if it is damaged or of another version: it is a hint, and the next one replaces it."""
+    """The last known catalog; None if it is damaged or of another version: it is a hint, and the next one replaces
+    it."""
     try:
         return CatalogState.from_text(text)
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -124,8 +124,13 @@ class TableObjects:
         Raises LakeDamaged if the last object is gone (unless ``forgive``), or an object does not continue the
         watermark.
         """
-        for _ in range(RECOVER_TRIES):
-            found = self._adopt(recorded, now, forgive)
+        for attempt in range(RECOVER_TRIES):
+            try:
+                found = self._adopt(recorded, now, forgive)
+            except Superseded:
+                if attempt < RECOVER_TRIES - 1:
+                    continue
+                raise
             last_key = found.watermark.key if found.watermark else found.foreign_key
             try:
                 claim = self._open_claim(found.watermark.seq if found.watermark else 0)
@@ -187,6 +192,8 @@ class TableObjects:
 
     def _own_footer(self, key: str) -> Footer:
         footer = self.footer(key)
+        if footer is None and self.store.tail(key, 8) is None:
+            raise Superseded(f"{self.layout.stem}: another writer moved {self.store.uri(key)} away meanwhile.")
         if footer is None:
             raise LakeDamaged(
                 f"{self.store.uri(key)} is not an object of pg_bronze, and newer than its last one: something "
@@ -284,7 +291,9 @@ class TableObjects:
                 if time is not None and time >= opened:
                     break  # a listing is ordered by time
                 if time is not None:
-                    self.store.move(item.key, self.layout.old(item.key, watermark.generation - 1))
+                    footer = self.footer(item.key)
+                    generation = footer.after.generation if footer else watermark.generation - 1
+                    self.store.move(item.key, self.layout.old(item.key, generation))
                     count += 1
         if count:
             logging.getLogger(__name__).info(

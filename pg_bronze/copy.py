@@ -173,11 +173,12 @@ class TableCopy:
         """
         if not self._locked:
             return Quiet("another run is copying it just now")
-        self.place = place = self.source.place(self.store.place)
-        if recorded is not None and recorded.place.bucket != place.bucket:
-            planning.check_place(recorded, place, self.label, self.source.standby)
+        if recorded is not None and recorded.place.bucket != self.store.place:
+            raise planning.other_bucket(recorded, self.store.place, self.label)
         recovered = self.objects.recover(recorded, self.now())
         self.on_step("recover")
+        # After the watermark is known: the other order takes what another writer committed in between for a restore.
+        self.place = place = self.source.place(self.store.place)
         watermark = recovered.watermark
         if watermark is None and recovered.redo is not None:
             watermark = recovered.redo.before
@@ -186,8 +187,8 @@ class TableCopy:
             planning.check_place(watermark, place, self.label, self.source.standby)
             if watermark.generation:
                 self.objects.move_old(watermark)
-        swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None] if watermark else []
-        self.horizon = self.source.horizon(at_least=max(swept, default=None))
+        newest = recovered.redo.after if recovered.redo else watermark
+        self.horizon = self.source.horizon(at_least=newest.highest if newest else None)
         self._look()
         if watermark is None:
             watermark = self._beginning(place, recovered.foreign_key)
@@ -243,9 +244,13 @@ class TableCopy:
         while True:
             step = planning.plan(ahead, self.table, self.horizon, self.source.standby, self._size, self._outlook)
             if isinstance(step, Quiet):
-                if planning.due_for_heartbeat(watermark, self.horizon):
+                if planning.due_for_heartbeat(watermark, self.table, self.horizon):
                     return self._empty(watermark, ahead, "a quiet table's window is closed long before ids wrap around")
                 return None
+            if isinstance(step, NewGeneration) and ahead is not watermark:
+                # What was rewritten is a window of which nothing is committed yet: begin it again.
+                ahead = watermark
+                continue
             if isinstance(step, NewGeneration):
                 return self._empty(watermark, self._forgotten(watermark), step.reason)
             started = time.monotonic()
@@ -318,31 +323,22 @@ class TableCopy:
         """Do a claimed slice again: same region, same key, and an object even if no row is left."""
         if claim.region is None:
             return Slice(claim, self._no_rows(), self.table, redo=True)
-        nodes = {item.oid: item.relfilenode for item in self.table.relations}
+        found = {item.oid: item for item in self.table.relations}
         moved = claim.region.blocks is not None and any(
-            nodes.get(oid) != node for oid, node in claim.relfilenodes.items()
+            oid not in found or found[oid].relfilenode != node for oid, node in claim.relfilenodes.items()
         )
-        gone = self.table.oid != claim.after.table or any(oid not in nodes for oid in claim.region.leaves)
+        gone = self.table.oid != claim.after.table or any(oid not in found for oid in claim.region.leaves)
         if moved or gone:
-            reason = "a claimed slice cannot be read again: the table was rewritten, dropped or detached meanwhile"
-            after = dataclasses.replace(
-                self._forgotten(claim.before), seq=claim.after.seq, key=claim.after.key, first_key=claim.after.key
-            )
-            return Slice(
-                dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True
-            )
+            return self._given_up(claim, "the table was rewritten, dropped or detached meanwhile")
+        # By the name it has now: a renamed leaf is still the same leaf.
+        named = found[claim.region.leaves[0]] if claim.region.only else self.table
+        region = dataclasses.replace(claim.region, schema=named.schema, name=named.name)
         names, columns = planning.names_by_attnum(self.table), self.table.columns
         started = time.monotonic()
         try:
-            query = window.select(claim.region, schema.projection(columns), schema.xid_column(columns), names, None)
+            query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, None)
         except KeyError:
-            after = dataclasses.replace(
-                self._forgotten(claim.before), seq=claim.after.seq, key=claim.after.key, first_key=claim.after.key
-            )
-            reason = "a claimed slice cannot be read again: its cursor column was dropped meanwhile"
-            return Slice(
-                dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True
-            )
+            return self._given_up(claim, "a column that bounds it was dropped meanwhile")
         table = self.table
         frame = schema.conform(self.source.read(query, self.label), columns)
         if self._look() != table.fingerprint:
@@ -350,6 +346,15 @@ class TableCopy:
                 f"{self.label}: it was altered while a claimed slice was read again; the next tick tries again."
             )
         return Slice(claim, frame, table, redo=True, seconds=time.monotonic() - started)
+
+    def _given_up(self, claim: Claim, why: str) -> Slice:
+        """What a claim becomes that nobody can do again: an empty object under its key, and a new first load."""
+        seq, key = claim.after.seq, claim.after.key
+        after = dataclasses.replace(self._forgotten(claim.before), seq=seq, key=key, first_key=key)
+        reason = f"a claimed slice cannot be read again: {why}"
+        return Slice(
+            dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True
+        )
 
     def commit(self, piece: Slice) -> Committed:
         """Write one slice; see ``commit.TableObjects.commit``."""

@@ -110,10 +110,7 @@ def check_place(watermark: Watermark, place: Place, label: str, standby: bool = 
         f"lost nothing), or `pg-bronze reset {label}` to copy it again; until then nothing of it is copied."
     )
     if then.bucket != place.bucket:
-        raise HistoryChanged(
-            f"{label}: its watermark was made for bucket {then.bucket!r}, and this one is {place.bucket!r}. "
-            f"Point MINIO_BUCKET back, or run `pg-bronze reset {label}` to start over in the new one."
-        )
+        raise other_bucket(watermark, place.bucket, label)
     if then.system_id != place.system_id:
         raise HistoryChanged(
             f"{label}: its watermark belongs to the database cluster {then.system_id}, and this one is "
@@ -139,6 +136,14 @@ def check_place(watermark: Watermark, place: Place, label: str, standby: bool = 
             f"{label}: the database is at log position {place.lsn}, before {then.lsn} where the watermark was made: "
             f"an older state was restored. {remedy}"
         )
+
+
+def other_bucket(watermark: Watermark, bucket: str, label: str) -> HistoryChanged:
+    """The error for a watermark that was made for another bucket than this one (``bucket/prefix``)."""
+    return HistoryChanged(
+        f"{label}: its watermark was made for bucket {watermark.place.bucket!r}, and this one is {bucket!r}. "
+        f"Point MINIO_BUCKET back, or run `pg-bronze reset {label}` to start over in the new one."
+    )
 
 
 def behind(label: str, horizon: int, swept: int, standby: bool) -> PgBronzeError:
@@ -194,10 +199,10 @@ def plan(watermark: Watermark, table: SourceTable, horizon: int, standby: bool, 
     return Quiet(f"no transaction finished since {horizon}")
 
 
-def due_for_heartbeat(watermark: Watermark, horizon: int) -> bool:
+def due_for_heartbeat(watermark: Watermark, table: SourceTable, horizon: int) -> bool:
     """Whether a quiet table's window has grown so wide that an empty object must close it."""
-    swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None and leaf.pending is None]
-    return bool(swept) and horizon - min(swept) > HEARTBEAT_WIDTH
+    leaves = [watermark.leaf(relation.oid) for relation in table.relations]
+    return any(leaf.swept is not None and horizon - leaf.swept > HEARTBEAT_WIDTH for leaf in leaves)
 
 
 def _first_load(

@@ -168,7 +168,8 @@ def _verdict(
 
 
 def _compared(verdict: gates.Verdict, before: gates.Hint, activity: Activity, now: float) -> gates.Verdict:
-    """Correct a verdict by the horizon, which only rises on a primary: at ``swept`` there is nothing a run could read."""
+    """Correct a verdict by the horizon, which only rises on a primary: at ``swept`` there is nothing a run could
+    read."""
     if activity.standby or verdict.swept is None or verdict.swept < activity.horizon:
         return verdict
     if verdict.swept > activity.horizon:

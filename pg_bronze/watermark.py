@@ -96,6 +96,13 @@ class Watermark:
     leaves: Mapping[int, Leaf] = field(default_factory=lambda: MappingProxyType({}))
     seed: Seed | None = None
 
+    @property
+    def highest(self) -> int | None:
+        """The highest horizon anything was delivered up to; None if nothing was."""
+        swept = [leaf.swept for leaf in self.leaves.values() if leaf.swept is not None]
+        pending = [leaf.pending.upto for leaf in self.leaves.values() if leaf.pending is not None]
+        return max([*swept, *pending], default=None)
+
     def leaf(self, oid: int) -> Leaf:
         """What is delivered of a physical table; nothing, for one never seen."""
         return self.leaves.get(oid, Leaf())

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -134,7 +134,7 @@ class Counted:
     written: tuple[int, ...] = ()
     uncounted: tuple[int, ...] = ()
     swept: int = 100
-    hint: Hint = Hint()
+    hint: Hint = field(default_factory=Hint)
 
     def begin(self) -> None:
         self.open = (*self.open, self.next_xid)

@@ -213,10 +213,15 @@ def test_a_pending_window_that_lay_too_long_stops_too(leaf):
 
 
 def test_a_quiet_table_is_due_for_a_heartbeat_long_before_that():
-    assert not due_for_heartbeat(mark({9: Leaf(50)}), 50 + HEARTBEAT_WIDTH)
-    assert due_for_heartbeat(mark({9: Leaf(50)}), 51 + HEARTBEAT_WIDTH)
-    assert not due_for_heartbeat(mark(), 2**40)
+    assert not due_for_heartbeat(mark({9: Leaf(50)}), table(1), 50 + HEARTBEAT_WIDTH)
+    assert due_for_heartbeat(mark({9: Leaf(50)}), table(1), 51 + HEARTBEAT_WIDTH)
+    assert not due_for_heartbeat(mark(), table(1), 2**40)
     assert HEARTBEAT_WIDTH < MAX_WIDTH
+
+
+def test_a_partition_detached_long_ago_asks_for_no_heartbeat():
+    """Nothing closes its window while it is away: an empty object would be written every tick."""
+    assert not due_for_heartbeat(mark({10: Leaf(2**31), 77: Leaf(50)}), table(1, 1), 2**31)
 
 
 def test_a_seed_bounds_first_loads_only():
