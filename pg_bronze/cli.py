@@ -13,6 +13,7 @@ import typer
 
 from pg_bronze import __version__
 from pg_bronze.errors import PgBronzeError, SettingsError
+from pg_bronze.settings import dagster_home
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -56,7 +57,7 @@ def _instance() -> "Iterator[dg.DagsterInstance]":
 
     # Relative storage folders and .env mean the project's, whatever folder the command was called from.
     os.chdir(project_root())
-    home = os.environ.get("DAGSTER_HOME")  # Dagster's own variable, needed before settings are read
+    home = dagster_home()
     try:
         opened = dg.DagsterInstance.get() if home else dg.DagsterInstance.from_config(str(project_root()))
     except Exception as error:
@@ -70,9 +71,8 @@ def _no_instance(error: Exception, home: str) -> str:
     if missing := re.search(r'environment variable "(\w+)" which is not set', str(error)):
         return f"{missing[1]} is not set, and {home}/dagster.yaml takes it from the environment. Set it."
     return (
-        f"Dagster's own storage cannot be opened ({type(error).__name__}). Check {home}/dagster.yaml, and if "
-        "it names a "
-        "database, that this is up and reachable."
+        f"Dagster's own storage cannot be opened ({type(error).__name__}). Check {home}/dagster.yaml, and if it names "
+        "a database, that this is up and reachable."
     )
 
 

@@ -498,6 +498,11 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
     return settings
 
 
+def dagster_home() -> str | None:
+    """Dagster's own folder, where ``DAGSTER_HOME`` names one; needed before there are settings."""
+    return os.environ.get("DAGSTER_HOME") or None
+
+
 def settings_table() -> str:
     """Render every setting as a Markdown table: name, default, meaning."""
     lines = ["| Name | Default | Meaning |", "|---|---|---|"]

@@ -155,8 +155,9 @@ class Bucket:
     def remove(self) -> None:
         """Remove the bucket: SeaweedFS keeps volumes for each, and runs out of them after about a hundred."""
         found = self.store()
-        for item in found.list(""):
-            found.delete(item.key)
+        keys = [{"Key": item.key} for item in found.list("")]
+        for start in range(0, len(keys), 1000):
+            found.client.delete_objects(Bucket=self.name, Delete={"Objects": keys[start : start + 1000], "Quiet": True})
         found.client.delete_bucket(Bucket=self.name)
 
 

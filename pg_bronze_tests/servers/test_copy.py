@@ -10,6 +10,7 @@ import pytest
 
 from pg_bronze.commit import Codec
 from pg_bronze.errors import SourceNotFit, TableChanged
+from pg_bronze.schema import quote
 from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, clock, fill
 
 
@@ -437,38 +438,38 @@ def test_tables_of_one_name_in_two_schemas_have_folders_of_their_own(database, l
     assert lake.compare("movie") == lake.compare("sales:movie") == SAME
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Movie",
-        "two words",
-        'say "hi"',
-        "sales.movie",
-        "a/b",
-        "100%",
-        "%2F",
-        "größe 日本",
-        "_pg_bronze",
-        "..",
-        "it's",
-        "a+b&c=d?#",
-    ],
-)
-def test_a_table_of_any_name_is_copied_and_found_again(database, any_bucket, name):
+ODD_NAMES = [
+    "Movie",
+    "two words",
+    'say "hi"',
+    "sales.movie",
+    "a/b",
+    "100%",
+    "%2F",
+    "größe 日本",
+    "_pg_bronze",
+    "..",
+    "it's",
+]
+
+
+def test_tables_of_any_name_are_copied_and_found_again(database, any_bucket):
     """Two tables in one folder would adopt each other's objects."""
     lake = Lake(database, any_bucket.store())
-    quoted = '"' + name.replace('"', '""') + '"'
-    database.execute(f"create table {quoted} (movie_id int primary key)")
-    database.execute(f"insert into {quoted} values (1), (2)")
+    for number, name in enumerate(ODD_NAMES):
+        table = quote(name)
+        database.execute(
+            f"create table {table} (movie_id int primary key); insert into {table} values ({number}), (100)"
+        )
+        lake.tick(name)
+        database.execute(f"insert into {table} values (200)")
+        lake.forget(name)
+        lake.tick(name)
 
-    lake.tick(name)
-    database.execute(f"insert into {quoted} values (3)")
-    lake.forget(name)
-    lake.tick(name)
-
-    assert len(lake.keys(name)) == 2
-    assert lake.compare(name) == SAME
-    assert lake.drain(name)[-1].quiet
+    for name in ODD_NAMES:
+        assert len(lake.keys(name)) == 2
+        assert lake.compare(name) == SAME
+    assert len({key.split("/")[0] for key in lake.all_keys()}) == len(ODD_NAMES)
 
 
 def test_a_column_added_between_ticks_comes_with_the_next_rows(movie, database):

@@ -44,7 +44,7 @@ def settle(database, one: Lake, two: Lake) -> None:
 
 
 @pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ["read", "claim", "list", "put"])
 def test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing(pair, database, step, skew):
     one, two = pair
 
@@ -69,7 +69,7 @@ def test_a_writer_that_pauses_while_another_gets_far_ahead_doubles_nothing(pair,
     settle(database, one, two)
 
 
-@pytest.mark.parametrize("dies_after", STEPS)
+@pytest.mark.parametrize("dies_after", ["read", "claim", "put"])
 @pytest.mark.parametrize("pauses_after", ["recover", "read", "list"])
 def test_a_writer_that_pauses_while_another_dies_doubles_and_loses_nothing(pair, database, pauses_after, dies_after):
     one, two = pair
