@@ -162,7 +162,8 @@ def race(database, store, seconds: float, writers: int, seed: int) -> Result:
                 poller.poll(connection)
                 options = {"slice_rows": chance.choice([30, 200])} if chance.random() < 0.3 else {}
                 if chance.random() < 0.25:
-                    crashes += lake.crash(crash_after(chance.choice(STEPS), chance.randint(1, 2)), "race", **options)
+                    crash = crash_after(chance.choice(STEPS), chance.choice([1, 1, 1, 2]))
+                    crashes += lake.crash(crash, "race", **options)
                     if chance.random() < 0.5:
                         lake.forget("race")
                         forgotten += 1

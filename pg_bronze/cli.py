@@ -114,7 +114,7 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
             why = known[label].skipped or "PG_BRONZE_INCLUDE, PG_BRONZE_EXCLUDE or PG_BRONZE_UNTRACKED leaves it out"
             raise SettingsError(f"{label} is not copied: {why}.")
     if not selection:
-        print("no table to copy")
+        print("no table to copy", flush=True)
         return {}
     result = found.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
@@ -147,7 +147,8 @@ def _console() -> "dg.LoggerDefinition":
         def emit(self, record: logging.LogRecord) -> None:
             meta = getattr(record, "dagster_meta", {})
             if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
-                print(meta.get("orig_message", record.getMessage()))
+                # At once: into a pipe or a journal, the lines of a batch would come with those of a later one.
+                print(meta.get("orig_message", record.getMessage()), flush=True)
 
     @dg.logger
     def plain(_context: dg.InitLoggerContext) -> logging.Logger:

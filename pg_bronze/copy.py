@@ -298,6 +298,12 @@ class TableCopy:
         frame = self.source.read(query, self.label)
         if limit is not None and frame.height >= limit:
             return None
+        # Values compressed in their row are wider than any page count says; one row alone cannot be split.
+        size_bytes = int(frame.estimated_size())
+        if size_bytes > self._size.byte_limit:
+            self._size = self._size.measured(frame.height, size_bytes)
+            if splittable and frame.height > 1 and size_bytes > 2 * self._size.byte_limit:
+                return None
         return schema.conform(frame, columns)
 
     def _slice(
@@ -322,7 +328,7 @@ class TableCopy:
     def _again(self, claim: Claim) -> Slice:
         """Do a claimed slice again: same region, same key, and an object even if no row is left."""
         if claim.region is None:
-            return Slice(claim, self._no_rows(), self.table, redo=True)
+            return Slice(claim, self.no_rows(), self.table, redo=True)
         found = {item.oid: item for item in self.table.relations}
         moved = claim.region.blocks is not None and any(
             oid not in found or found[oid].relfilenode != node for oid, node in claim.relfilenodes.items()
@@ -353,7 +359,7 @@ class TableCopy:
         after = dataclasses.replace(self._forgotten(claim.before), seq=seq, key=key, first_key=key)
         reason = f"a claimed slice cannot be read again: {why}"
         return Slice(
-            dataclasses.replace(claim, after=after, region=None, reason=reason), self._no_rows(), self.table, True
+            dataclasses.replace(claim, after=after, region=None, reason=reason), self.no_rows(), self.table, True
         )
 
     def commit(self, piece: Slice) -> Committed:
@@ -459,9 +465,10 @@ class TableCopy:
 
     def _empty(self, before: Watermark, after: Watermark, reason: str) -> Slice:
         claim = Claim(secrets.token_hex(8), before, self._numbered(before, after), None, {}, reason)
-        return Slice(claim, self._no_rows(), self.table)
+        return Slice(claim, self.no_rows(), self.table)
 
-    def _no_rows(self) -> "pl.DataFrame":
+    def no_rows(self) -> "pl.DataFrame":
+        """A frame as this table's slices are, without a row."""
         import polars as pl
 
         columns = self.table.columns

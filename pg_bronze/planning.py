@@ -34,6 +34,10 @@ class Sizing:
         """After a read of at most ``page_count`` blocks that held too much."""
         return dataclasses.replace(self, blocks=max(1, min(self.blocks, page_count) // 2))
 
+    def measured(self, rows: int, size_bytes: int) -> "Sizing":
+        """After a read whose rows turned out wider than estimated: as many rows as would have fitted."""
+        return dataclasses.replace(self, row_limit=max(1, min(self.row_limit, rows * self.byte_limit // size_bytes)))
+
     def after(self, rows: int) -> "Sizing":
         """After a range that fitted: ranges grow while they come back less than a quarter full."""
         if rows * 4 < self.row_limit:

@@ -15,6 +15,7 @@ from pg_bronze.commit import encode, footer_of
 from pg_bronze.copy import TableCopy
 from pg_bronze.footer import Claim, Footer
 from pg_bronze.layout import search_starts
+from pg_bronze.schema import Relation
 from pg_bronze.watermark import Leaf, Watermark
 
 
@@ -100,25 +101,20 @@ def _earlier(copy: TableCopy, missing: Watermark) -> Watermark | None:
 def _write_again(copy: TableCopy, before: Watermark | None, after: Watermark) -> int | None:
     """Write the object that led from one watermark to the next; None if its window cannot be read any more.
 
-    ``before`` None (the earlier object is unknown) and anything but whole windows cannot.
+    ``before`` None means that the earlier object is unknown.
     """
     if before is None or before.generation != after.generation or after.table != copy.table.oid:
         return None
     differing = {oid: leaf for oid, leaf in after.leaves.items() if before.leaf(oid) != leaf}
     present = {relation.oid: relation for relation in copy.table.relations}
-    if not differing or any(
-        oid not in present or not _is_whole(before.leaf(oid), leaf) for oid, leaf in differing.items()
-    ):
-        return None
+    regions = [_difference(before, oid, leaf, present.get(oid)) for oid, leaf in differing.items()]
     import polars as pl
 
     columns, names = copy.table.columns, planning.names_by_attnum(copy.table)
-    frames = []
-    for oid, leaf in differing.items():
-        relation = present[oid]
-        start = before.leaf(oid).swept
-        seed = before.seed if start is None else None  # it bounds first loads only
-        region = window.Region(relation.schema, relation.name, True, (oid,), start, leaf.swept or 0, seed=seed)
+    frames = [copy.no_rows()]
+    for region in regions:
+        if region is None:
+            return None
         query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, None)
         frames.append(schema.conform(copy.source.read(query, copy.label), columns))
     frame = pl.concat(frames)
@@ -133,6 +129,26 @@ def _write_again(copy: TableCopy, before: Watermark | None, after: Watermark) ->
     return frame.height
 
 
-def _is_whole(before: Leaf, after: Leaf) -> bool:
-    """Whether two states differ by exactly one complete window."""
-    return before.pending is None and after.pending is None and before.box is None and after.swept is not None
+def _difference(before: Watermark, oid: int, after: Leaf, relation: Relation | None) -> window.Region | None:
+    """What lies between two states of a leaf; None if it cannot be read any more.
+
+    That is a whole window, or block ranges of one that was read piece by piece, as long as the table's blocks are
+    the same.
+    """
+    leaf = before.leaf(oid)
+    pending = after.pending or leaf.pending
+    if relation is None or leaf.box is not None or after.box is not None:
+        return None
+    if pending is not None and pending.relfilenode != relation.relfilenode:
+        return None
+    blocks: tuple[int, int | None] | None = None
+    if pending is not None:
+        end_of_it = leaf.swept if after.pending else pending.upto
+        if after.swept != end_of_it or (leaf.pending and leaf.pending.upto != pending.upto):
+            return None  # more than one window lies between
+        blocks = (leaf.pending.block if leaf.pending else 0, after.pending.block if after.pending else None)
+    end = pending.upto if pending is not None else after.swept
+    if end is None:
+        return None
+    seed = before.seed if leaf.swept is None else None  # it bounds first loads only
+    return window.Region(relation.schema, relation.name, True, (oid,), leaf.swept, end, blocks=blocks, seed=seed)

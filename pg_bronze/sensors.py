@@ -53,13 +53,24 @@ class Memory:
         try:
             data = json.loads(text or "")
             hints = {key: gates.Hint(**hint) for key, hint in data["hints"].items()}
-            return cls(hints, data["horizon"], data["horizon_since"])
+            memory = cls(hints, data["horizon"], data["horizon_since"])
+            items: list[Memory | gates.Hint] = [memory, *hints.values()]
+            return memory if all(_is_typed(item) for item in items) else cls({})
         except (ValueError, KeyError, TypeError, AttributeError):
             return cls({})
 
     def to_cursor(self) -> str:
         """The cursor's text."""
         return json.dumps(asdict(self))
+
+
+def _is_typed(item: "Memory | gates.Hint") -> bool:
+    """Whether every field with a default holds a value of its kind; a cursor can be typed in by anybody."""
+    return all(
+        isinstance(getattr(item, field.name), (int, float) if isinstance(field.default, float) else type(field.default))
+        for field in dataclasses.fields(item)
+        if field.default is not dataclasses.MISSING
+    )
 
 
 def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: CatalogState) -> dg.SensorDefinition:

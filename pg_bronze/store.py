@@ -203,7 +203,7 @@ def connect(
     use_ssl: bool = True,
     verify: bool | str | None = None,
 ) -> Any:
-    """A boto3 S3 client that gives up soon enough for a tick: 3 s to connect, 3 attempts."""
+    """A boto3 S3 client that gives up soon enough for a tick: 3 s to connect, 20 s to answer, 3 attempts."""
     import boto3
     from botocore.config import Config
 
@@ -218,7 +218,7 @@ def connect(
         verify=verify,
         config=Config(
             connect_timeout=3,
-            read_timeout=60,
+            read_timeout=20,
             retries={"total_max_attempts": 3, "mode": "standard"},
             max_pool_connections=16,
             # A bucket name in front of the host cannot be resolved on a server of one's own.

@@ -121,7 +121,7 @@ def test_a_table_without_permission_is_named_with_the_grant(stocked: Shop):
         asked = stocked.run("tick", "movie", PG_USER="visitor", PG_PASS="visitor", PG_CONTROL_URL="off")
         assert asked.returncode == 1
         assert "Traceback" not in asked.stderr
-        assert "grant select on public.movie to visitor" in asked.stderr
+        assert 'grant select on "public"."movie" to "visitor"' in asked.stderr
     finally:
         stocked.database.execute("drop owned by visitor; drop role visitor")
 

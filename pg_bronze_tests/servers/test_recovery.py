@@ -42,13 +42,13 @@ def test_a_crash_in_a_window_loses_and_doubles_nothing(lake, database, step, sta
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", ["read", "claim", "put", "unclaim"])
 def test_a_crash_in_the_midst_of_block_ranges_loses_and_doubles_nothing(lake, database, step, state):
     database.execute(fill(1, 1))
     older = lake.tick().watermark
     database.execute(fill(2, 4_000))
 
-    assert lake.crash(crash_after(step, 1 if step == "recover" else 3), slice_rows=1_000)
+    assert lake.crash(crash_after(step, 3), slice_rows=1_000)
     lose(lake, state, older)
     database.execute(f"{fill(4_001, 4_010)}; update movie set title = 'after' where movie_id % 100 = 0")
     lake.drain(slice_rows=1_000)

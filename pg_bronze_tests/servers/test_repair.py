@@ -175,3 +175,21 @@ def test_missing_partitions_rows_are_written_again(database, bucket):
 
     assert report.row_count == 6
     assert lake.compare("sale", key="sale_id") == SAME
+
+
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_a_missing_block_range_of_a_large_first_load_is_written_again(database, bucket, which):
+    """Most objects of a table's first day are block ranges; without this a lost one stays lost."""
+    database.execute(MOVIE + ";" + fill(1, 3000))
+    lake = Lake(database, bucket.store())
+    lake.drain(now=lambda: FIRST, slice_rows=1000)
+    database.execute(fill(3001, 3010))
+    lake.tick(now=lambda: FIRST + timedelta(days=1))
+    keys = of_day(lake, FIRST)
+    assert len(keys) >= 3
+    lake.store.delete(keys[which])
+
+    report = verify(lake, FIRST.date())
+
+    assert (report.repaired, report.lost) == ((keys[which],), ())
+    assert lake.compare() == SAME
