@@ -33,7 +33,10 @@ TABLE_CHANGED_TRIES = 3
 
 @dataclass(frozen=True)
 class CopyOptions:
-    """What is settable for one table; ``slice_rows`` None leaves it to ``slice_bytes``."""
+    """What is settable for one table; ``slice_rows`` None leaves it to ``slice_bytes``.
+
+    ``unfenced``: the bucket may ignore create-only writes, so every outcome says that rows may be doubled.
+    """
 
     slice_rows: int | None = None
     slice_bytes: int = 32 * 2**20
@@ -42,6 +45,7 @@ class CopyOptions:
     cursor_names: tuple[str, ...] = cursor.NAMES
     cursor_column: str | None = None
     takeover: str | None = None
+    unfenced: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
         entries["pg_bronze/lag_s"] = round(lag_s, 1)
     if watermark.key:
         entries["dagster/uri"] = stream.copy.store.uri(watermark.key)
+    if stream.copy.options.unfenced:
+        entries["pg_bronze/unfenced"] = "PG_BRONZE_UNFENCED is set: two writers at once may have doubled rows"
     if not stream.copy.control.off:
         return entries
     return {**entries, "pg_bronze/control_mirror": stream.copy.control.off}

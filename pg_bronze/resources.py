@@ -90,6 +90,7 @@ def copy_options(settings: Settings, label: str) -> CopyOptions:
         cursor_names=settings.cursor_names,
         cursor_column=table.cursor_column,
         takeover=table.takeover,
+        unfenced=settings.unfenced,
     )
 
 
