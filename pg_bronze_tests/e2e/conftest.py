@@ -1,5 +1,6 @@
 """Real commands and a real `dagster dev`, each in a project folder of its own with a clean environment."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -59,7 +60,8 @@ class Shop:
         """Run `pg-bronze`; a variable given as None is taken away."""
         merged: dict[str, str | None] = {**self.environment, **changed}
         return subprocess.run(
-            [BIN / "pg-bronze", *arguments], cwd=self.folder, capture_output=True, text=True, timeout=timeout_s, check=False,
+            [BIN / "pg-bronze", *arguments],
+            cwd=self.folder, capture_output=True, text=True, timeout=timeout_s, check=False,
             env={name: value for name, value in merged.items() if value is not None},
         )  # fmt: skip
 
@@ -99,10 +101,8 @@ def end(process: subprocess.Popen[bytes], timeout_s: float = 30) -> int | None:
     except subprocess.TimeoutExpired:
         return None
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait(10)
 
 
@@ -127,7 +127,10 @@ class Dev:
 
     def loaded(self) -> bool:
         try:
-            data = self.ask("{ workspaceOrError { ... on Workspace { locationEntries { loadStatus locationOrLoadError { __typename } } } } }")
+            data = self.ask(
+                """{ workspaceOrError { ... on Workspace { locationEntries {
+                     loadStatus locationOrLoadError { __typename } } } } }"""
+            )
         except OSError:
             return False
         entries = data["workspaceOrError"].get("locationEntries", [])
@@ -137,14 +140,16 @@ class Dev:
         """Asset keys and those they depend on."""
         nodes = self.ask("{ assetNodes { assetKey { path } dependencyKeys { path } } }")["assetNodes"]
         return {
-            "/".join(node["assetKey"]["path"]): {"/".join(item["path"]) for item in node["dependencyKeys"]} for node in nodes
+            "/".join(node["assetKey"]["path"]): {"/".join(item["path"]) for item in node["dependencyKeys"]}
+            for node in nodes
         }
 
     def ticks(self, sensor: str, limit: int = 5) -> list[dict[str, Any]]:
         """The last ticks, newest first."""
         data = self.ask(
             """query ($selector: SensorSelector!, $limit: Int!) { sensorOrError(sensorSelector: $selector) {
-                 ... on Sensor { sensorState { ticks(limit: $limit) { timestamp status skipReason runIds error { message } } } } } }""",
+                 ... on Sensor { sensorState { ticks(limit: $limit) {
+                   timestamp status skipReason runIds error { message } } } } } }""",
             selector={"repositoryName": "__repository__", "repositoryLocationName": "pg_bronze", "sensorName": sensor},
             limit=limit,
         )
@@ -159,7 +164,8 @@ class Dev:
                  ... on InvalidSubsetError { message } } }""",
             params={
                 "selector": {
-                    "repositoryName": "__repository__", "repositoryLocationName": "pg_bronze", "pipelineName": "__ASSET_JOB",
+                    "repositoryName": "__repository__", "repositoryLocationName": "pg_bronze",
+                    "pipelineName": "__ASSET_JOB",
                     "assetSelection": [{"path": ["bronze", *table.split(".")]} for table in tables],
                 },
                 "executionMetadata": {"tags": [{"key": "dagster/partition", "value": day}]},
@@ -180,13 +186,16 @@ class Dev:
 
     def unfinished(self) -> int:
         data = self.ask(
-            "{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) { ... on Runs { results { runId } } } }"
+            """{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) {
+                 ... on Runs { results { runId } } } }"""
         )
         return len(data["runsOrError"]["results"])
 
 
 TABLES = """
-create table movie (id int primary key, title text not null, price numeric(8, 2), updated_at timestamptz not null default now());
+create table movie (
+  id int primary key, title text not null, price numeric(8, 2), updated_at timestamptz not null default now()
+);
 create table person (id int primary key, name text, updated_at timestamptz default now());
 create table note (id text primary key, body text);
 create table leaving (id int primary key);

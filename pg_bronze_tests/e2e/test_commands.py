@@ -46,6 +46,7 @@ def test_a_tick_from_anywhere_copies_everything_and_the_next_only_what_is_new(st
     assert lake.compare(stocked.database, stocked.bucket, "movie") == lake.SAME
 
 
+@pytest.mark.slow
 def test_in_the_project_folder_the_watermark_stays_without_dagster_home(stocked: Shop):
     """Dagster would otherwise keep it in a temporary folder that it deletes on exit."""
     assert stocked.run("tick").returncode == 0
@@ -84,6 +85,7 @@ def test_a_tick_of_named_tables_leaves_the_others_alone(stocked: Shop):
     assert "person" in unknown.stderr
 
 
+@pytest.mark.slow
 def test_reset_copies_the_table_again_into_a_generation_of_its_own(stocked: Shop):
     """What was copied before must neither stay beside the new rows nor be lost."""
     assert stocked.run("tick").returncode == 0
@@ -101,6 +103,7 @@ def test_reset_copies_the_table_again_into_a_generation_of_its_own(stocked: Shop
     assert lake.compare(stocked.database, stocked.bucket, "person") == lake.SAME
 
 
+@pytest.mark.slow
 def test_continue_goes_on_without_a_lost_object(stocked: Shop):
     assert stocked.run("tick").returncode == 0
     stocked.bucket.store().delete(lake.keys(stocked.bucket, "movie")[0])
@@ -126,6 +129,7 @@ def test_a_change_of_an_unknown_or_never_copied_table_is_one_sentence(stocked: S
         assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_change_is_known_to_the_next_tick_of_an_instance_elsewhere(stocked: Shop, tmp_path: Path):
     """A reset from a laptop has to reach the server: the bucket says it, not the laptop's Dagster."""
     assert stocked.run("tick").returncode == 0
@@ -139,6 +143,7 @@ def test_a_change_is_known_to_the_next_tick_of_an_instance_elsewhere(stocked: Sh
     assert lake.ids(stocked.bucket, "movie") == list(range(1, 201))
 
 
+@pytest.mark.slow
 def test_run_copies_again_and_again_and_ctrl_c_ends_it_cleanly(stocked: Shop, tmp_path: Path):
     output = tmp_path / "run.log"
     process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
@@ -172,6 +177,7 @@ def test_run_survives_a_bad_time_and_heals(stocked: Shop, tmp_path: Path):
     assert "Traceback" not in output.read_text()
 
 
+@pytest.mark.slow
 def test_two_ticks_at_the_same_time_double_nothing(stocked: Shop, tmp_path: Path):
     """Cron started one too many, or a person beside it."""
     homes = [tmp_path / "one", tmp_path / "two"]

@@ -89,6 +89,12 @@ def sentences(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     }
 
 
+def messages(project: Project, result: dg.ExecuteInProcessResult) -> list[str]:
+    """Every line of a run's log."""
+    records = project.instance.get_records_for_run(result.run_id).records
+    return [record.event_log_entry.user_message for record in records]
+
+
 @pytest.fixture
 def project(database, bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """A project whose definitions are not loaded yet: make tables, then ``reload()``."""

@@ -28,7 +28,7 @@ def ids(bucket: Any, table: str, column: str = "id") -> list[int]:
 
 @dataclass(frozen=True)
 class Difference:
-    """How lake and source differ: live rows that are missing, live rows that are older in the lake, versions held twice."""
+    """How lake and source differ: live rows that are missing, or older in the lake, and versions held twice."""
 
     lost: tuple[Any, ...] = ()
     stale: tuple[Any, ...] = ()
@@ -58,6 +58,9 @@ def compare(database: Any, bucket: Any, table: str, key: str = "id") -> Differen
         row[key]
         for row in live
         if row[key] in newest
-        and any(newest[row[key]][name] % low != row[name] if name == "_pg_xid" else newest[row[key]][name] != row[name] for name in names)
+        and any(
+            newest[row[key]][name] % low != row[name] if name == "_pg_xid" else newest[row[key]][name] != row[name]
+            for name in names
+        )
     ]
     return Difference(tuple(lost), tuple(stale), tuple(version for version, count in versions.items() if count > 1))

@@ -9,7 +9,7 @@ import pytest
 
 from pg_bronze import metadata, resources
 from pg_bronze_tests.shell import lake
-from pg_bronze_tests.shell.conftest import Project, key, sentences, values
+from pg_bronze_tests.shell.conftest import Project, key, messages, sentences, values
 
 TODAY = datetime.now(UTC).date()
 YESTERDAY = TODAY - timedelta(days=1)
@@ -79,7 +79,9 @@ def test_with_nothing_new_the_run_succeeds_and_notes_up_to_where(cinema: Project
 
 def test_only_what_is_new_is_copied(cinema: Project):
     cinema.copy("movie")
-    cinema.database.execute("insert into movie values (6, 'new', now()); update movie set title = 'changed' where id = 2")
+    cinema.database.execute(
+        "insert into movie values (6, 'new', now()); update movie set title = 'changed' where id = 2"
+    )
 
     cinema.copy("movie")
 
@@ -110,7 +112,8 @@ def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how:
 
 def test_a_table_without_permission_does_not_stop_the_others(cinema: Project):
     cinema.database.execute(
-        "create role narrow login password 'narrow'; grant select on movie, person to narrow; grant create on schema public to narrow"
+        "create role narrow login password 'narrow'; grant select on movie, person to narrow;"
+        "grant create on schema public to narrow"
     )
     cinema.set(PG_USER="narrow", PG_PASS="narrow")
     try:
@@ -238,7 +241,9 @@ def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cine
     cinema.database.execute("insert into movie values (6, 'not recorded', now())")
     _copy_on(cinema, YESTERDAY, second=10)
     cinema.instance = dg.DagsterInstance.ephemeral()  # it knows of the first object only
-    cinema.instance.report_runless_asset_event(dg.AssetMaterialization(key("movie"), metadata=metadata.of_watermark(first)))
+    cinema.instance.report_runless_asset_event(
+        dg.AssetMaterialization(key("movie"), metadata=metadata.of_watermark(first))
+    )
 
     result = cinema.copy("movie")
 
@@ -283,15 +288,15 @@ def test_the_batch_is_summed_up_in_the_log_and_in_a_tag(cinema: Project):
     run = cinema.instance.get_run_by_id(result.run_id)
     assert run is not None
     assert run.tags["pg_bronze/new_rows"] == "4"
-    messages = [record.event_log_entry.user_message for record in cinema.instance.get_records_for_run(result.run_id).records]
-    assert "batch: 4 new rows in 1 table, 1 quiet" in messages
+    said = messages(cinema, result)
+    assert "batch: 4 new rows in 1 table, 1 quiet" in said
 
 
 def test_each_slice_is_one_line_in_the_log(cinema: Project):
     result = cinema.copy("movie")
 
-    messages = [record.event_log_entry.user_message for record in cinema.instance.get_records_for_run(result.run_id).records]
-    (line,) = [message for message in messages if message.startswith("copied ")]
+    said = messages(cinema, result)
+    (line,) = [message for message in said if message.startswith("copied ")]
     (object_key,) = lake.keys(cinema.bucket, "movie")
     assert line.startswith("copied movie: 5 rows, transactions [first, ")
     assert f"updated_at up to 2026-01-02 03:04:05+00 -> s3://{cinema.bucket.name}/{object_key} in " in line
@@ -300,7 +305,9 @@ def test_each_slice_is_one_line_in_the_log(cinema: Project):
 def test_the_control_row_follows_the_event(cinema: Project):
     cinema.copy()
 
-    rows = cinema.database.execute("select table_name, last_extracted_value, tracking_column from etl_control order by 1")
+    rows = cinema.database.execute(
+        "select table_name, last_extracted_value, tracking_column from etl_control order by 1"
+    )
 
     assert rows[0] == ("movie", "2026-01-02 03:04:05+00", "updated_at")
     assert [row[0] for row in rows] == ["movie", "person"]
@@ -316,8 +323,8 @@ def test_an_edited_control_row_changes_nothing_and_is_written_again(cinema: Proj
 
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6]
     assert cinema.database.execute("select last_extracted_value from etl_control") == [("2026-02-03 00:00:00+00",)]
-    messages = [record.event_log_entry.user_message for record in cinema.instance.get_records_for_run(result.run_id).records]
-    assert any("etl_control: the row of movie was edited or deleted" in message for message in messages)
+    said = messages(cinema, result)
+    assert any("etl_control: the row of movie was edited or deleted" in message for message in said)
 
 
 def test_many_slices_in_one_run_are_many_objects_and_one_event(project: Project):

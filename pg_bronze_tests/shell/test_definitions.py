@@ -158,7 +158,8 @@ def test_excluded_tables_do_not_exist(cinema):
 def test_names_that_dagster_cannot_hold_load_and_copy(project):
     """One odd name must not keep the whole location from loading."""
     project.database.execute(
-        'create schema "a.b"; create table "a.b"."c" (id int); create table "Größe/%" (id int); create table "x__y" (id int);'
+        'create schema "a.b"; create table "a.b"."c" (id int); create table "Größe/%" (id int);'
+        'create table "x__y" (id int);'
         'create table "select" (id int); create table "día" (id int); create table "_" (id int);'
         'create table "result" (id int); create table "1st" (id int);'
         'insert into "Größe/%" values (1); insert into "a.b"."c" values (2); insert into "_" values (3);'
@@ -210,7 +211,10 @@ def test_a_run_worker_asks_nobody_for_the_catalog(cinema):
     again = _reconstruct(handed_on)
 
     assert _bronze(again) == _bronze(loaded)
-    assert again.resolve_asset_graph().get(key("movie")).description == loaded.resolve_asset_graph().get(key("movie")).description
+    assert (
+        again.resolve_asset_graph().get(key("movie")).description
+        == loaded.resolve_asset_graph().get(key("movie")).description
+    )
 
 
 def _reconstruct(handed_on):
