@@ -53,9 +53,6 @@ def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
         GENERATION: watermark.generation,
         **of_watermark(watermark),
     }
-    if done:
-        # Not where a past day was only verified: the UI would show it as a partition without rows.
-        entries["dagster/partition_row_count"] = stream.row_count
     if stream.adopted:
         entries["pg_bronze/adopted_slices"] = len(stream.adopted)
     if stream.copy.cursor_column is not None and watermark.cursor is not None:

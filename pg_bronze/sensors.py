@@ -13,11 +13,11 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 
 from pg_bronze import abandoned, catalog_state, gates, metadata, partitions, window
 from pg_bronze.catalog_state import CatalogState
-from pg_bronze.errors import PgBronzeError, SettingsError
+from pg_bronze.errors import PgBronzeError
 from pg_bronze.planning import BLOCK_BYTES
 from pg_bronze.resources import open_source
 from pg_bronze.schema import SourceTable
-from pg_bronze.settings import Settings
+from pg_bronze.settings import Settings, load_settings
 from pg_bronze.source import Activity, Source
 from pg_bronze.watermark import Watermark
 
@@ -87,7 +87,8 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
     )
     def bronze_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if settings is None:
-            raise SettingsError(state.error or "the settings cannot be read")
+            load_settings()  # says what is wrong now, which may differ from what was wrong at the start
+            return dg.SensorResult(skip_reason="the settings are right now; the definitions are loaded within a minute")
         source = _source(settings)
         memory = Memory.from_cursor(context.cursor)
         now = datetime.now(UTC)
@@ -286,7 +287,9 @@ def build_catalog(state: CatalogState, settings: Settings | None) -> dg.SensorDe
     )
     def bronze_catalog(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         if settings is None:
-            raise SettingsError(state.error or "the settings cannot be read")
+            load_settings()
+            reload(context)
+            return dg.SensorResult(skip_reason="the settings are right now: the definitions are being loaded")
         live = catalog_state.live(settings).fingerprint
         loaded = state.catalog.fingerprint if state.catalog else None
         if live == loaded:

@@ -161,3 +161,19 @@ def test_a_remembered_catalog_that_cannot_be_read_is_no_obstacle(cinema: Project
         graph = cinema.reload().resolve_asset_graph()
 
         assert len(graph.executable_asset_keys) == 2, text
+
+
+def test_settings_that_became_right_are_loaded_without_a_restart(project: Project):
+    """Nobody restarts a service at night because of a line somebody else has meanwhile added to .env."""
+    project.database.execute("create table movie (id int primary key)")
+    project.monkeypatch.delenv("PG_DB")
+    project.reload()
+    assert "PG_DB" in _said(project)
+    asked_for: list[object] = []
+    project.monkeypatch.setattr(sensors, "reload", asked_for.append)
+
+    project.set(PG_DB=project.database.environ["PG_DB"])
+
+    assert "the settings are right now" in project.look().skip_message
+    assert "the settings are right now" in project.look("bronze_catalog").skip_message
+    assert len(asked_for) == 1
