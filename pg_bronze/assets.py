@@ -92,7 +92,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
                 mirrored = copy.mirror(stream.watermark)
                 if mirrored.edited:
                     context.log.info("etl_control: the row of %s was edited or deleted; written again", table.label)
-                if mirrored.reason:
+                if mirrored.reason and source_database.is_news(mirrored.reason):
                     context.log.info(mirrored.reason)
         except PgBronzeError as error:
             raise metadata.failure(error) from error

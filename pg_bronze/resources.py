@@ -109,6 +109,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _store: Store | None = PrivateAttr(default=None)
     _rows: dict[str, int] = PrivateAttr(default_factory=dict)
     _quiet: list[str] = PrivateAttr(default_factory=list)
+    _said: set[str] = PrivateAttr(default_factory=set)
 
     @classmethod
     def from_settings(cls, settings: Settings, bucket: Bucket) -> "SourceDatabase":
@@ -145,6 +146,12 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         return TableCopy(
             self._source, self._store, table, copy_options(self._settings, table.label), self._control, now=_now
         )
+
+    def is_news(self, sentence: str) -> bool:
+        """Whether this run has not said the sentence yet: what is true of all tables is said once."""
+        known = sentence in self._said
+        self._said.add(sentence)
+        return not known
 
     def report(self, label: str, row_count: int | None) -> None:
         """Count a table into the batch's summary; None for a quiet one."""

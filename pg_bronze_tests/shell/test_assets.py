@@ -397,3 +397,15 @@ def test_the_last_object_gone_stops_the_table_and_names_the_way_out(cinema: Proj
     assert list(said) == ["bronze__movie"]
     assert "pg-bronze reset movie" in said["bronze__movie"]
     assert lake.ids(cinema.bucket, "person") == [1, 2, 3, 4]
+
+
+def test_a_mirror_that_is_off_is_said_once_a_run_and_by_every_materialization(cinema: Project):
+    """A hundred tables would say it a hundred times, and then nobody reads it."""
+    cinema.set(PG_CONTROL_URL="off")
+    cinema.reload()
+
+    run = cinema.copy()
+
+    assert len([line for line in messages(cinema, run) if "PG_CONTROL_URL is off" in line]) == 1
+    for table in ("movie", "person"):
+        assert "off" in values(cinema.latest(table))["pg_bronze/control_mirror"]
