@@ -11,19 +11,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import psycopg
-from psycopg import sql
 
-from pg_bronze import catalog, cursor, planning, schema, window
+from pg_bronze import catalog, cursor, planning, schema, takeover, window
 from pg_bronze.commit import Codec, Committed, Recovered, Step, TableObjects, footer_of, ignore_step
 from pg_bronze.control import Control, ControlRow, Mirrored
-from pg_bronze.errors import SettingsError, SourceNotFit, Superseded, TableChanged, TakeoverUndecided
+from pg_bronze.errors import SettingsError, SourceNotFit, Superseded, TableChanged
 from pg_bronze.footer import Claim
 from pg_bronze.layout import Layout, next_time
 from pg_bronze.planning import NewGeneration, Outlook, Quiet, Read
 from pg_bronze.schema import SourceTable
 from pg_bronze.source import Source, columns_that_may_be_wide, explain
 from pg_bronze.store import Store
-from pg_bronze.watermark import Place, Seed, Watermark
+from pg_bronze.watermark import Place, Watermark
 
 if TYPE_CHECKING:
     import polars as pl
@@ -195,7 +194,7 @@ class TableCopy:
         self.horizon = self.source.horizon(at_least=newest.highest if newest else None)
         self._look()
         if watermark is None:
-            watermark = self._beginning(place, recovered.foreign_key)
+            watermark = self._beginning(recovered.foreign_key)
         self._mirrored_before = watermark.cursor
         first = self._again(recovered.redo) if recovered.redo else self.next_slice(watermark) if new else None
         if first is None and not recovered.adopted and not recovered.rebuilt:
@@ -236,7 +235,7 @@ class TableCopy:
     def nothing(self, recorded: Watermark | None) -> SliceStream:
         """A stream without a slice, which only carries the watermark on."""
         recovered = self.objects.recover(recorded, self.now())
-        watermark = recovered.watermark or self._beginning(self.source.place(self.store.place), recovered.foreign_key)
+        watermark = recovered.watermark or self._beginning(recovered.foreign_key)
         return SliceStream(self, recovered, watermark, None)
 
     def next_slice(self, watermark: Watermark) -> Slice | None:
@@ -408,46 +407,16 @@ class TableCopy:
         self.table = table
         return table.fingerprint
 
-    def _beginning(self, place: Place, foreign_key: str) -> Watermark:
-        """The watermark before the first object, once it is clear what the original system's traces mean."""
-        watermark = Watermark(place, self.table.oid, key=foreign_key)
-        row = self.control.last_value(self.label)
-        if not foreign_key and (row is None or row.value is None):
-            return watermark
-        if self.options.takeover == "fresh":
-            return watermark
-        if self.options.takeover == "adopt-seed":
-            return dataclasses.replace(watermark, seed=self._seed(row), cursor=row.value if row else None)
-        traces = [
-            f"the bucket holds {self.store.uri(foreign_key)}, which is not pg_bronze's" if foreign_key else "",
-            "etl_control has a row for it" if row else "",
-        ]
-        raise TakeoverUndecided(
-            f"{self.label}: nothing of it is in this bucket by pg_bronze, but {' and '.join(filter(None, traces))}. If "
-            "MINIO_BUCKET or PG_BRONZE_PREFIX is wrong, correct it. Otherwise set PG_BRONZE_TAKEOVER=fresh to copy the "
-            "whole table, or adopt-seed to leave out what lies at or below the control row's value (late, "
-            "updated or NULL rows that "
-            "were never copied stay missing)."
-        )
-
-    def _seed(self, row: ControlRow | None) -> Seed:
-        columns = {column.name: column for column in self.table.columns}
-        column = columns.get(row.column or "") if row else None
-        if row is None or row.value is None or column is None:
-            raise SettingsError(
-                f"{self.label}: takeover is adopt-seed, but etl_control has no value and column of this table for it. "
-                "Set takeover to fresh, or correct the row."
-            )
+    def _beginning(self, foreign_key: str) -> Watermark:
+        place = self.place or self.source.place(self.store.place)
+        uri = self.store.uri(foreign_key) if foreign_key else ""
         try:
-            self.source.connection.execute(
-                sql.SQL("select {}::{}").format(sql.Literal(row.value), sql.SQL(column.declared))
-            )
+            row = self.control.last_value(self.label)
         except psycopg.Error as error:
-            raise SettingsError(
-                f"{self.label}: the value in etl_control is not a {column.declared}, the type of {column.name!r}. "
-                "Set takeover to fresh, or correct the row."
-            ) from error
-        return Seed(column.attnum, row.value)
+            raise explain(error, "etl_control") from error
+        seed = takeover.decide(self.source, self.table, row, uri, self.options.takeover)
+        started = Watermark(place, self.table.oid, key=foreign_key)
+        return started if seed is None else dataclasses.replace(started, seed=seed, cursor=seed.value)
 
     def _forgotten(self, watermark: Watermark) -> Watermark:
         return dataclasses.replace(
