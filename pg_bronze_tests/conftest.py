@@ -8,6 +8,7 @@ import itertools
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,28 +85,67 @@ class Database:
             return cursor.fetchall() if cursor.description else []
 
 
-@pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def _older_servers() -> dict[str, Path]:
+    """Programs of other PostgreSQL versions by their number; in CI Debian's 15 has to be there."""
+    found = {path.parent.name: path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()}
+    if os.environ.get("CI"):
+        found.setdefault("15", Path("/usr/lib/postgresql/15/bin"))
+    return {version: path for version, path in sorted(found.items()) if 14 <= int(version) < 18}
+
+
+@contextmanager
+def _postgres(folder: Path, bindir: Path | None) -> Iterator[PostgresServer]:
     options = {
         "max_prepared_transactions": "20",
         "max_connections": "100",
         "fsync": "off",
         "wal_writer_delay": "10ms",  # a horizon waits for the log writer; its default would be half of the tests' time
     }
-    with PostgresServer(tmp_path_factory.mktemp("postgres"), options=options) as server:
+    with PostgresServer(folder, bindir=bindir, options=options) as server:
+        yield server
+
+
+@contextmanager
+def _fresh_database(server: PostgresServer) -> Iterator[Database]:
+    name = f"test_{next(_number)}_{secrets.token_hex(3)}"
+    with server.connect() as connection:
+        connection.autocommit = True
+        connection.execute(f'create database "{name}"')
+    yield Database(server, name)
+    with server.connect() as connection:
+        connection.autocommit = True
+        connection.execute(f'drop database "{name}" with (force)')
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    with _postgres(tmp_path_factory.mktemp("postgres"), None) as server:
         yield server
 
 
 @pytest.fixture
 def database(postgres_server: PostgresServer) -> Iterator[Database]:
-    name = f"test_{next(_number)}_{secrets.token_hex(3)}"
-    with postgres_server.connect() as connection:
-        connection.autocommit = True
-        connection.execute(f'create database "{name}"')
-    yield Database(postgres_server, name)
-    with postgres_server.connect() as connection:
-        connection.autocommit = True
-        connection.execute(f'drop database "{name}" with (force)')
+    with _fresh_database(postgres_server) as found:
+        yield found
+
+
+@pytest.fixture(scope="session", params=["18", *_older_servers()])
+def any_postgres_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PostgresServer]:
+    """A server of each version in turn."""
+    if request.param == "18":
+        yield request.getfixturevalue("postgres_server")
+        return
+    with _postgres(tmp_path_factory.mktemp(f"postgres{request.param}"), _older_servers()[request.param]) as server:
+        yield server
+
+
+@pytest.fixture
+def any_database(any_postgres_server: PostgresServer) -> Iterator[Database]:
+    """A database on each version in turn; a module that wants all its tests there names it ``database``."""
+    with _fresh_database(any_postgres_server) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,12 @@ from pg_bronze.schema import Column
 
 
 @pytest.fixture
+def database(any_database):
+    """All of this on every version."""
+    return any_database
+
+
+@pytest.fixture
 def sql(database) -> Iterator[psycopg.Connection]:
     with database.connect() as conn:
         yield conn

@@ -6,6 +6,12 @@ from benchmarks.race import race
 from pg_bronze_tests.servers.harness import SAME
 
 
+@pytest.fixture
+def database(any_database):
+    """All of this on every version."""
+    return any_database
+
+
 @pytest.mark.slow
 def test_while_twelve_writers_race_no_row_is_lost_stale_or_doubled(database, bucket):
     """The promise. A plain poller must lose rows in the same run, or the race would prove nothing."""

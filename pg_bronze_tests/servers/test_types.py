@@ -275,6 +275,12 @@ class Server:
 
 
 @pytest.fixture
+def database(any_database):
+    """All of this on every version."""
+    return any_database
+
+
+@pytest.fixture
 def server(database) -> Iterator[Server]:
     with database.connect() as conn:
         for name, value in SETTINGS.items():
