@@ -56,7 +56,14 @@ def _instance() -> "Iterator[dg.DagsterInstance]":
     import dagster as dg
 
     # Relative storage folders and .env mean the project's, whatever folder the command was called from.
-    os.chdir(project_root())
+    root, here = project_root(), Path.cwd()
+    if here != root and (here / ".env").exists():
+        # Copying the database of another .env than the one in sight would be a silent mistake.
+        raise SettingsError(
+            f"there is a .env in {here}, and settings are read from {root / '.env'} and the environment. Call "
+            "pg-bronze from another folder, or export what that file says."
+        )
+    os.chdir(root)
     home = dagster_home()
     try:
         opened = dg.DagsterInstance.get() if home else dg.DagsterInstance.from_config(str(project_root()))

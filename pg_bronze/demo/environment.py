@@ -92,7 +92,9 @@ def dagster_home(surroundings: Surroundings, state_dir: Path, project: Path) -> 
         if not Path(chosen).is_dir():
             raise SettingsError(f"DAGSTER_HOME is {chosen}, which is no folder. Make it, or unset DAGSTER_HOME.")
         return Path(chosen).absolute(), project
-    home = state_dir / "dagster_home"
+    # Watermarks of the sample database mean nothing for tables of the same name in somebody's own.
+    sample = surroundings.own_postgres and surroundings.own_s3
+    home = state_dir / ("dagster_home" if sample else "dagster_home_yours")
     home.mkdir(exist_ok=True)
     source = project / "dagster.yaml"
     text = source.read_text(encoding="utf-8") if source.is_file() else _NO_PROJECT_SETTINGS
@@ -110,9 +112,9 @@ def absolute(text: str, home: Path) -> str:
 
 
 def write_shell_file(file: Path, variables: Mapping[str, str]) -> None:
-    """Write variables for ``set -a; . FILE``, readable for the user alone, because there are passwords among them."""
+    """Write variables for ``. FILE``, readable for the user alone, because there are passwords among them."""
     file.unlink(missing_ok=True)
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as output:
         for name, value in variables.items():
             quoted = value.replace("'", "'\\''")
-            output.write(f"{name}='{quoted}'\n")
+            output.write(f"export {name}='{quoted}'\n")

@@ -6,6 +6,7 @@ It does not import Dagster.
 
 import contextlib
 import fcntl
+import shlex
 import signal
 import sys
 import time
@@ -223,7 +224,7 @@ class Demo:
             self.say(f"  database  {sample.DATABASE} at {HOST}:{postgres.port}")
         else:
             self.say(f"  database  {around.variables['PG_DB']} (yours)")
-        self.say(f"  variables for a shell of your own: {self._state_dir / 'env.sh'}")
+        self.say(f"  for a shell of your own:  . {shlex.quote(str(self._state_dir / 'env.sh'))}")
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started

@@ -108,6 +108,16 @@ def test_a_dagster_home_of_the_users_is_respected_and_must_exist(tmp_path: Path)
         )
 
 
+def test_watermarks_of_the_sample_are_kept_apart_from_those_of_a_database_of_ones_own(tmp_path: Path) -> None:
+    """The sample has a table movie too, in a bucket of the same name: its last object is missed in yours."""
+    homes = [
+        environment.dagster_home(environment.Surroundings(variables), tmp_path, tmp_path)[0]
+        for variables in ({}, {"PG_DB": "cine", "MINIO_BUCKET": "meteo-bronze"})
+    ]
+
+    assert homes[0] != homes[1]
+
+
 def test_the_shell_file_is_for_the_user_alone_and_survives_quotes(tmp_path: Path) -> None:
     import subprocess
 
@@ -115,9 +125,10 @@ def test_the_shell_file_is_for_the_user_alone_and_survives_quotes(tmp_path: Path
     environment.write_shell_file(file, {"PG_PASS": "it's $HOME `x`"})
     environment.write_shell_file(file, {"PG_PASS": "it's $HOME `x`"})
 
-    said = subprocess.run(["sh", "-c", '. "$0"; printf %s "$PG_PASS"', str(file)], capture_output=True, text=True)
+    # A program the shell starts has to see it, not the shell alone.
+    said = subprocess.run(["sh", "-c", '. "$0"; printenv PG_PASS', str(file)], capture_output=True, text=True)
 
-    assert said.stdout == "it's $HOME `x`"
+    assert said.stdout == "it's $HOME `x`\n"
     assert file.stat().st_mode & 0o077 == 0
 
 

@@ -114,7 +114,7 @@ class Demo:
     def rows(self, query: str) -> int:
         """Ask the demo's database, with what it wrote for shells."""
         lines = (self.state / "env.sh").read_text().splitlines()
-        at = {name: value.strip("'") for name, value in (line.split("=", 1) for line in lines)}
+        at = {name: value.strip("'") for name, value in (line.removeprefix("export ").split("=", 1) for line in lines)}
         with psycopg.connect(
             host=at["PG_HOST"], port=at["PG_PORT"], dbname=at["PG_DB"], user=at["PG_USER"], password=at["PG_PASS"]
         ) as connection:

@@ -205,3 +205,16 @@ def test_help_and_version_need_no_settings(tmp_path: Path):
             env=clean_environment(tmp_path),
         )  # fmt: skip
         assert words in result.stdout
+
+
+def test_another_env_file_in_sight_is_not_passed_over_in_silence(stocked: Shop, tmp_path: Path):
+    """Whoever stands beside a .env expects it to count; another database would be copied without a word."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".env").write_text("PG_DB=elsewhere\n")
+    stocked.folder = elsewhere
+
+    done = stocked.run("tick", DAGSTER_HOME=str(tmp_path))
+
+    assert done.returncode == 1
+    assert f"there is a .env in {elsewhere}" in done.stderr
