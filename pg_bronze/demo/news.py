@@ -10,6 +10,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _RECORD = re.compile(r"^(?:\S+ )?(\d\d:\d\d:\d\d) \S+ - (\S+) - ([A-Z]+) - (.*)$")
 # The web server's own: ERROR:    [Errno 98] ...
 _PLAIN = re.compile(r"^(?:ERROR|CRITICAL): +(.+)$")
+# What a failed step says of itself stands on a line of its own, below a record that only says that it failed.
+_REASON = re.compile(r"^dagster\S*\.Failure: (.+)$")
 _SLICE = re.compile(r"(?:^| - )(copied \S+: .*)$")
 _WIDTH = 300
 
@@ -19,6 +21,8 @@ def of(line: str) -> str | None:
     text = _COLOUR.sub("", line).rstrip()
     if plain := _PLAIN.match(text):
         return _cut(f"error: {plain[1]}")
+    if reason := _REASON.match(text):
+        return _cut(f"error: {reason[1]}")
     record = _RECORD.match(text)
     if record is None:
         return None
