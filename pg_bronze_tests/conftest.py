@@ -86,10 +86,17 @@ class Database:
 
 
 def _older_servers() -> dict[str, Path]:
-    """Programs of other PostgreSQL versions by their number; in CI Debian's 15 has to be there."""
-    found = {path.parent.name: path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "initdb").exists()}
+    """Programs of other PostgreSQL versions by their number: Debian's, and what ``.ci/postgres`` unpacked.
+
+    In CI all of 14 to 17 have to be there.
+    """
+    folders = [Path("/usr/lib/postgresql"), ROOT / ".cache/postgres"]
+    found = {
+        path.parent.name: path for folder in folders for path in folder.glob("*/bin") if (path / "initdb").exists()
+    }
     if os.environ.get("CI"):
-        found.setdefault("15", Path("/usr/lib/postgresql/15/bin"))
+        found.setdefault("15", folders[0] / "15/bin")
+        found = {version: folders[1] / version / "bin" for version in ("14", "16", "17")} | found
     return {version: path for version, path in sorted(found.items()) if 14 <= int(version) < 18}
 
 
