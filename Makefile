@@ -33,9 +33,9 @@ demo: .venv/.demo ## PostgreSQL, an S3 server, sample data and Dagster, all in .
 # .venv/bin/python -m pip install --require-hashes -r requirements/dev.txt
 # .ci/minio
 # .ci/postgres
-# .venv/bin/python -m pytest
-test: .venv/.dev minio postgres ## the whole suite, on real servers
-	@exec $(BIN)/python -m pytest $(ARGS)
+# .venv/bin/python -m pytest -n auto --dist worksteal
+test: .venv/.dev minio postgres ## the whole suite, on real servers, a process for each core
+	@exec $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # .venv/bin/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house
 test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds

@@ -85,7 +85,7 @@ class Database:
             return cursor.fetchall() if cursor.description else []
 
 
-def _older_servers() -> dict[str, Path]:
+def older_servers() -> dict[str, Path]:
     """Programs of other PostgreSQL versions by their number: Debian's, and what ``.ci/postgres`` unpacked.
 
     In CI all of 14 to 17 have to be there.
@@ -136,7 +136,7 @@ def database(postgres_server: PostgresServer) -> Iterator[Database]:
         yield found
 
 
-@pytest.fixture(scope="session", params=["18", *_older_servers()])
+@pytest.fixture(scope="session", params=["18", *older_servers()])
 def any_postgres_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PostgresServer]:
@@ -144,7 +144,7 @@ def any_postgres_server(
     if request.param == "18":
         yield request.getfixturevalue("postgres_server")
         return
-    with _postgres(tmp_path_factory.mktemp(f"postgres{request.param}"), _older_servers()[request.param]) as server:
+    with _postgres(tmp_path_factory.mktemp(f"postgres{request.param}"), older_servers()[request.param]) as server:
         yield server
 
 
