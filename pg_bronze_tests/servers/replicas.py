@@ -1,0 +1,103 @@
+"""Servers that follow another one: a streaming hot standby, and a subscriber of logical replication."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pg_bronze.demo import home
+from pg_bronze.demo.account import Account, clean_environment
+from pg_bronze.demo.binaries import Binaries
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.demo.processes import as_owner
+
+WAIT_S = 60
+# Servers that others can follow: replication of both kinds, and prepared transactions.
+PRIMARY_OPTIONS = {
+    "wal_level": "logical",
+    "max_prepared_transactions": "20",
+    "max_connections": "100",
+    "fsync": "off",
+    "wal_writer_delay": "10ms",
+}
+
+
+class Standby(PostgresServer):
+    """A streaming hot standby of ``primary``, which has to run when this is started for the first time."""
+
+    def __init__(self, data_dir: Path, primary: PostgresServer, options: dict[str, str] | None = None) -> None:
+        # A standby must not allow less of these than its primary does.
+        wanted = {"max_prepared_transactions": "20", "max_connections": "100", "hot_standby": "on"}
+        super().__init__(data_dir, bindir=primary._bindir, options=wanted | (options or {}))
+        self.primary = primary
+
+    def _read_password(self) -> str:
+        # Roles come with the copy.
+        return self.primary.password
+
+    def _cluster(self, programs: Binaries, place: Path, account: Account | None) -> Path:
+        data = place / "data"
+        if data.exists():
+            return data
+        data.mkdir(mode=0o700)
+        home.hand_over(data, account)
+        source = self.primary
+        subprocess.run(
+            [
+                programs / "pg_basebackup", "-D", str(data), "-h", source.host, "-p", str(source.port),
+                "-U", source.user, "-R", "-X", "stream", "-c", "fast", "--no-sync",
+            ],
+            check=True, capture_output=True, text=True, cwd=place,
+            env=clean_environment() | {"PGPASSWORD": source.password},
+            **as_owner(account.owner if account else None),
+        )  # fmt: skip
+        return data
+
+    def catch_up(self) -> None:
+        """Return once everything is replayed that the primary had written when this was called."""
+        with self.primary.connect() as connection:
+            (lsn,) = connection.execute("select pg_current_wal_insert_lsn()::text").fetchone()
+            # An open transaction's last records are flushed by nobody at once.
+            connection.execute("select pg_logical_emit_message(true, 'catch up', '')")
+            connection.commit()
+        until(self, "postgres", f"select pg_last_wal_replay_lsn() >= '{lsn}'")
+
+    def promote(self) -> None:
+        """Make it a primary of its own, on the next timeline."""
+        with self.connect(autocommit=True) as connection:
+            connection.execute("select pg_promote()")
+        until(self, "postgres", "select not pg_is_in_recovery()")
+
+
+def until(server: PostgresServer, dbname: str, question: str) -> None:
+    """Ask a server until it says true; AssertionError after a minute."""
+    with server.connect(dbname, autocommit=True) as connection:
+        waited = connection.execute("select clock_timestamp() + %s * interval '1 second'", (WAIT_S,)).fetchone()
+        while not connection.execute(question.encode()).fetchone()[0]:
+            over = connection.execute("select clock_timestamp() > %s, pg_sleep(0.02)", waited).fetchone()[0]
+            assert not over, f"not true within {WAIT_S} s: {question}"
+
+
+class Subscription:
+    """Tables of database ``publisher`` copied by logical replication into ``subscriber``; both have the tables."""
+
+    def __init__(self, publisher: Any, subscriber: Any, tables: list[str]) -> None:
+        self.publisher, self.subscriber = publisher, subscriber
+        self.name = f"sub_{subscriber.name}"
+        publisher.execute(f"create publication everything for table {', '.join(tables)}")
+        target = psycopg.conninfo.make_conninfo("", **publisher.conninfo)
+        subscriber.execute(f"create subscription {self.name} connection '{target}' publication everything")
+        until(subscriber.server, subscriber.name, "select bool_and(srsubstate = 'r') from pg_subscription_rel")
+
+    def catch_up(self) -> None:
+        """Return once the subscriber has applied all that the publisher had committed when this was called."""
+        lsn = self.publisher.execute("select pg_logical_emit_message(true, 'catch up', '')::text")[0][0]
+        question = (
+            f"select bool_or(confirmed_flush_lsn > '{lsn}') from pg_replication_slots where slot_name = '{self.name}'"
+        )
+        until(self.publisher.server, self.publisher.name, question)
+
+    def end(self) -> None:
+        self.subscriber.execute(f"drop subscription {self.name}")
+        self.publisher.execute("drop publication everything")
