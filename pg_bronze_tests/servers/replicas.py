@@ -63,6 +63,13 @@ class Standby(PostgresServer):
             connection.commit()
         until(self, "postgres", f"select pg_last_wal_replay_lsn() >= '{lsn}'")
 
+    def cut_off(self) -> None:
+        """Receive nothing more from the primary."""
+        with self.connect(autocommit=True) as connection:
+            connection.execute("alter system set primary_conninfo = ''")
+            connection.execute("select pg_reload_conf()")
+        until(self, "postgres", "select not exists (select 1 from pg_stat_wal_receiver)")
+
     def promote(self) -> None:
         """Make it a primary of its own, on the next timeline."""
         with self.connect(autocommit=True) as connection:

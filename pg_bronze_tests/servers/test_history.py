@@ -1,0 +1,159 @@
+"""Failovers and restores that really happen: what the table says, and what ``continue`` and ``reset`` make of it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pg_bronze.copy import TableCopy
+from pg_bronze.demo import home
+from pg_bronze.demo.account import unprivileged
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.errors import HistoryChanged, StaleSnapshot
+from pg_bronze_tests.conftest import Database, older_servers
+from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
+from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby
+
+
+@pytest.fixture(params=["18", "15"])
+def primary(request, tmp_path: Path):
+    bindir = None if request.param == "18" else older_servers().get(request.param)
+    if request.param == "15" and bindir is None:
+        pytest.skip("no PostgreSQL 15 here")
+    with PostgresServer(tmp_path / "primary", bindir=bindir, options=PRIMARY_OPTIONS) as server:
+        yield server
+
+
+@pytest.fixture
+def standby(primary, tmp_path: Path):
+    with Standby(tmp_path / "standby", primary) as server:
+        yield server
+
+
+@pytest.fixture
+def lake(primary, bucket):
+    """Eight films copied from the primary."""
+    database = Database(primary, "postgres")
+    database.execute(MOVIE)
+    database.execute(fill(1, 8))
+    found = Lake(database, bucket.store())
+    found.drain()
+    return found
+
+
+def fail_over(lake: Lake, standby: Standby) -> Database:
+    """Lose the primary and promote the standby; the lake reads from it at once."""
+    lake.database.server.kill()
+    standby.promote()
+    lake.database = Database(standby, "postgres")
+    return lake.database
+
+
+def test_after_a_failover_that_lost_nothing_the_table_stops_until_continued(lake, standby):
+    """At once after the promotion pg_control_checkpoint still names the old timeline."""
+    lake.database.execute(fill(9, 10))
+    lake.drain()
+    standby.catch_up()
+    database = fail_over(lake, standby)
+    database.execute(fill(11, 12))
+
+    with pytest.raises(HistoryChanged, match=r"timeline 1 to 2.*pg-bronze continue movie.*pg-bronze reset movie"):
+        lake.tick()
+
+    lake.tick(act=TableCopy.go_on)
+    outcomes = lake.drain()
+    assert sum(outcome.row_count for outcome in outcomes) == 2
+    assert lake.compare() == SAME
+
+
+def test_after_a_failover_that_lost_transactions_a_reset_makes_the_lake_right(lake, standby):
+    """Rows only the old primary had are in the lake, and the new one hands their transaction ids out again."""
+    standby.catch_up()
+    standby.cut_off()
+    for number in range(9, 20):
+        lake.database.execute(fill(number, number))
+    lake.drain()
+    database = fail_over(lake, standby)
+    assert database.execute("select count(*) from movie") == [(8,)]
+    database.execute(fill(9, 10))
+
+    with pytest.raises(HistoryChanged, match="timeline 1 to 2"):
+        lake.tick()
+    lake.tick(act=TableCopy.reset)
+    lake.drain()
+
+    assert lake.compare() == SAME
+    assert lake.column() == [*range(1, 11)]
+
+
+def test_after_a_failover_that_lost_transactions_continue_does_not_go_on_green(lake, standby):
+    """The new primary's horizon lies below what was copied from the old one: saying so again is all that is right."""
+    standby.catch_up()
+    standby.cut_off()
+    for number in range(9, 20):
+        lake.database.execute(fill(number, number))
+    lake.drain()
+    fail_over(lake, standby)
+
+    lake.tick(act=TableCopy.go_on)
+
+    with pytest.raises(HistoryChanged, match=r"below .* up to which it is already copied.*pg-bronze reset movie"):
+        lake.tick()
+
+
+def test_a_backup_restored_in_place_stops_the_table(lake, primary):
+    """Same cluster, same timeline, an earlier state: only the log position tells."""
+    place = home.open_home(primary.data_dir, unprivileged())
+    primary.stop()
+    shutil.copytree(place / "data", place / "backup", symlinks=True)
+    for path in [place / "backup", *(place / "backup").rglob("*")]:
+        home.hand_over(path, unprivileged())
+    primary.start()
+    lake.database.execute(fill(9, 3000))
+    lake.drain()
+    primary.stop()
+    shutil.rmtree(place / "data")
+    (place / "backup").rename(place / "data")
+    primary.start()
+
+    with pytest.raises(HistoryChanged, match=r"an older state was restored.*pg-bronze reset movie"):
+        lake.tick()
+
+    lake.tick(act=TableCopy.reset)
+    lake.drain()
+    assert lake.compare() == SAME
+    assert lake.column() == [*range(1, 9)]
+
+
+def test_a_standby_that_lags_behind_the_primary_read_before_is_waited_for(lake, standby):
+    """Not an alarm: a standby catches up."""
+    standby.catch_up()
+    with standby.connect(autocommit=True) as connection:
+        connection.execute("select pg_wal_replay_pause()")
+    lake.database.execute(fill(9, 20))
+    lake.drain()
+    lake.database = Database(standby, "postgres")
+
+    with pytest.raises(StaleSnapshot, match="lags behind the server read before; the next tick tries again"):
+        lake.tick()
+
+    with standby.connect(autocommit=True) as connection:
+        connection.execute("select pg_wal_replay_resume()")
+    standby.catch_up()
+    lake.drain()
+    assert lake.compare() == SAME
+
+
+def test_reading_moves_to_a_standby_and_back_without_losing_a_row(lake, primary, standby):
+    """A maintenance window: PG_HOST points to the standby for a while."""
+    database = lake.database
+    for turn in range(3):
+        database.execute(fill(100 * turn + 9, 100 * turn + 20))
+        standby.catch_up()
+        lake.database = Database(standby if turn % 2 else primary, "postgres")
+        lake.drain()
+    database.execute("update movie set title = 'again' where movie_id % 3 = 0")
+    lake.database = database
+    lake.drain()
+
+    assert lake.compare() == SAME
