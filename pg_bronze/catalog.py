@@ -128,7 +128,8 @@ select tree.root, tree.oid, n.nspname as schema, c.relname as name, c.relkind as
         coalesce(resolved.typmod, a.atttypmod), a.attnotnull, col_description(c.oid, a.attnum),
         (select co_n.nspname || '.' || co.collname
          from pg_collation co join pg_namespace co_n on co_n.oid = co.collnamespace
-         where co.oid = a.attcollation and co.oid <> t.typcollation)
+         where co.oid = a.attcollation and co.oid <> t.typcollation),
+        {missing}
       ) order by a.attnum)
     from pg_attribute a
     left join resolved on resolved.oid = a.atttypid
@@ -143,6 +144,19 @@ left join pg_class toast on toast.oid = c.reltoastrelid
 left join pg_am am on am.oid = c.relam
 order by tree.root, tree.oid
 """
+
+# The catalog keeps the value in an array of one element, and prints it as the type does: here as it is stored. Joined
+# again because an array of boxes does not quote its commas, which the one of texts takes for its own.
+_MISSING = """case when a.atthasmissing then (
+          select case
+            when t.typnamespace <> 'pg_catalog'::regnamespace then m.value
+            when t.typname = 'bool' then m.value::bool::text
+            when t.typname = 'money' then m.value::money::numeric::text
+            when t.typname = 'inet' then abbrev(m.value::inet)
+            else m.value
+          end
+          from (select array_to_string(a.attmissingval::text::text[], ',') as value) m
+        ) end"""
 
 # Sizes of files are asked for one table at a time: for a whole database the planner's estimates are enough.
 _ESTIMATED = "c.relpages as page_count, coalesce(toast.relpages, 0) as toast_page_count"
@@ -159,7 +173,7 @@ def read_catalog(conn: psycopg.Connection[Any]) -> Catalog:
     _check_version(conn)
     with conn.cursor(row_factory=dict_row) as cursor:
         where = cursor.execute("select datname, oid from pg_database where datname = current_database()").fetchone()
-        rows = cursor.execute(_QUERY.format(which="true", pages=_ESTIMATED)).fetchall()
+        rows = cursor.execute(_QUERY.format(which="true", pages=_ESTIMATED, missing="null")).fetchall()
     if where is None:
         raise SourceNotFit("The server does not know the database of its own connection; is this PostgreSQL?")
     tables = sorted(_tables(rows), key=lambda table: (table.schema, table.name))
@@ -173,7 +187,7 @@ def read_table(conn: psycopg.Connection[Any], schema: str, name: str) -> SourceT
     table in access exclusive mode, for as long as the connection's timeouts allow.
     """
     _check_version(conn)
-    query = _QUERY.format(which="n.nspname = %s and c.relname = %s", pages=_MEASURED)
+    query = _QUERY.format(which="n.nspname = %s and c.relname = %s", pages=_MEASURED, missing=_MISSING)
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query, (schema, name)).fetchall()
     return next(_tables(rows), None)

@@ -4,9 +4,10 @@ A timestamp in a key is no compare-and-swap, so a small claim named by the water
 if it is not there. The PUT of the data is the commit: rows and watermark land in one atomic step.
 """
 
+import bisect
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pg_bronze.errors import LakeDamaged, Superseded
 from pg_bronze.footer import ENTRY, Claim, Footer
 from pg_bronze.layout import Layout, search_starts
+from pg_bronze.schema import Description
 from pg_bronze.store import Listed, Store
 from pg_bronze.watermark import Watermark
 
@@ -117,6 +119,29 @@ class TableObjects:
         except pl.exceptions.PolarsError:
             return None
         return Footer.from_text(text, key) if text is not None else None
+
+    def runs(self, keys: Sequence[str]) -> Iterator[Footer]:
+        """The newest footer of each run of objects with the same columns, newest run first, in the newest generation.
+
+        ``keys`` are the table's, oldest first. One footer is read for each run, and one more where an older generation
+        has not been moved away yet. Objects that are gone are stepped over. A footer whose ``after.columns_key`` is
+        ``""`` ends the walk: nobody noted where its run began.
+        """
+        times = [(time, key) for key in keys if (time := self.layout.time(key))]
+        generation = None
+        while times:
+            footer = self.footer(times[-1][1])
+            if footer is None:
+                times.pop()
+                continue
+            if generation not in (None, footer.after.generation):
+                return
+            generation = footer.after.generation
+            yield footer
+            first = self.layout.time(footer.after.columns_key)
+            if first is None:
+                return
+            times = times[: bisect.bisect_left(times, (first, ""))]
 
     def recover(self, recorded: Watermark | None, now: datetime, forgive: bool = False) -> Recovered:
         """Find out where the table stands: adopt what was written and not recorded, find a claim to redo.
@@ -315,9 +340,7 @@ def encode(frame: "pl.DataFrame", footer: Footer, codec: Codec) -> bytes:
     return buffer.getvalue()
 
 
-def footer_of(
-    claim: Claim, row_count: int, columns: Sequence[Mapping[str, Any]], xid_column: str, server_version: int
-) -> Footer:
+def footer_of(claim: Claim, row_count: int, described: Description, server_version: int) -> Footer:
     """The footer that says of an object what its claim intended."""
     return Footer(
         nonce=claim.nonce,
@@ -325,8 +348,9 @@ def footer_of(
         after=claim.after,
         region=claim.region,
         row_count=row_count,
-        columns=columns,
-        xid_column=xid_column,
+        columns=described.columns,
+        xid_column=described.xid_column,
         server_version=server_version,
         reason=claim.reason,
+        primary_key=described.primary_key,
     )

@@ -19,7 +19,7 @@ from pg_bronze.errors import SettingsError, SourceNotFit, Superseded, TableChang
 from pg_bronze.footer import Claim
 from pg_bronze.layout import Layout, next_time
 from pg_bronze.planning import NewGeneration, Outlook, Quiet, Read
-from pg_bronze.schema import SourceTable
+from pg_bronze.schema import Description, SourceTable
 from pg_bronze.source import Source, columns_that_may_be_wide, explain
 from pg_bronze.store import Store
 from pg_bronze.watermark import Place, Watermark
@@ -53,7 +53,7 @@ class Slice:
 
     claim: Claim
     frame: "pl.DataFrame"
-    table: SourceTable
+    described: Description
     redo: bool = False
     seconds: float = 0.0
 
@@ -218,7 +218,7 @@ class TableCopy:
         if watermark is None:
             raise SettingsError(f"{self.label}: nothing of it has been copied yet, so there is nothing to change.")
         if elsewhere and recovered.watermark is None:
-            watermark = dataclasses.replace(watermark, key="")
+            watermark = dataclasses.replace(watermark, key="", columns_key="", columns_digest="")
         self._look()
         after = dataclasses.replace(watermark, place=place)
         if forget:
@@ -229,6 +229,7 @@ class TableCopy:
             key = recovered.redo.after.key
             numbered = piece.claim.after
             after = dataclasses.replace(numbered, key=key, first_key=key if forget else numbered.first_key)
+            after = after.with_columns(piece.described.digest, watermark)
             piece = dataclasses.replace(piece, claim=dataclasses.replace(piece.claim, after=after), redo=True)
         return SliceStream(self, recovered, watermark, piece)
 
@@ -314,10 +315,11 @@ class TableCopy:
     ) -> Slice:
         found = cursor.newest(frame, self.cursor_column) if self.cursor_column else None
         highest = self._highest(watermark.cursor, found)
-        after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest))
+        described = schema.description(table)
+        after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest), described)
         nodes = {item.oid: item.relfilenode for item in table.relations if item.oid in step.region.leaves}
         claim = Claim(secrets.token_hex(8), watermark, after, step.region, nodes)
-        return Slice(claim, frame, table, seconds=seconds)
+        return Slice(claim, frame, described, seconds=seconds)
 
     def _highest(self, known: str | None, found: str | None) -> str | None:
         """The later of two cursor values. A value of the column followed before says nothing about this one."""
@@ -329,9 +331,14 @@ class TableCopy:
             return found
 
     def _again(self, claim: Claim) -> Slice:
-        """Do a claimed slice again: same region, same key, and an object even if no row is left."""
+        """Do a claimed slice again: same region, same key, and an object even if no row is left.
+
+        It gets the columns of now, and its watermark says so, whatever the claim said of them.
+        """
+        described = schema.description(self.table)
+        claim = dataclasses.replace(claim, after=claim.after.with_columns(described.digest, claim.before))
         if claim.region is None:
-            return Slice(claim, self.no_rows(), self.table, redo=True)
+            return Slice(claim, self.no_rows(), described, redo=True)
         found = {item.oid: item for item in self.table.relations}
         moved = claim.region.blocks is not None and any(
             oid not in found or found[oid].relfilenode != node for oid, node in claim.relfilenodes.items()
@@ -354,27 +361,22 @@ class TableCopy:
             raise TableChanged(
                 f"{self.label}: it was altered while a claimed slice was read again; the next tick tries again."
             )
-        return Slice(claim, frame, table, redo=True, seconds=time.monotonic() - started)
+        return Slice(claim, frame, described, redo=True, seconds=time.monotonic() - started)
 
     def _given_up(self, claim: Claim, why: str) -> Slice:
         """What a claim becomes that nobody can do again: an empty object under its key, and a new first load."""
         seq, key = claim.after.seq, claim.after.key
         after = dataclasses.replace(self._forgotten(claim.before), seq=seq, key=key, first_key=key)
+        described = schema.description(self.table)
+        after = after.with_columns(described.digest, claim.before)
         reason = f"a claimed slice cannot be read again: {why}"
         return Slice(
-            dataclasses.replace(claim, after=after, region=None, reason=reason), self.no_rows(), self.table, True
+            dataclasses.replace(claim, after=after, region=None, reason=reason), self.no_rows(), described, True
         )
 
     def commit(self, piece: Slice) -> Committed:
         """Write one slice; see ``commit.TableObjects.commit``."""
-        columns = piece.table.columns
-        footer = footer_of(
-            piece.claim,
-            piece.frame.height,
-            schema.describe(columns),
-            schema.xid_column(columns),
-            self.source.server_version,
-        )
+        footer = footer_of(piece.claim, piece.frame.height, piece.described, self.source.server_version)
         committed = self.objects.commit(piece.claim, piece.frame, footer, piece.redo)
         if committed.watermark.generation != piece.claim.before.generation:
             self.objects.move_old(committed.watermark)
@@ -428,21 +430,20 @@ class TableCopy:
             leaves=MappingProxyType({}),
         )
 
-    def _numbered(self, before: Watermark, after: Watermark) -> Watermark:
-        """``after`` with the number and key of the object that will commit it, and the present place."""
+    def _numbered(self, before: Watermark, after: Watermark, described: Description) -> Watermark:
+        """``after`` with the number, key and columns of the object that will commit it, and the present place."""
         key = self.layout.key(next_time(self.now(), self.layout.time(before.key)))
         opened = key if after.generation != before.generation else after.first_key
-        return dataclasses.replace(
+        numbered = dataclasses.replace(
             after, place=self.place or after.place, seq=before.seq + 1, key=key, first_key=opened
         )
+        return numbered.with_columns(described.digest, before)
 
     def _empty(self, before: Watermark, after: Watermark, reason: str) -> Slice:
-        claim = Claim(secrets.token_hex(8), before, self._numbered(before, after), None, {}, reason)
-        return Slice(claim, self.no_rows(), self.table)
+        described = schema.description(self.table)
+        claim = Claim(secrets.token_hex(8), before, self._numbered(before, after, described), None, {}, reason)
+        return Slice(claim, self.no_rows(), described)
 
     def no_rows(self) -> "pl.DataFrame":
         """A frame as this table's slices are, without a row."""
-        import polars as pl
-
-        columns = self.table.columns
-        return pl.DataFrame(schema={**schema.stored_schema(columns), schema.xid_column(columns): pl.Int64()})
+        return schema.no_rows(self.table.columns)

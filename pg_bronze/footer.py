@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pg_bronze import __version__
 from pg_bronze.errors import LakeDamaged
+from pg_bronze.schema import Description
 from pg_bronze.watermark import FORMAT, Watermark, check_format
 from pg_bronze.window import Region
 
@@ -70,8 +71,8 @@ class Footer:
     """What one object says about itself: the watermarks before and after it, its rows and where they came from.
 
     ``columns`` describe the source columns (attnum, name, type, typmod …); ``xid_column`` is the name of the added
-    column. ``repaired`` marks an object written again by verification. ``reason`` says why an object without a region
-    exists.
+    column, ``primary_key`` the names of the key's columns in key order. ``repaired`` marks an object written again by
+    verification. ``reason`` says why an object without a region exists.
     """
 
     nonce: str
@@ -84,6 +85,7 @@ class Footer:
     server_version: int
     repaired: bool = False
     reason: str | None = None
+    primary_key: Sequence[str] = ()
 
     def to_text(self) -> str:
         """The value of the Parquet key-value entry."""
@@ -99,6 +101,7 @@ class Footer:
                 "region": self.region.to_json() if self.region else None,
                 "row_count": self.row_count,
                 "columns": list(self.columns),
+                "primary_key": list(self.primary_key),
                 "xid_column": self.xid_column,
                 "server_version": self.server_version,
                 "time_zone": "UTC",
@@ -125,12 +128,18 @@ class Footer:
                 server_version=data["server_version"],
                 repaired=data["repaired"],
                 reason=data["reason"],
+                primary_key=tuple(data.get("primary_key", ())),
             )
         except (AttributeError, KeyError, LakeDamaged, TypeError, ValueError) as error:
             raise LakeDamaged(
                 f"{key}: its footer is not one of pg_bronze's ({type(error).__name__}). Move the object out of "
                 "the folder."
             ) from error
+
+    @property
+    def described(self) -> Description:
+        """What the rows of the object look like."""
+        return Description(tuple(self.columns), tuple(self.primary_key), self.xid_column)
 
     def continues(self, watermark: Watermark) -> bool:
         """Whether this object is the next after the one that committed ``watermark``."""

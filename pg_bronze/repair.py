@@ -15,7 +15,7 @@ from pg_bronze.commit import encode, footer_of
 from pg_bronze.copy import TableCopy
 from pg_bronze.footer import Claim, Footer
 from pg_bronze.layout import search_starts
-from pg_bronze.schema import Relation
+from pg_bronze.schema import Column, Description, Relation
 from pg_bronze.watermark import Leaf, Watermark
 
 
@@ -74,7 +74,7 @@ def verify_day(copy: TableCopy, day: date) -> DayReport:
         if missing.key in footers or missing.seq == 0 or copy.layout.day(missing.key) != day:
             continue
         earlier = footers[present[index - 1]].after if index else _earlier(copy, missing)
-        count = _write_again(copy, earlier, missing)
+        count = _write_again(copy, earlier, missing, _promised(copy, footers, footers[key], missing))
         if count is None:
             lost.append(missing.key)
         else:
@@ -98,10 +98,28 @@ def _earlier(copy: TableCopy, missing: Watermark) -> Watermark | None:
     return None
 
 
-def _write_again(copy: TableCopy, before: Watermark | None, after: Watermark) -> int | None:
+def _promised(
+    copy: TableCopy, footers: Mapping[str, Footer], following: Footer, missing: Watermark
+) -> Description | None:
+    """The columns a missing object had, from another object of which the watermarks say that it has the same.
+
+    That is the one before it or the one after. None if neither is: it was the only one with its columns, as far as
+    anybody knows.
+    """
+    first = missing.columns_key
+    if not first:
+        return None
+    found = following if following.after.columns_key == first else footers.get(first) or copy.objects.footer(first)
+    return found.described if found else None
+
+
+def _write_again(
+    copy: TableCopy, before: Watermark | None, after: Watermark, promised: Description | None
+) -> int | None:
     """Write the object that led from one watermark to the next; None if its window cannot be read any more.
 
-    ``before`` None means that the earlier object is unknown.
+    ``before`` None means that the earlier object is unknown. It gets the columns ``promised``, so that it stays what
+    the watermarks around it say; without a promise those of now, and then its own watermark says which.
     """
     if before is None or before.generation != after.generation or after.table != copy.table.oid:
         return None
@@ -110,20 +128,23 @@ def _write_again(copy: TableCopy, before: Watermark | None, after: Watermark) ->
     regions = [_difference(before, oid, leaf, present.get(oid)) for oid, leaf in differing.items()]
     import polars as pl
 
-    columns, names = copy.table.columns, planning.names_by_attnum(copy.table)
-    frames = [copy.no_rows()]
+    described = promised or schema.description(copy.table)
+    columns = [Column.from_description(column) for column in described.columns]
+    if promised is None:
+        after = dataclasses.replace(after, columns_digest=described.digest)
+    names = planning.names_by_attnum(copy.table)
+    projection = schema.projection_as(columns, copy.table.columns)
+    frames = [schema.no_rows(columns)]
     for region in regions:
         if region is None:
             return None
-        query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, None)
+        query = window.select(region, projection, described.xid_column, names, None)
         frames.append(schema.conform(copy.source.read(query, copy.label), columns))
     frame = pl.concat(frames)
     claim = Claim(
         "repaired", dataclasses.replace(before, seq=after.seq - 1), after, None, {}, "written again by verification"
     )
-    footer = footer_of(
-        claim, frame.height, schema.describe(columns), schema.xid_column(columns), copy.source.server_version
-    )
+    footer = footer_of(claim, frame.height, described, copy.source.server_version)
     body = encode(frame, dataclasses.replace(footer, repaired=True), copy.objects.codec)
     copy.store.create(after.key, body)
     return frame.height

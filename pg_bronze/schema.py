@@ -4,6 +4,8 @@ No connection, no clock, no Dagster, no psycopg: the catalog fills these values 
 with literals. Polars is imported only by what touches data: every process that knows the catalog imports this module.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -35,6 +37,14 @@ class Column:
     not_null: bool  # since PostgreSQL 18 also while rows from before the constraint may still hold NULL
     comment: str | None = None
     collation: str | None = None  # "schema.name" where it is not the type's default
+    # What a row written before ADD COLUMN … DEFAULT holds without having been rewritten, as the text of what is stored;
+    # None where there is no such value, or a rewrite of the table has put it into every row since.
+    missing: str | None = None
+
+    @classmethod
+    def from_description(cls, described: Mapping[str, Any]) -> "Column":
+        """The column a footer describes; what this version does not know is left out."""
+        return cls(**{name: described[name] for name in cls.__dataclass_fields__ if name in described})
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,28 @@ class SourceTable:
                 "relations": tuple(Relation(**relation) for relation in data["relations"]),
             }
         )
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the rows of one object look like, in plain JSON: its columns as ``describe`` gives them, key and xid column.
+
+    ``primary_key`` holds names in key order, ``xid_column`` is the name of the added column.
+    """
+
+    columns: tuple[Mapping[str, Any], ...]
+    primary_key: tuple[str, ...]
+    xid_column: str
+
+    @property
+    def digest(self) -> str:
+        """A short text that differs when a reader has to treat the columns differently; comments do not count."""
+        seen = [[column.get(name) for name in _DIGESTED] for column in self.columns]
+        text = json.dumps([seen, self.primary_key, self.xid_column], separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_DIGESTED = ("attnum", "name", "base", "typmod", "stored", "missing")
 
 
 @dataclass(frozen=True)
@@ -208,6 +240,25 @@ def projection(columns: Sequence[Column], relation_alias: str = "t") -> str:
     )
 
 
+def projection_as(wanted: Sequence[Column], present: Sequence[Column]) -> str:
+    """Write the select list that gives the columns as they once were, from those the table has now.
+
+    They are told apart by attnum. A dropped column is NULL; one whose type has changed goes through its text, which
+    every type has a cast from.
+    """
+    now = {column.attnum: column for column in present}
+    return ", ".join(
+        f"{rule(column).expression.format(c=_as_before(column, now.get(column.attnum)))} as {quote(column.name)}"
+        for column in wanted
+    )
+
+
+def _as_before(column: Column, now: Column | None) -> str:
+    if now is None:
+        return "null::text"
+    return f"t.{quote(now.name)}" if now.base == column.base else f"t.{quote(now.name)}::text"
+
+
 def read_schema(columns: Sequence[Column]) -> "pl.Schema":
     """Give the schema in which connectorx returns the projection."""
     import polars as pl
@@ -227,6 +278,13 @@ def xid_column(columns: Sequence[Column]) -> str:
     taken = {column.name for column in columns}
     names = chain([XID_NAME], (f"{XID_NAME}_{number}" for number in count(1)))
     return next(name for name in names if name not in taken)
+
+
+def no_rows(columns: Sequence[Column]) -> "pl.DataFrame":
+    """Give a slice of these columns without a row."""
+    import polars as pl
+
+    return pl.DataFrame(schema={**stored_schema(columns), xid_column(columns): pl.Int64()})
 
 
 def conform(frame: "pl.DataFrame", columns: Sequence[Column]) -> "pl.DataFrame":
@@ -283,6 +341,11 @@ def beyond_calendar(columns: Iterable[Column]) -> DataError:
 def describe(columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Describe the columns for a footer: what the source declared, and what is stored."""
     return [{**asdict(column), "stored": str(rule(column).stored)} for column in columns]
+
+
+def description(table: SourceTable) -> Description:
+    """Describe the rows of a table as they are stored now."""
+    return Description(tuple(describe(table.columns)), table.primary_key, xid_column(table.columns))
 
 
 def drift(before: Sequence[Column], after: Sequence[Column]) -> tuple[str, ...]:

@@ -140,13 +140,10 @@ class Source:
             raise SourceNotFit(
                 f"{self.name}: PostgreSQL {self.server_version // 10000} is too old; 14 is the oldest that works."
             )
-        connection.execute(
-            "select set_config('statement_timeout', %s, false), set_config('TimeZone', 'UTC', false), "
-            "set_config('DateStyle', 'ISO', false), set_config('row_security', 'off', false), "
-            # Compiling the catalog query takes longer than running it.
-            "set_config('jit', 'off', false)",
-            (f"{int(self._statement_timeout_s * 1000)}ms",),
-        )
+        # Compiling the catalog query takes longer than running it.
+        settings = {**_SESSION, "statement_timeout": f"{int(self._statement_timeout_s * 1000)}ms", "jit": "off"}
+        wanted = ", ".join("set_config(%s, %s, false)" for _ in settings)
+        connection.execute(f"select {wanted}".encode(), [text for pair in settings.items() for text in pair])
         return connection
 
     def ask(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:

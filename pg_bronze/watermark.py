@@ -84,6 +84,10 @@ class Watermark:
     ``cursor`` is the largest cursor value copied, for people and ``etl_control`` only. ``leaves`` maps the oid of each
     physical table ever seen to what is delivered of it; it keeps detached partitions. ``seed`` is what the original
     system had copied, where that was taken over.
+
+    ``columns_key`` is the oldest object of the generation from which on all objects have the same columns, and
+    ``columns_digest`` tells those columns from others; both are ``""`` before the first object, and in a state written
+    before there were these entries.
     """
 
     place: Place
@@ -95,6 +99,8 @@ class Watermark:
     cursor: str | None = None
     leaves: Mapping[int, Leaf] = field(default_factory=lambda: MappingProxyType({}))
     seed: Seed | None = None
+    columns_key: str = ""
+    columns_digest: str = ""
 
     @property
     def highest(self) -> int | None:
@@ -111,6 +117,11 @@ class Watermark:
         """The same watermark with some leaves replaced."""
         return dataclasses.replace(self, leaves=MappingProxyType({**self.leaves, **changed}))
 
+    def with_columns(self, digest: str, before: "Watermark") -> Self:
+        """The same watermark, committed by an object whose columns have this digest and which follows ``before``."""
+        same = digest == before.columns_digest and self.generation == before.generation and before.columns_key
+        return dataclasses.replace(self, columns_digest=digest, columns_key=before.columns_key if same else self.key)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; leaves of equal state share one entry, so that 500 partitions stay small."""
         groups: dict[Leaf, list[int]] = {}
@@ -126,6 +137,8 @@ class Watermark:
             "first_key": self.first_key,
             "cursor": self.cursor,
             "seed": dataclasses.asdict(self.seed) if self.seed else None,
+            "columns_key": self.columns_key,
+            "columns_digest": self.columns_digest,
             "leaves": [{"oids": _ranges(oids), **dataclasses.asdict(leaf)} for leaf, oids in groups.items()],
         }
 
@@ -149,6 +162,8 @@ class Watermark:
                 cursor=data["cursor"],
                 seed=Seed(**data["seed"]) if data["seed"] else None,
                 leaves=MappingProxyType(leaves),
+                columns_key=data.get("columns_key", ""),
+                columns_digest=data.get("columns_digest", ""),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LakeDamaged(f"this is not a watermark of pg_bronze: {type(error).__name__} {error}") from error

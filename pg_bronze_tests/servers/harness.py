@@ -185,6 +185,28 @@ class Lake:
         frames = self.frames(table)
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
+    def versions(self, table: str, attnums: list[int]) -> list[tuple]:
+        """``(xid, *values)`` of every row of the newest generation, as PostgreSQL's texts.
+
+        A column is followed by its number through renames; where a slice is older than it, its rows hold the value that
+        the first footer with the column says they have.
+        """
+        frames, footers = self.frames(table), self.footers(table)
+        footers = [footer for footer in footers if footer.after.generation == footers[-1].after.generation]
+        described = [{column["attnum"]: column for column in footer.columns} for footer in footers]
+        missing = {
+            attnum: next((columns[attnum]["missing"] for columns in described if attnum in columns), None)
+            for attnum in attnums
+        }
+        held: list[tuple] = []
+        for frame, columns, footer in zip(frames, described, footers, strict=True):
+            values = [
+                texts(frame[columns[attnum]["name"]]) if attnum in columns else [missing[attnum]] * frame.height
+                for attnum in attnums
+            ]
+            held += zip(frame[footer.xid_column].to_list(), *values, strict=True)
+        return held
+
     def column(self, name: str = "movie_id", table: str = "movie") -> list[Any]:
         """One column of what landed, sorted, NULL last."""
         values = self.rows(table)[name].to_list()
@@ -202,10 +224,7 @@ class Lake:
             live = connection.execute(
                 f"select xmin::text::bigint, {shown} from {only}{quote(schema)}.{quote(name)}".encode()
             ).fetchall()
-        frame = self.rows(table)
-        if frame.width == 0:
-            return Difference(lost=len(live))
-        held = list(zip(frame["_pg_xid"].to_list(), *(texts(frame[column]) for column in columns), strict=True))
+        held = self.versions(table, [column.attnum for column in found.columns])
         return difference(live, held, columns.index(key) + 1 if key else None)
 
 

@@ -1,8 +1,10 @@
 """Verifying a past day: what is missing is found and written again, as far as the database still has it."""
 
 import dataclasses
+import io
 from datetime import UTC, date, datetime, timedelta
 
+import polars as pl
 import pytest
 
 from pg_bronze.control import Control
@@ -193,3 +195,90 @@ def test_a_missing_block_range_of_a_large_first_load_is_written_again(database, 
 
     assert (report.repaired, report.lost) == ((keys[which],), ())
     assert lake.compare() == SAME
+
+
+COLUMNS = ["movie_id", "title", "updated_at", "price", "_pg_xid"]
+
+
+def frame_at(lake: Lake, key: str) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(lake.store.get(key)))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_missing_object_gets_the_columns_it_had(lake, database, which):
+    """The watermarks around it promise them; an object with others would be read wrongly."""
+    key = of_day(lake, DAYS[1])[which]
+    whole = frame_at(lake, key)
+    lake.store.delete(key)
+    database.execute(
+        "alter table movie drop price; alter table movie rename title to name;"
+        "alter table movie alter name type varchar; alter table movie add price int default 7"
+    )
+    database.execute("insert into movie values (100, 'a', now(), 1)")
+    lake.drain(now=lambda: DAYS[3])
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.row_count == 10
+    again = frame_at(lake, key)
+    assert again.schema == whole.schema
+    assert again.drop("price").equals(whole.drop("price"))
+    assert again["price"].to_list() == [None] * 10
+    footer = lake.footers()[lake.keys().index(key)]
+    assert footer.after.columns_digest == footer.described.digest
+
+
+def test_a_column_whose_type_has_no_cast_to_the_former_is_no_hindrance(lake, database):
+    """Its rows were all written anew, so none of the old window is left; the query must still be one."""
+    key = of_day(lake, DAYS[1])[0]
+    lake.store.delete(key)
+    database.execute("alter table movie alter price type jsonb using to_jsonb(price)")
+    lake.drain(now=lambda: DAYS[3])
+
+    assert verify(lake, DAYS[1].date()).row_count == 0
+    assert frame_at(lake, key).columns == COLUMNS
+
+
+def test_a_missing_object_nobody_knows_the_columns_of_says_which_it_got(database, bucket):
+    """It was the only one with its columns: those of now are all there is, and its footer does not pretend."""
+    database.execute(MOVIE)
+    lake = Lake(database, bucket.store())
+    for number, day in enumerate(DAYS):
+        database.execute(f"alter table movie add extra_{number} int; insert into movie (movie_id) values ({number})")
+        lake.tick(now=lambda day=day: day)
+    key = lake.keys()[1]
+    lake.store.delete(key)
+    database.execute("alter table movie rename extra_1 to one")
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.repaired == (key,)
+    footer = lake.footers()[1]
+    names = [*COLUMNS[:-1], "extra_0", "one", "extra_2", "extra_3"]
+    assert [column["name"] for column in footer.columns] == names
+    assert frame_at(lake, key).columns == [*names, "_pg_xid"]
+    assert footer.after.columns_digest == footer.described.digest
+    assert lake.column() == [0, 1, 2, 3]
+
+
+def test_two_missing_objects_of_one_forgotten_run_get_the_same_columns(database, bucket):
+    database.execute(MOVIE)
+    lake = Lake(database, bucket.store())
+    for number, day in enumerate(DAYS):
+        if number in (1, 3):
+            database.execute(f"alter table movie add extra_{number} int")
+        database.execute(f"insert into movie (movie_id) values ({number})")
+        lake.tick(now=lambda day=day: day)
+    keys = lake.keys()
+    first = lake.store.get(keys[1])
+    for key in keys[1:3]:
+        lake.store.delete(key)
+    database.execute("alter table movie rename extra_1 to one")
+
+    verify(lake, DAYS[2].date())
+    database.execute("alter table movie rename one to uno")
+    lake.store.delete(keys[2])
+    lake.store.create(keys[1], first)
+    verify(lake, DAYS[2].date())
+
+    assert frame_at(lake, keys[2]).columns == frame_at(lake, keys[1]).columns == [*COLUMNS[:-1], "extra_1", "_pg_xid"]

@@ -44,6 +44,17 @@ def test_a_footer_says_what_a_person_looks_for_first():
     assert (said["time_zone"], said["encoding"]) == ("UTC", "UTF8")
 
 
+def test_a_footer_says_how_rows_are_told_apart():
+    keyed = dataclasses.replace(FOOTER, primary_key=("kind", "id"))
+    assert json.loads(keyed.to_text())["primary_key"] == ["kind", "id"]
+    assert Footer.from_text(keyed.to_text(), KEY).described.primary_key == ("kind", "id")
+
+
+def test_a_footer_from_before_keys_were_noted_is_read():
+    old = {key: value for key, value in json.loads(FOOTER.to_text()).items() if key != "primary_key"}
+    assert Footer.from_text(json.dumps(old), KEY).primary_key == ()
+
+
 def test_an_object_continues_only_the_watermark_it_was_made_from():
     assert FOOTER.continues(BEFORE)
     assert not FOOTER.continues(AFTER)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import polars as pl
@@ -13,9 +14,11 @@ from pg_bronze.schema import (
     beyond_calendar,
     conform,
     describe,
+    description,
     drift,
     literal,
     projection,
+    projection_as,
     quote,
     read_schema,
     rule,
@@ -204,8 +207,51 @@ def test_columns_are_described_in_plain_json():
             "not_null": False,
             "comment": None,
             "collation": None,
+            "missing": None,
             "stored": "Decimal(precision=10, scale=2)",
         }
+    ]
+
+
+def test_a_column_comes_back_from_its_description_and_from_a_later_versions():
+    [said] = describe([PRICE])
+    assert Column.from_description({**said, "something": "new"}) == PRICE
+    assert Column.from_description({key: said[key] for key in said if key != "missing"}) == PRICE
+
+
+def digest(*columns, **changed):
+    return dataclasses.replace(description(table(columns=columns)), **changed).digest
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        digest(column("b")),
+        digest(column(base="int8")),
+        digest(column(typmod=5)),
+        digest(column(attnum=2)),
+        digest(dataclasses.replace(column(), missing="7")),
+        digest(column(), column("b", attnum=2)),
+        digest(column(), primary_key=()),
+        digest(column(), xid_column="_pg_xid_1"),
+    ],
+)
+def test_whatever_a_reader_has_to_know_changes_the_digest(changed):
+    assert changed != digest(column())
+
+
+def test_what_a_reader_need_not_know_leaves_the_digest():
+    commented = dataclasses.replace(column(), comment="new", not_null=True)
+    assert digest(commented) == digest(column())
+
+
+def test_a_projection_of_former_columns_follows_their_numbers():
+    wanted = [column("a"), column("b", attnum=2), column("gone", "date", attnum=3)]
+    present = [column("a", "int8"), column("renamed", attnum=2), column("gone", attnum=4)]
+    assert projection_as(wanted, present).split(", ") == [
+        't."a"::text::int4 as "a"',
+        't."renamed"::int4 as "b"',
+        'null::text::date as "gone"',
     ]
 
 
