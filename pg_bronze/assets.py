@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from pg_bronze import metadata, partitions
+from pg_bronze import metadata, partitions, stuck
 from pg_bronze.copy import SliceStream, TableCopy
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.planning import Quiet
@@ -17,6 +17,10 @@ from pg_bronze.schema import SourceTable
 
 GROUP = "bronze"
 IO_MANAGER = "bronze_io_manager"
+_FROM_BUCKET = (
+    "Dagster's storage does not know how far a table is copied (it is new or was wiped), and the bucket does: going on "
+    "from the objects there"
+)
 
 
 def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.AssetSpec:
@@ -79,9 +83,11 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
                 if isinstance(outcome, Quiet) and not past:
                     context.log.info("%s: %s", table.label, outcome.reason)
                     source_database.report(table.label, None)
-                    yield from _note_quiet(context, copy)
+                    yield from _note_quiet(context, copy, outcome.reason)
                     return
                 stream = outcome if isinstance(outcome, SliceStream) else copy.nothing(recorded)
+                if stream.rebuilt and source_database.is_news(_FROM_BUCKET):
+                    context.log.info(_FROM_BUCKET)
                 if not wants_new:
                     stream = stream.without_new()
                 extra = {key: value for report in reports for key, value in report.metadata.items()}
@@ -94,17 +100,26 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
                     context.log.info("etl_control: the row of %s was edited or deleted; written again", table.label)
                 if mirrored.reason and source_database.is_news(mirrored.reason):
                     context.log.info(mirrored.reason)
-        except PgBronzeError as error:
-            raise metadata.failure(error) from error
+        except Exception as error:
+            state = stuck.state_of(source_database.settings.fingerprint(), table.fingerprint)
+            stuck.note(context.instance, context.run, context.asset_key, error, state)
+            if isinstance(error, PgBronzeError):
+                source_database.doubt(error)
+                raise metadata.failure(error) from error
+            raise
 
     return bronze
 
 
-def _note_quiet(context: dg.AssetExecutionContext, copy: TableCopy) -> Iterator[dg.Output[Any]]:
-    """Leave a hint for the sensor: up to here there is nothing new, although something was written."""
+def _note_quiet(context: dg.AssetExecutionContext, copy: TableCopy, reason: str) -> Iterator[dg.Output[Any]]:
+    """Leave a hint for the sensor: up to here there is nothing new, although something was written.
+
+    Without a horizon nobody looked; the next tick has to know that this run ended well all the same.
+    """
+    entries: dict[str, Any] = {metadata.QUIET: reason}
     if copy.horizon:
         entries = {metadata.QUIET_UPTO: copy.horizon, metadata.GENERATION: copy.generation}
-        context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
+    context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
     yield from ()
 
 

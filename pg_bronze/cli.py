@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pg_bronze import __version__
+from pg_bronze import __version__, retries
 from pg_bronze.errors import PgBronzeError, SettingsError
 from pg_bronze.settings import dagster_home
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from pg_bronze.copy import SliceStream, TableCopy
+    from pg_bronze.retries import Trouble
 
 app = typer.Typer(
     help="Copies PostgreSQL tables incrementally and exactly into Parquet on MinIO or S3.",
@@ -93,13 +95,40 @@ def _errors() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
+@dataclass
+class _Told:
+    """What `pg-bronze run` keeps from batch to batch: what it has said, and which tables it leaves alone for a while.
+
+    ``troubles`` holds each failing table's trouble, and settings and catalog as they were when it failed.
+    """
+
+    unattended: bool = False
+    said: set[str] = field(default_factory=set)
+    troubles: "dict[str, tuple[Trouble, object]]" = field(default_factory=dict)
+
+    def once(self, sentence: str) -> None:
+        """Print a sentence unless it was the last time, too."""
+        if sentence not in self.said:
+            self.said.add(sentence)
+            print(sentence, flush=True)
+
+    def waiting(self, state: object, now: float) -> dict[str, float]:
+        """The tables that are not tried yet, and when they will be; none of them once ``state`` has changed."""
+        found = {
+            label: retries.next_try(trouble, trouble.state)
+            for label, (trouble, then) in self.troubles.items()
+            if then == state
+        }
+        return {label: moment for label, moment in found.items() if moment > now}
+
+
+def _batch(tables: list[str], instance: "dg.DagsterInstance", told: _Told) -> dict[str, str]:
     """Run one batch through the same assets as the UI; gives the sentence of each failed table by its label."""
     from datetime import UTC, datetime
 
     import dagster as dg
 
-    from pg_bronze import catalog_state, definitions, partitions
+    from pg_bronze import catalog_state, definitions, metadata, partitions, stuck
     from pg_bronze.settings import load_settings
 
     settings = load_settings()
@@ -113,15 +142,31 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
             raise SettingsError(
                 f"there is no table {label!r} in the catalog (tables: {', '.join(sorted(known)) or 'none'})."
             )
+    skipped = {
+        label: why
+        for label, table in known.items()
+        if settings.wants(label) and (why := definitions.skipped(table, settings))
+    }
     executable = found.resolve_asset_graph().executable_asset_keys
     keys = {partitions.bronze_key(table): label for label, table in known.items() if not tables or label in tables}
-    selection = [key for key in keys if key in executable]
     for key, label in keys.items():
         if tables and key not in executable:
-            why = known[label].skipped or "PG_BRONZE_INCLUDE, PG_BRONZE_EXCLUDE or PG_BRONZE_UNTRACKED leaves it out"
+            why = skipped.get(label, "PG_BRONZE_INCLUDE, PG_BRONZE_EXCLUDE or PG_BRONZE_UNTRACKED leaves it out")
             raise SettingsError(f"{label} is not copied: {why}.")
+    for label, why in skipped.items():
+        told.once(f"skipped {label}: {why}")
+    # With the secrets: whoever corrects a password does not wait for the pause to end.
+    stamp = (settings, state.catalog.fingerprint if state.catalog else None)
+    now = datetime.now(UTC).timestamp()
+    waiting = told.waiting(stamp, now)
+    if waiting:
+        shown = {label: (told.troubles[label][0], then) for label, then in waiting.items()}
+        for sentence in retries.said(shown, now):
+            told.once(f"pg-bronze: {sentence}")
+    selection = [key for key, label in keys.items() if key in executable and label not in waiting]
     if not selection:
-        print("no table to copy", flush=True)
+        if not waiting:
+            print("no table to copy", flush=True)
         return {}
     result = found.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
@@ -129,7 +174,7 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
         partition_key=datetime.now(UTC).date().isoformat(),
         run_config={"loggers": {"console": {}}},
         raise_on_error=False,
-        tags={"pg_bronze/batch": "command"},
+        tags={metadata.BATCH_TAG: "run" if told.unattended else "command"},
     )
     by_step = {key.to_python_identifier(): label for key, label in keys.items()}
     failed: dict[str, str] = {}
@@ -141,6 +186,11 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance") -> dict[str, str]:
             failed[by_step.get(event.step_key, event.step_key)] = _sentence(event)
     if not result.success and not failed:
         failed["the batch"] = "it could not be started; the lines above say why"
+    for key in selection:
+        told.troubles.pop(keys[key], None)
+        trouble = stuck.last_trouble(instance, key) if told.unattended and keys[key] in failed else None
+        if trouble is not None:
+            told.troubles[keys[key]] = (trouble, stamp)
     return failed
 
 
@@ -177,11 +227,14 @@ def _sentence(event: Any) -> str:
     return str(error.message).strip() if error else "failed"
 
 
-def _run_batch(tables: list[str]) -> bool:
+def _run_batch(tables: list[str], told: _Told) -> bool:
     with _instance() as instance:
-        failed = _batch(tables, instance)
+        failed = _batch(tables, instance, told)
+    by_cause: dict[str, list[str]] = {}
     for label, sentence in sorted(failed.items()):
-        print(f"pg-bronze: {label} failed: {sentence}", file=sys.stderr)
+        by_cause.setdefault(sentence, []).append(label)
+    for sentence, labels in by_cause.items():
+        print(f"pg-bronze: {retries.listed(labels)} failed: {sentence}", file=sys.stderr)
     return not failed
 
 
@@ -193,7 +246,7 @@ def tick(
 ) -> None:
     """Copy what is new, once, in the foreground; exits with 1 if a table failed and names it."""
     with _errors():
-        if not _run_batch(tables or []):
+        if not _run_batch(tables or [], _Told()):
             raise typer.Exit(1)
 
 
@@ -214,14 +267,14 @@ def _seconds(text: str) -> float:
 def run(
     every: Annotated[str, typer.Option(help="Pause between the starts of two batches, as in 10s.")] = "10s",
 ) -> None:
-    """Copy what is new again and again, until Ctrl-C."""
-    pause = _seconds(every)
+    """Copy what is new again and again, until Ctrl-C; a table that fails is tried again after ever longer pauses."""
+    pause, told = _seconds(every), _Told(unattended=True)
     try:
         while True:
             started = time.monotonic()
             try:
                 with _errors():
-                    _run_batch([])
+                    _run_batch([], told)
             except typer.Exit:
                 pass  # said already; the next batch may find it cured
             time.sleep(max(0.0, pause - (time.monotonic() - started)))

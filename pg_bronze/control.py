@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import psycopg
 
+from pg_bronze.schema import quote
+
 _CREATE = """create table if not exists etl_control (
   table_name varchar(255) primary key,
   last_extracted_value varchar(255),
@@ -92,11 +94,27 @@ class Control:
         except psycopg.Error as error:
             if error.sqlstate not in _READ_ONLY:
                 raise
-            self.off = (
-                "etl_control is not mirrored: this role or server may not write it. Grant insert, select and update on "
-                "etl_control, or set PG_CONTROL_URL to another database or to off."
-            )
+            self.off = self._advice(error.sqlstate)
             return Mirrored(False, self.off)
+
+    def _advice(self, sqlstate: str | None) -> str:
+        """Why nothing is mirrored, and a remedy that works as things are: a grant on a table needs the table."""
+        if self.connection is None or sqlstate == "25006":
+            return (
+                "etl_control is not mirrored: this server or session is read-only. Set PG_CONTROL_URL to a database "
+                "that can be written, or to off."
+            )
+        otherwise = "or set PG_CONTROL_URL to another database or to off."
+        user = quote(self.connection.info.user)
+        grant = f"grant select, insert, update on etl_control to {user}"
+        found = self.connection.execute("select to_regclass('etl_control') is not null").fetchone()
+        if found == (True,):
+            return f"etl_control is not mirrored: this role may not write it. Run: {grant}; {otherwise}"
+        create = " ".join(_CREATE.split())
+        return (
+            "etl_control is not mirrored: it does not exist, and this role may not create it. "
+            f"Run as an owner of the schema: {create}; {grant}; {otherwise}"
+        )
 
     def _make(self) -> None:
         """``create table if not exists`` needs the right to create even where the table exists, so look first."""

@@ -35,9 +35,9 @@ def build_definitions(
     for table in state.catalog.tables if state.catalog else ():
         if not settings.wants(table.label):
             continue
-        chosen, skipped = _progress(table, settings)
-        specs.append(assets.build_source(table, settings.pg_db, skipped))
-        if skipped is None:
+        chosen, reason = _progress(table, settings)
+        specs.append(assets.build_source(table, settings.pg_db, reason))
+        if reason is None:
             copied.append(table)
             bronze.append(assets.build_bronze(table, settings.pg_db, days, chosen))
     return dg.Definitions(
@@ -51,6 +51,11 @@ def build_definitions(
         executor=dg.in_process_executor,
         loggers={"console": console} if console else None,
     )
+
+
+def skipped(table: SourceTable, settings: Settings) -> str | None:
+    """Why a table that the settings want has no bronze asset; None if it has one."""
+    return _progress(table, settings)[1]
 
 
 def _progress(table: SourceTable, settings: Settings) -> tuple[str, str | None]:

@@ -11,12 +11,12 @@
     │   ├── SettingsError         a setting is missing, unknown or wrong
     │   ├── AccessDenied          the database or the bucket refuses the credentials or the right
     │   ├── SourceNotFit          the source cannot be read exactly (version, encoding, row security)
-    │   ├── StoreNotFit           the bucket cannot hold a commit (ignores If-None-Match)
+    │   ├── StoreNotFit           the bucket cannot hold a commit (ignores If-None-Match, is gone or full)
     │   ├── HistoryChanged        another database, cluster, timeline or bucket than the watermark's
     │   ├── LakeDamaged           objects are gone, foreign, or do not continue the watermark
     │   ├── FormatTooNew          a newer pg_bronze wrote this watermark, claim or footer
     │   └── TakeoverUndecided     the original system's traces are there, and nobody said what they mean
-    └── DataError                 a value cannot be written as its column's type
+    └── DataError                 a value cannot be written as its column's type: no retry ever cures that
 
 No I/O, no clock, no Dagster. Messages name the table or setting, what was found and what to do next;
 they never hold a password, a URL with credentials, or a value of a row.
@@ -24,11 +24,15 @@ they never hold a password, a URL with credentials, or a value of a row.
 
 from typing import ClassVar, Literal
 
-Cure = Literal["next tick", "operator"]
+Cure = Literal["next tick", "operator", "never"]
 
 
 class PgBronzeError(Exception):
-    """Any error pg_bronze raises on purpose; ``cure`` says whether the next tick may heal it."""
+    """Any error pg_bronze raises on purpose.
+
+    ``cure`` says who can heal it: the ``next tick`` may, only an ``operator`` can, or trying again ``never`` does,
+    because what is wrong is in the data or in pg_bronze itself. ``retries`` makes the pauses between tries from it.
+    """
 
     cure: ClassVar[Cure] = "operator"
 
@@ -62,6 +66,8 @@ class Superseded(TransientError):
 class OperatorError(PgBronzeError):
     """A person has to change something before this can work."""
 
+    cure = "operator"
+
 
 class SettingsError(OperatorError):
     """A setting is missing, unknown or wrong; the message names it."""
@@ -76,7 +82,7 @@ class SourceNotFit(OperatorError):
 
 
 class StoreNotFit(OperatorError):
-    """The bucket cannot hold a commit: it ignores ``If-None-Match``."""
+    """The bucket cannot hold a commit: it ignores ``If-None-Match``, does not exist, or its server is full."""
 
 
 class HistoryChanged(OperatorError):
@@ -96,4 +102,11 @@ class TakeoverUndecided(OperatorError):
 
 
 class DataError(PgBronzeError):
-    """A value cannot be written as its column's type."""
+    """A value cannot be written as its column's type; as long as it stands there, every read meets it again."""
+
+    cure = "never"
+
+
+def cure_of(error: BaseException) -> Cure:
+    """Who can cure any error; one that is not ours is a fault nobody foresaw, and may be gone by the next tick."""
+    return error.cure if isinstance(error, PgBronzeError) else "next tick"

@@ -20,6 +20,7 @@ class Hint:
     signature was first seen. ``quiet_upto``: a read found nothing new below this transaction, in this ``generation``
     of the
     table (-1: nothing of it had been copied). ``due_at``: when it was last read or asked for, in seconds since 1970.
+    ``asked``: how often it was asked for since a run last said what became of it.
     """
 
     signature: str = ""
@@ -27,6 +28,7 @@ class Hint:
     quiet_upto: int = 0
     generation: int = -1
     due_at: float = 0.0
+    asked: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
+from pydantic import PrivateAttr
 
-from pg_bronze import metadata, read
+from pg_bronze import metadata, read, stuck
 from pg_bronze.copy import Slice, SliceStream
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.layout import Layout
@@ -18,6 +19,13 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
     """Commits each slice of a stream as its own object while the next one is read."""
 
     bucket: dg.ResourceDependency[Bucket]
+
+    _instance: dg.DagsterInstance | None = PrivateAttr(default=None)
+    _run: dg.DagsterRun | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Keep what a failure is noted with."""
+        self._instance, self._run = context.instance, context.run
 
     def handle_output(self, context: dg.OutputContext, obj: SliceStream) -> None:
         """Commit the slices; the materialization's metadata carries the watermark after the last."""
@@ -32,8 +40,13 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
                     context.log.info("another writer copied %s first; its objects were adopted", obj.copy.label)
                     break
                 context.log.info(_line(obj, piece, committed.key, piece.seconds + time.monotonic() - started))
-        except PgBronzeError as error:
-            raise metadata.failure(error) from error
+        except Exception as error:
+            if self._instance is not None and self._run is not None:
+                state = stuck.state_of(load_settings().fingerprint(), obj.copy.table.fingerprint)
+                stuck.note(self._instance, self._run, context.asset_key, error, state)
+            if isinstance(error, PgBronzeError):
+                raise metadata.failure(error) from error
+            raise
         context.add_output_metadata(metadata.of_stream(obj, _lag_s(obj)))
 
     def load_input(self, context: dg.InputContext) -> Any:

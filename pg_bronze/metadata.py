@@ -1,19 +1,27 @@
 """Metadata: the names under which a materialization says what happened, and the watermark in it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
 
 from pg_bronze.copy import SliceStream
-from pg_bronze.errors import PgBronzeError
+from pg_bronze.errors import Cure, PgBronzeError
+from pg_bronze.retries import Trouble
 from pg_bronze.schema import Column, SourceTable
 from pg_bronze.watermark import Watermark
 
 WATERMARK = "pg_bronze/watermark"
 QUIET_UPTO = "pg_bronze/quiet_upto"
 GENERATION = "pg_bronze/generation"
+QUIET = "pg_bronze/quiet"
 ROWS_TAG = "pg_bronze/new_rows"
+BATCH_TAG = "pg_bronze/batch"
+# Batches nobody asked for by hand: the sensor's, and those of `pg-bronze run`.
+UNATTENDED = ("tick", "run")
+_FAILED, _CURE, _FAILURES = "pg_bronze/failed", "pg_bronze/cure", "pg_bronze/failures_in_a_row"
+_SINCE, _LAST, _NEXT = "pg_bronze/failing_since", "pg_bronze/failed_at", "pg_bronze/next_try"
+_STATE, _RUN = "pg_bronze/state", "pg_bronze/run"
 
 
 def watermark_of(event: dg.EventLogEntry | None) -> Watermark | None:
@@ -30,6 +38,42 @@ def quiet_upto(observation: dg.AssetObservation | None) -> tuple[int, int]:
     entries = observation.metadata if observation else {}
     generation, upto = (entries[name].value if name in entries else None for name in (GENERATION, QUIET_UPTO))
     return (generation, upto) if isinstance(generation, int) and isinstance(upto, int) else (-1, 0)
+
+
+def is_quiet(observation: dg.AssetObservation | None) -> bool:
+    """Whether an observation is one of a run that had nothing to copy."""
+    return observation is not None and bool({QUIET, QUIET_UPTO} & set(observation.metadata))
+
+
+def of_trouble(trouble: Trouble, run_id: str, next_try: float) -> dict[str, Any]:
+    """A failure as the asset's history shows it; ``next_try`` is in seconds since 1970."""
+    return {
+        _FAILED: trouble.sentence,
+        _CURE: trouble.cure,
+        _FAILURES: trouble.count,
+        _SINCE: dg.MetadataValue.timestamp(trouble.since),
+        _LAST: dg.MetadataValue.timestamp(trouble.last),
+        _NEXT: dg.MetadataValue.timestamp(next_try),
+        _STATE: trouble.state,
+        _RUN: dg.MetadataValue.dagster_run(run_id),
+    }
+
+
+def trouble_of(observation: dg.AssetObservation | None) -> tuple[Trouble | None, str]:
+    """What ``of_trouble`` wrote, with the run's id; ``(None, "")`` if it is something else."""
+    entries = {name: entry.value for name, entry in observation.metadata.items()} if observation else {}
+    sentence, count, since, last, state = (entries.get(name) for name in (_FAILED, _FAILURES, _SINCE, _LAST, _STATE))
+    for cure in get_args(Cure):
+        if (
+            cure == entries.get(_CURE)
+            and isinstance(sentence, str)
+            and isinstance(count, int)
+            and isinstance(since, float)
+            and isinstance(last, float)
+            and isinstance(state, str)
+        ):
+            return Trouble(sentence, cure, count, since, last, state), str(entries.get(_RUN, ""))
+    return None, ""
 
 
 def of_watermark(watermark: Watermark) -> dict[str, Any]:
@@ -119,4 +163,4 @@ def summary(rows: Mapping[str, int], quiet: Sequence[str]) -> str:
 
 def failure(error: PgBronzeError) -> dg.Failure:
     """An error of ours as Dagster shows it: the sentence alone, and whether the next tick may cure it."""
-    return dg.Failure(description=str(error), metadata={"pg_bronze/cure": error.cure}, allow_retries=False)
+    return dg.Failure(description=str(error), metadata={_CURE: error.cure}, allow_retries=False)

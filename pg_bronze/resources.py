@@ -12,7 +12,7 @@ from pg_bronze import abandoned, store
 from pg_bronze.commit import Codec
 from pg_bronze.control import Control
 from pg_bronze.copy import CopyOptions, TableCopy
-from pg_bronze.errors import PgBronzeError
+from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
 from pg_bronze.metadata import ROWS_TAG, summary
 from pg_bronze.schema import SourceTable
 from pg_bronze.settings import Settings, load_settings
@@ -110,6 +110,8 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _rows: dict[str, int] = PrivateAttr(default_factory=dict)
     _quiet: list[str] = PrivateAttr(default_factory=list)
     _said: set[str] = PrivateAttr(default_factory=set)
+    _doubted: bool = PrivateAttr(default=False)
+    _down: PgBronzeError | None = PrivateAttr(default=None)
 
     @classmethod
     def from_settings(cls, settings: Settings, bucket: Bucket) -> "SourceDatabase":
@@ -133,19 +135,44 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         if context.instance is not None and context.run and self._rows:
             context.instance.add_run_tags(context.run.run_id, {ROWS_TAG: str(sum(self._rows.values()))})
 
+    @property
+    def settings(self) -> Settings:
+        """The settings this run was started with."""
+        if self._settings is None:
+            raise RuntimeError("the resource is used outside a run")
+        return self._settings
+
     def table_copy(self, table: SourceTable) -> TableCopy:
         """The copy of one table, with this run's connections. Raises a PgBronzeError if one cannot be made."""
-        if self._settings is None or self._source is None:
+        source, store, control = self._open()
+        return TableCopy(source, store, table, copy_options(self.settings, table.label), control, now=_now)
+
+    def doubt(self, error: PgBronzeError) -> None:
+        """Take note that a table failed: what is true of server or bucket is not found out once more for each table."""
+        self._doubted = self._doubted or isinstance(error, SourceUnavailable | StoreUnavailable | AccessDenied)
+
+    def _open(self) -> tuple[Source, Store, Control]:
+        if self._source is None:
             raise RuntimeError("the resource is used outside a run")
-        if self._store is None:
-            opened = self.bucket.open()
-            opened.prepare(self._settings.unfenced)
-            self._store = opened
-        if self._control is None:
-            self._control = open_control(self._settings, self._source)
-        return TableCopy(
-            self._source, self._store, table, copy_options(self._settings, table.label), self._control, now=_now
-        )
+        if self._down is not None:
+            # A hundred tables would wait half a minute each; the next tick looks again.
+            raise type(self._down)(str(self._down))
+        try:
+            if self._store is None:
+                opened = self.bucket.open()
+                opened.prepare(self.settings.unfenced)
+                self._store = opened
+            elif self._doubted:
+                self._store.check()
+            if self._doubted:
+                self._source.ask("select 1")
+            if self._control is None:
+                self._control = open_control(self.settings, self._source)
+        except PgBronzeError as error:
+            self._down = error
+            raise
+        self._doubted = False
+        return self._source, self._store, self._control
 
     def is_news(self, sentence: str) -> bool:
         """Whether this run has not said the sentence yet: what is true of all tables is said once."""

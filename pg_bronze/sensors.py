@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.storage.event_log.base import AssetEntry
 
-from pg_bronze import abandoned, catalog_state, gates, metadata, partitions, window
+from pg_bronze import abandoned, catalog_state, gates, metadata, partitions, retries, stuck, window
 from pg_bronze.catalog_state import CatalogState
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.planning import BLOCK_BYTES
@@ -21,7 +22,6 @@ from pg_bronze.settings import Settings, load_settings
 from pg_bronze.source import Activity, Source
 from pg_bronze.watermark import Watermark
 
-BATCH_TAG = "pg_bronze/batch"
 CATALOG_INTERVAL_S = 30
 # A sweep of 8 MB takes about 5 ms in shared buffers; asking first then saves a run of several CPU seconds.
 PEEK_PAGES = 1000
@@ -34,6 +34,9 @@ _UNFINISHED = [
     DagsterRunStatus.CANCELING,
 ]
 _kept: dict[str, Source] = {}
+# What each table's last run said of it, by the run's id: asked once for each run that materialized nothing.
+_outcomes: dict[str, tuple[str, stuck.Outcome]] = {}
+_SILENT = "its last run ended without a word about it. Look at that run's page for the reason."
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
     """The sensor that asks for one run of all due tables; it says what it looked at when none is."""
     # Dagster's loop looks every 5 s: an interval of 10 gives 10 to 15 s, one of 9 gives 10.
     interval = max(1, int(settings.interval_s) - 1) if settings else 30
+    process = _Process(settings)
 
     @dg.sensor(
         name="bronze_tick",
@@ -97,11 +101,12 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
             reason = state.error or f"{source.name} has no table to copy"
             return dg.SensorResult(skip_reason=reason)
         abandoned.end(context.instance, source, [partitions.bronze_key(table) for table in tables], now.timestamp())
-        verdicts, busy = _judge(context.instance, tables, settings, source, activity, memory, now.timestamp())
+        judged, busy = _judge(context.instance, tables, settings, source, activity, memory, now.timestamp(), process)
         since = memory.horizon_since if memory.horizon == activity.horizon else now.timestamp()
+        verdicts = {name: item.verdict for name, item in judged.items()}
         remembered = Memory({key: verdict.hint for key, verdict in verdicts.items()}, activity.horizon, since)
         due = [table for table in tables if _name(table) in verdicts and verdicts[_name(table)].due]
-        report = _report(context.instance, verdicts, busy, activity, source, now.timestamp() - since)
+        report = _report(context.instance, judged, busy, activity, source, now.timestamp(), since)
         context.log.info(report)
         if not due:
             return dg.SensorResult(skip_reason=report, cursor=remembered.to_cursor())
@@ -125,6 +130,34 @@ def _name(table: SourceTable) -> str:
     return partitions.bronze_key(table).to_user_string()
 
 
+@dataclass
+class _Process:
+    """What this process has seen of the settings: runs read them anew, so a cure may arrive without a reload.
+
+    ``started`` and ``changed`` are seconds since 1970, 0 for not yet.
+    """
+
+    settings: Settings | None
+    started: float = 0.0
+    changed: float = 0.0
+
+    def look(self, now: float) -> Settings:
+        """The settings as they are now, secrets included. Raises SettingsError if they are wrong now."""
+        found = load_settings()
+        if found != self.settings:
+            self.settings, self.changed = found, now
+        return found
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The verdict on a table by its ``label``, and the trouble it is in with the time of the next try."""
+
+    label: str
+    verdict: gates.Verdict
+    trouble: tuple[retries.Trouble, float] | None = None
+
+
 def _judge(
     instance: dg.DagsterInstance,
     tables: Sequence[SourceTable],
@@ -133,36 +166,89 @@ def _judge(
     activity: Activity,
     memory: Memory,
     now: float,
-) -> tuple[dict[str, gates.Verdict], list[str]]:
+    process: _Process,
+) -> tuple[dict[str, _Judged], list[str]]:
     """A verdict for each table that is not in flight, and the names of those that are."""
     keys = {_name(table): partitions.bronze_key(table) for table in tables}
     in_flight = _in_flight(instance)
-    events = instance.get_latest_materialization_events(list(keys.values()))
-    verdicts: dict[str, gates.Verdict] = {}
+    entries = {
+        record.asset_entry.asset_key: record.asset_entry for record in instance.get_asset_records(list(keys.values()))
+    }
+    process.started = process.started or now
+    judged: dict[str, _Judged] = {}
     busy: list[str] = []
     for table in tables:
         name = _name(table)
         if in_flight is None or keys[name] in in_flight:
             busy.append(name)
             if name in memory.hints:
-                verdicts[name] = gates.Verdict(False, "in flight", memory.hints[name])
+                judged[name] = _Judged(table.label, gates.Verdict(False, "in flight", memory.hints[name]))
             continue
         oid = activity.oids.get((table.schema, table.name))
         if oid is None:
             continue  # dropped or renamed; the catalog sensor reloads the definitions
-        watermark = metadata.watermark_of(events.get(keys[name]))
+        entry = entries.get(keys[name])
+        event = entry.last_materialization if entry else None
+        outcome = _outcome(instance, name, entry) if entry else stuck.Outcome()
+        watermark = metadata.watermark_of(event)
         hint = memory.hints.get(name, gates.Hint())
+        if not outcome.silent:
+            hint = dataclasses.replace(hint, asked=0)
         verdict = _verdict(watermark, hint, activity, oid, now, settings)
         if verdict.due and hint.signature == verdict.hint.signature:
-            generation, upto = _observed(instance, keys[name])
+            generation, upto = outcome.quiet
             if generation == verdict.hint.generation and upto > verdict.hint.quiet_upto:
                 hint = dataclasses.replace(hint, quiet_upto=upto, generation=generation)
                 verdict = _verdict(watermark, hint, activity, oid, now, settings)
         verdict = _compared(verdict, hint, activity, now)
+        trouble = _trouble(outcome, hint)
+        if trouble is not None:
+            then = _next_try(trouble, outcome.silent, table, now, process)
+            judged[name] = _Judged(table.label, _withheld(verdict, hint, then, now), (trouble, then))
+            continue
         if verdict.due and verdict.swept is not None and _is_small(table, verdict.swept, activity):
             verdict = _peek(source, table, verdict, activity, oid)
-        verdicts[name] = verdict
-    return verdicts, busy
+        judged[name] = _Judged(table.label, _asked(verdict, hint))
+    return judged, busy
+
+
+def _outcome(instance: dg.DagsterInstance, name: str, entry: AssetEntry) -> stuck.Outcome:
+    """What the last run said of a table; asks the storage at most once for each run."""
+    run_id = entry.last_run_id
+    if not run_id or (entry.last_materialization and entry.last_materialization.run_id == run_id):
+        return stuck.Outcome()
+    if name not in _outcomes or _outcomes[name][0] != run_id:
+        _outcomes[name] = (run_id, stuck.outcome(instance, entry.asset_key, run_id))
+    return _outcomes[name][1]
+
+
+def _trouble(outcome: stuck.Outcome, hint: gates.Hint) -> retries.Trouble | None:
+    if outcome.silent and hint.asked:
+        return retries.Trouble(_SILENT, "next tick", hint.asked, hint.due_at, hint.due_at)
+    return outcome.trouble
+
+
+def _next_try(trouble: retries.Trouble, silent: bool, table: SourceTable, now: float, process: _Process) -> float:
+    settings = process.look(now)
+    state = trouble.state if silent else stuck.state_of(settings.fingerprint(), table.fingerprint)
+    if process.changed > trouble.last:
+        return trouble.last  # a password is no part of the state
+    return retries.next_try(trouble, state, process.started)
+
+
+def _withheld(verdict: gates.Verdict, before: gates.Hint, then: float, now: float) -> gates.Verdict:
+    """The verdict on a table in trouble: it waits, and then it is tried whatever the gates say."""
+    if then > now:
+        hint = dataclasses.replace(verdict.hint, due_at=before.due_at)
+        return gates.Verdict(False, "stuck", hint, verdict.swept)
+    hint = dataclasses.replace(verdict.hint, due_at=now)
+    return _asked(gates.Verdict(True, "tried again after a failure", hint, verdict.swept), before)
+
+
+def _asked(verdict: gates.Verdict, before: gates.Hint) -> gates.Verdict:
+    if not verdict.due:
+        return verdict
+    return dataclasses.replace(verdict, hint=dataclasses.replace(verdict.hint, asked=before.asked + 1))
 
 
 def _verdict(
@@ -207,12 +293,6 @@ def _in_flight(instance: dg.DagsterInstance) -> set[dg.AssetKey] | None:
     return keys
 
 
-def _observed(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[int, int]:
-    """Generation and transaction up to which a run found nothing new last."""
-    records = instance.fetch_observations(key, limit=1).records
-    return metadata.quiet_upto(records[0].event_log_entry.asset_observation) if records else (-1, 0)
-
-
 def _is_small(table: SourceTable, swept: int, activity: Activity) -> bool:
     pages = sum(relation.page_count for relation in table.relations)
     return not table.partitioned and pages <= PEEK_PAGES and activity.horizon > swept
@@ -246,7 +326,7 @@ def _requests(
         dg.RunRequest(
             asset_selection=[partitions.bronze_key(table) for table in group],
             partition_key=now.date().isoformat(),
-            tags={BATCH_TAG: "tick", "dagster/max_runtime": str(settings.max_run_s)},
+            tags={metadata.BATCH_TAG: "tick", "dagster/max_runtime": str(settings.max_run_s)},
         )
         for group in [together, *([table] for table in alone)]
         if group
@@ -255,22 +335,27 @@ def _requests(
 
 def _report(
     instance: dg.DagsterInstance,
-    verdicts: Mapping[str, gates.Verdict],
+    judged: Mapping[str, _Judged],
     busy: Sequence[str],
     activity: Activity,
     source: Source,
-    stalled_s: float,
+    now: float,
+    horizon_since: float,
 ) -> str:
-    reasons = Counter(verdict.reason for name, verdict in verdicts.items() if name not in busy)
+    reasons = Counter(item.verdict.reason for name, item in judged.items() if name not in busy)
     parts = [f"{count} {reason}" for reason, count in reasons.most_common()]
     if busy:
         parts.append(f"{len(busy)} in flight")
-    text = f"looked at {len(verdicts)} tables up to transaction {metadata.number(activity.horizon)}: {'; '.join(parts)}"
-    last = instance.get_run_records(RunsFilter(tags={BATCH_TAG: "tick"}, statuses=[DagsterRunStatus.SUCCESS]), limit=1)
+    text = f"looked at {len(judged)} tables up to transaction {metadata.number(activity.horizon)}: {'; '.join(parts)}"
+    last = instance.get_run_records(
+        RunsFilter(tags={metadata.BATCH_TAG: "tick"}, statuses=[DagsterRunStatus.SUCCESS]), limit=1
+    )
     if last:
         count = last[0].dagster_run.tags.get(metadata.ROWS_TAG, "0")
         text += f". Last batch: {metadata.number(int(count))} new rows"
-    if stalled_s > STALL_S and activity.next_xid > activity.horizon:
+    troubles = {item.label: item.trouble for item in judged.values() if item.trouble is not None}
+    text = ". ".join([text, *(sentence.rstrip(".") for sentence in retries.said(troubles, now))])
+    if now - horizon_since > STALL_S and activity.next_xid > activity.horizon:
         text += f". Rows written since wait: {source.holder() or 'an open transaction holds the horizon'}"
     return text
 

@@ -16,7 +16,9 @@ from pg_bronze.layout import own_key
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _EXISTS = {"412", "PreconditionFailed"}
 _CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
-_REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden", "InvalidToken"}
+_WRONG_KEYS = {"403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
+_REFUSED = {"AccessDenied", "Forbidden"}
+_FULL = {"507", "XMinioStorageFull", "InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}
 _CONFLICT_TRIES = 5
 
 
@@ -45,6 +47,11 @@ class Store:
     def place(self) -> str:
         """``bucket/prefix``, as a watermark remembers it."""
         return f"{self.bucket}/{self.prefix}" if self.prefix else self.bucket
+
+    @property
+    def endpoint(self) -> str:
+        """The server's address, for messages."""
+        return str(self.client.meta.endpoint_url)
 
     def uri(self, key: str) -> str:
         """``s3://bucket/key``."""
@@ -132,6 +139,15 @@ class Store:
                 return
             arguments["ContinuationToken"] = page["NextContinuationToken"]
 
+    def check(self) -> None:
+        """Ask whether the bucket is still there. Raises as every method does."""
+        try:
+            self.client.head_bucket(Bucket=self.bucket)
+        except Exception as error:
+            if _code(error) in _MISSING:
+                raise self._gone("look for it") from error
+            raise self._explain(error, "look for the bucket") from error
+
     def prepare(self, unfenced: bool = False) -> None:
         """Make sure the bucket exists and honours create-only writes; creates it if it is missing.
 
@@ -147,10 +163,8 @@ class Store:
         if unfenced:
             return
         probe = own_key(self.prefix, f"probe/{secrets.token_hex(8)}")
-        try:
-            fenced = self.create(probe, b"1") and not self.create(probe, b"2")
-        finally:
-            self.delete(probe)
+        fenced = self.create(probe, b"1") and not self.create(probe, b"2")
+        self.delete(probe)
         if not fenced:
             raise StoreNotFit(
                 f"bucket {self.bucket!r}: the server overwrites an object although asked not to "
@@ -177,21 +191,41 @@ class Store:
         if isinstance(error, PgBronzeError):
             return error
         if code == "NoSuchBucket":
-            return StoreNotFit(
-                f"bucket {self.bucket!r} does not exist any more (tried to {doing}). Create it again, or set "
-                "MINIO_BUCKET."
-            )
-        if code in _REFUSED:
+            return self._gone(doing)
+        if code in _WRONG_KEYS:
             return AccessDenied(
-                f"bucket {self.bucket!r}: the S3 server refused to {doing} ({code}). "
+                f"the S3 server {self.endpoint} refused the keys ({code}) for bucket {self.bucket!r}. "
                 "Check MINIO_ACCESS_KEY and MINIO_SECRET_KEY (or the MINIO_ALIAS), and that they may read, "
                 "write, list and delete there."
             )
+        if code in _REFUSED:
+            return AccessDenied(
+                f"the S3 server {self.endpoint} refused to {doing} in bucket {self.bucket!r} (403, {code}). "
+                "Check that MINIO_ACCESS_KEY and MINIO_SECRET_KEY (or the MINIO_ALIAS) may read, write, list and "
+                "delete there."
+            )
         if code in _MISSING:
             return LakeDamaged(f"bucket {self.bucket!r}: nothing there to {doing}.")
+        if code in _FULL:
+            return StoreNotFit(
+                f"the S3 server {self.endpoint} has no room to {doing} in bucket {self.bucket!r} ({code}). Make room, "
+                "or raise the bucket's quota."
+            )
+        if code:
+            return StoreUnavailable(
+                f"the S3 server {self.endpoint} did not {doing} in bucket {self.bucket!r} ({code}). The next tick "
+                "tries again; if it goes on, look into the server's log."
+            )
+        # The key is left out: what is said of the server is the same sentence for every table.
         return StoreUnavailable(
-            f"bucket {self.bucket!r}: the S3 server did not {doing} ({code or type(error).__name__}). "
+            f"no connection to the S3 server {self.endpoint}, bucket {self.bucket!r}: {_how(error)}. "
             "Check that MINIO_ENDPOINT is right and the server is up; the next tick tries again."
+        )
+
+    def _gone(self, doing: str) -> StoreNotFit:
+        return StoreNotFit(
+            f"bucket {self.bucket!r} does not exist any more on {self.endpoint} (tried to {doing}). Create it again, "
+            "or set MINIO_BUCKET."
         )
 
 
@@ -203,7 +237,11 @@ def connect(
     use_ssl: bool = True,
     verify: bool | str | None = None,
 ) -> Any:
-    """A boto3 S3 client that gives up soon enough for a tick: 3 s to connect, 20 s to answer, 3 attempts."""
+    """A boto3 S3 client that gives up soon enough for a tick: 3 s to connect, 10 s for each answer, 2 attempts.
+
+    A server that takes connections and never answers is given up after 20 s. The next tick is a third attempt, and
+    costs less than a run that hangs.
+    """
     import boto3
     from botocore.config import Config
 
@@ -218,13 +256,28 @@ def connect(
         verify=verify,
         config=Config(
             connect_timeout=3,
-            read_timeout=20,
-            retries={"total_max_attempts": 3, "mode": "standard"},
+            read_timeout=10,
+            retries={"total_max_attempts": 2, "mode": "standard"},
             max_pool_connections=16,
             # A bucket name in front of the host cannot be resolved on a server of one's own.
             s3={"addressing_style": "path"} if endpoint_url else {},
         ),
     )
+
+
+def _how(error: Exception) -> str:
+    """What a failed connection looked like; the texts of botocore's errors hold URLs."""
+    name = type(error).__name__
+    known = {
+        "EndpointConnectionError": "it does not take connections",
+        "ConnectTimeoutError": "it does not take connections",
+        "ReadTimeoutError": "it took the request and did not answer within 10 s",
+        "ConnectionClosedError": "it closed the connection without an answer",
+        "IncompleteReadError": "its answer was cut short",
+        "ResponseStreamingError": "its answer was cut short",
+        "SSLError": "the encrypted connection could not be made",
+    }
+    return known.get(name, name)
 
 
 def _code(error: Exception) -> str:

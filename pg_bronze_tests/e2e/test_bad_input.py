@@ -36,8 +36,11 @@ FAULTS = {
         {"MINIO_ALIAS": "elsewhere", "MINIO_ENDPOINT": None, "MINIO_ACCESS_KEY": None, "MINIO_SECRET_KEY": None},
     ),
     "bucket's name": Fault(("MINIO_BUCKET", "lower-case"), {"MINIO_BUCKET": "No_Bucket"}),
-    "S3 down": Fault(("the S3 server did not", "MINIO_ENDPOINT"), {"MINIO_ENDPOINT": "http://127.0.0.1:1"}),
-    "wrong S3 keys": Fault(("refused", "MINIO_SECRET_KEY"), {"MINIO_SECRET_KEY": SECRET}),
+    "S3 down": Fault(
+        ("no connection to the S3 server http://127.0.0.1:1", "MINIO_ENDPOINT"),
+        {"MINIO_ENDPOINT": "http://127.0.0.1:1"},
+    ),
+    "wrong S3 keys": Fault(("refused the keys", "MINIO_SECRET_KEY"), {"MINIO_SECRET_KEY": SECRET}),
 }
 
 
@@ -85,6 +88,15 @@ def test_a_fault_is_one_sentence_with_the_remedy(stocked: Shop, name: str):
     assert lake.keys(stocked.bucket, "movie") == []
 
 
+def test_a_fault_of_many_tables_is_one_sentence_too(stocked: Shop):
+    """A hundred tables behind one wrong key: a hundred lines would hide that it is one cause."""
+    stocked.database.execute("create table a (id int); create table b (id int); create table c (id int)")
+
+    said = _sentence(stocked, MINIO_SECRET_KEY=SECRET)
+
+    assert said.startswith("pg-bronze: 4 tables (a, b, c, …) failed: the S3 server http")
+
+
 def test_a_tick_heals_as_soon_as_the_fault_is_gone(stocked: Shop):
     _sentence(stocked, PG_PASS=SECRET)
 
@@ -117,6 +129,7 @@ def test_a_table_without_permission_is_named_with_the_grant(stocked: Shop):
 
         # Not readable from the start: skipped with its reason in the catalog, and no reason to fail every tick.
         assert result.returncode == 0, result.stderr
+        assert "skipped movie: " in result.stdout
         assert lake.ids(stocked.bucket, "open") == [1]
         asked = stocked.run("tick", "movie", PG_USER="visitor", PG_PASS="visitor", PG_CONTROL_URL="off")
         assert asked.returncode == 1

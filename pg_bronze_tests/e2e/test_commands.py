@@ -161,6 +161,25 @@ def test_run_copies_again_and_again_and_ctrl_c_ends_it_cleanly(stocked: Shop, tm
     assert lake.compare(stocked.database, stocked.bucket, "person") == lake.SAME
 
 
+@pytest.mark.slow
+def test_run_tries_a_table_that_cannot_succeed_ever_more_rarely_and_the_others_always(stocked: Shop, tmp_path: Path):
+    """A line of red every second for months is read by nobody."""
+    stocked.environment["PG_BRONZE_TABLES"] = '{"movie": {"cursor_column": "nope"}}'
+    output = tmp_path / "run.log"
+    process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
+    try:
+        wait_until(lambda: "movie stuck since" in output.read_text(), "what is stuck", 60)
+        for number in range(1000, 1003):
+            stocked.database.execute(f"insert into person values ({number}, 'new')")
+            wait_until(lambda number=number: number in lake.ids(stocked.bucket, "person"), "a batch", 30)
+    finally:
+        end(process, 20)
+
+    text = output.read_text()
+    assert text.count("pg-bronze: movie failed: ") == 1
+    assert text.count("movie stuck since") == 1
+
+
 def test_run_survives_a_bad_time_and_heals(stocked: Shop, tmp_path: Path):
     """It is left alone for months; a database that restarts must not end it."""
     stocked.environment["PG_DB"] = "not_there_yet_" + stocked.database.name

@@ -123,10 +123,29 @@ def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, dat
         again = lake.tick()
 
     assert not outcome.mirrored.written
-    assert "Grant insert, select and update on etl_control, or set PG_CONTROL_URL" in outcome.mirrored.reason
+    assert "or set PG_CONTROL_URL to another database or to off" in outcome.mirrored.reason
     assert again.mirrored == outcome.mirrored
     assert lake.compare() == SAME
     assert database.execute("select to_regclass('etl_control')") == [(None,)]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["the table is there", "it is not"])
+def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
+    """A grant on a table that does not exist is an error, and the second sentence nobody wants to look for."""
+    database.execute(fill(1, 3))
+    if there:
+        lake.tick()
+        database.execute("truncate etl_control")
+    database.execute("drop role if exists looker; create role looker login password 'looker'")
+    try:
+        with database.connect(user="looker", password="looker") as connection:
+            reason = Control(connection).mirror(ControlRow("movie", "1", "movie_id"), None).reason
+            database.execute(reason.split(": ", 2)[2].rsplit("; or set", 1)[0].removeprefix("Run: "))
+
+            assert Control(connection).mirror(ControlRow("movie", "1", "movie_id"), None).written
+        assert [row[0] for row in rows(database)] == ["movie"]
+    finally:
+        database.execute("drop owned by looker; drop role looker")
 
 
 def test_a_role_that_may_write_an_existing_control_table_need_not_create_one(lake, database):

@@ -49,7 +49,7 @@ class Project:
         """Materialize tables (all if none are named) for one day, today if not given."""
         job = self.definitions.resolve_implicit_global_asset_job_def()
         selection = [key(table) for table in tables] or list(job.asset_layer.executable_asset_keys)
-        if "tags" not in options:
+        if "dagster/asset_partition_range_start" not in options.get("tags", {}):
             options["partition_key"] = str(day or datetime.now(UTC).date())
         return job.execute_in_process(
             instance=self.instance, asset_selection=selection, raise_on_error=False, **options
