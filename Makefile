@@ -16,7 +16,7 @@ PYTHON = python3
 ARGS =
 BIN = .venv/bin
 
-.PHONY: help install demo test test-unit lint format lock minio postgres clean
+.PHONY: help install demo test test-unit proof lint format lock minio postgres clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ test: .venv/.dev minio postgres ## the whole suite, on real servers, a process f
 # .venv/bin/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house
 test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds
 	@exec $(BIN)/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house $(ARGS)
+
+proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos and faults for an hour, and docs/proof.md
+	@exec $(BIN)/python benchmarks/proof.py --dlt .cache/dlt/bin/python $(ARGS)
 
 # .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
 lint: .venv/.dev ## ruff, mypy, import-linter
@@ -76,6 +79,11 @@ clean: ## remove what make made, not the demo's data
 .venv/.uv: .venv/.python requirements/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@touch .venv/.uv
+
+.cache/dlt/installed: .venv/.uv requirements/dlt.txt
+	@$(BIN)/uv venv --quiet --clear .cache/dlt
+	@$(BIN)/uv pip install --quiet --python .cache/dlt/bin/python --require-hashes -r requirements/dlt.txt
+	@touch .cache/dlt/installed
 
 .venv/.demo: .venv/.uv requirements/demo.txt pyproject.toml
 	@.ci/install demo

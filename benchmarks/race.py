@@ -1,8 +1,9 @@
 """The race: many writers commit out of order while pg_bronze copies, crashes and forgets; then every row is looked for.
 
-Beside it a plain ``created_at > last`` poller reads the same table, as incremental copiers usually do.
+Beside it a plain ``created_at > last`` poller reads the same table, as incremental copiers usually do, and dlt if a
+Python that has it is named.
 
-    python benchmarks/race.py --seconds 60 --writers 12 --seed 7
+    python benchmarks/race.py --seconds 60 --writers 12 --seed 7 --dlt .cache/dlt/bin/python
 
 Starts a PostgreSQL and an S3 server of its own (extra ``demo``).
 """
@@ -10,6 +11,7 @@ Starts a PostgreSQL and an S3 server of its own (extra ``demo``).
 import argparse
 import contextlib
 import random
+import subprocess
 import sys
 import tempfile
 import threading
@@ -18,6 +20,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
 import psycopg
 
 if __name__ == "__main__":
@@ -50,6 +53,10 @@ class Result:
     difference: Difference
     poller_lost: int
     poller_stale: int
+    dlt_lost: int | None = None
+    dlt_stale: int | None = None
+    dlt_doubled: int | None = None
+    dlt_runs: int = 0
 
 
 class Writers:
@@ -147,15 +154,69 @@ class Poller:
         self.last = highest.fetchone()[0] or self.last
 
 
-def race(database, store, seconds: float, writers: int, seed: int) -> Result:
-    """Run the race for ``seconds`` and compare row by row, value by value."""
+class Dlt:
+    """dlt's incremental loading on ``created_at``, as fast as it goes, in a process of its own."""
+
+    def __init__(self, database, python: Path) -> None:
+        self.runs = 0
+        self._folder = tempfile.TemporaryDirectory()
+        self._process = subprocess.Popen(
+            [python, Path(__file__).with_name("dlt_poller.py"), self._folder.name, "race", "created_at"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self._say(database.url.replace("postgresql://", "postgresql+psycopg2://"))
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _say(self, line: str) -> None:
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def _copy(self) -> None:
+        self._say("copy")
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError("dlt ended; run benchmarks/dlt_poller.py by hand to see why")
+        self.runs = int(answer)
+
+    def _run(self) -> None:
+        while not self._done.is_set():
+            self._copy()
+
+    def __enter__(self):
+        self._copy()  # its first run imports and sets up for seconds, which is not what is compared
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop()
+        self._process.kill()
+        self._folder.cleanup()
+
+    def _stop(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def finish(self) -> Counter:
+        """Copy once more, end, and give how often each version ``(id, turn)`` was copied."""
+        self._stop()
+        self._copy()
+        self._process.communicate()
+        files = Path(self._folder.name, "lake/race/race").glob("*.parquet")
+        return Counter(row for file in files for row in pl.read_parquet(file, columns=["id", "turn"]).iter_rows())
+
+
+def race(database, store, seconds: float, writers: int, seed: int, dlt: Path | None = None) -> Result:
+    """Run the race for ``seconds`` and compare row by row, value by value; ``dlt`` is a Python that has dlt."""
     chance = random.Random(seed)
     database.execute(TABLE)
     lake, poller = Lake(database, store), Poller(database)
     ticks = crashes = forgotten = 0
-    deadline = time.monotonic() + seconds
     pause = threading.Event()
-    with database.connect() as connection:
+    with contextlib.ExitStack() as beside:
+        other = beside.enter_context(Dlt(database, dlt)) if dlt else None
+        connection = beside.enter_context(database.connect())
+        deadline = time.monotonic() + seconds
         with Writers(database, writers, seed) as running:
             while time.monotonic() < deadline:
                 started = time.monotonic()
@@ -175,9 +236,10 @@ def race(database, store, seconds: float, writers: int, seed: int) -> Result:
             raise running.failures[0]
         lake.drain("race")
         poller.poll(connection)
+        theirs = other.finish() if other else Counter()
         live = {(row[0], row[1]) for row in connection.execute("select id, turn from race").fetchall()}
     ids = {row[0] for row in live}
-    return Result(
+    result = Result(
         rows=len(live),
         versions=lake.rows("race").height,
         transactions=running.counts.total(),
@@ -189,6 +251,13 @@ def race(database, store, seconds: float, writers: int, seed: int) -> Result:
         poller_lost=len(ids - poller.ids),
         poller_stale=len({version for version in live if version[0] in poller.ids} - poller.versions),
     )
+    if other:
+        known = {row[0] for row in theirs}
+        result.dlt_runs = other.runs
+        result.dlt_lost = len(ids - known)
+        result.dlt_stale = len({version for version in live if version[0] in known} - set(theirs))
+        result.dlt_doubled = sum(count - 1 for count in theirs.values())
+    return result
 
 
 def main() -> int:
@@ -200,11 +269,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--writers", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dlt", type=Path, help="a Python that has requirements/dlt.txt")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
         postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres"))
         bucket = new_bucket(servers.enter_context(SeaweedServer(Path(folder) / "s3")))
-        result = race(Database(postgres, "postgres"), bucket.store(), given.seconds, given.writers, given.seed)
+        result = race(
+            Database(postgres, "postgres"), bucket.store(), given.seconds, given.writers, given.seed, given.dlt
+        )
     print(
         f"{result.rows} rows live after {result.transactions} transactions of {given.writers} writers in "
         f"{given.seconds:.0f} s (seed {given.seed}); {result.ticks} ticks, {result.crashes} of them crashed, the state "
@@ -215,6 +287,8 @@ def main() -> int:
     found = result.difference
     print(line("pg_bronze", found.lost, found.stale, found.doubled, found.wrong_latest))
     print(line("created_at > last", result.poller_lost, result.poller_stale, "-", "-"))
+    if given.dlt:
+        print(line(f"dlt, {result.dlt_runs} runs", result.dlt_lost, result.dlt_stale, result.dlt_doubled, "-"))
     return 0 if found == Difference() else 1
 
 
