@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pg_bronze.errors import LakeDamaged, Superseded
 from pg_bronze.footer import ENTRY, Claim, Footer
 from pg_bronze.layout import Layout, search_starts
+from pg_bronze.policies import Exceptional
 from pg_bronze.schema import Description
 from pg_bronze.store import Listed, Store
 from pg_bronze.watermark import Watermark
@@ -47,6 +48,7 @@ class Committed:
     row_count: int
     size_bytes: int
     own: bool = True
+    exceptional: Sequence[Exceptional] = ()
 
 
 @dataclass(frozen=True)
@@ -194,9 +196,7 @@ class TableObjects:
         later = [item for item in items if item.key != watermark.key]
         if len(later) > ADOPT_BY_WALKING:
             footer = self._own_footer(later[-1].key)
-            return Recovered(
-                footer.after, (Committed(later[-1].key, footer.after, footer.row_count, later[-1].size_bytes, False),)
-            )
+            return Recovered(footer.after, (_found(footer, later[-1].key, later[-1].size_bytes),))
         adopted = []
         for item in later:
             footer = self._own_footer(item.key)
@@ -209,7 +209,7 @@ class TableObjects:
                     f"or run `pg-bronze reset {self.layout.stem}`."
                 )
             watermark = footer.after
-            adopted.append(Committed(item.key, watermark, footer.row_count, item.size_bytes, own=False))
+            adopted.append(_found(footer, item.key, item.size_bytes))
         return Recovered(watermark, tuple(adopted), rebuilt=rebuilt)
 
     def _was_moved(self, watermark: Watermark) -> bool:
@@ -274,7 +274,8 @@ class TableObjects:
             self._claim(claim, claim_key)
         created = self.store.create(key, body)
         self.on_step("put")
-        committed = Committed(key, claim.after, frame.height, len(body)) if created else self._theirs(claim, key)
+        ours = Committed(key, claim.after, frame.height, len(body), exceptional=footer.exceptional)
+        committed = ours if created else self._theirs(claim, key)
         self.store.delete(claim_key)
         self.on_step("unclaim")
         return committed
@@ -299,7 +300,7 @@ class TableObjects:
                 f"{self.store.uri(key)} was there before it was written, and does not continue the watermark of "
                 f"{self.layout.stem}. Move it out of the folder; nothing is copied meanwhile."
             )
-        return Committed(key, footer.after, footer.row_count, 0, own=footer.nonce == claim.nonce)
+        return _found(footer, key, 0, own=footer.nonce == claim.nonce)
 
     def move_old(self, watermark: Watermark) -> int:
         """Move objects of earlier generations out of the folder, so that it never holds two; returns how many.
@@ -327,6 +328,10 @@ class TableObjects:
         return count
 
 
+def _found(footer: Footer, key: str, size_bytes: int, own: bool = False) -> Committed:
+    return Committed(key, footer.after, footer.row_count, size_bytes, own, footer.exceptional)
+
+
 def encode(frame: "pl.DataFrame", footer: Footer, codec: Codec) -> bytes:
     """The Parquet bytes of a slice."""
     buffer = io.BytesIO()
@@ -340,7 +345,13 @@ def encode(frame: "pl.DataFrame", footer: Footer, codec: Codec) -> bytes:
     return buffer.getvalue()
 
 
-def footer_of(claim: Claim, row_count: int, described: Description, server_version: int) -> Footer:
+def footer_of(
+    claim: Claim,
+    row_count: int,
+    described: Description,
+    server_version: int,
+    exceptional: Sequence[Exceptional] = (),
+) -> Footer:
     """The footer that says of an object what its claim intended."""
     return Footer(
         nonce=claim.nonce,
@@ -353,4 +364,5 @@ def footer_of(claim: Claim, row_count: int, described: Description, server_versi
         server_version=server_version,
         reason=claim.reason,
         primary_key=described.primary_key,
+        exceptional=exceptional,
     )

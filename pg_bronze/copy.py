@@ -19,6 +19,7 @@ from pg_bronze.errors import SettingsError, SourceNotFit, Superseded, TableChang
 from pg_bronze.footer import Claim
 from pg_bronze.layout import Layout, next_time
 from pg_bronze.planning import NewGeneration, Outlook, Quiet, Read
+from pg_bronze.policies import LOSSLESS, Exceptional, Policies
 from pg_bronze.schema import Description, SourceTable
 from pg_bronze.source import Source, columns_that_may_be_wide, explain
 from pg_bronze.store import Store
@@ -45,6 +46,7 @@ class CopyOptions:
     cursor_column: str | None = None
     takeover: str | None = None
     unfenced: bool = False
+    policies: Policies = LOSSLESS
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Slice:
     described: Description
     redo: bool = False
     seconds: float = 0.0
+    exceptional: tuple[Exceptional, ...] = ()
 
 
 class SliceStream:
@@ -143,7 +146,7 @@ class TableCopy:
     ) -> None:
         self.source = source
         self.store = store
-        self.table = table
+        self.table = table.under(options.policies)
         self.options = options
         self.control = control or Control(None)
         self.now = now
@@ -258,7 +261,7 @@ class TableCopy:
             if isinstance(step, NewGeneration):
                 return self._empty(watermark, self._forgotten(watermark), step.reason)
             started = time.monotonic()
-            frame, table = self._read(step.region), self.table
+            found, table = self._read(step.region), self.table
             if self._look() != table.fingerprint:
                 changed += 1
                 if changed >= TABLE_CHANGED_TRIES:
@@ -266,13 +269,14 @@ class TableCopy:
                         f"{self.label}: it was altered {changed} times while it was read; the next tick tries again."
                     )
                 continue
-            if frame is None:
+            if found is None:
                 pages = sum(item.page_count for item in self.table.relations if item.oid in step.region.leaves)
                 self._size = self._size.halved(pages)
                 self._outlook = dataclasses.replace(
                     self._outlook, by_blocks=self._outlook.by_blocks | set(step.region.leaves)
                 )
                 continue
+            frame, exceptional = found
             if step.region.blocks is not None:
                 self._size = self._size.after(frame.height)
             if frame.height == 0 and not step.must_commit:
@@ -284,10 +288,11 @@ class TableCopy:
                 continue
             self._outlook = dataclasses.replace(self._outlook, uncommitted_blocks=0)
             self.on_step("read")
-            return self._slice(watermark, step, frame, table, time.monotonic() - started)
+            piece = self._slice(watermark, step, frame, table, time.monotonic() - started)
+            return dataclasses.replace(piece, exceptional=exceptional)
 
-    def _read(self, region: window.Region) -> "pl.DataFrame | None":
-        """The rows of a region as they will be stored; None if they are too many for one slice and can be split."""
+    def _read(self, region: window.Region) -> "tuple[pl.DataFrame, tuple[Exceptional, ...]] | None":
+        """What ``schema.conform`` gives for a region; None if its rows are too many for one slice and can be split."""
         names = planning.names_by_attnum(self.table)
         splittable = region.blocks is None or self._size.blocks > 1
         toasted = any(item.toast_page_count for item in self.table.relations if item.oid in region.leaves)
@@ -308,7 +313,7 @@ class TableCopy:
             self._size = self._size.measured(frame.height, size_bytes)
             if splittable and frame.height > 1 and size_bytes > 2 * self._size.byte_limit:
                 return None
-        return schema.conform(frame, columns)
+        return schema.conform(frame, columns, self.label)
 
     def _slice(
         self, watermark: Watermark, step: Read, frame: "pl.DataFrame", table: SourceTable, seconds: float
@@ -356,12 +361,12 @@ class TableCopy:
         except KeyError:
             return self._given_up(claim, "a column that bounds it was dropped meanwhile")
         table = self.table
-        frame = schema.conform(self.source.read(query, self.label), columns)
+        frame, exceptional = schema.conform(self.source.read(query, self.label), columns, self.label)
         if self._look() != table.fingerprint:
             raise TableChanged(
                 f"{self.label}: it was altered while a claimed slice was read again; the next tick tries again."
             )
-        return Slice(claim, frame, described, redo=True, seconds=time.monotonic() - started)
+        return Slice(claim, frame, described, True, time.monotonic() - started, exceptional)
 
     def _given_up(self, claim: Claim, why: str) -> Slice:
         """What a claim becomes that nobody can do again: an empty object under its key, and a new first load."""
@@ -376,7 +381,9 @@ class TableCopy:
 
     def commit(self, piece: Slice) -> Committed:
         """Write one slice; see ``commit.TableObjects.commit``."""
-        footer = footer_of(piece.claim, piece.frame.height, piece.described, self.source.server_version)
+        footer = footer_of(
+            piece.claim, piece.frame.height, piece.described, self.source.server_version, piece.exceptional
+        )
         committed = self.objects.commit(piece.claim, piece.frame, footer, piece.redo)
         if committed.watermark.generation != piece.claim.before.generation:
             self.objects.move_old(committed.watermark)
@@ -406,7 +413,7 @@ class TableCopy:
             self.cursor_column = cursor.choose(table, self.options.cursor_names, self.options.cursor_column)
         if self._size.byte_limit == 1:
             self._size = planning.sizing(table, self.options.slice_rows, self.options.slice_bytes)
-        self.table = table
+        self.table = table.under(self.options.policies)
         return table.fingerprint
 
     def _beginning(self, foreign_key: str) -> Watermark:

@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from pg_bronze.errors import SettingsError
-from pg_bronze.schema import DATE_INFINITY, TIMESTAMP_INFINITY, Column, SourceTable
+from pg_bronze.policies import DATE_INFINITY, TIMESTAMP_INFINITY
+from pg_bronze.schema import Column, SourceTable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -100,6 +101,9 @@ def newest(frame: "pl.DataFrame", cursor: CursorColumn) -> str | None:
         counts = values.to_physical()
         top = counts.filter(~counts.is_in(list(ends))).max()
         return None if top is None else _moment(int(str(top)), values.dtype)
+    if values.dtype == pl.String and cursor.kind != "number":
+        moments = values.filter(~values.is_in(["infinity", "-infinity"])).unique().to_list()
+        return max(moments, key=_instant, default=None)
     if values.dtype == pl.String:
         return _newest_number(values)
     if values.dtype.is_float():

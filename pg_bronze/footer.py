@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pg_bronze import __version__
 from pg_bronze.errors import LakeDamaged
+from pg_bronze.policies import Exceptional
 from pg_bronze.schema import Description
 from pg_bronze.watermark import FORMAT, Watermark, check_format
 from pg_bronze.window import Region
@@ -72,7 +73,8 @@ class Footer:
 
     ``columns`` describe the source columns (attnum, name, type, typmod …); ``xid_column`` is the name of the added
     column, ``primary_key`` the names of the key's columns in key order. ``repaired`` marks an object written again by
-    verification. ``reason`` says why an object without a region exists.
+    verification. ``reason`` says why an object without a region exists. ``exceptional`` counts values that a policy was
+    applied to.
     """
 
     nonce: str
@@ -86,6 +88,7 @@ class Footer:
     repaired: bool = False
     reason: str | None = None
     primary_key: Sequence[str] = ()
+    exceptional: Sequence[Exceptional] = ()
 
     def to_text(self) -> str:
         """The value of the Parquet key-value entry."""
@@ -108,6 +111,7 @@ class Footer:
                 "encoding": "UTF8",
                 "repaired": self.repaired,
                 "reason": self.reason,
+                "exceptional": [item._asdict() for item in self.exceptional],
             }
         )
 
@@ -129,6 +133,7 @@ class Footer:
                 repaired=data["repaired"],
                 reason=data["reason"],
                 primary_key=tuple(data.get("primary_key", ())),
+                exceptional=tuple(Exceptional(**item) for item in data.get("exceptional", ())),
             )
         except (AttributeError, KeyError, LakeDamaged, TypeError, ValueError) as error:
             raise LakeDamaged(

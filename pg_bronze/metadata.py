@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import dagster as dg
 
+from pg_bronze import policies
 from pg_bronze.copy import SliceStream
 from pg_bronze.errors import Cure, PgBronzeError
 from pg_bronze.retries import Trouble
@@ -102,6 +103,8 @@ def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
     if stream.copy.cursor_column is not None and watermark.cursor is not None:
         entries["pg_bronze/cursor_column"] = stream.copy.cursor_column.name
         entries["pg_bronze/cursor_value"] = watermark.cursor
+    if found := policies.totals(value for item in done for value in item.exceptional):
+        entries["pg_bronze/exceptional_values"] = dg.MetadataValue.json(found)
     if lag_s is not None:
         entries["pg_bronze/lag_s"] = round(lag_s, 1)
     if watermark.key:

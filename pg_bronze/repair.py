@@ -15,6 +15,7 @@ from pg_bronze.commit import encode, footer_of
 from pg_bronze.copy import TableCopy
 from pg_bronze.footer import Claim, Footer
 from pg_bronze.layout import search_starts
+from pg_bronze.policies import Exceptional
 from pg_bronze.schema import Column, Description, Relation
 from pg_bronze.watermark import Leaf, Watermark
 
@@ -135,16 +136,19 @@ def _write_again(
     names = planning.names_by_attnum(copy.table)
     projection = schema.projection_as(columns, copy.table.columns)
     frames = [schema.no_rows(columns)]
+    exceptional: tuple[Exceptional, ...] = ()
     for region in regions:
         if region is None:
             return None
         query = window.select(region, projection, described.xid_column, names, None)
-        frames.append(schema.conform(copy.source.read(query, copy.label), columns))
+        found, counted = schema.conform(copy.source.read(query, copy.label), columns, copy.label)
+        frames.append(found)
+        exceptional += counted
     frame = pl.concat(frames)
     claim = Claim(
         "repaired", dataclasses.replace(before, seq=after.seq - 1), after, None, {}, "written again by verification"
     )
-    footer = footer_of(claim, frame.height, described, copy.source.server_version)
+    footer = footer_of(claim, frame.height, described, copy.source.server_version, exceptional)
     body = encode(frame, dataclasses.replace(footer, repaired=True), copy.objects.codec)
     copy.store.create(after.key, body)
     return frame.height

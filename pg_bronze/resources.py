@@ -14,6 +14,7 @@ from pg_bronze.control import Control
 from pg_bronze.copy import CopyOptions, TableCopy
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
 from pg_bronze.metadata import ROWS_TAG, summary
+from pg_bronze.policies import Policies
 from pg_bronze.schema import SourceTable
 from pg_bronze.settings import Settings, load_settings
 from pg_bronze.source import Source
@@ -91,6 +92,7 @@ def copy_options(settings: Settings, label: str) -> CopyOptions:
         cursor_column=table.cursor_column,
         takeover=table.takeover,
         unfenced=settings.unfenced,
+        policies=Policies(table.infinity, table.late_dates, table.nan),
     )
 
 

@@ -6,23 +6,20 @@ with literals. Polars is imported only by what touches data: every process that 
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
-from pg_bronze.errors import DataError, SettingsError
+from pg_bronze import policies
+from pg_bronze.errors import DataError, SettingsError, TableChanged
+from pg_bronze.policies import LOSSLESS, Exceptional, Policies
 
 if TYPE_CHECKING:
     import polars as pl
 
 XID_NAME = "_pg_xid"
-
-# connectorx 0.4.6 reads ±infinity as the ends of chrono's calendar. They sort where infinity sorts,
-# and collide only with the last day or microsecond of the year 262142.
-DATE_INFINITY = (-96465292, 95026236)  # days since 1970-01-01
-TIMESTAMP_INFINITY = (-8334601228800000000, 8210266876799999999)  # microseconds since 1970-01-01
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,14 @@ class Column:
     # What a row written before ADD COLUMN … DEFAULT holds without having been rewritten, as the text of what is stored;
     # None where there is no such value, or a rewrite of the table has put it into every row since.
     missing: str | None = None
+    policies: Policies = LOSSLESS  # set by the table's options, and no part of the catalog
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> "Column":
         """The column a footer describes; what this version does not know is left out."""
-        return cls(**{name: described[name] for name in cls.__dataclass_fields__ if name in described})
+        known = {name: described[name] for name in cls.__dataclass_fields__ if name in described}
+        given = {kind: said for kind, said in described.get("policy", {}).items() if kind in Policies._fields}
+        return cls(**known, policies=Policies(**given))
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,16 @@ class SourceTable:
         """The table as SQL names it, quoted and with its schema."""
         return f"{quote(self.schema)}.{quote(self.name)}"
 
+    def under(self, given: Policies) -> "SourceTable":
+        """The same table with the policies that its columns are copied by."""
+        return replace(self, columns=tuple(replace(column, policies=given) for column in self.columns))
+
     def to_json(self) -> dict[str, Any]:
-        """Give the table as plain dicts, lists, strings and numbers."""
+        """Give the table as plain dicts, lists, strings and numbers, without policies."""
         # Not asdict(), which copies every value and takes 150 ms for 1,000 tables.
         return {
             **vars(self),
-            "columns": [dict(vars(column)) for column in self.columns],
+            "columns": [_declared(column) for column in self.columns],
             "primary_key": list(self.primary_key),
             "relations": [dict(vars(relation)) for relation in self.relations],
         }
@@ -119,6 +123,13 @@ class SourceTable:
                 "relations": tuple(Relation(**relation) for relation in data["relations"]),
             }
         )
+
+
+def _declared(column: Column) -> dict[str, Any]:
+    """What the catalog says of a column."""
+    said = dict(vars(column))
+    del said["policies"]
+    return said
 
 
 @dataclass(frozen=True)
@@ -212,18 +223,33 @@ def rule(column: Column) -> Rule:
     """
     import polars as pl
 
+    if "text" in policy(column).values():
+        return Rule("{c}::text", pl.String(), pl.String())
+    if last := policies.FIRST_LATE.get(column.base):
+        cast, moment = f"{{c}}::{column.base}", f"'{last}'::{column.base}"
+        # What connectorx could not decode or would take for infinity is sent as the last value before that: 25 ns a
+        # value on the server. NULL falls through to the end.
+        bounded = f"case when {cast} < {moment} then {cast} when isfinite({cast}) then {moment} else {cast} end"
+        return Rule(bounded, _native()[column.base], _native()[column.base])
     if native := _native().get(column.base):
         return Rule(f"{{c}}::{column.base}", native, native)
-    if column.base == "numeric" and (decimal := _decimal(column.typmod)):
+    if decimal := _decimal(column):
         return Rule("{c}::text", pl.String(), decimal)
     return Rule(_TEXT.get(column.base, "{c}::text"), pl.String(), pl.String())
 
 
-def _decimal(typmod: int) -> "pl.Decimal | None":
-    """Give the type that holds every number of a numeric(p,s); None without p or beyond 38 digits."""
+def policy(column: Column) -> dict[policies.Kind, policies.Policy]:
+    """What is done with each kind of value that the column can hold and its own Parquet type cannot."""
+    kinds = policies.kinds(column.base, _decimal(column) is not None)
+    return {kind: getattr(column.policies, kind) for kind in kinds}
+
+
+def _decimal(column: Column) -> "pl.Decimal | None":
+    """Give the type that holds every number of a numeric(p,s); None without p, beyond 38 digits or for other types."""
     import polars as pl
 
-    if typmod < 4:
+    typmod = column.typmod
+    if column.base != "numeric" or typmod < 4:
         return None
     precision = (typmod - 4) >> 16 & 0xFFFF
     scale = ((typmod - 4 & 0x7FF) ^ 1024) - 1024  # signed since PostgreSQL 15, and the same bits before
@@ -287,10 +313,14 @@ def no_rows(columns: Sequence[Column]) -> "pl.DataFrame":
     return pl.DataFrame(schema={**stored_schema(columns), xid_column(columns): pl.Int64()})
 
 
-def conform(frame: "pl.DataFrame", columns: Sequence[Column]) -> "pl.DataFrame":
-    """Turn what was read into what is stored, or raise a DataError that names the column.
+def conform(
+    frame: "pl.DataFrame", columns: Sequence[Column], label: str
+) -> "tuple[pl.DataFrame, tuple[Exceptional, ...]]":
+    """Turn what was read into what is stored; the second part counts values that a policy was applied to.
 
-    The frame holds exactly the columns of the projection, and after them perhaps the transaction id column.
+    The frame holds exactly the columns of the projection, and after them perhaps the transaction id column. Raises
+    DataError for values that the policy refuses, TableChanged for what only an ALTER during the read can bring about;
+    both name the table ``label`` and the column.
     """
     import polars as pl
 
@@ -301,46 +331,54 @@ def conform(frame: "pl.DataFrame", columns: Sequence[Column]) -> "pl.DataFrame":
     if found != expected:
         names = ", ".join(repr(name) for name, dtype in found if (name, dtype) not in expected) or "the order"
         raise DataError(
-            f"The columns read are not the columns asked for (different: {names}). "
+            f"{label}: the columns read are not the columns asked for (different: {names}). "
             "The table was altered during the read, or the reader was given another projection."
         )
-    changed = [column for column in columns if rule(column).read != rule(column).stored]
-    return frame.with_columns(_to_decimal(frame[column.name], column) for column in changed)
+    stored: list[pl.Series] = []
+    counted: list[Exceptional] = []
+    for column in columns:
+        if policy(column):
+            values, exceptional = _stored(frame[column.name], column, label)
+            stored.append(values)
+            counted += exceptional
+    return frame.with_columns(stored), tuple(counted)
 
 
-def _to_decimal(text: "pl.Series", column: Column) -> "pl.Series":
-    import polars as pl
-
+def _stored(values: "pl.Series", column: Column, label: str) -> "tuple[pl.Series, tuple[Exceptional, ...]]":
     wanted = rule(column).stored
-    try:
-        number = text.cast(wanted, strict=True)
-    except pl.exceptions.InvalidOperationError:
-        fits = False
-    else:
-        # Polars rounds surplus decimals away in silence, so compare with what the server printed.
-        fits = bool((number.cast(pl.String) == text).all())
-    if not fits:
-        # Not `from error`: the message of Polars quotes the value.
-        raise DataError(
-            f"Column {column.name!r} ({column.declared}) holds NaN or a number with more digits than it can keep. "
-            "Correct it in the source, or declare the column numeric without a precision: it is then stored as text."
-        )
-    return number
-
-
-def beyond_calendar(columns: Iterable[Column]) -> DataError:
-    """Give the error for a date or timestamp that connectorx refuses to decode: one after the year 262142."""
-    names = ", ".join(repr(column.name) for column in columns if column.base in {"date", "timestamp", "timestamptz"})
-    return DataError(
-        "A date or timestamp lies beyond the year 262142, the last one that can be read "
-        f"(one of: {names or 'no column'}). "
-        "Correct it in the source; ±infinity is read, as the first and last value of that calendar."
+    if values.dtype == wanted:
+        return policies.settle(values, column.base, column.policies, label, column.declared)
+    if (number := _number(values, wanted)) is not None:
+        return number, ()
+    values, exceptional = policies.settle(values, column.base, column.policies, label, column.declared)
+    if (number := _number(values, wanted)) is not None:
+        return number, exceptional
+    # The server keeps every number within a column's precision, so this is not about the data.
+    raise TableChanged(
+        f"{label}: column {column.name!r} ({column.declared}) was given more digits by an ALTER TABLE while it was "
+        "read; the next tick looks again."
     )
 
 
+def _number(text: "pl.Series", wanted: "pl.DataType") -> "pl.Series | None":
+    """The text as decimals, None if one of them is not exactly that."""
+    import polars as pl
+
+    try:
+        number = text.cast(wanted, strict=True)
+    except pl.exceptions.InvalidOperationError:
+        return None
+    # Polars rounds surplus decimals away in silence, so compare with what the server printed.
+    return number if (number.cast(pl.String) == text).all() else None
+
+
 def describe(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Describe the columns for a footer: what the source declared, and what is stored."""
-    return [{**asdict(column), "stored": str(rule(column).stored)} for column in columns]
+    """Describe the columns for a footer: what the source declared, what is stored, and by which policy."""
+    return [
+        {**_declared(column), "stored": str(rule(column).stored)}
+        | ({"policy": said} if (said := policy(column)) else {})
+        for column in columns
+    ]
 
 
 def description(table: SourceTable) -> Description:

@@ -35,6 +35,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pg_bronze.alias import EXPLICIT, absolute, endpoint, one_server, parse_json, read_text, server
 from pg_bronze.errors import SettingsError
+from pg_bronze.policies import Infinity, LateDates, Nan
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "uncompressed"]
 SslMode = Literal["disable", "prefer", "require", "verify-ca"]
@@ -74,6 +75,9 @@ class TableOptions(BaseModel):
     slice_rows: int | None = Field(default=None, ge=1, description="Most rows in one slice; None decides by bytes.")
     untracked: Untracked = Field(default="sweep", description="What to do if the table has no cursor column.")
     takeover: Takeover | None = Field(default=None, description="What the original system's traces mean.")
+    infinity: Infinity = Field(default="sentinel", description="What ±infinity becomes in dates and timestamps.")
+    late_dates: LateDates = Field(default="error", description="What a date or timestamp beyond 262142 becomes.")
+    nan: Nan = Field(default="error", description="What NaN in a numeric with a precision becomes.")
 
 
 class Settings(BaseSettings):
@@ -170,6 +174,22 @@ class Settings(BaseSettings):
         description="What objects and `etl_control` rows of the original system mean: `adopt-seed` continues after "
         "them, `fresh` loads everything. Not set: such a table stops and asks.",
     )
+    infinity: Infinity = Field(
+        default="sentinel",
+        description="±infinity in dates and timestamps: `sentinel` stores the last day or microsecond of the year "
+        "262142, or the first of -262143; `text` stores all such columns as text; `null`; `error` stops the table. "
+        "See [types](types.md).",
+    )
+    late_dates: LateDates = Field(
+        default="error",
+        description="Dates and timestamps beyond the year 262142: `error` stops the table; `text` stores all its date "
+        "and timestamp columns as text; `null`.",
+    )
+    nan: Nan = Field(
+        default="error",
+        description="`NaN` in `numeric(p,s)`: `error` stops the table; `text` stores all its `numeric(p,s)` columns as "
+        "text; `null`.",
+    )
     unfenced: bool = Field(
         default=False, description="`true` allows a bucket that ignores `If-None-Match`; rows may then be doubled."
     )
@@ -192,7 +212,8 @@ class Settings(BaseSettings):
     tables: dict[str, TableOptions] = Field(
         default_factory=dict,
         description="JSON object of exceptions by table, such as "
-        '`{"movie": {"cursor_column": "updated_at", "slice_rows": 5000}}`; also `untracked` and `takeover`.',
+        '`{"movie": {"cursor_column": "updated_at", "slice_rows": 5000}}`; also `untracked`, `takeover`, '
+        "`infinity`, `late_dates` and `nan`.",
     )
 
     @classmethod
@@ -368,7 +389,7 @@ class Settings(BaseSettings):
 
     def table_options(self, label: str) -> TableOptions:
         """Return the final options of the table, the global values where ``PG_BRONZE_TABLES`` says nothing."""
-        common = {"slice_rows": self.slice_rows, "untracked": self.untracked, "takeover": self.takeover}
+        common = {name: getattr(self, name) for name in TableOptions.model_fields if name != "cursor_column"}
         own = self.tables.get(label, TableOptions())
         return TableOptions.model_validate(common | own.model_dump(exclude_unset=True))
 

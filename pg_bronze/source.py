@@ -355,17 +355,18 @@ def explain_read(error: BaseException, label: str) -> PgBronzeError:
             f"{label}: it was dropped, renamed or altered while it was read; the next tick looks again."
         )
     if "too large to decode" in text or "decimal" in text:
-        return DataError(
-            f"{label}: a date or timestamp lies beyond the year 262142, or a number has too many digits. "
-            "Correct it in the source, or exclude the table (PG_BRONZE_EXCLUDE)."
-        )
+        # The rule table sends no such value: only a column altered between two looks does.
+        return TableChanged(f"{label}: it was altered while it was read; the next tick looks again.")
     if "statement timeout" in text or "canceling statement" in text:
         return SourceUnavailable(
             f"{label}: the read was cancelled, by its time limit or a conflict with recovery. Raise "
             "PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer; the next tick tries again."
         )
     if "invalid byte sequence" in text:
-        return DataError(f"{label}: a text is not valid in the database's encoding. Correct it in the source.")
+        return DataError(
+            f"{label}: a text is not valid UTF-8, as a database in the encoding SQL_ASCII allows. Correct it in the "
+            "source, or exclude the table (PG_BRONZE_EXCLUDE)."
+        )
     if type(error).__name__ == "PanicException":
         return DataError(f"{label}: the reader gave up on a value it cannot decode. Exclude the table and report it.")
     return SourceUnavailable(

@@ -16,7 +16,8 @@ from pg_bronze.control import Control, Mirrored
 from pg_bronze.copy import CopyOptions, SliceStream, TableCopy
 from pg_bronze.layout import Layout
 from pg_bronze.planning import Quiet
-from pg_bronze.schema import DATE_INFINITY, TIMESTAMP_INFINITY, quote
+from pg_bronze.policies import DATE_INFINITY, TIMESTAMP_INFINITY
+from pg_bronze.schema import quote
 from pg_bronze.source import Source
 from pg_bronze.store import Store
 from pg_bronze.watermark import Watermark

@@ -61,6 +61,33 @@ def test_events_stay_small(cinema: Project):
     assert len(dg._serdes.serialize_value(event)) < 5000
 
 
+def test_values_that_a_policy_was_applied_to_are_counted_in_the_event(project: Project):
+    """An analyst who meets the year 262142 has to find out from somewhere what it means."""
+    project.database.execute("create table movie (id int primary key, price numeric(10,2), until date)")
+    project.database.execute("insert into movie values (1, 'NaN', 'infinity'), (2, 'NaN', '2024-01-01'), (3, 1, null)")
+    project.set(PG_BRONZE_TABLES='{"movie": {"nan": "null"}}')
+    project.reload()
+
+    assert project.copy("movie").success
+
+    assert values(project.latest("movie"))["pg_bronze/exceptional_values"] == {
+        "price": {"nan as null": 2},
+        "until": {"infinity as sentinel": 1},
+    }
+
+
+def test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it(cinema: Project):
+    cinema.database.execute("alter table movie add price numeric(10,2); update movie set price = 'NaN' where id = 3")
+    cinema.reload()
+
+    result = cinema.copy()
+
+    (sentence,) = sentences(result).values()
+    assert sentence.startswith("movie: column 'price' (numeric(10,2)) holds NaN")
+    assert 'PG_BRONZE_TABLES={"movie": {"nan": "text"}}' in sentence
+    assert lake.ids(cinema.bucket, "person") == [1, 2, 3]
+
+
 def test_with_nothing_new_the_run_succeeds_and_notes_up_to_where(cinema: Project):
     """A materialization without rows would hide when the last rows came; a failure would alarm somebody."""
     cinema.copy("movie")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pg_bronze.cursor import CursorColumn, choose, later, newest
 from pg_bronze.errors import SettingsError
-from pg_bronze.schema import DATE_INFINITY, TIMESTAMP_INFINITY, Column, SourceTable
+from pg_bronze.policies import DATE_INFINITY, TIMESTAMP_INFINITY
+from pg_bronze.schema import Column, SourceTable
 
 
 def table(*columns, key=()):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 from pg_bronze.footer import Claim, Footer
+from pg_bronze.policies import Exceptional
 from pg_bronze.watermark import FORMAT, Leaf, Place, Watermark
 from pg_bronze.window import Region
 
@@ -34,7 +35,10 @@ def test_a_claim_survives_a_turn_through_its_text(nonce, region, nodes, reason):
 
 @given(nonce=texts, region=st.none() | st.just(REGION), count=st.integers(0), repaired=st.booleans(), name=texts)
 def test_a_footer_survives_a_turn_through_its_text(nonce, region, count, repaired, name):
-    before = Footer(nonce, BEFORE, AFTER, region, count, [{"name": name}], name, 140000, repaired, name)
+    found = (Exceptional(name, "nan", "null", count),)
+    before = Footer(
+        nonce, BEFORE, AFTER, region, count, [{"name": name}], name, 140000, repaired, name, exceptional=found
+    )
     assert Footer.from_text(before.to_text(), KEY) == before
 
 

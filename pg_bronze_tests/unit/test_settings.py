@@ -503,15 +503,23 @@ def test_options_of_a_table_are_final():
         PG_BRONZE_SLICE_ROWS="900",
         PG_BRONZE_UNTRACKED="skip",
         PG_BRONZE_TAKEOVER="fresh",
+        PG_BRONZE_INFINITY="null",
         PG_BRONZE_TABLES="""{
-            "movie": {"cursor_column": "updated_at", "slice_rows": null},
+            "movie": {"cursor_column": "updated_at", "slice_rows": null, "nan": "text"},
             "sales.movie": {"untracked": "sweep"}
         }""",
     )
 
-    assert settings.table_options("genre") == TableOptions(slice_rows=900, untracked="skip", takeover="fresh")
+    assert settings.table_options("genre") == TableOptions(
+        slice_rows=900, untracked="skip", takeover="fresh", infinity="null"
+    )
     assert settings.table_options("movie") == TableOptions(
-        cursor_column="updated_at", slice_rows=None, untracked="skip", takeover="fresh"
+        cursor_column="updated_at",
+        slice_rows=None,
+        untracked="skip",
+        takeover="fresh",
+        infinity="null",
+        nan="text",
     )
     assert settings.table_options("sales.movie").untracked == "sweep"
 
@@ -523,6 +531,7 @@ def test_options_of_a_table_are_final():
         ('{"movie": {"slice_rows": "5"}}', "(movie, slice_rows) is '5': it must be a whole number."),
         ('{"movie": {"slice_rows": true}}', "(movie, slice_rows) is 'True': it must be a whole number."),
         ('{"movie": {"takeover": "adopt"}}', "it must be 'adopt-seed' or 'fresh'."),
+        ('{"movie": {"nan": "sentinel"}}', "(movie, nan) is 'sentinel': it must be 'error', 'text' or 'null'."),
         ('{"movie": 5}', "(movie) is '5': it must be a JSON object with some of cursor_column, "),
         ('{"movie": {}, "movie": {}}', "the JSON names movie twice."),
         ('{"movie"}', "it is not valid JSON"),
