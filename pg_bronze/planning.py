@@ -5,7 +5,7 @@ Reads nothing, writes nothing. The asset, the sensor and the command line all as
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pg_bronze.errors import HistoryChanged, OperatorError, PgBronzeError, StaleSnapshot
@@ -183,9 +183,13 @@ def plan(watermark: Watermark, table: SourceTable, horizon: int, standby: bool, 
     for oid, relation in relations.items():
         if watermark.leaf(oid).pending:
             return _by_blocks(watermark, table, relation, horizon, size, outlook)
-    for oid, relation in relations.items():
-        if watermark.leaf(oid).swept is None:
-            return _first_load(watermark, table, relation, horizon, size, outlook)
+    unread = [relation for oid, relation in relations.items() if watermark.leaf(oid).swept is None]
+    if unread:
+        together = _that_fit(unread, size, outlook) if table.partitioned else []
+        if len(together) > 1:
+            region = dataclasses.replace(_region(table, None, Leaf(), tuple(together), horizon), seed=watermark.seed)
+            return Read(region, watermark.with_leaves(dict.fromkeys(together, Leaf(swept=horizon))))
+        return _first_load(watermark, table, unread[0], horizon, size, outlook)
     groups: dict[Leaf, list[int]] = {}
     for oid in relations:
         leaf = watermark.leaf(oid)
@@ -207,6 +211,18 @@ def due_for_heartbeat(watermark: Watermark, table: SourceTable, horizon: int) ->
     """Whether a quiet table's window has grown so wide that an empty object must close it."""
     leaves = [watermark.leaf(relation.oid) for relation in table.relations]
     return any(leaf.swept is not None and horizon - leaf.swept > HEARTBEAT_WIDTH for leaf in leaves)
+
+
+def _that_fit(unread: Sequence[Relation], size: Sizing, outlook: Outlook) -> list[int]:
+    """The leading ones of some leaves never read that fit into one slice: hundreds of small ones are one object."""
+    fitting: list[int] = []
+    blocks = 0
+    for relation in unread:
+        blocks += max(1, relation.page_count)
+        if blocks > size.blocks or relation.oid in outlook.by_blocks:
+            break
+        fitting.append(relation.oid)
+    return fitting
 
 
 def _first_load(

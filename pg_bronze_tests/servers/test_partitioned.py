@@ -1,5 +1,7 @@
 """Partitioned tables, whose partitions come and go, and tables that inherit."""
 
+import json
+
 import pytest
 
 from pg_bronze_tests.servers.harness import SAME, Lake
@@ -193,3 +195,46 @@ def test_a_table_and_its_heir_are_two_tables_with_their_own_rows(database, bucke
     assert set(lake.column("person_id", "person")) == {1, 3}
     assert set(lake.column("person_id", "actor")) == {2, 4}
     assert lake.compare("person", key="person_id") == lake.compare("actor", key="person_id") == SAME
+
+
+def test_the_state_of_five_hundred_partitions_stays_small(database, bucket):
+    """It stands in every event, footer and claim."""
+    database.execute("create table many (id int, part int) partition by list (part)")
+    leaves = "".join(f"create table many_{i} partition of many for values in ({i});" for i in range(500))
+    database.execute(leaves + "insert into many select i, i % 500 from generate_series(1, 2000) i")
+    lake = Lake(database, bucket.store())
+    lake.drain("many")
+    database.execute("insert into many select 5000 + i, i from generate_series(0, 499, 7) i")
+
+    second = lake.tick("many")
+
+    assert second.row_counts == [72]
+    assert len(json.dumps(lake.recorded["many"].to_json())) < 2_000
+    lake.drain("many")
+    assert lake.compare("many", key="id") == SAME
+
+
+def test_two_levels_of_partitions_come_and_go_with_their_rows(lake, database):
+    """ATTACH of a filled branch, DETACH, rows inserted while it stood alone, ATTACH again."""
+    database.execute(
+        f"""create table branch (sale_id int, sold_on date, amount int) partition by range (sold_on);
+            create table branch_1 partition of branch for values from ('2026-03-01') to ('2026-03-15');
+            create table branch_2 partition of branch for values from ('2026-03-15') to ('2026-04-01');
+            {sales(1, 5, 1)}; {sales(100, 104, 3, "branch")}"""
+    )
+    lake.drain("sale")
+    attach = "alter table sale attach partition branch for values from ('2026-03-01') to ('2026-04-01')"
+    database.execute(attach)
+    lake.drain("sale")
+    assert same(lake)
+    database.execute("alter table sale detach partition branch")
+    database.execute(sales(105, 107, 3, "branch"))
+    database.execute(sales(6, 7, 1))
+    lake.drain("sale")
+    assert lake.rows("sale")["sale_id"].max() == 104
+    database.execute(attach)
+
+    lake.drain("sale")
+
+    assert same(lake)
+    assert lake.rows("sale").height == lake.rows("sale").unique().height

@@ -62,6 +62,14 @@ def test_a_small_first_load_is_one_read():
     assert planned(mark(), table(10)) == Read(region, mark({9: Leaf(70)}))
 
 
+def test_small_leaves_never_read_are_one_read_as_far_as_they_fit():
+    """Hundreds of partitions would be hundreds of objects, and a read each."""
+    first = planned(mark(), table(3, 0, 5, 4))
+    assert (first.region.leaves, first.region.only, first.region.blocks) == ((10, 11, 12), False, None)
+    assert planned(first.after, table(3, 0, 5, 4)).region.leaves == (13,)
+    assert planned(mark(), table(3, 0, 5, 4), outlook=Outlook(frozenset({10}))).region.leaves == (10,)
+
+
 def test_a_large_first_load_goes_by_ranges_of_blocks():
     step = planned(mark(), table(11))
     assert step.region.blocks == (0, 10)
