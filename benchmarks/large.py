@@ -1,0 +1,164 @@
+"""A large first load under writers, by a real process that is killed again and again; then every row is looked for.
+
+    python benchmarks/large.py --rows 5000000 --kills 6
+
+Starts a PostgreSQL and an S3 server of its own (extra ``demo``). Prints the highest memory any of the processes had.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from pg_bronze_tests.conftest import ROOT, Database, new_bucket
+from pg_bronze_tests.servers.harness import Lake
+
+TABLE = """create table big (
+  id bigint generated always as identity primary key,
+  updated_at timestamptz not null default now(),
+  turn int not null default 0,
+  body text
+) with (autovacuum_enabled = off)"""
+FILL = "insert into big (body) select repeat(md5(i::text), 2) from generate_series(1, {rows}) i"
+WRITERS = 4
+
+
+@dataclass
+class Result:
+    """What became of the rows: ``lost``, ``stale`` and ``doubled`` must be 0."""
+
+    rows: int
+    versions: int
+    objects: int
+    kills: int
+    processes: int
+    peak_mb: float
+    seconds: float
+    lost: int
+    stale: int
+    doubled: int
+
+
+def write(database: Any, done: threading.Event, seed: int) -> int:
+    """Update, insert and delete rows all over the table until told to stop; gives the number of transactions."""
+    chance, count = random.Random(seed), 0
+    with database.connect() as connection:
+        rows = connection.execute("select max(id) from big").fetchone()[0]
+        while not done.is_set():
+            some = ", ".join(str(chance.randint(1, rows)) for _ in range(20))
+            connection.execute(f"update big set turn = turn + 1 where id in ({some})".encode())
+            connection.execute(f"delete from big where id = {chance.randint(1, rows)}".encode())
+            connection.execute(b"insert into big (body) values ('new')")
+            count += 1
+            done.wait(0.01)
+    return count
+
+
+def tick(environment: dict[str, str], folder: Path, kill_after_objects: int | None, lake: Lake) -> tuple[bool, float]:
+    """Run ``pg-bronze tick big``; kill it once so many objects more are there. Says whether it ended by itself, and its
+    highest resident memory in MB."""
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("pg-bronze"), "tick", "big"], cwd=folder, env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    before, waiting, peak = len(lake.keys("big")), threading.Event(), 0.0
+    while process.poll() is None:
+        with contextlib.suppress(OSError, IndexError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) / 1024)
+        if kill_after_objects is not None and len(lake.keys("big")) >= before + kill_after_objects:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return False, peak
+        waiting.wait(0.05)
+    said = process.stderr.read() if process.stderr else ""
+    if process.returncode:
+        raise RuntimeError(f"pg-bronze tick ended with {process.returncode}: {said[-2000:]}")
+    return True, peak
+
+
+def large(database: Any, bucket: Any, rows: int, kills: int, seed: int, folder: Path, **settings: str) -> Result:
+    """Fill the table, let writers loose, copy with ``kills`` kills, stop the writers, copy the rest and compare."""
+    database.execute(TABLE)
+    database.execute(FILL.format(rows=rows))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("workspace.yaml", "dagster.yaml"):
+        (folder / name).write_text((ROOT / name).read_text())
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    environment = {**kept, "HOME": str(folder), **database.environ, **bucket.environ, **settings}
+    lake, chance = Lake(database, bucket.store()), random.Random(seed)
+    done, started = threading.Event(), time.monotonic()
+    writers = [threading.Thread(target=write, args=(database, done, seed * 100 + n)) for n in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    peaks: list[float] = []
+    killed = 0
+    try:
+        for _ in range(kills):
+            ended, peak = tick(environment, folder, chance.randint(1, 3), lake)
+            peaks.append(peak)
+            killed += not ended
+        peaks.append(tick(environment, folder, None, lake)[1])
+    finally:
+        done.set()
+        for writer in writers:
+            writer.join()
+    peaks.append(tick(environment, folder, None, lake)[1])
+    lost, stale, doubled, live = _compare(database, lake)
+    return Result(
+        rows=live, versions=lake.rows("big").height, objects=len(lake.keys("big")), kills=killed, processes=len(peaks),
+        peak_mb=max(peaks), seconds=time.monotonic() - started, lost=lost, stale=stale, doubled=doubled,
+    )  # fmt: skip
+
+
+def _compare(database: Any, lake: Lake) -> tuple[int, int, int, int]:
+    """Lost, stale and doubled row versions and the number of live rows, values included."""
+    columns = ["id", "turn", "body"]
+    with database.connect() as connection:
+        found = connection.execute("select id, turn, coalesce(body, ''), xmin::text::bigint from only big").fetchall()
+    live = pl.DataFrame(found, schema=[*columns, "xid"], orient="row", infer_schema_length=None)
+    held = lake.rows("big").select(*columns, pl.col("_pg_xid").mod(2**32).alias("xid"))
+    held = held.with_columns(pl.col("turn").cast(pl.Int64), pl.col("body").fill_null(""))
+    lost = live.join(held, on="id", how="anti").height
+    stale = live.join(held, on=[*columns, "xid"], how="anti").height - lost
+    return lost, stale, held.height - held.unique().height, live.height
+
+
+def main() -> int:
+    from pg_bronze.demo.postgres import PostgresServer
+    from pg_bronze.demo.s3 import SeaweedServer
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--kills", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
+        postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres"))
+        bucket = new_bucket(servers.enter_context(SeaweedServer(Path(folder) / "s3")))
+        database = Database(postgres, "postgres")
+        found = large(database, bucket, given.rows, given.kills, given.seed, Path(folder) / "project")
+    print(
+        f"{found.rows} rows live, {found.versions} versions in {found.objects} objects by {found.processes} processes "
+        f"of which {found.kills} were killed, in {found.seconds:.0f} s; highest memory {found.peak_mb:.0f} MB"
+    )
+    print(f"lost {found.lost}, stale {found.stale}, doubled {found.doubled}")
+    return 1 if found.lost or found.stale or found.doubled else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Real processes, killed with SIGKILL in the middle of a large first load while others write."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.large import large
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_large_first_load_that_is_killed_again_and_again_loses_and_doubles_nothing(database, bucket, tmp_path: Path):
+    """Block ranges, claims and watermarks of a dead process are all that the next one has."""
+    found = large(
+        database, bucket, rows=120_000, kills=3, seed=5, folder=tmp_path / "project", PG_BRONZE_SLICE_ROWS="10000"
+    )
+
+    assert (found.lost, found.stale, found.doubled) == (0, 0, 0)
+    assert found.kills == 3
+    assert found.objects > 10
+    assert found.rows > 110_000
