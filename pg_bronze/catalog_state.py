@@ -14,9 +14,9 @@ from dagster._core.definitions.definitions_load_context import DefinitionsLoadCo
 from pg_bronze.catalog import Catalog, read_catalog
 from pg_bronze.errors import PgBronzeError, SettingsError
 from pg_bronze.layout import own_key
+from pg_bronze.refusal import explain
 from pg_bronze.resources import Bucket, open_source
 from pg_bronze.settings import Settings, load_settings
-from pg_bronze.source import explain
 
 KEY = "pg_bronze/catalog"
 
@@ -102,6 +102,7 @@ def live(settings: Settings) -> Catalog:
     """The catalog as it is now. Raises a PgBronzeError."""
     with open_source(settings, "pg_bronze catalog") as source:
         try:
-            return read_catalog(source.connection)
+            with source.session() as connection:
+                return read_catalog(connection)
         except psycopg.Error as error:
             raise explain(error, source.name) from error

@@ -4,7 +4,7 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -20,8 +20,9 @@ from pg_bronze.footer import Claim
 from pg_bronze.layout import Layout, next_time
 from pg_bronze.planning import NewGeneration, Outlook, Quiet, Read
 from pg_bronze.policies import LOSSLESS, Exceptional, Policies
+from pg_bronze.refusal import explain
 from pg_bronze.schema import Description, SourceTable
-from pg_bronze.source import Source, columns_that_may_be_wide, explain
+from pg_bronze.source import Source, columns_that_may_be_wide
 from pg_bronze.store import Store
 from pg_bronze.watermark import Place, Watermark
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 TABLE_CHANGED_TRIES = 3
+END_AHEAD_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,14 @@ class SliceStream:
 
     def __iter__(self) -> Iterator[Slice]:
         current = self._first
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
+        ahead: Future[Slice | None] | None = None
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+        try:
             while current is not None:
                 if self._only_first:
                     yield current
                     return
-                ahead: Future[Slice | None] = pool.submit(self.copy.next_slice, current.claim.after)
+                ahead = pool.submit(self.copy.next_slice, current.claim.after)
                 yield current
                 if self.watermark == current.claim.after:
                     current = ahead.result()
@@ -94,6 +98,20 @@ class SliceStream:
                 if self._superseded:
                     return
                 current = self.copy.next_slice(self.watermark)
+        except BaseException:
+            # An interrupt, or nobody asks for the next slice any more: the read ahead must not go on without us.
+            self._end(ahead)
+            raise
+        finally:
+            pool.shutdown(wait=False)
+
+    def _end(self, ahead: "Future[Slice | None] | None") -> None:
+        if ahead is None or ahead.cancel():
+            return
+        deadline = time.monotonic() + END_AHEAD_S
+        while not ahead.done() and time.monotonic() < deadline:
+            self.copy.source.stop_reading()
+            wait([ahead], 0.1)
 
     def commit(self, piece: Slice) -> Committed | None:
         """Make a slice an object; None if another writer was first: its objects are adopted and the stream ends."""
@@ -400,7 +418,8 @@ class TableCopy:
     def _look(self) -> str:
         """Look at the table as it is now; gives its fingerprint."""
         try:
-            table = catalog.read_table(self.source.connection, self.table.schema, self.table.name)
+            with self.source.session() as connection:
+                table = catalog.read_table(connection, self.table.schema, self.table.name)
         except psycopg.Error as error:
             raise explain(error, self.label) from error
         if table is None:

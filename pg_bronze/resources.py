@@ -1,5 +1,6 @@
 """Resources: the source database and the bucket as Dagster hands them to assets, one of each a run."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,10 +60,14 @@ class Bucket(S3Resource):
         return Store(self.get_client(), self.bucket, self.prefix)
 
 
-def open_source(settings: Settings, application_name: str) -> Source:
-    """The source database the settings name; connects on first use."""
+def open_source(settings: Settings, application_name: str, ends_at: float | None = None) -> Source:
+    """The source database the settings name; connects on first use. ``ends_at`` as in ``Source``."""
     return Source(
-        settings.source_conninfo(application_name), settings.source_url(application_name), settings.statement_timeout_s
+        settings.source_conninfo(application_name),
+        settings.source_url(),
+        settings.statement_timeout_s,
+        settings.reader,
+        ends_at,
     )
 
 
@@ -74,7 +79,8 @@ def open_control(settings: Settings, source: Source) -> Control:
     if conninfo is None:
         return Control(None, "etl_control is not mirrored: PG_CONTROL_URL is off")
     try:
-        return Control(psycopg.connect(**conninfo, autocommit=True))
+        # No prepared statements: the database may stand behind a pooler.
+        return Control(psycopg.connect(**conninfo, autocommit=True, prepare_threshold=None))
     except psycopg.OperationalError:
         # The mirror is for people; rows are copied without it, and every materialization says so.
         return Control(None, "etl_control is not mirrored: the database of PG_CONTROL_URL does not answer")
@@ -126,7 +132,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         """Read the settings; connections are opened by the first table that needs them."""
         self._settings = load_settings()
         run_id = context.run.run_id if context.run else ""
-        self._source = open_source(self._settings, abandoned.session_name(run_id))
+        self._source = open_source(self._settings, abandoned.session_name(run_id), _ends_at(context, self._settings))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the connection and say what the batch copied, in the run's log and as its tag."""
@@ -188,6 +194,18 @@ class SourceDatabase(dg.ConfigurableResource[None]):
             self._quiet.append(label)
         else:
             self._rows[label] = row_count
+
+
+def _ends_at(context: dg.InitResourceContext, settings: Settings) -> float:
+    """The moment of ``time.monotonic`` at which Dagster ends this run for its length; reads have to end before."""
+    limit_s, spent_s = float(settings.max_run_s), 0.0
+    if context.run is not None and context.instance is not None:
+        monitored_s = context.instance.run_monitoring_max_runtime_seconds
+        limit_s = float(context.run.tags.get("dagster/max_runtime") or monitored_s or limit_s)
+        record = context.instance.get_run_record_by_id(context.run.run_id)
+        if record is not None and record.start_time is not None:
+            spent_s = max(0.0, time.time() - record.start_time)
+    return time.monotonic() + limit_s - spent_s
 
 
 def _now() -> datetime:

@@ -38,7 +38,8 @@ from pg_bronze.errors import SettingsError
 from pg_bronze.policies import Infinity, LateDates, Nan
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "uncompressed"]
-SslMode = Literal["disable", "prefer", "require", "verify-ca"]
+ReaderName = Literal["auto", "connectorx", "copy"]
+SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 Takeover = Literal["adopt-seed", "fresh"]
 Untracked = Literal["sweep", "skip"]
 
@@ -97,18 +98,24 @@ class Settings(BaseSettings):
     pg_pass: SecretStr = Field(default=SecretStr(""), description="Its password. Never logged.")
     pg_host: str = Field(
         default="127.0.0.1",
-        description="One host name or address, or the absolute folder of a Unix socket. Lists of hosts are refused.",
+        description="Host name or address, or the absolute folder of a Unix socket. Of several, commas between them, "
+        "the first that answers is used.",
     )
     pg_port: int = Field(default=5432, ge=1, le=65535, description="Port, 1 to 65535.")
     pg_sslmode: SslMode = Field(
         default="prefer",
-        description="`disable`, `prefer`, `require` or `verify-ca`. `verify-full` is refused for now: "
-        "connectorx, which reads the slices, checks no host name.",
+        description="`disable`, `prefer`, `require`, `verify-ca` or `verify-full`, as in libpq.",
     )
     pg_sslrootcert: Path | None = Field(
         default=None,
         validate_default=True,
-        description="File with the certificate authority to trust; needs `PG_SSLMODE` `verify-ca` (or `require`).",
+        description="File with the certificate authority to trust; needs `PG_SSLMODE` `verify-full` or `verify-ca` (or "
+        "`require`).",
+    )
+    pg_passfile: Path | None = Field(
+        default=None,
+        description="File with the password, as libpq's `.pgpass`, readable by its owner only. Not set: `PGPASSFILE`, "
+        "else `~/.pgpass`; either counts only while `PG_PASS` is not set.",
     )
     pg_control_url: SecretStr | None = Field(
         default=None,
@@ -193,6 +200,11 @@ class Settings(BaseSettings):
     unfenced: bool = Field(
         default=False, description="`true` allows a bucket that ignores `If-None-Match`; rows may then be doubled."
     )
+    reader: ReaderName = Field(
+        default="auto",
+        description="What reads the slices. `auto`: `connectorx`, or `copy` (psycopg's COPY: the same rows, slower) "
+        "where connectorx cannot: `verify-full`, several hosts, a password from a file, a pooler such as pgbouncer.",
+    )
     statement_timeout_s: float = Field(
         default=300.0, ge=1, le=86400, description="Seconds before one probe or read is cancelled, 1 to 86400."
     )
@@ -230,14 +242,8 @@ class Settings(BaseSettings):
 
     @field_validator("pg_host")
     @classmethod
-    def _one_host(cls, value: str) -> str:
-        if "," in value:
-            raise ValueError("connectorx, which reads the slices, takes one host only; name the one to read from")
-        if value.startswith("/"):
-            return value
-        if "/" in value or "@" in value or value.count(":") == 1:
-            raise ValueError("it must be a host alone; port, user and database have settings of their own (PG_PORT, …)")
-        return value.removeprefix("[").removesuffix("]")
+    def _hosts(cls, value: str) -> str:
+        return ",".join(_host(host.strip()) for host in value.split(","))
 
     @field_validator("pg_db")
     @classmethod
@@ -248,23 +254,21 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("pg_sslmode", mode="before")
-    @classmethod
-    def _checkable(cls, value: object) -> object:
-        if value == "verify-full":
-            raise ValueError(
-                "connectorx, which reads the slices, checks no host name; use verify-ca with PG_SSLROOTCERT"
-            )
-        return value
-
     @field_validator("pg_sslrootcert")
     @classmethod
     def _used(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         mode = info.data.get("pg_sslmode")
-        if value is None and mode == "verify-ca":
-            raise ValueError("PG_SSLMODE verify-ca needs the file of the certificate authority to trust")
+        if value is None and mode in ("verify-ca", "verify-full"):
+            raise ValueError(f"PG_SSLMODE {mode} needs the file of the certificate authority to trust")
         if value is not None and mode in ("disable", "prefer"):
-            raise ValueError(f"PG_SSLMODE {mode} would not check it; set PG_SSLMODE to verify-ca")
+            raise ValueError(f"PG_SSLMODE {mode} would not check it; set PG_SSLMODE to verify-full or verify-ca")
+        return value
+
+    @field_validator("reader")
+    @classmethod
+    def _able(cls, value: ReaderName, info: ValidationInfo) -> ReaderName:
+        if value == "connectorx" and (wanted := _beyond_connectorx(info.data)):
+            raise ValueError(f"connectorx {wanted}; set it to auto or copy")
         return value
 
     @field_validator("pg_control_url")
@@ -424,12 +428,13 @@ class Settings(BaseSettings):
             "port": self.pg_port,
             "dbname": self.pg_db,
             "user": self.pg_user,
-            # Also when empty: libpq would take PGPASSWORD otherwise, and connectorx would not.
+            # Also when empty: libpq would take PGPASSWORD otherwise, which no setting mentions. A file still counts.
             "password": self.pg_pass.get_secret_value(),
             "sslmode": self.pg_sslmode,
             **self._session(application_name),
         }
-        return info | ({"sslrootcert": str(self.pg_sslrootcert)} if self.pg_sslrootcert else {})
+        files = {"sslrootcert": self.pg_sslrootcert, "passfile": self.pg_passfile}
+        return info | {name: str(file) for name, file in files.items() if file}
 
     def control_conninfo(self, application_name: str) -> dict[str, Any] | None:
         """Return psycopg's keyword arguments that reach ``etl_control``, None if the mirror is off. Never log them."""
@@ -439,13 +444,17 @@ class Settings(BaseSettings):
             return self.source_conninfo(application_name)
         return {"conninfo": self.pg_control_url.get_secret_value(), **self._session(application_name)}
 
-    def source_url(self, application_name: str = "pg_bronze") -> str:
-        """Return the URL for connectorx. It holds the password: never log it, and let no error quote it."""
+    def source_url(self) -> str | None:
+        """Return the URL for connectorx, None where it is not to read or cannot do what was asked.
+
+        It holds the password: never log it, and let no error quote it.
+        """
+        if self.reader == "copy" or _beyond_connectorx(vars(self)):
+            return None
         # connectorx knows no verify-ca; require with a root certificate checks the same. It refuses client_encoding.
         options = {
             "sslmode": "require" if self.pg_sslmode == "verify-ca" else self.pg_sslmode,
             **({"sslrootcert": str(self.pg_sslrootcert)} if self.pg_sslrootcert else {}),
-            "application_name": application_name,
             "connect_timeout": self.connect_timeout_s,
             "keepalives": 1,
             "keepalives_idle": _KEEPALIVE_IDLE_S,
@@ -498,10 +507,11 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
 
     values: dict[str, Any] = {name: text for name, text in variables.items() if name in _KNOWN}
     home = variables.get("HOME") or variables.get("USERPROFILE")
-    if certificate := values.get("PG_SSLROOTCERT"):
-        values["PG_SSLROOTCERT"] = path = absolute(certificate, home)
-        if not os.path.isfile(path) or not os.access(path, os.R_OK):
-            faults.append(f"PG_SSLROOTCERT is {certificate!r}: there is no such file, or it may not be read.")
+    for name in ("PG_SSLROOTCERT", "PG_PASSFILE"):
+        if file := values.get(name):
+            values[name] = path = absolute(file, home)
+            if not os.path.isfile(path) or not os.access(path, os.R_OK):
+                faults.append(f"{name} is {file!r}: there is no such file, or it may not be read.")
     server_is_known = True
     try:
         values |= server(variables, home)
@@ -622,6 +632,25 @@ def _read_env_file(file: Path) -> tuple[dict[str, str], list[str]]:
         elif binding.key is not None:
             values[binding.key] = binding.value or ""
     return values, faults
+
+
+def _host(value: str) -> str:
+    if value.startswith("/"):
+        return value
+    if not value or "/" in value or "@" in value or value.count(":") == 1:
+        raise ValueError("it must be hosts alone; port, user and database have settings of their own (PG_PORT, …)")
+    return value.removeprefix("[").removesuffix("]")
+
+
+def _beyond_connectorx(values: Mapping[str, Any]) -> str | None:
+    """What connectorx cannot do of what the settings ask for, said of it; None if it can."""
+    if values.get("pg_sslmode") == "verify-full":
+        return "checks no host name, which PG_SSLMODE verify-full asks for"
+    if "," in values.get("pg_host", ""):
+        return "takes one host only, and PG_HOST names several"
+    if values.get("pg_passfile") is not None:
+        return "reads no password file, and PG_PASSFILE names one"
+    return None
 
 
 def _is_address(value: str) -> bool:

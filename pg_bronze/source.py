@@ -1,24 +1,18 @@
-"""The source database: one kept psycopg connection for questions, connectorx for slices known to have rows."""
+"""The source database: one kept psycopg connection for questions, and a reader for slices known to have rows."""
 
 import contextlib
-import re
+import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
 
 from pg_bronze import window
-from pg_bronze.errors import (
-    AccessDenied,
-    DataError,
-    PgBronzeError,
-    SourceNotFit,
-    SourceUnavailable,
-    StaleSnapshot,
-    TableChanged,
-)
+from pg_bronze.errors import SourceNotFit, SourceUnavailable
+from pg_bronze.reader import SESSION, ConnectorxReader, CopyReader, Reader, Reading, pinned
+from pg_bronze.refusal import explain, explain_connection
 from pg_bronze.watermark import Place
 
 if TYPE_CHECKING:
@@ -54,16 +48,10 @@ _RELATIONS = """select c.oid::bigint, n.nspname, c.relname,
   pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'"""
-# Makes the text of every type canonical, whatever the server, database or role sets.
-_SESSION = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO",
-    "IntervalStyle": "postgres",
-    "bytea_output": "hex",
-    "extra_float_digits": "1",
-    "row_security": "off",
-    "client_encoding": "UTF8",
-}
+# Seconds that a read may take beyond its statement's: connectorx tries to log in for 30 s.
+LOGIN_S = 35.0
+# Less is not worth a read: the next tick begins with all of its time.
+SHORTEST_READ_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -90,17 +78,32 @@ class Activity:
 
 
 class Source:
-    """The source database behind one psycopg connection, plus the URL that connectorx reads slices from.
+    """The source database behind one psycopg connection, and the reader of its slices.
 
-    Raises SourceUnavailable (the next tick may cure it), AccessDenied or SourceNotFit (a person must).
+    ``url`` is what connectorx reads from, None where it cannot do what was asked. ``reader`` chooses: ``auto`` takes
+    connectorx where it can. ``ends_at`` is the moment of ``time.monotonic`` at which a read has to be over, whatever
+    its own time limit. Raises SourceUnavailable (the next tick may cure it), AccessDenied or SourceNotFit (a person
+    must).
     """
 
-    def __init__(self, conninfo: Mapping[str, Any], url: str, statement_timeout_s: float) -> None:
+    def __init__(
+        self,
+        conninfo: Mapping[str, Any],
+        url: str | None,
+        statement_timeout_s: float,
+        reader: Literal["auto", "connectorx", "copy"] = "auto",
+        ends_at: float | None = None,
+    ) -> None:
         self._conninfo = dict(conninfo)
         self._url = url
         self._statement_timeout_s = statement_timeout_s
+        self._choice = reader
+        self._ends_at = ends_at
         self._connection: psycopg.Connection | None = None
+        self._reader: Reader | None = None
+        self._reading: Reading | None = None
         self.standby = False
+        self.pooled = False
         self.server_version = 0
         self._place: Place | None = None
         self._horizon: int | None = None
@@ -113,8 +116,8 @@ class Source:
 
     @property
     def name(self) -> str:
-        """``database@host``, for messages."""
-        return f"{self._conninfo.get('dbname')}@{self._conninfo.get('host')}"
+        """``database@host:port``, for messages."""
+        return f"{self._conninfo.get('dbname')}@{self._conninfo.get('host')}:{self._conninfo.get('port', 5432)}"
 
     @property
     def connection(self) -> psycopg.Connection:
@@ -124,32 +127,58 @@ class Source:
         return self._connection
 
     def close(self) -> None:
-        """Close the connection; locks held by it are released."""
+        """Close the connections, and end the read that is still under way; locks held here are released."""
+        self.stop_reading()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def _connect(self) -> psycopg.Connection:
-        try:
-            connection = psycopg.connect(**self._conninfo, autocommit=True)
-        except psycopg.OperationalError as error:
-            raise explain_connection(error, self.name) from error
+        connection = _open(self._conninfo, self.name)
         self.server_version = connection.info.server_version
         if self.server_version < OLDEST_SERVER:
             connection.close()
             raise SourceNotFit(
                 f"{self.name}: PostgreSQL {self.server_version // 10000} is too old; 14 is the oldest that works."
             )
-        # Compiling the catalog query takes longer than running it.
-        settings = {**_SESSION, "statement_timeout": f"{int(self._statement_timeout_s * 1000)}ms", "jit": "off"}
-        wanted = ", ".join("set_config(%s, %s, false)" for _ in settings)
-        connection.execute(f"select {wanted}".encode(), [text for pair in settings.items() for text in pair])
+        try:
+            # A pooler hands out a process number of its own. Behind it, settings that hold longer than a transaction
+            # would stay with whoever gets the session next.
+            direct = f"pg_backend_pid() = {connection.info.backend_pid}"
+            settings = " || ".join(self._settings(local=False))
+            found = connection.execute(f"select not {direct}, case when {direct} then {settings} end".encode())
+            self.pooled = bool((found.fetchone() or (False,))[0])
+            if self.pooled:
+                connection.prepare_threshold = None  # a statement would be prepared in one session and run in another
+        except psycopg.Error as error:
+            connection.close()
+            raise explain(error, self.name) from error
         return connection
+
+    def _settings(self, local: bool) -> list[str]:
+        # Compiling the catalog query takes longer than running it.
+        wanted = {**SESSION, "statement_timeout": f"{int(self._statement_timeout_s * 1000)}ms", "jit": "off"}
+        return [f"set_config('{name}', '{value}', {str(local).lower()})" for name, value in wanted.items()]
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[psycopg.Connection]:
+        """The kept connection with our settings in force; behind a pooler, a transaction of its own."""
+        connection = self.connection
+        if not self.pooled:
+            yield connection
+            return
+        with connection.transaction():
+            connection.execute(f"select {', '.join(self._settings(local=True))}".encode())
+            yield connection
 
     def ask(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Run one statement on the kept connection; errors of the server become ours."""
         try:
-            return self.connection.execute(query.encode(), parameters).fetchall()
+            with self.session() as connection:
+                return connection.execute(query.encode(), parameters).fetchall()
         except psycopg.Error as error:
             raise explain(error, self.name) from error
 
@@ -233,20 +262,24 @@ class Source:
         return f"{who} has held the horizon{since}; to end it: {remedy}"
 
     def has_session(self, application_name: str) -> bool:
-        """Whether a session of that application name is connected to the server."""
-        query = "select exists (select 1 from pg_stat_activity where application_name = %(name)s)"
+        """Whether a session of that application name, or one that reads for it, is connected to the server."""
+        query = "select exists (select 1 from pg_stat_activity where starts_with(application_name, %(name)s))"
         return bool(self.ask(query, {"name": application_name})[0][0])
 
     def try_lock(self, table_oid: int) -> bool:
         """Take the advisory lock of a table for as long as this connection lives; False if somebody else has it.
 
-        It keeps order among runs on one server; the claim keeps truth.
+        It keeps order among runs on one server; the claim keeps truth. Behind a pooler nothing is locked: the lock
+        would stay with a session that somebody else gets next, and nobody could give it back.
         """
+        self.connection  # noqa: B018  (which finds out whether there is a pooler)
+        if self.pooled:
+            return True
         return bool(self.ask("select pg_try_advisory_lock(%(space)s, %(oid)s)", _lock_key(table_oid))[0][0])
 
     def unlock(self, table_oid: int) -> None:
         """Give the lock back; nothing happens if the connection that held it is gone."""
-        if self._connection is not None and not self._connection.closed:
+        if self._connection is not None and not self._connection.closed and not self.pooled:
             self.ask("select pg_advisory_unlock(%(space)s, %(oid)s)", _lock_key(table_oid))
 
     def measure(self, query: str) -> tuple[int, int]:
@@ -255,129 +288,51 @@ class Source:
         return rows, size_bytes
 
     def read(self, query: str, label: str) -> "pl.DataFrame":
-        """Read one slice through connectorx in a read-only snapshot of its own.
+        """Read one slice in a read-only snapshot of its own; an interrupt ends it on the server too.
 
         Raises StaleSnapshot, TableChanged, AccessDenied, SourceNotFit, DataError or SourceUnavailable, naming the
         table.
         """
-        import connectorx
+        timeout_s = self._statement_timeout_s
+        if self._ends_at is not None:
+            timeout_s = min(timeout_s, self._ends_at - time.monotonic())
+            if timeout_s < SHORTEST_READ_S:
+                raise SourceUnavailable(
+                    f"{label}: the time of this run is up (PG_BRONZE_MAX_RUN_S); what was copied is committed, and the "
+                    "next tick goes on from there."
+                )
+        if self._reader is None:
+            self._reader = self._choose_reader()
+        self._reading = reading = Reading(self._reader, query, label, timeout_s)
+        return reading.wait(timeout_s + LOGIN_S)
 
-        settings = ", ".join(
-            f"set_config('{name}', '{value}', true)"
-            for name, value in {**_SESSION, "statement_timeout": f"{int(self._statement_timeout_s * 1000)}ms"}.items()
-        )
-        try:
-            frame: pl.DataFrame = connectorx.read_sql(
-                self._url,
-                query,
-                return_type="polars",
-                protocol="binary",  # the csv protocol drops rows, simple and cursor cannot read all types
-                pre_execution_query=["begin isolation level repeatable read read only", f"select {settings}"],
-            )
-            return frame
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # connectorx panics with a class derived from BaseException
-            raise explain_read(error, label) from error
+    def stop_reading(self) -> None:
+        """End the read under way, in whatever thread somebody waits for it; nothing happens if there is none."""
+        if self._reading is not None:
+            self._reading.end()
+
+    def _choose_reader(self) -> Reader:
+        kept = self.connection
+        # libpq took the password from a file of its own.
+        from_file = kept.pgconn.used_password and not self._conninfo.get("password")
+        fit = not self.pooled and not from_file
+        name = f"{self._conninfo.get('application_name', 'pg_bronze')} {secrets.token_hex(3)}"
+        conninfo = pinned({**self._conninfo, "application_name": name}, kept)
+        if self._url is not None and self._choice != "copy" and (fit or self._choice == "connectorx"):
+            return ConnectorxReader(self._url, name, lambda: _open(self._conninfo, self.name))
+        return CopyReader(lambda: _open(conninfo, self.name))
+
+
+def _open(conninfo: Mapping[str, Any], name: str) -> psycopg.Connection:
+    try:
+        return psycopg.connect(**conninfo, autocommit=True)
+    except psycopg.OperationalError as error:
+        raise explain_connection(error, name) from error
 
 
 def _lock_key(table_oid: int) -> dict[str, int]:
     # Two 32-bit keys, both signed: a constant of our own, and the oid.
     return {"space": 0x70676272, "oid": table_oid - 2**32 if table_oid >= 2**31 else table_oid}
-
-
-def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeError:
-    """Our error for a connection that could not be made; libpq's text is used to tell cases apart, not repeated."""
-    text = str(error)
-    if "password authentication failed" in text or "no password supplied" in text:
-        return AccessDenied(f"{name}: the server refused the user or password. Check PG_USER and PG_PASS.")
-    if re.search(r'database ".*" does not exist', text):
-        return AccessDenied(f"{name}: there is no such database. Check PG_DB.")
-    if re.search(r'role ".*" does not exist', text):
-        return AccessDenied(f"{name}: there is no such role. Check PG_USER.")
-    if "pg_hba.conf" in text:
-        return AccessDenied(
-            f"{name}: the server's pg_hba.conf does not let this user in from here. Add a line for it, or "
-            "check PG_SSLMODE."
-        )
-    if "certificate" in text or "SSL" in text:
-        return AccessDenied(f"{name}: the encrypted connection could not be made. Check PG_SSLMODE and PG_SSLROOTCERT.")
-    if "too many clients" in text or "remaining connection slots" in text:
-        return SourceUnavailable(f"{name}: the server has no free connection. The next tick tries again.")
-    if "name or service not known" in text.lower() or "name resolution" in text.lower() or "translate host" in text:
-        return SourceUnavailable(f"{name}: the host name cannot be resolved. Check PG_HOST; the next tick tries again.")
-    if "starting up" in text or "shutting down" in text or "recovery" in text:
-        return SourceUnavailable(f"{name}: the server is starting or stopping. The next tick tries again.")
-    return SourceUnavailable(
-        f"{name}: no connection to PostgreSQL. Check that it is up and that PG_HOST and PG_PORT are right; "
-        "the next tick tries again."
-    )
-
-
-def explain(error: psycopg.Error, name: str) -> PgBronzeError:
-    """Our error for a failed statement, from its SQLSTATE; the server's text may quote values and is not repeated."""
-    state = error.sqlstate or ""
-    if state == "42501":
-        return AccessDenied(f"{name}: the role may not read this ({_first_words(error)}). Grant select to it.")
-    if state in {"42P01", "42703", "42704", "XX001"}:
-        return TableChanged(f"{name}: a table or column is not there any more ({state}); the next tick looks again.")
-    if state == "57014":
-        return SourceUnavailable(
-            f"{name}: a statement was cancelled, by its time limit or an administrator. "
-            "Raise PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer; the next tick tries again."
-        )
-    if "older than horizon" in str(error):
-        return StaleSnapshot(
-            f"{name}: a read saw an older state of the database than its horizon; the next tick tries again."
-        )
-    return SourceUnavailable(
-        f"{name}: the server ended the statement ({state or type(error).__name__}); the next tick tries again."
-    )
-
-
-def explain_read(error: BaseException, label: str) -> PgBronzeError:
-    """Our error for a slice that could not be read; connectorx gives text only, in which values may stand."""
-    text = str(error)
-    if "older than horizon" in text:
-        return StaleSnapshot(
-            f"{label}: the read saw an older state of the database than its horizon, as behind a pooler that spreads "
-            "over replicas or on a standby that lags. Nothing was copied; the next tick tries again."
-        )
-    if "row-level security" in text or "row security" in text:
-        return SourceNotFit(
-            f"{label}: a row security policy would hide rows from this role. Grant it bypassrls, or exclude the table "
-            "(PG_BRONZE_EXCLUDE)."
-        )
-    if "permission denied" in text:
-        return AccessDenied(f"{label}: the role may not read it. Run: grant select on {label} to the role.")
-    if "does not exist" in text:
-        return TableChanged(
-            f"{label}: it was dropped, renamed or altered while it was read; the next tick looks again."
-        )
-    if "too large to decode" in text or "decimal" in text:
-        # The rule table sends no such value: only a column altered between two looks does.
-        return TableChanged(f"{label}: it was altered while it was read; the next tick looks again.")
-    if "statement timeout" in text or "canceling statement" in text:
-        return SourceUnavailable(
-            f"{label}: the read was cancelled, by its time limit or a conflict with recovery. Raise "
-            "PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer; the next tick tries again."
-        )
-    if "invalid byte sequence" in text:
-        return DataError(
-            f"{label}: a text is not valid UTF-8, as a database in the encoding SQL_ASCII allows. Correct it in the "
-            "source, or exclude the table (PG_BRONZE_EXCLUDE)."
-        )
-    if type(error).__name__ == "PanicException":
-        return DataError(f"{label}: the reader gave up on a value it cannot decode. Exclude the table and report it.")
-    return SourceUnavailable(
-        f"{label}: the connection to PostgreSQL broke or could not be made while reading; the next tick tries again."
-    )
-
-
-def _first_words(error: psycopg.Error) -> str:
-    """The part of a permission error that names the object: PostgreSQL puts no row value into it."""
-    primary = error.diag.message_primary or "permission denied"
-    return primary[:120]
 
 
 def columns_that_may_be_wide(bases: Sequence[tuple[str, str]]) -> list[str]:

@@ -360,9 +360,12 @@ class Connection:
         self.view = view or cluster
         self._horizon = horizon
 
-    @property
-    def connection(self) -> "Connection":
-        return self
+    @contextmanager
+    def session(self) -> Iterator["Connection"]:
+        yield self
+
+    def stop_reading(self) -> None:
+        pass
 
     def place(self, bucket: str) -> Place:
         self.cluster.log += 1
@@ -419,6 +422,9 @@ class Ahead:
     def cancel(self) -> bool:
         return self.outcome is None
 
+    def done(self) -> bool:
+        return self.outcome is not None
+
     def cancelled(self) -> bool:
         return self.outcome is None
 
@@ -436,6 +442,9 @@ class Pool:
     """The part of a ThreadPoolExecutor that is used."""
 
     def __init__(self, **_: object) -> None:
+        pass
+
+    def shutdown(self, wait: bool) -> None:
         pass
 
     def __enter__(self) -> "Pool":

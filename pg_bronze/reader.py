@@ -1,0 +1,234 @@
+"""The two readers of slices: connectorx, and psycopg's COPY where connectorx cannot do what was asked.
+
+Both run the same query with the same session settings in a read-only snapshot of its own, one read a transaction, and
+give the same frame bit for bit (test_readers). A reader knows no window and no table, only a query and what to call it.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+import psycopg
+
+from pg_bronze.errors import PgBronzeError, SourceUnavailable
+from pg_bronze.refusal import explain_state, explain_text
+from pg_bronze.wire import Decoder
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Makes the text of every type canonical, whatever the server, database or role sets.
+SESSION = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "row_security": "off",
+    "client_encoding": "UTF8",
+}
+_BEGIN = "begin isolation level repeatable read read only"
+# A reader that was killed leaves its session waiting or sorting until it next sends a row; with this the server looks
+# whether anybody is there. It needs PostgreSQL 14, and an operating system that can tell.
+_NOTICE = (
+    "case when version() like '%-linux-%' then set_config('client_connection_check_interval', '2s', true) end as notice"
+)
+DECODE_BYTES = 8 * 2**20
+GIVE_UP_S = 8.0
+
+
+class Reader(Protocol):
+    """Reads one slice at a time; ``stop`` may be called from another thread."""
+
+    def read(self, query: str, label: str, timeout_s: float) -> "pl.DataFrame":
+        """Read one slice. Raises a PgBronzeError that names ``label``."""
+
+    def stop(self) -> None:
+        """Ask the server to end the read under way; it may be too early for that, so ask again."""
+
+    def close(self) -> None:
+        """End the sessions it keeps."""
+
+
+def session_settings(timeout_s: float) -> str:
+    """SQL: the settings of one reading transaction, and of no other on that connection."""
+    wanted = {**SESSION, "statement_timeout": f"{max(1, int(timeout_s * 1000))}ms"}
+    settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in wanted.items())
+    return f"select {settings}, {_NOTICE}"
+
+
+class ConnectorxReader:
+    """connectorx: the fastest, and it cannot be interrupted. Each read is a connection of its own.
+
+    ``url`` holds the password. Its sessions are called ``name``, and ``ask`` runs a statement on another connection.
+    """
+
+    def __init__(self, url: str, name: str, connect: Callable[[], psycopg.Connection]) -> None:
+        self._url = f"{url}{'&' if '?' in url else '?'}application_name={quote(name, safe='')}"
+        self._name = name
+        self._connect = connect
+
+    def read(self, query: str, label: str, timeout_s: float) -> "pl.DataFrame":
+        """Read one slice."""
+        import connectorx
+
+        try:
+            frame: pl.DataFrame = connectorx.read_sql(
+                self._url,
+                query,
+                return_type="polars",
+                protocol="binary",  # the csv protocol drops rows, simple and cursor cannot read all types
+                pre_execution_query=[_BEGIN, session_settings(timeout_s)],
+            )
+            return frame
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # connectorx panics with a class derived from BaseException
+            raise explain_text(error, label) from error
+
+    def stop(self) -> None:
+        """End the session: connectorx's statements can only be cancelled from outside."""
+        with contextlib.suppress(psycopg.Error), self._connect() as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (self._name,)
+            )
+
+    def close(self) -> None:
+        """Keep nothing."""
+
+
+class CopyReader:
+    """psycopg's COPY in binary: everything libpq can connect to, and it can be interrupted.
+
+    It keeps one connection from read to read; every setting holds for one transaction only, so that a pooler may give
+    each transaction another session.
+    """
+
+    def __init__(self, connect: Callable[[], psycopg.Connection]) -> None:
+        self._connect = connect
+        self._connection: psycopg.Connection | None = None
+
+    def read(self, query: str, label: str, timeout_s: float) -> "pl.DataFrame":
+        """Read one slice."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+            # Prepared statements belong to a session, and a pooler may give each transaction another.
+            self._connection.prepare_threshold = None
+        connection = self._connection
+        try:
+            frame = _copy(connection, query, timeout_s)
+            connection.execute("commit")
+            return frame
+        except PgBronzeError as error:
+            self.close()
+            raise type(error)(f"{label}: {error}") from error.__cause__
+        except psycopg.Error as error:
+            self.close()
+            raise explain_state(error, label) from error
+        except BaseException:
+            self.stop()
+            self.close()
+            raise
+
+    def stop(self) -> None:
+        """Cancel the statement under way."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel_safe(timeout=2)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _copy(connection: psycopg.Connection, query: str, timeout_s: float) -> "pl.DataFrame":
+    import polars as pl
+
+    connection.execute(_BEGIN.encode())
+    connection.execute(session_settings(timeout_s).encode())
+    # What the columns are, without running the query. The lock taken here keeps the types until the rows have come.
+    cursor = connection.execute(f"select * from (\n{query}\n) as slice limit 0".encode())
+    decoder = Decoder([(column.name, column.type_code) for column in cursor.description or ()])
+    frames: list[pl.DataFrame] = []
+    messages: list[bytes] = []
+    size_bytes = 0
+    with cursor.copy(f"copy (\n{query}\n) to stdout (format binary)".encode()) as stream:
+        for message in stream:
+            messages.append(bytes(message))
+            size_bytes += len(message)
+            if size_bytes >= DECODE_BYTES:
+                frames.append(decoder.rows(messages))
+                messages, size_bytes = [], 0
+    frames.append(decoder.rows(messages))
+    if not decoder.complete:
+        raise SourceUnavailable("the rows ended before the server said so; the next tick tries again.")
+    return pl.concat(frames)
+
+
+class Reading:
+    """One read in a thread of its own, so that whoever waits for it can be interrupted and waits no longer than wanted.
+
+    The thread is a daemon: should a server hang so that nothing ends the read, the process can end all the same.
+    """
+
+    def __init__(self, reader: Reader, query: str, label: str, timeout_s: float) -> None:
+        self._reader = reader
+        self._label = label
+        self._result: Future[pl.DataFrame] = Future()
+        self._ended = threading.Event()
+        work = threading.Thread(target=self._run, args=(query, timeout_s), name=f"read {label}", daemon=True)
+        work.start()
+
+    def _run(self, query: str, timeout_s: float) -> None:
+        try:
+            frame = self._reader.read(query, self._label, timeout_s)
+        except BaseException as error:  # noqa: BLE001  (it is raised where somebody waits for it)
+            self._ended.set()
+            self._settle(error)
+        else:
+            self._ended.set()
+            self._settle(frame)
+
+    def _settle(self, outcome: "pl.DataFrame | BaseException") -> None:
+        # Two may want to: the thread, and whoever gives up.
+        with contextlib.suppress(Exception):
+            if isinstance(outcome, BaseException):
+                self._result.set_exception(outcome)
+            else:
+                self._result.set_result(outcome)
+
+    def wait(self, limit_s: float) -> "pl.DataFrame":
+        """Give the frame or raise what went wrong; after ``limit_s`` or an interrupt it is ended on the server."""
+        try:
+            return self._result.result(limit_s)
+        except TimeoutError as error:
+            self.end()
+            raise SourceUnavailable(
+                f"{self._label}: the server neither sent nor refused the rows within {limit_s:.0f} s; the next tick "
+                "tries again."
+            ) from error
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self, patience_s: float = GIVE_UP_S) -> None:
+        """End the read on the server and wait for that, at most ``patience_s``; nothing happens if it has ended."""
+        deadline = time.monotonic() + patience_s
+        while not self._ended.is_set() and time.monotonic() < deadline:
+            # Between two statements there is nothing to cancel, so once is not enough.
+            self._reader.stop()
+            self._ended.wait(0.2)
+        self._settle(SourceUnavailable(f"{self._label}: the read was given up, because its run ended."))
+
+
+def pinned(conninfo: Mapping[str, Any], kept: psycopg.Connection) -> dict[str, Any]:
+    """The same connection settings, bound to the server that ``kept`` reached: a name may stand for several."""
+    info = kept.info
+    return {**conninfo, "host": info.host, "port": info.port, **({"hostaddr": info.hostaddr} if info.hostaddr else {})}

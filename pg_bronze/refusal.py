@@ -1,0 +1,162 @@
+"""Refusals: what PostgreSQL, psycopg and connectorx say when something does not work, as our errors.
+
+The words of the server may quote values of rows and are never repeated; cases are told apart by SQLSTATE, and by words
+where there is nothing else. No connection is made here.
+"""
+
+import re
+
+import psycopg
+
+from pg_bronze.errors import (
+    AccessDenied,
+    DataError,
+    PgBronzeError,
+    SourceNotFit,
+    SourceUnavailable,
+    StaleSnapshot,
+    TableChanged,
+)
+
+
+def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeError:
+    """Our error for a connection that could not be made; libpq's text is used to tell cases apart, not repeated."""
+    text = str(error)
+    if "password authentication failed" in text or "no password supplied" in text:
+        return AccessDenied(f"{name}: the server refused the user or password. Check PG_USER and PG_PASS.")
+    if re.search(r'database ".*" does not exist', text):
+        return AccessDenied(f"{name}: there is no such database. Check PG_DB.")
+    if re.search(r'role ".*" does not exist', text):
+        return AccessDenied(f"{name}: there is no such role. Check PG_USER.")
+    if "pg_hba.conf" in text:
+        return AccessDenied(
+            f"{name}: the server's pg_hba.conf does not let this user in from here. Add a line for it, or "
+            "check PG_SSLMODE."
+        )
+    if "does not match host name" in text:
+        return AccessDenied(
+            f"{name}: the server's certificate is for another host name. Write PG_HOST as the certificate does; "
+            "PG_SSLMODE verify-ca does without the name."
+        )
+    if "certificate" in text or "SSL" in text:
+        return AccessDenied(f"{name}: the encrypted connection could not be made. Check PG_SSLMODE and PG_SSLROOTCERT.")
+    if "too many clients" in text or "remaining connection slots" in text:
+        return SourceUnavailable(f"{name}: the server has no free connection. The next tick tries again.")
+    if "name or service not known" in text.lower() or "name resolution" in text.lower() or "translate host" in text:
+        return SourceUnavailable(f"{name}: the host name cannot be resolved. Check PG_HOST; the next tick tries again.")
+    if "starting up" in text or "shutting down" in text or "recovery" in text:
+        return SourceUnavailable(f"{name}: the server is starting or stopping. The next tick tries again.")
+    return SourceUnavailable(
+        f"{name}: no connection to PostgreSQL. Check that it is up and that PG_HOST and PG_PORT are right; "
+        "the next tick tries again."
+    )
+
+
+def explain(error: psycopg.Error, name: str) -> PgBronzeError:
+    """Our error for a failed statement, from its SQLSTATE; the server's text may quote values and is not repeated."""
+    state = error.sqlstate or ""
+    if state == "42501":
+        return AccessDenied(f"{name}: the role may not read this ({_first_words(error)}). Grant select to it.")
+    if state in {"42P01", "42703", "42704", "XX001"}:
+        return TableChanged(f"{name}: a table or column is not there any more ({state}); the next tick looks again.")
+    if state == "57014":
+        return SourceUnavailable(
+            f"{name}: a statement was cancelled, by its time limit or an administrator. "
+            "Raise PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer; the next tick tries again."
+        )
+    if "older than horizon" in str(error):
+        return StaleSnapshot(
+            f"{name}: a read saw an older state of the database than its horizon; the next tick tries again."
+        )
+    return SourceUnavailable(
+        f"{name}: the server ended the statement ({state or type(error).__name__}); the next tick tries again."
+    )
+
+
+def _first_words(error: psycopg.Error) -> str:
+    """The part of a permission error that names the object: PostgreSQL puts no row value into it."""
+    primary = error.diag.message_primary or "permission denied"
+    return primary[:120]
+
+
+def explain_state(error: psycopg.Error, label: str) -> PgBronzeError:
+    """Our error for a slice that could not be read, from its SQLSTATE; the server's words may quote values."""
+    state = error.sqlstate or ""
+    text = str(error)
+    if "older than horizon" in text:
+        return _stale(label)
+    if state == "42501":
+        return _hidden(label) if "row-level security" in text or "row security" in text else _forbidden(label)
+    if state in {"42P01", "42703", "42704", "42883", "3F000", "XX001"}:
+        return _altered(label)
+    # A conflict with recovery is a serialization failure to PostgreSQL.
+    if state in {"57014", "40001", "40P01"}:
+        return _cancelled(label)
+    if state in {"22021", "22P05"}:
+        return _not_utf8(label)
+    return _broken(label)
+
+
+def explain_text(error: BaseException, label: str) -> PgBronzeError:
+    """The same for connectorx, which gives text only."""
+    text = str(error)
+    if "older than horizon" in text:
+        return _stale(label)
+    if "row-level security" in text or "row security" in text:
+        return _hidden(label)
+    if "permission denied" in text:
+        return _forbidden(label)
+    if "does not exist" in text:
+        return _altered(label)
+    if "too large to decode" in text or "decimal" in text:
+        # The rule table sends no such value: only a column altered between two looks does.
+        return _altered(label)
+    if "statement timeout" in text or "canceling statement" in text:
+        return _cancelled(label)
+    if "invalid byte sequence" in text or "invalid utf-8" in text:
+        return _not_utf8(label)
+    if type(error).__name__ == "PanicException":
+        return DataError(f"{label}: the reader gave up on a value it cannot decode. Exclude the table and report it.")
+    return _broken(label)
+
+
+def _stale(label: str) -> StaleSnapshot:
+    return StaleSnapshot(
+        f"{label}: the read saw an older state of the database than its horizon, as behind a pooler that spreads "
+        "over replicas or on a standby that lags. Nothing was copied; the next tick tries again."
+    )
+
+
+def _hidden(label: str) -> SourceNotFit:
+    return SourceNotFit(
+        f"{label}: a row security policy would hide rows from this role. Grant it bypassrls, or exclude the table "
+        "(PG_BRONZE_EXCLUDE)."
+    )
+
+
+def _forbidden(label: str) -> AccessDenied:
+    return AccessDenied(f"{label}: the role may not read it. Run: grant select on {label} to the role.")
+
+
+def _altered(label: str) -> TableChanged:
+    return TableChanged(f"{label}: it was dropped, renamed or altered while it was read; the next tick looks again.")
+
+
+def _cancelled(label: str) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{label}: the read was cancelled, by its time limit or a conflict with recovery. Raise "
+        "PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer; the next tick tries again."
+    )
+
+
+def _not_utf8(label: str) -> DataError:
+    return DataError(
+        f"{label}: a text is not valid UTF-8, as a database in the encoding SQL_ASCII allows. Correct it in the "
+        "source, or exclude the table (PG_BRONZE_EXCLUDE)."
+    )
+
+
+def _broken(label: str) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{label}: the connection to PostgreSQL broke or could not be made while reading; the next tick tries again."
+    )

@@ -1,0 +1,164 @@
+"""Ways to a PostgreSQL: encryption and whose certificate, where the password comes from, what a role may read."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pg_bronze import resources
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.errors import AccessDenied, SourceUnavailable
+from pg_bronze.reader import ConnectorxReader, CopyReader
+from pg_bronze.settings import load_settings
+from pg_bronze.source import Source
+from pg_bronze_tests.conftest import older_servers
+
+ENCRYPTED = "select ssl::bool as ssl from pg_stat_ssl where pid = pg_backend_pid()"
+BUCKET = {
+    "MINIO_BUCKET": "bronze",
+    "MINIO_ENDPOINT": "http://127.0.0.1:1",
+    "MINIO_ACCESS_KEY": "a",
+    "MINIO_SECRET_KEY": "b",
+}
+HBA = """hostnossl all encrypted 127.0.0.1/32 reject
+host all all 127.0.0.1/32 scram-sha-256
+"""
+
+
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+def authority(folder: Path, name: str) -> Path:
+    """A certificate authority: ``name.crt`` and ``name.key``."""
+    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+    openssl(
+        *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
+        *("-keyout", str(key), "-out", str(certificate)),
+    )
+    return certificate
+
+
+def signed(folder: Path, host: str) -> tuple[bytes, bytes]:
+    """A certificate for one host name by the authority ``ours``, and its key."""
+    request, key, certificate, names = (folder / f"server.{kind}" for kind in ("csr", "key", "crt", "ext"))
+    names.write_text(f"subjectAltName=DNS:{host}\n")
+    openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={host}", "-keyout", str(key), "-out", str(request))
+    openssl(
+        *("x509", "-req", "-in", str(request), "-days", "2", "-extfile", str(names), "-CAcreateserial"),
+        *("-CA", str(folder / "ours.crt"), "-CAkey", str(folder / "ours.key"), "-out", str(certificate)),
+    )
+    return certificate.read_bytes(), key.read_bytes()
+
+
+@dataclass
+class Guarded:
+    """A server that speaks TLS with a certificate for ``localhost``; ``ours`` signed it, ``theirs`` did not."""
+
+    server: PostgresServer
+    ours: Path
+    theirs: Path
+
+    def source(self, **variables: str) -> Source:
+        """What the settings make of these variables."""
+        given = {
+            "PG_PORT": str(self.server.port),
+            "PG_DB": "postgres",
+            "PG_PASS": self.server.password,
+            **BUCKET,
+            **variables,
+        }
+        return resources.open_source(load_settings(given, None), "pg_bronze test")
+
+
+# The wheel's PostgreSQL is built without TLS, Debian's is not.
+DEBIANS = [version for version, path in older_servers().items() if path.is_relative_to("/usr/lib/postgresql")]
+
+
+@pytest.fixture(scope="module", params=DEBIANS[-1:])
+def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("authorities")
+    ours, theirs = authority(folder, "ours"), authority(folder, "theirs")
+    certificate, key = signed(folder, "localhost")
+    bindir = older_servers()[request.param]
+    with PostgresServer(tmp_path_factory.mktemp("guarded"), bindir=bindir, options={"fsync": "off"}) as server:
+        with server.connect(autocommit=True) as connection:
+            data = Path(str(connection.execute("show data_directory").fetchone()[0]))
+            owner = data.stat()
+            for name, content in (("server.crt", certificate), ("server.key", key), ("pg_hba.conf", HBA.encode())):
+                (data / name).write_bytes(content)
+                (data / name).chmod(0o600)
+                os.chown(data / name, owner.st_uid, owner.st_gid)
+            connection.execute("create role encrypted superuser login password 'pw'")
+            connection.execute("alter system set ssl = on")
+            connection.execute("select pg_reload_conf()")
+        yield Guarded(server, ours, theirs)
+
+
+# What was asked for, and whether the rows came encrypted, or what refused.
+WRONG_NAME, WRONG_AUTHORITY = "certificate is for another host name", "encrypted connection could not be made"
+MATRIX = [
+    ("disable", "127.0.0.1", None, False),
+    ("prefer", "127.0.0.1", None, True),
+    ("require", "127.0.0.1", None, True),
+    ("require", "127.0.0.1", "ours", True),
+    ("require", "127.0.0.1", "theirs", WRONG_AUTHORITY),
+    ("verify-ca", "127.0.0.1", "ours", True),
+    ("verify-ca", "localhost", "theirs", WRONG_AUTHORITY),
+    ("verify-full", "localhost", "ours", True),
+    ("verify-full", "127.0.0.1", "ours", WRONG_NAME),
+    ("verify-full", "localhost", "theirs", WRONG_AUTHORITY),
+]
+
+
+@pytest.mark.parametrize("reader", ["auto", "copy"])
+@pytest.mark.parametrize("mode, host, certificate, expected", MATRIX)
+def test_encryption_is_what_was_asked_for(guarded: Guarded, reader, mode, host, certificate, expected):
+    """Rows must not travel readable, nor to somebody who only answers at the address."""
+    root = {"PG_SSLROOTCERT": str(getattr(guarded, certificate))} if certificate else {}
+    with guarded.source(PG_SSLMODE=mode, PG_HOST=host, PG_BRONZE_READER=reader, **root) as source:
+        if isinstance(expected, str):
+            with pytest.raises(AccessDenied, match=expected):
+                source.read(ENCRYPTED, "thing")
+            return
+        assert source.read(ENCRYPTED, "thing")["ssl"].to_list() == [expected]
+        assert source.ask("select ssl from pg_stat_ssl where pid = pg_backend_pid()") == [(expected,)]
+        by_copy = reader == "copy" or mode == "verify-full"
+        assert isinstance(source._reader, CopyReader if by_copy else ConnectorxReader)
+
+
+def test_a_server_that_wants_encryption_names_the_setting(guarded: Guarded):
+    wanted = {"PG_USER": "encrypted", "PG_PASS": "pw"}
+    with guarded.source(**wanted, PG_SSLMODE="disable") as source, pytest.raises(AccessDenied, match="PG_SSLMODE"):
+        source.read(ENCRYPTED, "thing")
+    with guarded.source(**wanted) as source:
+        assert source.read(ENCRYPTED, "thing")["ssl"].to_list() == [True]
+
+
+@pytest.mark.parametrize("how", ["setting", "PGPASSFILE"])
+def test_a_password_may_come_from_a_file(guarded: Guarded, tmp_path: Path, monkeypatch, how):
+    """connectorx reads none, so it is not asked."""
+    passwords = tmp_path / "passwords"
+    passwords.write_text(f"127.0.0.1:{guarded.server.port}:*:postgres:{guarded.server.password}\n")
+    passwords.chmod(0o600)
+    with guarded.source(PG_PASS="") as source, pytest.raises(AccessDenied, match="PG_PASS"):
+        source.read(ENCRYPTED, "thing")
+    if how == "PGPASSFILE":
+        monkeypatch.setenv("PGPASSFILE", str(passwords))
+    named = {"PG_PASSFILE": str(passwords)} if how == "setting" else {}
+
+    with guarded.source(PG_PASS="", **named) as source:
+        assert source.read(ENCRYPTED, "thing").height == 1
+        assert isinstance(source._reader, CopyReader)
+
+
+def test_of_several_hosts_the_one_that_answers_is_read(guarded: Guarded):
+    """127.0.0.2 is nobody's; the rows come from the server that the horizon came from."""
+    with guarded.source(PG_HOST="127.0.0.2,127.0.0.1") as source:
+        assert source.read("select host(inet_server_addr())::text as h", "thing")["h"].to_list() == ["127.0.0.1"]
+    with guarded.source(PG_HOST="127.0.0.2,127.0.0.3") as source, pytest.raises(SourceUnavailable) as error:
+        source.ask("select 1")
+    assert f"postgres@127.0.0.2,127.0.0.3:{guarded.server.port}" in str(error.value)

@@ -1,0 +1,197 @@
+"""Behind pgbouncer: nothing lost or doubled, and nothing of ours left in a session that somebody else gets next."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from benchmarks.race import race
+from pg_bronze import window
+from pg_bronze.demo.account import unprivileged
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.demo.processes import free_ports
+from pg_bronze.errors import StaleSnapshot, TransientError
+from pg_bronze.reader import CopyReader
+from pg_bronze.source import Source
+from pg_bronze_tests.conftest import Database
+from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
+
+CONFIGURATION = """[databases]
+* = host={server.host} port={server.port}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = plain
+auth_file = {users}
+pool_mode = {mode}
+default_pool_size = {size}
+server_idle_timeout = 600
+max_client_conn = 200
+"""
+
+
+@dataclass
+class Pooled(Database):
+    """The database behind a pooler; ``connect`` goes to the server itself, ``conninfo`` and ``url`` do not."""
+
+    port: int = 0
+
+    @property
+    def conninfo(self) -> dict[str, Any]:
+        return {**super().conninfo, "port": self.port}
+
+    @property
+    def url(self) -> str:
+        return super().url.replace(f":{self.server.port}/", f":{self.port}/")
+
+    def connect(self, **changed: Any) -> psycopg.Connection:
+        return super().connect(**{"port": self.server.port, **changed})
+
+    def source(self) -> Source:
+        return Source(self.conninfo, self.url, 60)
+
+
+@contextlib.contextmanager
+def pgbouncer(server: PostgresServer, mode: str, size: int) -> Iterator[int]:
+    """Start a pgbouncer in front of a server; gives its port."""
+    (port,) = free_ports(1)
+    account = unprivileged()
+    with tempfile.TemporaryDirectory(prefix="pgbouncer") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # it drops root's rights before it reads the passwords
+        users, configuration = folder / "users", folder / "pgbouncer.ini"
+        users.write_text(f'"{server.user}" "{server.password}"\n')
+        configuration.write_text(CONFIGURATION.format(server=server, port=port, users=users, mode=mode, size=size))
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            pytest.skip("pgbouncer is not installed")  # in continuous integration a skipped test is a failure
+        command = [program, str(configuration)]
+        if account:
+            command += ["-u", account.name]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "process up" in line:
+                break
+        else:
+            raise AssertionError(f"pgbouncer does not start: {''.join(said)}")
+        reads = threading.Thread(target=process.stderr.read, daemon=True)
+        reads.start()
+        try:
+            yield port
+        finally:
+            process.terminate()
+            process.wait(10)
+            reads.join(10)
+
+
+@pytest.fixture(scope="module")
+def poolers(postgres_server) -> Iterator[dict[str, int]]:
+    """The port of a pooler for each mode. A single session for all transactions would share nothing."""
+    with pgbouncer(postgres_server, "transaction", 3) as transaction, pgbouncer(postgres_server, "session", 30) as own:
+        yield {"transaction": transaction, "session": own}
+
+
+@pytest.fixture(params=["transaction", "session"])
+def pooled(request: pytest.FixtureRequest, database, poolers) -> Pooled:
+    return Pooled(database.server, database.name, poolers[request.param])
+
+
+@pytest.fixture
+def shared(database, poolers) -> Pooled:
+    return Pooled(database.server, database.name, poolers["transaction"])
+
+
+def test_a_pooler_is_noticed_and_read_by_copy(pooled: Pooled):
+    """connectorx prepares a statement in one transaction and uses it in the next: one in four reads failed."""
+    with pooled.source() as source:
+        assert source.read("select 1::int4 as a", "thing").height == 1
+        assert source.pooled
+        assert isinstance(source._reader, CopyReader)
+    with Source(Database(pooled.server, pooled.name).conninfo, pooled.url, 60) as direct:
+        direct.ask("select 1")
+        assert not direct.pooled
+
+
+def test_rows_are_neither_lost_nor_doubled_behind_a_pooler(pooled: Pooled, bucket):
+    lake = Lake(pooled, bucket.store())
+    pooled.execute(MOVIE)
+    pooled.execute(fill(1, 500))
+    lake.tick(slice_rows=100)
+    pooled.execute("update movie set title = 'x' where movie_id < 20;" + fill(501, 700))
+    lake.drain(slice_rows=100)
+
+    assert lake.compare() == SAME
+
+
+def test_two_copiers_and_writers_race_through_shared_sessions(shared: Pooled, bucket):
+    """Without a lock that holds, only the claims keep order; a session's settings and snapshots must not be mixed."""
+    done, ticks = threading.Event(), []
+
+    def rival() -> None:
+        lake = Lake(shared, bucket.store())
+        while not done.wait(0.1):
+            # The table is not there yet, or the other one was first.
+            with contextlib.suppress(TransientError, AssertionError):
+                ticks.append(lake.tick("race", slice_rows=100).row_count)
+
+    with ThreadPoolExecutor(1) as pool:
+        rivalry = pool.submit(rival)
+        try:
+            result = race(shared, bucket.store(), seconds=6, writers=8, seed=11)
+        finally:
+            done.set()
+    rivalry.result()
+
+    assert result.difference == SAME
+    assert sum(ticks) > 0
+    assert result.rows > 200
+    assert result.crashes > 0
+
+
+def test_nothing_of_ours_stays_in_a_shared_session(shared: Pooled, bucket):
+    """Somebody else's queries would fail (row_security), be cancelled (statement_timeout), or wait for our lock."""
+    lake = Lake(shared, bucket.store())
+    shared.execute(MOVIE)
+    shared.execute(fill(1, 50))
+    for _ in range(8):  # as often as psycopg needs to prepare a statement
+        shared.execute("update movie set title = title || 'x' where movie_id < 5")
+        lake.tick()
+
+    settings = ("row_security", "statement_timeout", "jit", "default_transaction_isolation", "TimeZone")
+    shown = ", ".join(f"current_setting('{name}')" for name in settings)
+    with shared.connect() as connection:
+        untouched = connection.execute(f"select {shown}").fetchone()
+    with contextlib.ExitStack() as stack:
+        # One transaction in each of the pooler's sessions at the same time.
+        clients = [stack.enter_context(psycopg.connect(**shared.conninfo)) for _ in range(3)]
+        found = [client.execute(f"select pg_backend_pid(), {shown}").fetchone() for client in clients]
+        prepared = [client.execute("select count(*) from pg_prepared_statements").fetchone() for client in clients]
+    assert len({row[0] for row in found}) == 3
+    assert {row[1:] for row in found} == {untouched}
+    assert prepared == [(0,)] * 3
+    assert shared.execute("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_an_older_snapshot_behind_a_pooler_stops_the_read(shared: Pooled, rows):
+    """The pooler may lead to a server that is behind the one the horizon came from."""
+    shared.execute(f"create table movie as select i from generate_series(1, {rows}) i")
+    (ahead,) = shared.execute("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1")[0]
+    region = window.Region("public", "movie", True, (), None, ahead)
+    with shared.source() as source, pytest.raises(StaleSnapshot, match="movie"):
+        source.read(window.select(region, "t.i::int4 as i", "_pg_xid", {}, None), "movie")

@@ -1,0 +1,202 @@
+"""Both readers give the same frame for the same query, and the same error for the same fault."""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+from polars.testing import assert_frame_equal
+
+from pg_bronze import reader, window
+from pg_bronze.catalog import read_table
+from pg_bronze.errors import PgBronzeError, StaleSnapshot, TableChanged
+from pg_bronze.schema import conform, projection, read_schema
+from pg_bronze.source import Source
+from pg_bronze_tests.servers.test_types import NEGATIVE_SCALE, SETUP, TYPES
+
+READERS = ("connectorx", "copy")
+# Not a number has many spellings in bits; 'inf' - 'inf' is another than 'NaN'.
+NOT_A_NUMBER = "'Infinity'::float8 - 'Infinity'::float8"
+
+
+@contextlib.contextmanager
+def both(database) -> Iterator[dict[str, Source]]:
+    """One source for each reader."""
+    with contextlib.ExitStack() as opened:
+        yield {name: opened.enter_context(Source(database.conninfo, database.url, 30, name)) for name in READERS}
+
+
+@pytest.fixture
+def sources(database) -> Iterator[dict[str, Source]]:
+    with both(database) as found:
+        yield found
+
+
+def every_type(connection: psycopg.Connection) -> list[tuple[str, list[str]]]:
+    """Make the types and give those that this server knows, with their values."""
+    connection.execute("set client_min_messages = error")
+    for extension in ("citext", "hstore", "ltree"):
+        connection.execute(
+            f"do $$ begin if exists (select from pg_available_extensions where name = '{extension}') "
+            f"then create extension {extension}; end if; end $$"
+        )
+    connection.execute(SETUP)
+    known = []
+    for number, (declared, values) in enumerate((TYPES | NEGATIVE_SCALE).items()):
+        try:
+            connection.execute(f"create temp table probe_{number} (v {declared})")
+            if "serial" not in declared:
+                connection.execute(f"insert into probe_{number} values (({values[0]})::{declared})")
+        except (psycopg.errors.UndefinedObject, psycopg.errors.FeatureNotSupported, psycopg.DataError):
+            continue
+        known.append((declared, values))
+    known.append(("double precision", [NOT_A_NUMBER, f"-({NOT_A_NUMBER})"]))
+    return known
+
+
+def outcome(source: Source, query: str) -> tuple[type[BaseException], str]:
+    with pytest.raises(PgBronzeError) as error:
+        source.read(query, "thing")
+    return type(error.value), str(error.value)
+
+
+def bits(frame: pl.DataFrame) -> list[Any]:
+    """Every float as the bytes it is made of: a comparison takes all NaN for one."""
+    widths = {pl.Float32: ">f", pl.Float64: ">d"}
+    return [
+        [None if value is None else struct.pack(widths[type(column.dtype)], value) for value in column.to_list()]
+        for column in frame.get_columns()
+        if type(column.dtype) in widths
+    ]
+
+
+def test_both_readers_give_the_same_frame_of_every_type(any_database, monkeypatch):
+    """Which of them read a slice must not be seen in the bucket."""
+    with any_database.connect() as connection:
+        types = every_type(connection)
+        names = [f"c{number}" for number in range(len(types))]
+        columns = ", ".join(f"{name} {declared}" for name, (declared, _) in zip(names, types, strict=True))
+        connection.execute(f"create table wide (id int, {columns})")
+        for name in (name for name, (declared, _) in zip(names, types, strict=True) if "serial" in declared):
+            connection.execute(f"alter table wide alter {name} drop not null")
+        for row in range(max(len(values) for _, values in types) + 1):
+            given = [
+                f"({values[row]})::{'bigint' if 'serial' in declared else declared}" if row < len(values) else "null"
+                for declared, values in types
+            ]
+            connection.execute(f"insert into wide values ({row}, {', '.join(given)})")
+        table = read_table(connection, "public", "wide")
+    assert table is not None
+    assert table.skipped is None
+    everything = f"select {projection(table.columns)}, t.xmin::text::bigint as _pg_xid from only wide t"
+
+    with both(any_database) as sources:
+        for query in (f"{everything} order by id\n", f"{everything} where false\n"):
+            fast = sources["connectorx"].read(query, "wide")
+            for decode_bytes in (reader.DECODE_BYTES, 1):
+                monkeypatch.setattr(reader, "DECODE_BYTES", decode_bytes)
+                copied = sources["copy"].read(query, "wide")
+
+                assert copied.schema == fast.schema
+                assert dict(list(copied.schema.items())[:-1]) == dict(read_schema(table.columns))
+                assert_frame_equal(copied, fast)
+                assert bits(copied) == bits(fast)
+                stored, kept = (conform(frame, table.columns, "wide") for frame in (copied, fast))
+                assert_frame_equal(stored[0], kept[0])
+                assert stored[1] == kept[1]
+            monkeypatch.undo()
+    assert fast.height == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'262143-01-01'::date",
+        "'5874897-12-31'::date",
+        "'294276-12-31 23:59:59.999999'::timestamp",
+        "'294276-12-31 23:59:59.999999+00'::timestamptz",
+        "'262143-01-01'::timestamp",
+    ],
+)
+def test_both_refuse_a_time_beyond_the_calendar(sources, value):
+    """The rule table sends none; one that slips in, after an ALTER, must not be stored as something else."""
+    for source in sources.values():
+        kind, sentence = outcome(source, f"select 1::int8 as a, {value} as v")
+        assert kind is TableChanged
+        assert "altered while it was read" in sentence
+
+
+@pytest.mark.parametrize(
+    "value", ["'262142-12-31'::date", "'262142-12-31 23:59:59.999999'::timestamp", "'4714-11-24 BC'::timestamptz"]
+)
+def test_both_read_the_last_and_the_first_of_the_calendar(sources, value):
+    frames = [source.read(f"select {value} as v", "thing") for source in sources.values()]
+
+    assert_frame_equal(*frames)
+    assert frames[0].height == 1
+
+
+FAULTS = {
+    "no right": "select a::int4 as a from secret",
+    "row security": "select a::int4 as a from filtered",
+    "no such column": "select b::int4 as b from open",
+    "no such table": "select a::int4 as a from gone",
+    "time limit": "select 1::int4 as a from pg_sleep(30)",
+    "not a number": "select 'x'::int4 as a",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_the_same_error_from_both(database, fault):
+    """Whether the next tick may cure it must not depend on the reader."""
+    role = f"reader_{database.name}"
+    database.execute(
+        f"create role {role} login password 'pw'; create table secret (a int); create table open (a int);"
+        "create table filtered (a int); alter table filtered enable row level security;"
+        f"grant select on open, filtered to {role}"
+    )
+    login = database.url.replace(f"{database.server.user}:{database.server.password}", f"{role}:pw")
+    try:
+        found = []
+        for name in READERS:
+            limit = 1 if fault == "time limit" else 30
+            with Source({**database.conninfo, "user": role, "password": "pw"}, login, limit, name) as source:
+                found.append(outcome(source, FAULTS[fault]))
+    finally:
+        database.execute(f"drop owned by {role}; drop role {role}")
+
+    assert found[0] == found[1]
+    assert "thing" in found[0][1]
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_snapshot_older_than_the_horizon_stops_both(database, sources, rows):
+    database.execute(f"create table movie as select i from generate_series(1, {rows}) i")
+    (ahead,) = database.execute("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1")[0]
+    region = window.Region("public", "movie", True, (), None, ahead)
+    query = window.select(region, "t.i::int4 as i", "_pg_xid", {}, None)
+
+    found = [outcome(source, query) for source in sources.values()]
+
+    assert found[0] == found[1]
+    assert found[0][0] is StaleSnapshot
+
+
+def test_the_reader_that_keeps_its_connection_heals_after_it_broke(database, sources):
+    source = sources["copy"]
+    assert source.read("select 1::int4 as a", "thing").height == 1
+    database.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
+        "and pid <> pg_backend_pid()"
+    )
+    outcome(source, "select 1::int4 as a")
+
+    assert source.read("select 1::int4 as a", "thing").height == 1
+
+
+def test_a_type_without_a_rule_is_refused_and_not_guessed(sources):
+    for source in sources.values():
+        outcome(source, "select '1 day'::interval as v")
