@@ -721,3 +721,13 @@ def test_values_that_are_small_only_while_compressed_are_bounded_too(database, b
     sizes = [frame.estimated_size() for frame in lake.frames("note")]
     assert max(sizes) <= 4 * 2**20
     assert lake.compare("note", "id") == SAME
+
+
+def test_an_idle_server_that_has_switched_its_log_postpones_nothing(movie, database):
+    """``archive_timeout`` makes an idle primary do it; the log then ends in a page that holds only a header."""
+    for number in range(6, 9):
+        database.execute(fill(number, number))
+        database.execute("select pg_switch_wal()")
+
+        assert movie.tick().row_count == 1
+        assert movie.tick().quiet

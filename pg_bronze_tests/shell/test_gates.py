@@ -1,0 +1,82 @@
+"""Gates on real servers whose counters lie: a table may be looked at late, and is never passed over for good."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pg_bronze import sensors
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze_tests.conftest import Database
+from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby
+from pg_bronze_tests.shell import lake
+from pg_bronze_tests.shell.conftest import MOVIES, Project, asked
+
+
+def settle(project: Project) -> None:
+    """Tick and copy until nothing is due."""
+    for _ in range(8):
+        due = asked(project.look())
+        if not due:
+            return
+        for tables in due:
+            assert project.copy(*tables).success
+    raise AssertionError(f"still due: {due}")
+
+
+@pytest.fixture
+def quiet(cinema: Project) -> Project:
+    settle(cinema)
+    return cinema
+
+
+def copied(project: Project) -> list[int]:
+    return lake.ids(project.bucket, "person")
+
+
+def test_rows_that_no_counter_shows_are_copied_once_the_gate_expires(quiet: Project):
+    """``track_counts = off``, as some set it to save a percent."""
+    quiet.database.execute("set track_counts = off; insert into person values (4, 'unseen')")
+    assert asked(quiet.look()) == []
+
+    later = datetime.now(UTC) + timedelta(seconds=901)
+    quiet.monkeypatch.setattr(sensors, "datetime", SimpleNamespace(now=lambda _zone: later))
+    assert "person" in set().union(*asked(quiet.look()))
+    assert quiet.copy("person").success
+
+    assert copied(quiet) == [1, 2, 3, 4]
+
+
+def test_counters_set_back_to_zero_hide_no_row(quiet: Project):
+    quiet.database.execute("insert into person values (4, 'before')")
+    quiet.database.execute("select pg_stat_reset()")
+    quiet.database.execute("insert into person values (5, 'after')")
+
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and copied(quiet) != [1, 2, 3, 4, 5]:
+        for tables in asked(quiet.look()):
+            assert quiet.copy(*tables).success
+
+    assert copied(quiet) == [1, 2, 3, 4, 5]
+
+
+def test_on_a_standby_without_counters_of_its_own_new_rows_are_seen(project: Project, tmp_path: Path):
+    """Its statistics say zero for ever."""
+    options = PRIMARY_OPTIONS | {"autovacuum": "off"}
+    with PostgresServer(tmp_path / "primary", options=options) as primary:
+        source = Database(primary, "postgres")
+        source.execute(MOVIES)
+        with Standby(tmp_path / "standby", primary) as standby:
+            project.set(**Database(standby, "postgres").environ)
+            project.reload()
+            settle(project)
+            assert copied(project) == [1, 2, 3]
+            assert project.look().skip_message
+            source.execute("insert into person values (4, 'new')")
+            standby.catch_up()
+
+            settle(project)
+
+            assert copied(project) == [1, 2, 3, 4]
