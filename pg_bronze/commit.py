@@ -110,17 +110,35 @@ class TableObjects:
         """The footer of an object; None if it is gone, or not one of pg_bronze's."""
         import polars as pl
 
+        tail = self._tail(key)
+        try:
+            text = pl.read_parquet_metadata(tail).get(ENTRY) if tail else None
+        except pl.exceptions.PolarsError:
+            return None
+        return Footer.from_text(text, key) if text is not None else None
+
+    def look(self, key: str) -> "tuple[Footer, pl.Schema] | None":
+        """The footer of an object and the columns in its Parquet; None if it is gone, or not one of pg_bronze's."""
+        import polars as pl
+
+        tail = self._tail(key)
+        try:
+            text = pl.read_parquet_metadata(tail).get(ENTRY) if tail else None
+            if tail is None or text is None:
+                return None
+            return Footer.from_text(text, key), pl.Schema(pl.read_parquet_schema(tail))
+        except pl.exceptions.PolarsError:
+            return None
+
+    def _tail(self, key: str) -> io.BytesIO | None:
+        """The end of an object with all of its Parquet footer; None if it is gone or no Parquet."""
         tail = self.store.tail(key, TAIL_BYTES)
         if tail is None or len(tail) < 12 or tail[-4:] != b"PAR1":
             return None
         size_bytes = int.from_bytes(tail[-8:-4], "little") + 8
         if size_bytes > len(tail):
             tail = self.store.tail(key, size_bytes) or b""
-        try:
-            text = pl.read_parquet_metadata(io.BytesIO(tail)).get(ENTRY)
-        except pl.exceptions.PolarsError:
-            return None
-        return Footer.from_text(text, key) if text is not None else None
+        return io.BytesIO(tail)
 
     def runs(self, keys: Sequence[str]) -> Iterator[Footer]:
         """The newest footer of each run of objects with the same columns, newest run first, in the newest generation.

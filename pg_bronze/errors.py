@@ -13,6 +13,7 @@
     │   ├── SourceNotFit          the source cannot be read exactly (version, encoding, row security)
     │   ├── StoreNotFit           the bucket cannot hold a commit (ignores If-None-Match, is gone or full)
     │   ├── HistoryChanged        another database, cluster, timeline or bucket than the watermark's
+    │   ├── NothingCopied         there is no object of the table to read
     │   ├── LakeDamaged           objects are gone, foreign, or do not continue the watermark
     │   ├── FormatTooNew          a newer pg_bronze wrote this watermark, claim or footer
     │   └── TakeoverUndecided     the original system's traces are there, and nobody said what they mean
@@ -87,6 +88,10 @@ class StoreNotFit(OperatorError):
 
 class HistoryChanged(OperatorError):
     """The watermark belongs to another database, cluster, timeline or bucket."""
+
+
+class NothingCopied(OperatorError):
+    """There is no object of the table to read: a wrong name, or nothing was copied yet."""
 
 
 class LakeDamaged(OperatorError):

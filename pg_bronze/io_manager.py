@@ -58,12 +58,10 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         days = (
             {date.fromisoformat(key) for key in context.asset_partition_keys} if context.has_asset_partitions else None
         )
-        s3 = settings.s3
-        options = read.storage_options(
-            s3.endpoint_url, s3.region, s3.access_key.get_secret_value(), s3.secret_key.get_secret_value()
-        )
-        store = self.bucket.open()
-        return read.frame(store, read.keys(store, layout, days), options)
+        try:
+            return read.slices(self.bucket.open(), layout, settings.s3, days)
+        except PgBronzeError as error:
+            raise metadata.failure(error) from error
 
 
 def _line(stream: SliceStream, piece: Slice, key: str, seconds: float) -> str:

@@ -1,45 +1,358 @@
-"""Reading: the slices of one table as one Polars LazyFrame."""
+"""Reading: the slices of one table as one Polars LazyFrame, whatever was altered between them.
 
-from collections.abc import Collection
-from datetime import date
-from typing import TYPE_CHECKING, Any
+Objects need no footer read each: the newest one says since when all have its columns, the one before that says the same
+of its own, and so on. Polars is told the columns and reads each object with one request.
+"""
 
-from pg_bronze.layout import Layout
-from pg_bronze.store import Store
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from difflib import get_close_matches
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal
+
+from pg_bronze import schema, shape, store
+from pg_bronze.commit import Codec, TableObjects
+from pg_bronze.errors import NothingCopied, SettingsError
+from pg_bronze.footer import Footer
+from pg_bronze.latest import newest_versions
+from pg_bronze.layout import OWN, Layout, search_starts, table_of
+from pg_bronze.schema import Column
+from pg_bronze.settings import S3Connection, Settings, load_settings
+from pg_bronze.shape import Run, Shape
+from pg_bronze.store import Listed, Store
 
 if TYPE_CHECKING:
     import polars as pl
 
-
-def keys(store: Store, layout: Layout, days: Collection[date] | None = None) -> list[str]:
-    """The object keys of a table's slices, oldest first; of the given UTC days only, if any are given."""
-    found = []
-    for prefix, _ in layout.listings(None):
-        for item in store.list(prefix):
-            time = layout.time(item.key)
-            if time is not None and (days is None or time.date() in days):
-                found.append((time, item.key))
-    return [key for _, key in sorted(found)]
+Versions = Literal["all", "latest"]
+# Newest versions are found in parts of this size; Parquet of PostgreSQL's rows is four to ten times as large in memory.
+PART_BYTES = 32 * 2**20
+_FOOTERS_AT_ONCE = 16
+_FOREIGN_AT_MOST = 100
+_NAMED_AT_MOST = 20
 
 
-def frame(store: Store, object_keys: Collection[str], storage_options: dict[str, Any]) -> "pl.LazyFrame":
-    """The slices as one LazyFrame; columns that only some of them have are filled with NULL.
+def scan(
+    table: str,
+    *,
+    versions: Versions = "all",
+    by: Sequence[str] | None = None,
+    as_of: date | int | None = None,
+    days: Collection[date] | None = None,
+    cast: "Mapping[str, pl.DataType | type[pl.DataType]] | None" = None,
+    settings: Settings | None = None,
+) -> "pl.LazyFrame":
+    """Everything copied of a table, of its newest generation, as a Polars LazyFrame.
 
-    Without any object the frame has no column.
+    ``table`` is ``movie``, or ``sales.movie`` outside ``public``. Bucket and keys come from the environment and
+    ``.env``, as everywhere in pg_bronze; about the database nothing needs to be set. ``settings`` stands in for both.
+
+    ``versions="latest"`` gives one row for each primary key, the version written last, in memory bounded by the keys;
+    ``by`` names other columns than the primary key's. Deleted rows still stand in it, and a row whose primary key was
+    updated stands there under the old key too: copying by transaction ids sees neither.
+
+    ``as_of`` a day: what was ingested up to its end (UTC). ``as_of`` a number: row versions written by transactions
+    below it, a *horizon*; one that was not reached yet gives what is there. ``days``: what was ingested on these UTC
+    days, also none.
+
+    Columns are those of the newest object, and after them those dropped before it (``name_2`` for a dropped one whose
+    name is taken again; 2 is its attnum); ``_pg_xid``, the transaction that wrote the version, comes last. A renamed
+    column has its newest name, a widened one its widest type. Rows copied before a column was added have NULL in it,
+    or the constant default it was added with. ``cast`` sets the type of a column whose types have nothing in common.
+
+    Raises NothingCopied if there is nothing of the table, DataError if types do not fit, SettingsError for a wrong
+    argument or setting, AccessDenied or StoreUnavailable from the server. Collecting raises what Polars raises.
     """
+    if versions not in ("all", "latest"):
+        raise SettingsError(f'scan: versions is {versions!r}; it must be "all" or "latest".')
+    if by is not None and versions != "latest":
+        raise SettingsError('scan: by says which rows are versions of each other; it needs versions="latest".')
+    settings = settings or load_settings(lake_only=True)
+    opened = Store(connect(settings.s3), settings.minio_bucket, settings.prefix)
+    layout = Layout(settings.prefix, *schema.split_label(table))
+    found = Slices.find(opened, layout, _days(days), as_of)
+    options = storage(settings.s3)
+    shaped = shape.unite(found.runs, {name: _dtype(dtype) for name, dtype in (cast or {}).items()})
+    if versions == "all":
+        frame = _concat(found, shaped, [(run, run.keys) for run in found.runs], options)
+        return frame if not isinstance(as_of, int) else _below(frame, shaped, as_of)
+    key = tuple(by) if by is not None else found.primary_key(shaped)
+    if not key:
+        raise SettingsError(
+            f'{table} has no primary key, so nothing says which rows are versions of each other. Say it: scan("{table}"'
+            ', versions="latest", by=["…"]).'
+        )
+    if unknown := [column for column in key if column not in shaped.schema]:
+        raise SettingsError(
+            f"scan: by names {', '.join(map(repr, unknown))}, and the columns of {table} are "
+            f"{', '.join(map(repr, shaped.schema))}."
+        )
+    parts = [_concat(found, shaped, part, options) for part in found.parts(PART_BYTES)]
+    if isinstance(as_of, int):
+        parts = [_below(part, shaped, as_of) for part in parts]
+    return newest_versions(parts, shaped.schema, key, shaped.xid_column)
+
+
+def slices(
+    opened: Store, layout: Layout, connection: S3Connection, days: Collection[date] | None = None
+) -> "pl.LazyFrame":
+    """The slices of the given UTC days (None: of all) as ``scan`` gives them; without any, an empty frame."""
+    found = Slices.find(opened, layout, days)
+    shaped = shape.unite(found.runs)
+    return _concat(found, shaped, [(run, run.keys) for run in found.runs], storage(connection))
+
+
+def keys(opened: Store, layout: Layout) -> list[str]:
+    """The object keys of a table's slices, oldest first, of whatever generation."""
+    return [item.key for item in _listed(opened, layout)]
+
+
+def connect(connection: S3Connection) -> Any:
+    """A client for the server that holds the bucket."""
+    return store.connect(
+        connection.endpoint_url,
+        connection.region,
+        connection.access_key.get_secret_value(),
+        connection.secret_key.get_secret_value(),
+        use_ssl=connection.use_ssl,
+        verify=connection.verify,
+    )
+
+
+def storage(connection: S3Connection) -> dict[str, Any]:
+    """The keyword arguments of ``pl.scan_parquet`` that say where the bucket is. They hold the keys: never log them."""
+    login = {
+        "aws_access_key_id": connection.access_key.get_secret_value(),
+        "aws_secret_access_key": connection.secret_key.get_secret_value(),
+    }
+    options = {"aws_region": connection.region}
+    if connection.endpoint_url:
+        options["aws_endpoint_url"] = connection.endpoint_url
+        options["aws_allow_http"] = "false" if connection.use_ssl else "true"
+    # As a function: beside keys in the options, Polars would send an AWS_SESSION_TOKEN of the environment's.
+    return {"storage_options": options, "credential_provider": lambda: (login, None)}
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The objects of a table that are to be read, in runs of equal columns, oldest first.
+
+    The last run may have no keys: it only says what the columns are called now.
+    """
+
+    store: Store
+    runs: tuple[Run, ...]
+    sizes: Mapping[str, int]
+    newest: Footer
+
+    @classmethod
+    def find(
+        cls,
+        opened: Store,
+        layout: Layout,
+        days: Collection[date] | None = None,
+        as_of: date | int | None = None,
+    ) -> "Slices":
+        """Find them with as many requests as there are runs, and one for every 1,000 objects listed.
+
+        Raises NothingCopied if there is no object of the table in the bucket.
+        """
+        objects = TableObjects(opened, layout, Codec())
+        items = _listed(opened, layout) if days is None else _of_days(opened, layout, days)
+        newest = _newest(objects, items if days is None else _recent(opened, layout))
+        if newest is None:
+            raise NothingCopied(_nothing(opened, layout))
+        first = layout.time(newest.after.first_key)
+        chosen = [item.key for item in items if first is None or _time(layout, item.key) >= first]
+        if isinstance(as_of, int):
+            chosen = _below_horizon(objects, chosen, newest, as_of)
+        elif as_of is not None:
+            chosen = [key for key in chosen if _time(layout, key).date() <= as_of]
+            if not chosen and newest.after.generation:
+                raise NothingCopied(
+                    f"{layout.stem}: its newest generation, number {newest.after.generation}, begins on "
+                    f"{first.date() if first else 'a later day'}. What there was on {as_of} lies in "
+                    f"{opened.uri(layout.old('', newest.after.generation - 1))} and the folders beside it."
+                )
+        runs = _runs(objects, chosen, newest, named_by_newest=days is not None or not chosen)
+        return cls(opened, runs, {item.key: item.size_bytes for item in items}, newest)
+
+    def primary_key(self, shaped: Shape) -> tuple[str, ...]:
+        """What the columns of the newest primary key are called; empty if there is none."""
+        return shaped.key(self.newest.primary_key, self.runs[-1])
+
+    def parts(self, size_bytes: int) -> list[list[tuple[Run, Sequence[str]]]]:
+        """The objects cut into parts of about a size, at least one part."""
+        parts: list[list[tuple[Run, Sequence[str]]]] = [[]]
+        filled = 0
+        for run in self.runs:
+            taken: list[str] = []
+            for key in run.keys:
+                if filled and filled + self.sizes[key] > size_bytes:
+                    parts[-1].append((run, taken))
+                    parts.append([])
+                    taken, filled = [], 0
+                taken.append(key)
+                filled += self.sizes[key]
+            parts[-1].append((run, taken))
+        return parts
+
+
+def _concat(
+    found: Slices, shaped: Shape, part: Sequence[tuple[Run, Sequence[str]]], options: Mapping[str, Any]
+) -> "pl.LazyFrame":
     import polars as pl
 
-    if not object_keys:
-        return pl.LazyFrame()
-    # Objects of one table may differ by added and dropped columns; each is scanned with its own schema.
-    uris = [store.uri(key) for key in object_keys]
-    return pl.concat([pl.scan_parquet(uri, storage_options=storage_options) for uri in uris], how="diagonal_relaxed")
+    frames = []
+    for run, chosen in part:
+        if not chosen:
+            continue
+        # No globs and no key=value folders: what looks like one is part of a table's name, or says the day again.
+        frame = pl.scan_parquet(
+            [found.store.uri(key) for key in chosen],
+            schema=run.schema,
+            glob=False,
+            hive_partitioning=False,
+            **options,
+        )
+        expressions = shaped.expressions(run)
+        frames.append(frame if expressions is None else frame.select(expressions))
+    return pl.concat(frames) if frames else pl.LazyFrame(schema=shaped.schema)
 
 
-def storage_options(endpoint_url: str | None, region: str, access_key: str, secret_key: str) -> dict[str, Any]:
-    """Connection settings as Polars' own S3 reader wants them."""
-    options = {"aws_region": region, "aws_access_key_id": access_key, "aws_secret_access_key": secret_key}
-    if endpoint_url:
-        options["aws_endpoint_url"] = endpoint_url
-        options["aws_allow_http"] = "true" if endpoint_url.startswith("http://") else "false"
-    return options
+def _below(frame: "pl.LazyFrame", shaped: Shape, horizon: int) -> "pl.LazyFrame":
+    import polars as pl
+
+    return frame.filter(pl.col(shaped.xid_column) < horizon)
+
+
+def _days(days: Collection[date] | None) -> Collection[date] | None:
+    if isinstance(days, date):
+        raise SettingsError("scan: days is a list of days, such as days=[date(2026, 1, 2)].")
+    return None if days is None else set(days)
+
+
+def _dtype(dtype: Any) -> "pl.DataType":
+    import polars as pl
+
+    return pl.Series(dtype=dtype).dtype
+
+
+def _time(layout: Layout, key: str) -> datetime:
+    """The second in a key that was listed as one of the table's."""
+    return layout.time(key) or datetime.min.replace(tzinfo=UTC)
+
+
+def _listed(opened: Store, layout: Layout, first: datetime | None = None, last: date | None = None) -> list[Listed]:
+    """The table's objects from a second on and up to the end of a UTC day, oldest first."""
+    found: list[tuple[datetime, Listed]] = []
+    for prefix, start_after in layout.listings(first):
+        for item in opened.list(prefix, start_after):
+            time = layout.time(item.key)
+            if time is not None and last is not None and time.date() > last:
+                break  # a listing is ordered by time
+            if time is not None:
+                found.append((time, item))
+    return [item for _, item in sorted(found, key=lambda pair: (pair[0], pair[1].key))]
+
+
+def _of_days(opened: Store, layout: Layout, days: Collection[date]) -> list[Listed]:
+    if not days:
+        return []
+    first = datetime.combine(min(days), datetime.min.time(), UTC)
+    return [item for item in _listed(opened, layout, first, max(days)) if layout.day(item.key) in days]
+
+
+def _recent(opened: Store, layout: Layout) -> list[Listed]:
+    """The newest objects and perhaps others, however many there are before them; none if there is none at all."""
+    starts = search_starts(datetime.now(UTC))
+    return next((found for start in starts if (found := _listed(opened, layout, start))), [])
+
+
+def _newest(objects: TableObjects, items: Sequence[Listed]) -> Footer | None:
+    # Copying stops at an object that is not ours and newer than ours, so there are never many of them.
+    newest = [item.key for item in items[-_FOREIGN_AT_MOST:]]
+    return next((footer for key in reversed(newest) if (footer := objects.footer(key))), None)
+
+
+def _below_horizon(objects: TableObjects, keys: Sequence[str], newest: Footer, horizon: int) -> list[str]:
+    """The objects that can hold row versions of transactions below a horizon.
+
+    What is delivered of a leaf only grows, so once all of them are delivered up to the horizon no later object can. A
+    leaf that was attached late makes every object before it needed.
+    """
+    left = list(keys)
+    low, high = 0, len(left)
+    while low < high:
+        middle = (low + high) // 2
+        footer = objects.footer(left[middle])
+        if footer is None:
+            del left[middle]
+            high -= 1
+            continue
+        swept = [footer.before.leaf(oid).swept for oid in newest.after.leaves]
+        opened = footer.before.generation != newest.after.generation
+        if opened or any(upto is None or upto < horizon for upto in swept):
+            low = middle + 1
+        else:
+            high = middle
+    return left[:low]
+
+
+def _runs(objects: TableObjects, keys: Sequence[str], newest: Footer, named_by_newest: bool) -> tuple[Run, ...]:
+    """The runs that the objects belong to, oldest first; ``keys`` are of the newest generation, or of none of ours."""
+    left = list(keys)
+    apart = named_by_newest and newest.after.key not in left
+    runs: list[Run] = []
+    for footer in objects.runs([*left, newest.after.key] if apart else left):
+        first = footer.after.columns_key
+        if not first:  # written before the watermark knew: every footer has to be asked
+            if apart and not runs:
+                runs += _each(objects, [newest.after.key], newest, read=False)
+            runs += reversed(_each(objects, left, newest))
+            break
+        looked = objects.look(first) or objects.look(footer.after.key)
+        if looked is None:
+            continue
+        opening, found = looked
+        since = objects.layout.time(first)
+        mine = [key for key in left if since is None or _time(objects.layout, key) >= since]
+        left = left[: len(left) - len(mine)]
+        runs.append(_run(objects, mine, footer, found, first))
+        if not left or opening.before.seq == 0 or opening.before.generation != opening.after.generation:
+            break  # what is older is not ours, or of an older generation
+    return tuple(reversed(runs))
+
+
+def _each(objects: TableObjects, keys: Sequence[str], newest: Footer, read: bool = True) -> list[Run]:
+    """The runs of some objects, found by asking each of them; objects that are not of this generation are left out."""
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+        looked = zip(keys, pool.map(objects.look, keys), strict=True)
+        own = [(key, *found) for key, found in looked if found and found[0].after.generation == newest.after.generation]
+    runs = []
+    for _, group in groupby(own, key=lambda item: item[1].described.digest):
+        same = list(group)
+        first, footer, found = same[0]
+        runs.append(_run(objects, [key for key, _, _ in same] if read else [], footer, found, first))
+    return runs
+
+
+def _run(objects: TableObjects, keys: Sequence[str], footer: Footer, found: "pl.Schema", example: str) -> Run:
+    columns = tuple(Column.from_description(column) for column in footer.columns)
+    return Run(tuple(keys), columns, found, footer.xid_column, objects.store.uri(example))
+
+
+def _nothing(opened: Store, layout: Layout) -> str:
+    """Why there is nothing to read of a table."""
+    asked = schema.label(layout.schema, layout.name)
+    own = f"{opened.prefix}/" if opened.prefix else ""
+    known = sorted(schema.label(*table_of(name)) for name in opened.folders(own) if name != OWN)
+    near = get_close_matches(asked, known, n=1)
+    text = f"nothing of {asked} by pg_bronze is in {opened.uri(own)}"
+    if near and near[0] != asked:
+        return f"{text}. Did you mean {near[0]}?"
+    there = f"There is something of: {', '.join(known[:_NAMED_AT_MOST])}" if known else "There is no table at all"
+    more = f" and {len(known) - _NAMED_AT_MOST} more" if len(known) > _NAMED_AT_MOST else ""
+    return f"{text}. {there}{more}. A table without a row has no object yet; `pg-bronze tick {asked}` copies one now."

@@ -6,6 +6,7 @@ with literals. Polars is imported only by what touches data: every process that 
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 XID_NAME = "_pg_xid"
+_LABEL = re.compile(r'(?:("(?:[^"]|"")+"|[^."]+)\.)?("(?:[^"]|"")+"|[^."]+)', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,7 @@ class SourceTable:
 
         A part that holds a dot or a quote is quoted, so that no two tables share a label.
         """
-        parts = (self.name,) if self.schema == "public" else (self.schema, self.name)
-        return ".".join(quote(part) if set(part) & set('."') else part for part in parts)
+        return label(self.schema, self.name)
 
     @property
     def sql(self) -> str:
@@ -196,6 +197,24 @@ def _native() -> "dict[str, pl.DataType]":
         "timestamp": pl.Datetime("us"),
         "timestamptz": pl.Datetime("us", "UTC"),
     }
+
+
+def label(schema: str, name: str) -> str:
+    """Name a table as ``SourceTable.label`` does."""
+    parts = (name,) if schema == "public" else (schema, name)
+    return ".".join(quote(part) if set(part) & set('."') else part for part in parts)
+
+
+def split_label(text: str) -> tuple[str, str]:
+    """Give schema and name of a label: the inverse of ``label``; ``public`` may be written too."""
+    found = _LABEL.fullmatch(text)
+    if found is None:
+        raise SettingsError(
+            f"{text!r} names no table. It must be movie, or sales.movie outside the schema public; a part that holds a "
+            'dot or a double quote goes into double quotes: sales."movie.old".'
+        )
+    parts = [part[1:-1].replace('""', '"') if part.startswith('"') else part for part in found.groups() if part]
+    return (parts[0], parts[1]) if len(parts) == 2 else ("public", parts[0])
 
 
 def quote(identifier: str) -> str:

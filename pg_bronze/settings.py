@@ -486,6 +486,7 @@ class Settings(BaseSettings):
 
 _KNOWN = {_variable(name): field for name, field in Settings.model_fields.items()}
 _SECRET = {name for name, field in _KNOWN.items() if SecretStr in (field.annotation, *get_args(field.annotation))}
+_SOURCE = re.compile(r"PG_(?!BRONZE_).*")
 # The demo's and the tests' own variables, and those that Kubernetes makes for every pod beside a service "pg-bronze…".
 _FOREIGN = re.compile(
     r"PG_BRONZE_(PG_BINDIR|MINIO_BIN|DEMO_.*|TEST_.*"
@@ -493,10 +494,13 @@ _FOREIGN = re.compile(
 )
 
 
-def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
+def load_settings(
+    environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env"), *, lake_only: bool = False
+) -> Settings:
     """Read the settings from the environment and ``env_file``; the environment wins, an empty value counts as not set.
 
     ``environ`` stands in for the process's environment, None means that one. A missing ``env_file`` is no fault.
+    ``lake_only`` is for who reads the bucket alone: what is said of the database is neither needed nor looked at.
     Raises one SettingsError that lists everything that is wrong.
     """
     environment = dict(os.environ if environ is None else environ)
@@ -504,6 +508,9 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
     merged = one_server(written, environment) | environment
     variables = {name: text for name, value in merged.items() if (text := value if name in _SECRET else value.strip())}
     faults += _unknown(variables)
+    if lake_only:
+        variables = {name: text for name, text in variables.items() if not _SOURCE.fullmatch(name)}
+        variables["PG_DB"] = "none"
 
     values: dict[str, Any] = {name: text for name, text in variables.items() if name in _KNOWN}
     home = variables.get("HOME") or variables.get("USERPROFILE")

@@ -7,7 +7,7 @@ tell a missing bucket from a refused key, and dagster-aws brings it anyway. Safe
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pg_bronze.errors import AccessDenied, LakeDamaged, PgBronzeError, StoreNotFit, StoreUnavailable
@@ -148,6 +148,15 @@ class Store:
                 raise self._gone("look for it") from error
             raise self._explain(error, "look for the bucket") from error
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """The names directly below a prefix (``""`` or one that ends in a slash) that have objects below them."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
+        try:
+            found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", ())]
+        except Exception as error:
+            raise self._explain(error, f"list {prefix}") from error
+        return tuple(name.removeprefix(prefix).removesuffix("/") for name in found)
+
     def prepare(self, unfenced: bool = False) -> None:
         """Make sure the bucket exists and honours create-only writes; creates it if it is missing.
 
@@ -243,10 +252,14 @@ def connect(
     costs less than a run that hangs.
     """
     import boto3
+    import botocore.session
     from botocore.config import Config
 
-    session = boto3.session.Session()
-    return session.client(
+    # Everything is given here: an AWS_PROFILE that this machine does not know would be an error all the same.
+    core = botocore.session.Session(session_vars={"profile": (None, [], None, None)})
+    # As the AWS command line does: botocore's own parser takes two thirds of the time of a LIST.
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return boto3.session.Session(botocore_session=core).client(
         "s3",
         endpoint_url=endpoint_url or None,
         region_name=region or None,
@@ -278,6 +291,17 @@ def _how(error: Exception) -> str:
         "SSLError": "the encrypted connection could not be made",
     }
     return known.get(name, name)
+
+
+def _timestamp(value: Any) -> datetime:
+    """A time as S3 writes it in a listing, read a hundred times faster; every other form as botocore reads it."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        found = parse_timestamp(value)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _code(error: Exception) -> str:

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 TOP = Path(__file__).parents[2]
-CORE = ["errors", "settings", "schema", "watermark", "cursor", "window", "planning", "layout", "footer"]
+CORE = ["errors", "settings", "schema", "shape", "watermark", "cursor", "window", "planning", "layout", "footer"]
 EDGES = ["catalog", "control", "store", "source", "copy", "repair"]
 SHELL = ["definitions", "sensors", "assets", "io_manager", "partitions", "resources", "metadata"]
 # Halves of one release: the second pins the first, and is what one asks for.
@@ -63,9 +63,15 @@ def test_below_the_shell_nothing_loads_dagster(name):
     assert loaded_by(f"pg_bronze.{name}") & {"dagster", "dagster_shared"} == set()
 
 
+def test_importing_the_package_brings_nothing_that_reads():
+    """Every Dagster process imports it first; what `pg_bronze.scan` needs comes when somebody asks for it."""
+    assert loaded_by("pg_bronze") & {"polars", "boto3", "botocore", "pydantic", "dagster"} == set()
+    assert "polars" not in loaded_by("pg_bronze; pg_bronze.scan")
+
+
 def loaded_by(module: str) -> set[str]:
     """The top-level packages that a fresh Python has loaded after importing the module."""
-    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    code = f"import sys; import {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
     return set(
         subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, check=True).stdout.split()
     )

@@ -398,7 +398,7 @@ def test_an_asset_downstream_gets_the_rows_of_its_day(cinema: Project):
         )
         assert result.success
 
-    assert [frame["id"].to_list() if frame.width else [] for frame in seen] == [[6], [1, 2, 3, 4, 5], []]
+    assert [frame["id"].to_list() for frame in seen] == [[6], [1, 2, 3, 4, 5], []]
 
 
 def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
@@ -410,6 +410,24 @@ def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
 
     assert seen[0]["id"].to_list() == [1, 2, 3, 4, 5]
     assert "_pg_xid" in seen[0].columns
+
+
+def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(cinema: Project):
+    """It would fail at the first column it names, on every day before the change or without a row."""
+    _copy_on(cinema, YESTERDAY)
+    cinema.database.execute("alter table movie rename title to name; alter table movie add note text default 'none'")
+    cinema.database.execute("insert into movie (id, name) values (6, 'new')")
+    cinema.copy("movie")
+    job, seen = _downstream(
+        cinema, partitions_def=cinema.definitions.resolve_asset_graph().get(key("movie")).partitions_def
+    )
+
+    for day in (TODAY, YESTERDAY, YESTERDAY - timedelta(days=1)):
+        options = {"instance": cinema.instance, "asset_selection": [dg.AssetKey("report")]}
+        assert job.execute_in_process(partition_key=day.isoformat(), **options).success
+
+    assert [frame["note"].to_list() for frame in seen] == [["none"], ["none"] * 5, []]
+    assert {tuple(frame.columns) for frame in seen} == {("id", "name", "updated_at", "note", "_pg_xid")}
 
 
 def test_the_last_object_gone_stops_the_table_and_names_the_way_out(cinema: Project):

@@ -1,0 +1,87 @@
+"""The newest versions of rows: one row for each key, in memory that is bounded by the keys and one part of the objects.
+
+What is sorted or joined as a whole grows with every version there is: at 7.6 million versions of 500,000 rows a sort
+took 2.4 GB, Polars' own join 2.0 GB. Here the keys are read first, then part by part the rows that belong to them.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def newest_versions(
+    parts: "Sequence[pl.LazyFrame]", schema: "pl.Schema", by: Sequence[str], xid_column: str
+) -> "pl.LazyFrame":
+    """The row with the highest transaction id for each value of the columns ``by``, in no particular order.
+
+    ``parts`` are read one after the other, and all of them have the given schema. A filter on columns of ``by`` alone
+    is applied before anything is compared; the columns that nobody asks for are not read.
+    """
+    from polars.io.plugins import register_io_source
+
+    def rows(
+        with_columns: list[str] | None, predicate: "pl.Expr | None", n_rows: int | None, _batch_size: int | None
+    ) -> "Iterator[pl.DataFrame]":
+        wanted = list(schema) if with_columns is None else with_columns
+        early = predicate is not None and set(predicate.meta.root_names()) <= set(by)
+        filtered = [part.filter(predicate) for part in parts] if early and predicate is not None else parts
+        left = n_rows
+        for frame in _newest(filtered, wanted, by, xid_column):
+            if predicate is not None and not early:
+                frame = frame.filter(predicate)
+            if left is not None:
+                frame = frame.head(left)
+                left -= frame.height
+            yield frame
+            if left == 0:
+                return
+
+    return register_io_source(rows, schema=schema, is_pure=True, explain_name="newest versions")
+
+
+def _newest(
+    parts: "Sequence[pl.LazyFrame]", wanted: Sequence[str], by: Sequence[str], xid_column: str
+) -> "Iterator[pl.DataFrame]":
+    import polars as pl
+
+    needed = list(dict.fromkeys([*wanted, *by, xid_column]))
+    if len(parts) == 1:  # read once: with many small objects the requests are what takes time
+        found = parts[0].select(needed).collect(engine="streaming")
+        keys = found.group_by(by).agg(pl.col(xid_column).max())
+        yield _matching(found.lazy(), keys, by, xid_column, wanted)
+        return
+    part = _free("part", needed)
+    numbered = [
+        frame.select(*by, xid_column, pl.lit(number, dtype=pl.UInt32).alias(part)) for number, frame in enumerate(parts)
+    ]
+    keys = (
+        pl.concat(numbered)
+        .group_by(by)
+        .agg(pl.col(xid_column).max(), pl.col(part).max_by(xid_column))
+        .collect(engine="streaming")
+    )
+    of_part = keys.partition_by(part, as_dict=True, include_key=False)
+    del keys
+    for number, frame in enumerate(parts):
+        if (number,) in of_part:
+            yield _matching(frame.select(needed), of_part.pop((number,)), by, xid_column, wanted)
+
+
+def _matching(
+    frame: "pl.LazyFrame", keys: "pl.DataFrame", by: Sequence[str], xid_column: str, wanted: Sequence[str]
+) -> "pl.DataFrame":
+    # One row of a key also where several have its highest id: they can, for columns that are no key of the table.
+    return (
+        frame.join(keys.lazy(), on=[*by, xid_column], how="semi", nulls_equal=True)
+        .unique(by, keep="any")
+        .select(wanted)
+        .collect(engine="streaming")
+    )
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    while name in taken:
+        name = f"{name}_"
+    return name
