@@ -152,6 +152,7 @@ _MISSING = """case when a.atthasmissing then (
             when t.typnamespace <> 'pg_catalog'::regnamespace then m.value
             when t.typname = 'bool' then m.value::bool::text
             when t.typname = 'money' then m.value::money::numeric::text
+            when t.typname = '_money' then m.value::money[]::numeric[]::text
             when t.typname = 'inet' then abbrev(m.value::inet)
             else m.value
           end

@@ -169,6 +169,7 @@ class Rule:
 
 _TEXT: dict[str, str] = {
     "money": "{c}::numeric::text",  # money's own text depends on lc_monetary
+    "_money": "{c}::numeric[]::text",
     "inet": "abbrev({c}::inet)",  # what psql prints; ::text would add /32 to a host
 }
 

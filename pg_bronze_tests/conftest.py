@@ -43,6 +43,16 @@ def _no_ambient_settings() -> Iterator[None]:
     os.environ.update(kept)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what tests have counted (``record_property("summary", …)``), also when they ran in other processes."""
+    passed, failed = (terminalreporter.getreports(outcome) for outcome in ("passed", "failed"))
+    said = sorted({text for report in (*passed, *failed) for name, text in report.user_properties if name == "summary"})
+    if said:
+        terminalreporter.section("counted")
+        for line in said:
+            terminalreporter.line(line)
+
+
 @dataclass
 class Database:
     """One fresh, empty database of its own on the session's server."""
