@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
-import psycopg
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -15,10 +14,10 @@ from pg_bronze.catalog import read_table
 from pg_bronze.errors import PgBronzeError, StaleSnapshot, TableChanged
 from pg_bronze.schema import conform, projection, read_schema
 from pg_bronze.source import Source
-from pg_bronze_tests.servers.test_types import NEGATIVE_SCALE, SETUP, TYPES
+from pg_bronze_tests.servers.torture import Torture
 
 READERS = ("connectorx", "copy")
-# Not a number has many spellings in bits; 'inf' - 'inf' is another than 'NaN'.
+# 'inf' - 'inf' has another spelling in bits than 'NaN'.
 NOT_A_NUMBER = "'Infinity'::float8 - 'Infinity'::float8"
 
 
@@ -33,28 +32,6 @@ def both(database) -> Iterator[dict[str, Source]]:
 def sources(database) -> Iterator[dict[str, Source]]:
     with both(database) as found:
         yield found
-
-
-def every_type(connection: psycopg.Connection) -> list[tuple[str, list[str]]]:
-    """Make the types and give those that this server knows, with their values."""
-    connection.execute("set client_min_messages = error")
-    for extension in ("citext", "hstore", "ltree"):
-        connection.execute(
-            f"do $$ begin if exists (select from pg_available_extensions where name = '{extension}') "
-            f"then create extension {extension}; end if; end $$"
-        )
-    connection.execute(SETUP)
-    known = []
-    for number, (declared, values) in enumerate((TYPES | NEGATIVE_SCALE).items()):
-        try:
-            connection.execute(f"create temp table probe_{number} (v {declared})")
-            if "serial" not in declared:
-                connection.execute(f"insert into probe_{number} values (({values[0]})::{declared})")
-        except (psycopg.errors.UndefinedObject, psycopg.errors.FeatureNotSupported, psycopg.DataError):
-            continue
-        known.append((declared, values))
-    known.append(("double precision", [NOT_A_NUMBER, f"-({NOT_A_NUMBER})"]))
-    return known
 
 
 def outcome(source: Source, query: str) -> tuple[type[BaseException], str]:
@@ -76,38 +53,32 @@ def bits(frame: pl.DataFrame) -> list[Any]:
 def test_both_readers_give_the_same_frame_of_every_type(any_database, monkeypatch):
     """Which of them read a slice must not be seen in the bucket."""
     with any_database.connect() as connection:
-        types = every_type(connection)
-        names = [f"c{number}" for number in range(len(types))]
-        columns = ", ".join(f"{name} {declared}" for name, (declared, _) in zip(names, types, strict=True))
-        connection.execute(f"create table wide (id int, {columns})")
-        for name in (name for name, (declared, _) in zip(names, types, strict=True) if "serial" in declared):
-            connection.execute(f"alter table wide alter {name} drop not null")
-        for row in range(max(len(values) for _, values in types) + 1):
-            given = [
-                f"({values[row]})::{'bigint' if 'serial' in declared else declared}" if row < len(values) else "null"
-                for declared, values in types
-            ]
-            connection.execute(f"insert into wide values ({row}, {', '.join(given)})")
-        table = read_table(connection, "public", "wide")
-    assert table is not None
-    assert table.skipped is None
-    everything = f"select {projection(table.columns)}, t.xmin::text::bigint as _pg_xid from only wide t"
-
+        Torture(connection).create()
+        # Not a number has many spellings in bits.
+        connection.execute("create table nans (k int, v float8)")
+        connection.execute(f"insert into nans values (1, {NOT_A_NUMBER}), (2, -({NOT_A_NUMBER})), (3, 'NaN')")
+        tables = [read_table(connection, "public", name) for name in ("torture", "arrays", "nans")]
     with both(any_database) as sources:
-        for query in (f"{everything} order by id\n", f"{everything} where false\n"):
-            fast = sources["connectorx"].read(query, "wide")
-            for decode_bytes in (reader.DECODE_BYTES, 1):
-                monkeypatch.setattr(reader, "DECODE_BYTES", decode_bytes)
-                copied = sources["copy"].read(query, "wide")
+        for table in tables:
+            same_frames(table, sources, monkeypatch)
 
-                assert copied.schema == fast.schema
-                assert dict(list(copied.schema.items())[:-1]) == dict(read_schema(table.columns))
-                assert_frame_equal(copied, fast)
-                assert bits(copied) == bits(fast)
-                stored, kept = (conform(frame, table.columns, "wide") for frame in (copied, fast))
-                assert_frame_equal(stored[0], kept[0])
-                assert stored[1] == kept[1]
-            monkeypatch.undo()
+
+def same_frames(table, sources, monkeypatch) -> None:
+    everything = f"select {projection(table.columns)}, t.xmin::text::bigint as _pg_xid from only {table.sql} t"
+    for query in (f"{everything} order by t.k\n", f"{everything} where false\n"):
+        fast = sources["connectorx"].read(query, table.label)
+        for decode_bytes in (reader.DECODE_BYTES, 1):
+            monkeypatch.setattr(reader, "DECODE_BYTES", decode_bytes)
+            copied = sources["copy"].read(query, table.label)
+
+            assert copied.schema == fast.schema
+            assert dict(list(copied.schema.items())[:-1]) == dict(read_schema(table.columns))
+            assert_frame_equal(copied, fast)
+            assert bits(copied) == bits(fast)
+            stored, kept = (conform(frame, table.columns, table.label) for frame in (copied, fast))
+            assert_frame_equal(stored[0], kept[0])
+            assert stored[1] == kept[1]
+        monkeypatch.undo()
     assert fast.height == 0
 
 
