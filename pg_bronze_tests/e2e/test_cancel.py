@@ -1,0 +1,82 @@
+"""Commands and runs that are ended during a long read: they end soon, and nobody goes on reading on the server."""
+
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pg_bronze_tests.e2e.conftest import Dev, Shop, wait_until
+from pg_bronze_tests.servers.slow import SLOW, wait_until_gone, wait_until_slow
+from pg_bronze_tests.shell import lake
+
+SOON_S = 20  # "within seconds", on a machine that does other things too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number, reader",
+    [
+        (signal.SIGINT, "connectorx"),
+        (signal.SIGINT, "copy"),
+        (signal.SIGTERM, "connectorx"),
+        (signal.SIGKILL, "connectorx"),
+    ],
+)
+def test_a_tick_that_is_ended_reads_no_longer(shop: Shop, tmp_path: Path, number: signal.Signals, reader: str):
+    """SIGKILL asks nobody: the server itself has to notice that the reader is gone."""
+    shop.database.execute(SLOW)
+    shop.database.execute("create table movie (id int primary key, f feeling); insert into movie values (1, 'slow')")
+    shop.environment["PG_BRONZE_READER"] = reader
+    output = tmp_path / "log"
+    process = shop.start("pg-bronze", "tick", output=output)
+    try:
+        wait_until_slow(shop.database)
+        process.send_signal(number)
+        code = process.wait(SOON_S)
+    finally:
+        process.kill()
+
+    wait_until_gone(shop.database, SOON_S)
+    assert code not in {0, 1}, output.read_text()
+    assert "Traceback" not in output.read_text()
+    shop.database.execute("drop cast (feeling as text)")
+    assert shop.run("tick").returncode == 0
+    assert lake.ids(shop.bucket, "movie") == [1]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_terminated_in_the_ui_reads_no_longer(dev: Dev):
+    """Dagster sends the worker an interrupt and waits; a reader that ignored it would keep the table's pool."""
+    database = dev.shop.database
+    database.execute(SLOW)
+    database.execute("alter table note add column f feeling default 'fast'")
+    database.execute("insert into note values ('slow', 'x', 'slow')")
+    run_id = dev.launch(datetime.now(UTC).date().isoformat(), "note")
+    wait_until_slow(database)
+
+    asked = time.monotonic()
+    # The sensor may have been first; then its run holds the table's pool.
+    for unfinished in [run_id, *runs(dev)]:
+        terminate(dev, unfinished)
+    wait_until(lambda: not set(runs(dev)) & {run_id}, "the end of the run", SOON_S)
+    wait_until_gone(database, SOON_S)
+    assert time.monotonic() - asked < 2 * SOON_S
+    database.execute("drop cast (feeling as text)")
+    wait_until(lambda: "slow" in lake.ids(dev.shop.bucket, "note"), "the next tick to copy the row", 90)
+
+
+def runs(dev: Dev) -> list[str]:
+    data = dev.ask(
+        """{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) {
+             ... on Runs { results { runId } } } }"""
+    )
+    return [item["runId"] for item in data["runsOrError"]["results"]]
+
+
+def terminate(dev: Dev, run_id: str) -> None:
+    dev.ask(
+        """mutation ($id: String!) { terminateRun(runId: $id) { __typename } }""",
+        id=run_id,
+    )

@@ -1,0 +1,39 @@
+"""A type of which some values take ten minutes to print, and how to wait for a read of them to begin and to end."""
+
+import threading
+import time
+from typing import Any
+
+# An enum travels as text, and a cast of one's own is what ::text then means.
+SLOW = """create type feeling as enum ('fast', 'slow');
+create function slowly(feeling) returns text language plpgsql as $$
+begin
+  if $1 = 'slow' then perform pg_sleep(600); end if;
+  return enum_out($1);
+end $$;
+create cast (feeling as text) with function slowly(feeling)"""
+_ASLEEP = """select count(*) from pg_stat_activity
+where datname = current_database() and wait_event = 'PgSleep' and pid <> pg_backend_pid()"""
+_never = threading.Event()
+
+
+def _asleep(database: Any) -> int:
+    count: int = database.execute(_ASLEEP)[0][0]
+    return count
+
+
+def wait_until_slow(database: Any, timeout_s: float = 60) -> bool:
+    """Wait until a session sleeps in the database; without time, only tell whether one does."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := _asleep(database)) and time.monotonic() < deadline:
+        _never.wait(0.05)
+    assert found or timeout_s == 0, "no read began"
+    return found > 0
+
+
+def wait_until_gone(database: Any, timeout_s: float = 20) -> None:
+    """Fail if a session still sleeps in the database after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while found := _asleep(database):
+        assert time.monotonic() < deadline, f"{found} sessions still read"
+        _never.wait(0.05)

@@ -1,0 +1,104 @@
+"""A read that nobody waits for any more ends, on the server too."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pg_bronze.errors import SourceUnavailable
+from pg_bronze.source import Source
+from pg_bronze_tests.servers.harness import SAME, Lake
+from pg_bronze_tests.servers.slow import SLOW, wait_until_gone, wait_until_slow
+
+QUERY = "select f::text as f from slow"
+
+
+@pytest.fixture(params=["connectorx", "copy"])
+def make(request: pytest.FixtureRequest, database) -> Callable[..., Source]:
+    """Sources over a table of which every read takes ten minutes."""
+    database.execute(SLOW)
+    database.execute("create table slow (f feeling); insert into slow values ('slow')")
+    return lambda **options: Source(database.conninfo, database.url, 600, request.param, **options)
+
+
+def reading(source: Source, outcomes: list[BaseException]) -> threading.Thread:
+    def read() -> None:
+        try:
+            source.read(QUERY, "thing")
+        except BaseException as error:  # noqa: BLE001
+            outcomes.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread
+
+
+def interrupt(database) -> None:
+    wait_until_slow(database)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_closing_a_source_ends_its_read(make, database):
+    """The read ahead of a run that was ended would go on for as long as it takes."""
+    outcomes: list[BaseException] = []
+    source = make()
+    thread = reading(source, outcomes)
+    wait_until_slow(database)
+
+    source.close()
+    thread.join(10)
+
+    wait_until_gone(database)
+    assert [type(error) for error in outcomes] == [SourceUnavailable]
+    assert "thing" in str(outcomes[0])
+
+
+def test_an_interrupt_ends_the_read(make, database):
+    """connectorx does not notice one: Ctrl-C would be answered when the rows are there."""
+    helper = threading.Thread(target=interrupt, args=(database,))
+    with make() as source:
+        helper.start()
+        with pytest.raises(KeyboardInterrupt):
+            source.read(QUERY, "thing")
+        helper.join()
+        wait_until_gone(database)
+
+
+def test_a_read_ends_when_the_time_of_its_run_is_up(make, database):
+    with make(ends_at=time.monotonic() + 3) as source, pytest.raises(SourceUnavailable, match="thing"):
+        source.read(QUERY, "thing")
+    wait_until_gone(database)
+
+
+def test_no_read_begins_when_the_time_of_its_run_is_nearly_up(make, database):
+    with make(ends_at=time.monotonic() + 1) as source, pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"):
+        source.read(QUERY, "thing")
+    wait_until_gone(database)
+
+
+def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(database, bucket):
+    """What is committed stays; the slice read ahead is thrown away at once, and read again by the next tick."""
+    database.execute(SLOW)
+    database.execute(
+        "create table movie (movie_id int primary key, title text default repeat('x', 200), f feeling default 'fast');"
+        "insert into movie select i from generate_series(1, 2000) i;"
+        "insert into movie values (2001, 'last', 'slow')"
+    )
+    lake = Lake(database, bucket.store())
+
+    helper = threading.Thread(target=interrupt, args=(database,))
+    helper.start()
+    with pytest.raises(KeyboardInterrupt):
+        lake.tick(slice_rows=200)
+    helper.join()
+    wait_until_gone(database)
+    database.execute("drop cast (feeling as text)")
+
+    kept = lake.keys()
+    lake.drain(slice_rows=200)
+    assert lake.keys()[: len(kept)] == kept != []
+
+    assert lake.compare() == SAME
