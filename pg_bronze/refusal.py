@@ -40,8 +40,11 @@ def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeEr
         )
     if "certificate" in text or "SSL" in text:
         return AccessDenied(f"{name}: the encrypted connection could not be made. Check PG_SSLMODE and PG_SSLROOTCERT.")
-    if "too many clients" in text or "remaining connection slots" in text:
-        return SourceUnavailable(f"{name}: the server has no free connection. The next tick tries again.")
+    if any(words in text for words in ("too many clients", "remaining connection slots", "too many connections")):
+        return SourceUnavailable(
+            f"{name}: the server has no free connection for this role or database. Raise its limit, or end "
+            "sessions; the next tick tries again."
+        )
     if "name or service not known" in text.lower() or "name resolution" in text.lower() or "translate host" in text:
         return SourceUnavailable(f"{name}: the host name cannot be resolved. Check PG_HOST; the next tick tries again.")
     if "starting up" in text or "shutting down" in text or "recovery" in text:

@@ -173,7 +173,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
             elif self._doubted:
                 self._store.check()
             if self._doubted:
-                self._source.ask("select 1")
+                self._source.check()
             if self._control is None:
                 self._control = open_control(self.settings, self._source)
         except PgBronzeError as error:

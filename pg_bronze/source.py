@@ -306,6 +306,10 @@ class Source:
         self._reading = reading = Reading(self._reader, query, label, timeout_s)
         return reading.wait(timeout_s + LOGIN_S)
 
+    def check(self) -> None:
+        """Make one more connection and close it: a kept one may be the last that the server gives. Raises as ever."""
+        _open(self._conninfo, self.name).close()
+
     def stop_reading(self) -> None:
         """End the read under way, in whatever thread somebody waits for it; nothing happens if there is none."""
         if self._reading is not None:

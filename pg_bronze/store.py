@@ -245,8 +245,9 @@ def connect(
     secret_key: str,
     use_ssl: bool = True,
     verify: bool | str | None = None,
+    answer_s: float = 10.0,
 ) -> Any:
-    """A boto3 S3 client that gives up soon enough for a tick: 3 s to connect, 10 s for each answer, 2 attempts.
+    """A boto3 S3 client that gives up soon enough for a tick: 3 s to connect, ``answer_s`` for an answer, 2 attempts.
 
     A server that takes connections and never answers is given up after 20 s. The next tick is a third attempt, and
     costs less than a run that hangs.
@@ -269,7 +270,7 @@ def connect(
         verify=verify,
         config=Config(
             connect_timeout=3,
-            read_timeout=10,
+            read_timeout=answer_s,
             retries={"total_max_attempts": 2, "mode": "standard"},
             max_pool_connections=16,
             # A bucket name in front of the host cannot be resolved on a server of one's own.
@@ -284,7 +285,7 @@ def _how(error: Exception) -> str:
     known = {
         "EndpointConnectionError": "it does not take connections",
         "ConnectTimeoutError": "it does not take connections",
-        "ReadTimeoutError": "it took the request and did not answer within 10 s",
+        "ReadTimeoutError": "it took the request and did not answer",
         "ConnectionClosedError": "it closed the connection without an answer",
         "IncompleteReadError": "its answer was cut short",
         "ResponseStreamingError": "its answer was cut short",

@@ -1,0 +1,182 @@
+"""Faults between the product and its servers: a proxy in front of an S3 server, and reads that are held on their way.
+
+The proxy speaks HTTP, because the faults do (503, SlowDown, half a body, an answer that never comes back); programs
+such as Toxiproxy know connections only.
+"""
+
+import contextlib
+import http.client
+import socket
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import psycopg
+
+from pg_bronze import store as stores
+from pg_bronze.source import Source
+from pg_bronze.store import Store
+from pg_bronze_tests.conftest import Bucket
+from pg_bronze_tests.servers.replicas import until
+
+_LAST = {"connection", "transfer-encoding", "content-length"}
+
+
+@dataclass
+class Fault:
+    """What befalls requests of a method whose path holds ``part``, the next ``times`` of them.
+
+    ``answer`` is a status and an S3 error code, given instead of forwarding. ``lost``: the server does what it was
+    asked, and its answer does not come back. ``cut``: the answer ends in the middle. ``silent``: no answer ever comes.
+    """
+
+    method: str
+    part: str = ""
+    times: int = 10**9
+    answer: tuple[int, str] | None = None
+    lost: bool = False
+    cut: bool = False
+    silent: bool = False
+
+
+class Proxy:
+    """An S3 server as seen over a bad network; ``met`` counts the requests that a fault befell."""
+
+    def __init__(self, bucket: Bucket, answer_s: float = 10.0) -> None:
+        self.bucket = bucket
+        self.fault: Fault | None = None
+        self.met = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _serve(self) -> None:
+                proxy._serve(self)
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.endpoint_url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        client = stores.connect(
+            self.endpoint_url, "us-east-1", bucket.server.access_key, bucket.server.secret_key, answer_s=answer_s
+        )
+        self.store = Store(client, bucket.name)
+
+    def close(self) -> None:
+        self._ended.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    @contextmanager
+    def broken(self, method: str, part: str = "", **fault: Any) -> Iterator[None]:
+        """Inside, requests meet a fault; afterwards the network is as good as ever, and one must have met it."""
+        self.fault, self.met = Fault(method, part, **fault), 0
+        yield
+        self.fault = None
+        assert self.met > 0, "no request met the fault"
+
+    def _meets(self, method: str, path: str) -> Fault | None:
+        with self._lock:
+            fault = self.fault
+            if fault is None or self.met >= fault.times:
+                return None
+            if method not in fault.method.split("|") or fault.part not in urllib.parse.unquote(path):
+                return None
+            self.met += 1
+            return fault
+
+    def _serve(self, request: BaseHTTPRequestHandler) -> None:
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        fault = self._meets(request.command, request.path)
+        if fault and fault.silent:
+            self._ended.wait()
+            return
+        if fault and fault.answer:
+            status, code = fault.answer
+            text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>planted</Message></Error>".encode()
+            self._answer(request, status, {}, b"" if request.command == "HEAD" else text)
+            return
+        there = urllib.parse.urlsplit(self.bucket.server.endpoint_url)
+        upstream = http.client.HTTPConnection(there.hostname or "", there.port)
+        with contextlib.closing(upstream):
+            # With the Host header as it came: it is signed.
+            upstream.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in request.headers.items():
+                upstream.putheader(name, value)
+            upstream.endheaders(body)
+            response = upstream.getresponse()
+            content = response.read()
+        if fault and fault.lost:
+            request.close_connection = True
+            request.connection.shutdown(socket.SHUT_RDWR)
+            return
+        kept = {name: value for name, value in response.getheaders() if name.lower() not in _LAST}
+        size = response.getheader("Content-Length") if request.command == "HEAD" else str(len(content))
+        self._answer(request, response.status, kept, content, size, cut=bool(fault and fault.cut))
+
+    @staticmethod
+    def _answer(
+        request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], content: bytes,
+        size: str | None = None, cut: bool = False,
+    ) -> None:  # fmt: skip
+        request.send_response_only(status)
+        for name, value in headers.items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", size or str(len(content)))
+        request.end_headers()
+        if request.command == "HEAD":
+            return
+        request.wfile.write(content[: len(content) // 2] if cut else content)
+        if cut:
+            request.close_connection = True
+
+
+@contextmanager
+def held_reads(database: Any, table: str, act: Callable[[psycopg.Connection, int], None]) -> Iterator[None]:
+    """Inside, the first slice read waits for a lock on the table, and ``act`` gets its session's pid meanwhile.
+
+    ``act`` is called in another thread with a connection of its own; the lock is given back after it.
+    """
+    original = Source.read
+    taken: list[threading.Thread] = []
+
+    def read(self: Source, query: str, label: str) -> Any:
+        if not taken:
+            ready = threading.Event()
+            taken.append(threading.Thread(target=hold, args=(ready,)))
+            taken[0].start()
+            ready.wait()
+        return original(self, query, label)
+
+    def hold(ready: threading.Event) -> None:
+        with database.connect(autocommit=False) as holder, database.connect() as other:
+            try:
+                holder.execute(f"lock table {table} in access exclusive mode")
+            finally:
+                ready.set()
+            waiting = f"from pg_locks where not granted and relation = '{table}'::regclass"
+            until(database.server, database.name, f"select exists (select {waiting})")
+            (pid,) = other.execute(f"select pid {waiting}").fetchone() or (0,)
+            act(other, pid)
+            holder.rollback()
+
+    Source.read = read  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Source.read = original  # type: ignore[method-assign]
+        for thread in taken:
+            thread.join()
+    assert taken, "no slice was read"

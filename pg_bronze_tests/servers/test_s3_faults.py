@@ -1,0 +1,205 @@
+"""The S3 server goes down, freezes, fills up, stammers or forgets who we are: an error that says so, and then it heals.
+
+Wherever it happens in a commit, afterwards nothing is lost, stale or doubled.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from pg_bronze import store as stores
+from pg_bronze.errors import AccessDenied, LakeDamaged, StoreNotFit, StoreUnavailable
+from pg_bronze.store import Store
+from pg_bronze_tests.conftest import Bucket, new_bucket
+from pg_bronze_tests.servers.faults import Proxy
+from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
+
+CLAIM, DATA = "_pg_bronze/claims/movie/", "/movie/movie_"
+
+
+@pytest.fixture
+def proxy(bucket: Bucket) -> Iterator[Proxy]:
+    made = Proxy(bucket, answer_s=1.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lake(database, proxy: Proxy) -> Lake:
+    """Two tables, copied once; then both get new rows."""
+    return stocked(Lake(database, proxy.store))
+
+
+def stocked(lake: Lake) -> Lake:
+    lake.database.execute(f"{MOVIE}; create table person (movie_id int primary key)")
+    lake.database.execute(f"{fill(1, 10)}; insert into person values (1)")
+    lake.tick()
+    lake.tick("person")
+    lake.database.execute(f"{fill(11, 20)}; update movie set title = 'changed' where movie_id = 3")
+    lake.database.execute("insert into person values (2)")
+    return lake
+
+
+def heals(lake: Lake) -> None:
+    """After the fault one tick brings everything."""
+    assert lake.tick().quiet is None
+    assert lake.drain()[-1].quiet
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize(
+    "method, part, answer",
+    [
+        ("GET", "list-type=2", (500, "InternalError")),
+        ("PUT", CLAIM, (503, "ServiceUnavailable")),
+        ("PUT", DATA, (503, "SlowDown")),
+        ("DELETE", CLAIM, (500, "InternalError")),
+    ],
+    ids=["list", "claim", "data", "unclaim"],
+)
+def test_a_server_that_errs_is_named_and_the_next_tick_heals(lake: Lake, proxy: Proxy, method, part, answer):
+    with proxy.broken(method, part, answer=answer):
+        with pytest.raises(StoreUnavailable, match=rf"{proxy.endpoint_url} did not .* \({answer[1]}\)"):
+            lake.tick()
+        if "movie" in part:
+            lake.tick("person")
+            assert lake.compare("person") == SAME
+
+    heals(lake)
+
+
+def test_one_bad_answer_is_asked_again_and_nobody_hears_of_it(lake: Lake, proxy: Proxy):
+    with proxy.broken("PUT", DATA, times=1, answer=(503, "SlowDown")):
+        assert lake.tick().row_count == 11
+
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
+def test_a_write_whose_answer_is_lost_is_known_to_be_ours(lake: Lake, proxy: Proxy, part):
+    """The client sends it again and hears that the key exists (412): that is no other writer."""
+    with proxy.broken("PUT", part, times=1, lost=True):
+        outcome = lake.tick()
+
+    assert outcome.row_count == 11
+    assert all(item.own for item in outcome.committed)
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
+def test_a_write_of_which_no_answer_ever_comes_is_found_by_the_next_tick(lake: Lake, proxy: Proxy, part):
+    with proxy.broken("PUT", part, lost=True), pytest.raises(StoreUnavailable, match="without an answer"):
+        lake.tick()
+    assert len(lake.keys()) == (2 if part == DATA else 1)
+
+    heals(lake)
+
+
+@pytest.mark.parametrize("state", ["recorded", "forgotten"])
+def test_an_answer_that_is_cut_short_is_no_end_of_an_object(lake: Lake, proxy: Proxy, state):
+    """Half a footer or half a listing that passes for a whole one would be another state of the table."""
+    if state == "forgotten":
+        lake.forget()
+    part = "list-type=2" if state == "recorded" else DATA
+    with proxy.broken("GET", part, cut=True), pytest.raises(StoreUnavailable, match=r"cut short|\(500\)"):
+        lake.tick()
+
+    heals(lake)
+
+
+@pytest.mark.parametrize("method, part", [("GET", "list-type=2"), ("PUT", DATA)])
+def test_a_server_that_takes_a_request_and_never_answers_is_given_up(lake: Lake, proxy: Proxy, method, part):
+    with proxy.broken(method, part, silent=True):
+        with pytest.raises(StoreUnavailable, match="took the request and did not answer"):
+            lake.tick()
+        assert proxy.met == 2, "each attempt waits for the whole time"
+
+    heals(lake)
+
+
+@pytest.mark.parametrize("answer", [(507, "XMinioStorageFull"), (403, "QuotaExceeded")], ids=["disk", "quota"])
+def test_a_full_server_asks_for_room(lake: Lake, proxy: Proxy, answer):
+    with proxy.broken("PUT", DATA, answer=answer), pytest.raises(StoreNotFit, match=r"has no room .* Make room"):
+        lake.tick()
+
+    heals(lake)
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory):
+    """A server nobody else uses, to be stopped, frozen and killed."""
+    from pg_bronze.demo.s3 import MinioServer
+    from pg_bronze_tests.conftest import ROOT
+
+    with MinioServer(tmp_path_factory.mktemp("s3"), binary=ROOT / ".cache/minio/minio") as server:
+        yield server
+
+
+@pytest.fixture
+def own(own_server, database) -> Lake:
+    made = new_bucket(own_server)
+    client = stores.connect(
+        own_server.endpoint_url, "us-east-1", own_server.access_key, own_server.secret_key, answer_s=1
+    )
+    return stocked(Lake(database, Store(client, made.name)))
+
+
+def test_a_server_that_was_killed_and_comes_back_is_gone_on_with(own: Lake, own_server):
+    own_server.kill()
+    with pytest.raises(StoreUnavailable, match="does not take connections"):
+        own.tick()
+
+    own_server.start()
+
+    heals(own)
+
+
+def test_a_server_killed_between_claim_and_object_loses_and_doubles_nothing(own: Lake, own_server):
+    def on_step(step: str) -> None:
+        if step == "list":
+            own_server.kill()
+
+    with pytest.raises(StoreUnavailable):
+        own.tick(crash_at=on_step)
+    own_server.start()
+
+    heals(own)
+
+
+def test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws(own: Lake, own_server):
+    os.kill(own_server.child.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnavailable, match=r"no connection to the S3 server http://127.*did not answer"):
+            own.tick()
+    finally:
+        os.kill(own_server.child.pid, signal.SIGCONT)
+
+    heals(own)
+
+
+def test_changed_keys_are_refused_until_they_are_right_again(own: Lake, own_server):
+    right, bucket = own.store, own.store.bucket
+    own.store = Store(
+        stores.connect(own_server.endpoint_url, "us-east-1", own_server.access_key, "another-one"), bucket
+    )
+    with pytest.raises(AccessDenied, match="refused the keys"):
+        own.tick()
+
+    own.store = right
+
+    heals(own)
+
+
+def test_a_deleted_bucket_stops_every_table_and_an_empty_one_in_its_place_as_well(own: Lake, own_server):
+    """A new first load into it would look well, and every version overwritten since would be gone without a word."""
+    Bucket(own_server, own.store.bucket).remove()
+    with pytest.raises(StoreNotFit, match="does not exist any more"):
+        own.tick()
+
+    own.store.prepare()
+
+    for table in ("movie", "person"):
+        with pytest.raises(LakeDamaged, match=rf"pg-bronze reset {table}"):
+            own.tick(table)
