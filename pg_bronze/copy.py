@@ -15,12 +15,12 @@ import psycopg
 from pg_bronze import catalog, cursor, planning, schema, takeover, window
 from pg_bronze.commit import Codec, Committed, Recovered, Step, TableObjects, footer_of, ignore_step
 from pg_bronze.control import Control, ControlRow, Mirrored
-from pg_bronze.errors import SettingsError, SourceNotFit, Superseded, TableChanged
+from pg_bronze.errors import NotUtf8, SettingsError, SourceNotFit, Superseded, TableChanged
 from pg_bronze.footer import Claim
 from pg_bronze.layout import Layout, next_time
 from pg_bronze.planning import NewGeneration, Outlook, Quiet, Read
 from pg_bronze.policies import LOSSLESS, Exceptional, Policies
-from pg_bronze.refusal import explain
+from pg_bronze.refusal import explain, explain_bad_texts
 from pg_bronze.schema import Description, SourceTable
 from pg_bronze.source import Source, columns_that_may_be_wide
 from pg_bronze.store import Store
@@ -322,7 +322,7 @@ class TableCopy:
         limit = self._size.row_limit + 1 if splittable else None
         columns = self.table.columns
         query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, limit)
-        frame = self.source.read(query, self.label)
+        frame = self._rows(region, query)
         if limit is not None and frame.height >= limit:
             return None
         # Values compressed in their row are wider than any page count says; one row alone cannot be split.
@@ -332,6 +332,18 @@ class TableCopy:
             if splittable and frame.height > 1 and size_bytes > 2 * self._size.byte_limit:
                 return None
         return schema.conform(frame, columns, self.label)
+
+    def _rows(self, region: window.Region, query: str) -> "pl.DataFrame":
+        try:
+            return self.source.read(query, self.label)
+        except NotUtf8 as error:
+            # The server does not say in which column, and connectorx repeats no more than the bytes.
+            texts = [name for name, dtype in schema.read_schema(self.table.columns).items() if str(dtype) == "String"]
+            asked = window.not_utf8(region, texts, planning.names_by_attnum(self.table))
+            found = dict(zip(texts, self.source.ask(asked)[0], strict=True))
+            if bad := {name: count for name, count in found.items() if count}:
+                raise explain_bad_texts(self.label, bad) from error
+            raise
 
     def _slice(
         self, watermark: Watermark, step: Read, frame: "pl.DataFrame", table: SourceTable, seconds: float
@@ -379,7 +391,7 @@ class TableCopy:
         except KeyError:
             return self._given_up(claim, "a column that bounds it was dropped meanwhile")
         table = self.table
-        frame, exceptional = schema.conform(self.source.read(query, self.label), columns, self.label)
+        frame, exceptional = schema.conform(self._rows(region, query), columns, self.label)
         if self._look() != table.fingerprint:
             raise TableChanged(
                 f"{self.label}: it was altered while a claimed slice was read again; the next tick tries again."

@@ -18,6 +18,7 @@
     │   ├── FormatTooNew          a newer pg_bronze wrote this watermark, claim or footer
     │   └── TakeoverUndecided     the original system's traces are there, and nobody said what they mean
     └── DataError                 a value cannot be written as its column's type: no retry ever cures that
+        └── NotUtf8               a text cannot be read as UTF-8; asking again tells in which column
 
 No I/O, no clock, no Dagster. Messages name the table or setting, what was found and what to do next;
 they never hold a password, a URL with credentials, or a value of a row.
@@ -115,3 +116,7 @@ class DataError(PgBronzeError):
 def cure_of(error: BaseException) -> Cure:
     """Who can cure any error; one that is not ours is a fault nobody foresaw, and may be gone by the next tick."""
     return error.cure if isinstance(error, PgBronzeError) else "next tick"
+
+
+class NotUtf8(DataError):
+    """A text is not valid UTF-8, or has no equivalent in it."""

@@ -5,12 +5,14 @@ where there is nothing else. No connection is made here.
 """
 
 import re
+from collections.abc import Mapping
 
 import psycopg
 
 from pg_bronze.errors import (
     AccessDenied,
     DataError,
+    NotUtf8,
     PgBronzeError,
     SourceNotFit,
     SourceUnavailable,
@@ -116,7 +118,7 @@ def explain_text(error: BaseException, label: str) -> PgBronzeError:
         return _altered(label)
     if "statement timeout" in text or "canceling statement" in text:
         return _cancelled(label)
-    if "invalid byte sequence" in text or "invalid utf-8" in text:
+    if "invalid byte sequence" in text or "invalid utf-8" in text or "has no equivalent in encoding" in text:
         return _not_utf8(label)
     if type(error).__name__ == "PanicException":
         return DataError(f"{label}: the reader gave up on a value it cannot decode. Exclude the table and report it.")
@@ -152,10 +154,20 @@ def _cancelled(label: str) -> SourceUnavailable:
     )
 
 
-def _not_utf8(label: str) -> DataError:
-    return DataError(
-        f"{label}: a text is not valid UTF-8, as a database in the encoding SQL_ASCII allows. Correct it in the "
-        "source, or exclude the table (PG_BRONZE_EXCLUDE)."
+def _not_utf8(label: str) -> NotUtf8:
+    return NotUtf8(
+        f"{label}: a text is not valid UTF-8, or has no equivalent in it. Correct it in the source, or exclude the "
+        "table (PG_BRONZE_EXCLUDE)."
+    )
+
+
+def explain_bad_texts(label: str, found: Mapping[str, int]) -> NotUtf8:
+    """Our error for texts that are not UTF-8, once it is known how many rows have them in which column."""
+    named = ", ".join(f"{column!r} ({count} row{'' if count == 1 else 's'})" for column, count in found.items())
+    return NotUtf8(
+        f"{label}: texts are not valid UTF-8 in column {named}; the database's encoding, SQL_ASCII, lets in any bytes. "
+        "Correct them in the source: if they are LATIN1, set the column to convert_from(convert(convert_to(column, "
+        "'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII'). Or exclude the table (PG_BRONZE_EXCLUDE)."
     )
 
 

@@ -132,6 +132,25 @@ def measure(region: Region, wide_columns: Sequence[str], column_names: Mapping[i
     )
 
 
+# The hexadecimal digits of a valid UTF-8 text, as RFC 3629 has it.
+_UTF8 = (
+    "^([0-7].|(c[2-9a-f]|d.)[89ab].|e0[ab].[89ab].|(e[1-9abcef][89ab].|ed[89].)[89ab]."
+    "|(f0[9ab].|f[1-3][89ab].|f48.)([89ab].){2})*$"
+)
+
+
+def not_utf8(region: Region, text_columns: Sequence[str], column_names: Mapping[int, str]) -> str:
+    """The query that counts, for each column, the rows of a region whose text is not UTF-8 in a SQL_ASCII database."""
+    counts = ",\n  ".join(
+        f"count(*) filter (where encode(convert_to(t.{quote(name)}::text, 'SQL_ASCII'), 'hex') !~ '{_UTF8}')"
+        for name in text_columns
+    )
+    return (
+        f"select {counts}\nfrom {relation(region)}\n"
+        f"where getdatabaseencoding() = 'SQL_ASCII' and {where(region, column_names)}\n"
+    )
+
+
 def exists(region: Region, column_names: Mapping[int, str]) -> str:
     """The query that says whether a region holds any row at all."""
     return f"select exists (select 1 from {relation(region)} where {where(region, column_names)})"

@@ -250,7 +250,9 @@ NATIVE_PARQUET = {
     "timestamp": ("INT64", "Timestamp(isAdjustedToUTC=false, timeUnit=microseconds, "),
     "timestamptz": ("INT64", "Timestamp(isAdjustedToUTC=true, timeUnit=microseconds, "),
 }
-DECIMALS = {"numeric(10,2)": (10, 2), "numeric(38,38)": (38, 38), "numeric(5)": (5, 0), "price": (10, 2)}
+DECIMALS = {"numeric(10,2)": (10, 2), "numeric(38,38)": (38, 38), "numeric(5)": (5, 0)} | dict.fromkeys(
+    ("price", "net", "gross"), (10, 2)
+)
 
 
 def test_a_reader_of_parquet_sees_the_type_and_not_only_numbers(copied):
@@ -389,3 +391,29 @@ def test_a_column_retyped_during_a_read_is_never_misread(server):
     table = server.table("t", "int", ["1"])
     server.conn.execute("alter table t alter v type float4 using v + 0.25")
     assert server.read(table)["v"].to_list() == [1, None]
+
+
+def test_generated_columns_are_copied_with_their_values(database, bucket):
+    """Virtual ones, since PostgreSQL 18, are stored nowhere: the lake is the only place where they are."""
+    database.execute("create table movie (movie_id int, double int generated always as (movie_id * 2) stored)")
+    with database.connect() as connection:
+        if connection.info.server_version >= 180000:
+            connection.execute("alter table movie add triple numeric(9,1) generated always as (movie_id * 3.5) virtual")
+        connection.execute("insert into movie (movie_id) values (1), (2)")
+        live = connection.execute("select * from movie order by 1").fetchall()
+    lake = Lake(database, bucket.store())
+
+    lake.tick()
+
+    assert lake.rows().sort("movie_id").drop("_pg_xid").rows() == live
+
+
+def test_money_is_a_number_whatever_the_server_prints(database, bucket):
+    """lc_monetary decides how money looks, and its number of decimals; C is the one locale that is everywhere."""
+    database.execute("create table movie (movie_id int, budget money, parts money[])")
+    database.execute("insert into movie values (1, 1234567.89, array[-0.05, null]::money[])")
+    lake = Lake(database, bucket.store())
+
+    lake.tick()
+
+    assert lake.rows().select("budget", "parts").rows() == [("1234567.89", "{-0.05,NULL}")]
