@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from pg_bronze import assets, catalog_state, cursor, partitions, sensors
+from pg_bronze import assets, catalog_state, cursor, partitions, sensors, silver
 from pg_bronze.catalog_state import CatalogState
 from pg_bronze.errors import SettingsError
-from pg_bronze.io_manager import S3ParquetIOManager
+from pg_bronze.io_manager import NewestParquetIOManager, S3ParquetIOManager
 from pg_bronze.resources import Bucket, SourceDatabase
 from pg_bronze.schema import SourceTable
 from pg_bronze.settings import Settings
@@ -40,17 +40,35 @@ def build_definitions(
         if reason is None:
             copied.append(table)
             bronze.append(assets.build_bronze(table, settings.pg_db, days, chosen))
+    newest, left_out = _newest(copied, settings)
     return dg.Definitions(
-        assets=[*specs, *bronze],
+        assets=[*specs, *bronze, *(silver.build_latest(table) for table in newest)],
         jobs=[dg.define_asset_job("bronze", selection=dg.AssetSelection.assets(*bronze))] if bronze else [],
-        sensors=[sensors.build_tick(copied, settings, state), sensors.build_catalog(state, settings)],
+        sensors=[
+            sensors.build_tick(copied, settings, state),
+            sensors.build_catalog(state, settings),
+            *([silver.build_sensor(newest, left_out)] if newest else []),
+        ],
         resources={
             assets.IO_MANAGER: S3ParquetIOManager(bucket=bucket),
+            silver.IO_MANAGER: NewestParquetIOManager(bucket=bucket),
             "source_database": SourceDatabase.from_settings(settings, bucket),
         },
         executor=dg.in_process_executor,
         loggers={"console": console} if console else None,
     )
+
+
+def _newest(copied: list[SourceTable], settings: Settings) -> tuple[list[SourceTable], list[str]]:
+    """The tables of PG_BRONZE_LATEST whose newest row versions can be kept, and a sentence for each of the others."""
+    known = {table.label: table for table in copied}
+    chosen = [known[label] for label in settings.latest if label in known and known[label].primary_key]
+    left_out = [
+        f"PG_BRONZE_LATEST names {label}, which {'has no primary key' if label in known else 'is not copied'}"
+        for label in settings.latest
+        if label not in known or not known[label].primary_key
+    ]
+    return chosen, left_out
 
 
 def skipped(table: SourceTable, settings: Settings) -> str | None:

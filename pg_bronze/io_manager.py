@@ -12,7 +12,7 @@ from pg_bronze.copy import Slice, SliceStream
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.layout import Layout
 from pg_bronze.resources import Bucket
-from pg_bronze.settings import load_settings
+from pg_bronze.settings import Settings, load_settings
 
 
 class S3ParquetIOManager(dg.ConfigurableIOManager):
@@ -50,18 +50,59 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         context.add_output_metadata(metadata.of_stream(obj, _lag_s(obj)))
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """The slices of the requested days (all, if the asset downstream has no partitions) as one LazyFrame."""
+        """The slices of the requested days (all, if the asset downstream has no partitions) as one LazyFrame.
+
+        An input with the metadata ``pg_bronze/versions: latest`` gets the newest version of each row.
+        """
         settings = load_settings()
-        definition = context.upstream_output.definition_metadata if context.upstream_output else {}
-        schema_name, table_name = str(definition["pg_bronze/schema"]), str(definition["pg_bronze/table"])
-        layout = Layout(settings.prefix, schema_name, table_name)
-        days = (
-            {date.fromisoformat(key) for key in context.asset_partition_keys} if context.has_asset_partitions else None
-        )
+        layout = _layout(context.upstream_output, settings)
+        versions: Any = (context.definition_metadata or {}).get(metadata.VERSIONS, "all")
         try:
-            return read.slices(self.bucket.open(), layout, settings.s3, days)
+            return read.frame(self.bucket.open(), layout, settings.s3, versions, days=_days(context))
         except PgBronzeError as error:
             raise metadata.failure(error) from error
+
+
+class NewestParquetIOManager(dg.ConfigurableIOManager):
+    """Keeps a frame of a table's newest row versions as one Parquet object, replaced as a whole by every run.
+
+    It lies where no table's objects can ever lie.
+    """
+
+    bucket: dg.ResourceDependency[Bucket]
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write the frame, piece by piece; what was there before stays until all of it is written."""
+        settings = load_settings()
+        store, key = self.bucket.open(), _layout(context, settings).latest
+        try:
+            obj.sink_parquet(store.uri(key), **read.storage(settings.s3))
+            row_count = read.row_count(store, key, settings.s3)
+        except PgBronzeError as error:
+            raise metadata.failure(error) from error
+        context.log.info("wrote %s: %s rows", store.uri(key), metadata.number(row_count))
+        context.add_output_metadata({"dagster/row_count": row_count, "dagster/uri": store.uri(key)})
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """The newest versions as they were last written, as a LazyFrame."""
+        settings = load_settings()
+        return read.one_object(self.bucket.open(), _layout(context.upstream_output, settings).latest, settings.s3)
+
+
+def _layout(output: dg.OutputContext | None, settings: Settings) -> Layout:
+    """Where the objects of the table lie that an asset is about."""
+    definition = (output.definition_metadata if output else None) or {}
+    return Layout(settings.prefix, str(definition["pg_bronze/schema"]), str(definition["pg_bronze/table"]))
+
+
+def _days(context: dg.InputContext) -> set[date] | None:
+    """The days that are asked for; None for all of them, also those before the first partition."""
+    if not context.has_asset_partitions:
+        return None
+    asked = set(context.asset_partition_keys)
+    if asked == set(context.asset_partitions_def.get_partition_keys()):
+        return None
+    return {date.fromisoformat(key) for key in asked}
 
 
 def _line(stream: SliceStream, piece: Slice, key: str, seconds: float) -> str:

@@ -5,6 +5,7 @@
     sales.movie/…                                       a table outside the schema public
     _pg_bronze/claims/movie/0000000012.json             a claim
     _pg_bronze/old/movie/gen=0/…                        objects of an earlier generation
+    _pg_bronze/latest/movie.parquet                     the newest row versions, where an asset keeps them
     _pg_bronze/catalog.json                             the last known catalog
 
 All below an optional prefix. No connection, no clock, no Dagster.
@@ -121,6 +122,11 @@ class Layout:
     def old(self, key: str, generation: int) -> str:
         """Where an object of an earlier generation is moved to."""
         return self._below(f"{OWN}/old/{self.stem}/gen={generation}/{key.removeprefix(self.folder + '/')}")
+
+    @property
+    def latest(self) -> str:
+        """Where the newest row versions are kept as one object; no table's folder can be there."""
+        return self._below(f"{OWN}/latest/{self.stem}.parquet")
 
     def _below(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key

@@ -16,6 +16,7 @@ WATERMARK = "pg_bronze/watermark"
 QUIET_UPTO = "pg_bronze/quiet_upto"
 GENERATION = "pg_bronze/generation"
 QUIET = "pg_bronze/quiet"
+VERSIONS = "pg_bronze/versions"
 ROWS_TAG = "pg_bronze/new_rows"
 BATCH_TAG = "pg_bronze/batch"
 # Batches nobody asked for by hand: the sensor's, and those of `pg-bronze run`.
@@ -120,8 +121,13 @@ def of_definition(table: SourceTable, database: str) -> dict[str, Any]:
     """What is known of a table before any run: its columns with types and comments."""
     return {
         "dagster/table_name": f"{database}.{table.schema}.{table.name}",
-        "dagster/column_schema": dg.TableSchema(columns=[_column(table, column) for column in table.columns]),
+        **of_columns(table),
     }
+
+
+def of_columns(table: SourceTable) -> dict[str, Any]:
+    """The columns of a table with types and comments."""
+    return {"dagster/column_schema": dg.TableSchema(columns=[_column(table, column) for column in table.columns])}
 
 
 def _column(table: SourceTable, column: Column) -> dg.TableColumn:

@@ -34,6 +34,12 @@ def bronze_key(table: SourceTable) -> dg.AssetKey:
     return dg.AssetKey(["bronze", *_path(table)])
 
 
+def latest_key(table: SourceTable) -> dg.AssetKey:
+    """``silver/movie_latest``: the newest row versions of a table."""
+    *above, name = _path(table)
+    return dg.AssetKey(["silver", *above, f"{name}_latest"])
+
+
 def source_key(table: SourceTable, database: str) -> dg.AssetKey:
     """``postgres/cine/movie``: the source table a bronze asset is made from."""
     return dg.AssetKey(["postgres", _part(database), *_path(table)])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pg_bronze import schema, shape, store
 from pg_bronze.commit import Codec, TableObjects
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Versions = Literal["all", "latest"]
+Types: TypeAlias = "Mapping[str, pl.DataType | type[pl.DataType]] | None"
 # Newest versions are found in parts of this size; Parquet of PostgreSQL's rows is four to ten times as large in memory.
 PART_BYTES = 32 * 2**20
 _FOOTERS_AT_ONCE = 16
@@ -41,7 +42,7 @@ def scan(
     by: Sequence[str] | None = None,
     as_of: date | int | None = None,
     days: Collection[date] | None = None,
-    cast: "Mapping[str, pl.DataType | type[pl.DataType]] | None" = None,
+    cast: Types = None,
     settings: Settings | None = None,
 ) -> "pl.LazyFrame":
     """Everything copied of a table, of its newest generation, as a Polars LazyFrame.
@@ -69,20 +70,37 @@ def scan(
         raise SettingsError(f'scan: versions is {versions!r}; it must be "all" or "latest".')
     if by is not None and versions != "latest":
         raise SettingsError('scan: by says which rows are versions of each other; it needs versions="latest".')
+    if isinstance(days, date):
+        raise SettingsError("scan: days is a list of days, such as days=[date(2026, 1, 2)].")
     settings = settings or load_settings(lake_only=True)
     opened = Store(connect(settings.s3), settings.minio_bucket, settings.prefix)
     layout = Layout(settings.prefix, *schema.split_label(table))
-    found = Slices.find(opened, layout, _days(days), as_of)
-    options = storage(settings.s3)
+    return frame(opened, layout, settings.s3, versions, by, as_of, days, cast)
+
+
+def frame(
+    opened: Store,
+    layout: Layout,
+    connection: S3Connection,
+    versions: Versions = "all",
+    by: Sequence[str] | None = None,
+    as_of: date | int | None = None,
+    days: Collection[date] | None = None,
+    cast: Types = None,
+) -> "pl.LazyFrame":
+    """What ``scan`` gives, of a bucket that is open already."""
+    found = Slices.find(opened, layout, None if days is None else set(days), as_of)
+    options = storage(connection)
     shaped = shape.unite(found.runs, {name: _dtype(dtype) for name, dtype in (cast or {}).items()})
     if versions == "all":
-        frame = _concat(found, shaped, [(run, run.keys) for run in found.runs], options)
-        return frame if not isinstance(as_of, int) else _below(frame, shaped, as_of)
+        everything = _concat(found, shaped, [(run, run.keys) for run in found.runs], options)
+        return everything if not isinstance(as_of, int) else _below(everything, shaped, as_of)
     key = tuple(by) if by is not None else found.primary_key(shaped)
+    table = schema.label(layout.schema, layout.name)
     if not key:
         raise SettingsError(
-            f'{table} has no primary key, so nothing says which rows are versions of each other. Say it: scan("{table}"'
-            ', versions="latest", by=["…"]).'
+            f"{table} has no primary key, so nothing says which rows are versions of each other. Say it: "
+            f'scan("{table}", versions="latest", by=["…"]).'
         )
     if unknown := [column for column in key if column not in shaped.schema]:
         raise SettingsError(
@@ -95,13 +113,18 @@ def scan(
     return newest_versions(parts, shaped.schema, key, shaped.xid_column)
 
 
-def slices(
-    opened: Store, layout: Layout, connection: S3Connection, days: Collection[date] | None = None
-) -> "pl.LazyFrame":
-    """The slices of the given UTC days (None: of all) as ``scan`` gives them; without any, an empty frame."""
-    found = Slices.find(opened, layout, days)
-    shaped = shape.unite(found.runs)
-    return _concat(found, shaped, [(run, run.keys) for run in found.runs], storage(connection))
+def one_object(opened: Store, key: str, connection: S3Connection) -> "pl.LazyFrame":
+    """One Parquet object as it is."""
+    import polars as pl
+
+    return pl.scan_parquet([opened.uri(key)], glob=False, hive_partitioning=False, **storage(connection))
+
+
+def row_count(opened: Store, key: str, connection: S3Connection) -> int:
+    """How many rows a Parquet object says that it has."""
+    import polars as pl
+
+    return int(one_object(opened, key, connection).select(pl.len()).collect().item())
 
 
 def keys(opened: Store, layout: Layout) -> list[str]:
@@ -226,12 +249,6 @@ def _below(frame: "pl.LazyFrame", shaped: Shape, horizon: int) -> "pl.LazyFrame"
     import polars as pl
 
     return frame.filter(pl.col(shaped.xid_column) < horizon)
-
-
-def _days(days: Collection[date] | None) -> Collection[date] | None:
-    if isinstance(days, date):
-        raise SettingsError("scan: days is a list of days, such as days=[date(2026, 1, 2)].")
-    return None if days is None else set(days)
 
 
 def _dtype(dtype: Any) -> "pl.DataType":

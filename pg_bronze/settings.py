@@ -176,6 +176,12 @@ class Settings(BaseSettings):
     exclude: tuple[str, ...] = Field(
         default=(), description="No table that matches one of these patterns; wins over `PG_BRONZE_INCLUDE`."
     )
+    latest: tuple[str, ...] = Field(
+        default=(),
+        description="Tables, commas between them, that get an asset `silver/<table>_latest` downstream: the newest "
+        "version of each row as one Parquet object, written again at most every five minutes, when there is anything "
+        "new. They need a primary key.",
+    )
     takeover: Takeover | None = Field(
         default=None,
         description="What objects and `etl_control` rows of the original system mean: `adopt-seed` continues after "
@@ -356,12 +362,12 @@ class Settings(BaseSettings):
             raise ValueError('a JSON list must hold column names, such as ["created_at", "fecha"]')
         return tuple(names)
 
-    @field_validator("include", "exclude", mode="before")
+    @field_validator("include", "exclude", "latest", mode="before")
     @classmethod
     def _patterns(cls, value: object) -> object:
         return _split(value)
 
-    @field_validator("include", "exclude", "tables")
+    @field_validator("include", "exclude", "latest", "tables")
     @classmethod
     def _labels(cls, value: Any) -> Any:
         for label in value:

@@ -126,6 +126,9 @@ class Demo:
                 store.wait_until_ready()
                 store.create_bucket(environment.BUCKET)
             about_postgres = _postgres_variables(postgres) if postgres else {}
+            if postgres:
+                # A layer after bronze to look at, unless the user has chosen others.
+                about_postgres["PG_BRONZE_LATEST"] = around.variables.get("PG_BRONZE_LATEST") or "movie"
             about_s3 = _s3_variables(store) if store else {}
             variables = environment.for_dagster(around, project, home, about_postgres, about_s3)
             shell = about_postgres | about_s3 | {"DAGSTER_HOME": str(home)}

@@ -167,11 +167,13 @@ def test_a_demo_runs_is_killed_and_goes_on_from_where_it_was(demos: list[Demo], 
         second.until(rf"port {port} is in use; the web page gets \d+")
         runs = int(second.until(r"copied movie: (\d+) runs")[1])
         movies = second.rows("select count(*) from movie")
+        shown = (state / "env.sh").read_text()
     second.process.send_signal(signal.SIGINT)
 
     assert second.wait() == 0
     assert second.said.endswith("stopped\n")
     assert runs > 1
+    assert "export PG_BRONZE_LATEST='movie'\n" in shown
     # The run that was killed with the demo would keep its tables waiting for half an hour.
     with sqlite3.connect(state / "dagster_home" / ".dagster" / "storage" / "history" / "runs.db") as storage:
         ended = storage.execute("select status from runs order by id limit 1").fetchone()

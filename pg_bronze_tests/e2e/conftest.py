@@ -217,6 +217,7 @@ def dev(postgres_server, seaweed, tmp_path_factory: pytest.TempPathFactory) -> I
     database.execute(TABLES)
     shop = make_shop(tmp_path_factory.mktemp("dev") / "project", database, new_bucket(seaweed))
     shop.environment["PG_BRONZE_START_DATE"] = "2026-01-01"
+    shop.environment["PG_BRONZE_LATEST"] = "movie"
     port, log = free_port(), shop.folder / "dev.log"
     process = shop.start("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), output=log)
     made = Dev(shop, port, log)

@@ -1,10 +1,12 @@
 """A real `dagster dev` over a shop that is open: writers write, tables come and go, people press buttons."""
 
+import io
 import itertools
 import random
 import threading
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 
 from pg_bronze_tests.e2e.conftest import Dev, wait_until
@@ -92,6 +94,7 @@ def test_lineage_leads_from_each_source_table_to_its_bronze_table(dev: Dev):
     database = next(name.split("/")[1] for name in assets if name.startswith("postgres/"))
     for table in ("movie", "person", "note"):
         assert assets[f"bronze/{table}"] == {f"postgres/{database}/{table}"}
+    assert assets["silver/movie_latest"] == {"bronze/movie"}
 
 
 def test_while_writers_write_and_tables_come_and_go_nothing_is_lost_stale_or_doubled(dev: Dev):
@@ -121,7 +124,7 @@ def test_a_quiet_tick_says_what_it_looked_at(quiet: Dev):
 
 
 def test_no_tick_failed(dev: Dev):
-    for sensor in ("bronze_tick", "bronze_catalog"):
+    for sensor in ("bronze_tick", "bronze_catalog", "silver_latest"):
         assert [tick["error"] for tick in dev.ticks(sensor, 50) if tick["error"]] == []
 
 
@@ -138,6 +141,15 @@ def test_a_row_written_now_is_in_the_lake_within_two_ticks_and_a_run(quiet: Dev)
     shop.database.execute("insert into person values (900001, 'in a hurry')")
 
     wait_until(lambda: 900001 in lake.ids(shop.bucket, "person"), "the row", 45, 0.5)
+
+
+def test_the_newest_versions_are_kept_without_anybody_asking(dev: Dev):
+    store = dev.shop.bucket.store()
+
+    body = wait_until(lambda: store.get("_pg_bronze/latest/movie.parquet"), "the newest versions of movie", 120, 1.0)
+
+    newest = pl.read_parquet(io.BytesIO(body))
+    assert newest.height == newest["id"].n_unique() >= 500
 
 
 def test_the_server_prints_no_secret(dev: Dev):

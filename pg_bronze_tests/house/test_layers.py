@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 TOP = Path(__file__).parents[2]
 CORE = ["errors", "settings", "schema", "shape", "watermark", "cursor", "window", "planning", "layout", "footer"]
 EDGES = ["catalog", "control", "store", "source", "copy", "repair"]
-SHELL = ["definitions", "sensors", "assets", "io_manager", "partitions", "resources", "metadata"]
+SHELL = ["definitions", "sensors", "silver", "assets", "io_manager", "partitions", "resources", "metadata"]
 # Halves of one release: the second pins the first, and is what one asks for.
 RELEASED_WITH = {"botocore": "boto3", "pydantic_core": "pydantic", "pydantic-core": "pydantic"}
 READS_THE_ENVIRONMENT = ["settings", "definitions", "demo"]
