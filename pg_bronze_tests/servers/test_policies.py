@@ -5,9 +5,11 @@ import json
 import polars as pl
 import pytest
 
+import pg_bronze
 from pg_bronze.copy import TableCopy
 from pg_bronze.errors import DataError
 from pg_bronze.policies import DATE_INFINITY, TIMESTAMP_INFINITY, Exceptional, Policies
+from pg_bronze.settings import load_settings
 from pg_bronze_tests.servers.harness import Lake
 
 PRICES = """create table movie (
@@ -95,6 +97,34 @@ def test_the_text_that_the_error_proposes_takes_the_rows_that_stopped_the_table(
     ]
     assert {item[1:3] for item in lake.footers()[-1].exceptional} == {("nan", "text"), ("late_dates", "text")}
     assert (described(lake, "price")["stored"], described(lake, "price")["policy"]) == ("String", {"nan": "text"})
+
+
+def test_a_column_that_became_text_reads_as_one_with_the_objects_before(lake, database, bucket):
+    """Older objects keep their type; the watermark says where the columns changed, and a reader gets them together."""
+    database.execute("insert into movie (movie_id, born) values (2, 'infinity')")
+    lake.tick()
+    database.execute("insert into movie values (3, 'NaN', '5874897-12-31', 'infinity')")
+    lake.tick(policies=Policies(nan="text", late_dates="text"))
+
+    settings = load_settings(bucket.environ, None, lake_only=True)
+    frame = pg_bronze.scan("movie", settings=settings).collect().sort("movie_id")
+
+    assert frame["price"].to_list() == ["1.50", None, "NaN"]
+    assert frame["born"].to_list() == ["2024-02-29", "infinity", "5874897-12-31"]
+    assert frame["seen"].to_list() == ["2024-02-29 12:00:00+00", None, "infinity"]
+    digests = [footer.after.columns_digest for footer in lake.footers()]
+    assert len(set(digests)) == len(digests) == 2
+
+
+def test_counts_of_an_adopted_object_come_from_its_footer(lake, database):
+    """A run that died after writing must not leave the event of the next one without them."""
+    lake.tick()
+    database.execute("insert into movie (movie_id, born) values (2, 'infinity')")
+    assert lake.crash("put")
+
+    adopted = lake.tick().adopted
+
+    assert [item.exceptional for item in adopted] == [(Exceptional("born", "infinity", "sentinel", 1),)]
 
 
 def test_null_is_counted_and_touches_nothing_else(lake, database):

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from pg_bronze import reader, window
 from pg_bronze.catalog import read_table
-from pg_bronze.errors import PgBronzeError, StaleSnapshot, TableChanged
+from pg_bronze.errors import DataError, PgBronzeError, StaleSnapshot, TableChanged
 from pg_bronze.schema import conform, projection, read_schema
 from pg_bronze.source import Source
 from pg_bronze_tests.servers.torture import Torture
@@ -171,3 +171,12 @@ def test_the_reader_that_keeps_its_connection_heals_after_it_broke(database, sou
 def test_a_type_without_a_rule_is_refused_and_not_guessed(sources):
     for source in sources.values():
         outcome(source, "select '1 day'::interval as v")
+
+
+@pytest.mark.parametrize("expression", ["interval '1 day'", "'{1}'::xid[]", "null::macaddr"])
+def test_a_panic_of_the_reader_is_an_error_like_any_other(sources, expression):
+    """It is no Exception: left alone it passes every handler, and Dagster shows a stack of Rust."""
+    with pytest.raises(DataError, match=r"^thing: ") as error:
+        sources["connectorx"].read(f"select {expression} as c", "thing")
+    assert type(error.value.__cause__).__name__ == "PanicException"
+    assert not isinstance(error.value.__cause__, Exception)
