@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from pg_bronze.demo.process_table import process_table
 from pg_bronze_tests.conftest import Bucket, Database, new_bucket
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,20 @@ def shop(tmp_path: Path, database: Database, bucket: Bucket) -> Shop:
     return make_shop(tmp_path / "a shop", database, bucket)
 
 
+def command_lines(pid: int) -> set[str]:
+    """What `ps` shows of a process and everything below it."""
+    table = process_table()
+    family, before = {pid}, 0
+    while len(family) > before:
+        before = len(family)
+        family |= {process.pid for process in table if process.parent in family}
+    lines = set()
+    for member in family:
+        with contextlib.suppress(OSError):
+            lines.add(Path("/proc", str(member), "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return lines
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -113,6 +128,7 @@ class Dev:
     shop: Shop
     port: int
     log: Path
+    pid: int
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -220,7 +236,7 @@ def dev(postgres_server, seaweed, tmp_path_factory: pytest.TempPathFactory) -> I
     shop.environment["PG_BRONZE_LATEST"] = "movie"
     port, log = free_port(), shop.folder / "dev.log"
     process = shop.start("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), output=log)
-    made = Dev(shop, port, log)
+    made = Dev(shop, port, log, process.pid)
     try:
         wait_until(lambda: made.loaded() or process.poll() is not None, "dagster dev to load the location", 90)
         assert process.poll() is None, log.read_text()[-3000:]

@@ -1,5 +1,6 @@
 """Secrets: a password or key is nowhere that Dagster, the bucket or a log keeps or shows."""
 
+import threading
 from collections.abc import Iterator
 
 import dagster as dg
@@ -7,7 +8,8 @@ import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._utils.error import serializable_error_info_from_exc_info
 
-from pg_bronze_tests.shell.conftest import Project, key
+from pg_bronze_tests.servers.slow import SLOW, wait_until_slow
+from pg_bronze_tests.shell.conftest import Project, key, sentences
 
 PASSWORD = "pl4nted'pass word/%40@:\\"
 
@@ -40,7 +42,7 @@ def _traces(project: Project) -> str:
     return "\n".join(parts)
 
 
-def _spellings(secret: str) -> set[str]:
+def spellings(secret: str) -> set[str]:
     from urllib.parse import quote, quote_plus
 
     escaped = secret.encode("unicode_escape").decode()
@@ -50,7 +52,7 @@ def _spellings(secret: str) -> set[str]:
 
 def _check(project: Project, text: str) -> None:
     for secret in (PASSWORD, project.bucket.server.secret_key):
-        for spelling in _spellings(secret):
+        for spelling in spellings(secret):
             assert spelling not in text
 
 
@@ -70,12 +72,14 @@ def test_nothing_that_is_kept_holds_a_secret(guarded: Project, capfd: pytest.Cap
     "variables",
     [
         {"PG_PASS": PASSWORD + "wrong"},
+        {"PG_PASS": PASSWORD + "wrong", "PG_BRONZE_READER": "copy"},
+        {"PG_HOST": "127.0.0.1,127.0.0.2", "PG_PORT": "1"},
         {"PG_PORT": "1"},
         {"MINIO_SECRET_KEY": "pl4ntedkey"},
         {"MINIO_ENDPOINT": "http://127.0.0.1:1"},
         {"PG_CONTROL_URL": "postgresql://guarded:pl4ntedurl@127.0.0.1:1/nowhere"},
     ],
-    ids=["password", "database down", "secret key", "bucket down", "control url"],
+    ids=["password", "password, copy", "hosts down", "database down", "secret key", "bucket down", "control url"],
 )
 def test_a_failure_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], variables: dict[str, str]):
     """Errors travel furthest: into events, mails and chat."""
@@ -92,6 +96,33 @@ def test_a_failure_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixtur
     text = _traces(guarded) + said + "".join(capfd.readouterr())
     assert "pl4nted" not in text
     assert result.success == ("PG_CONTROL_URL" in variables)
+
+
+@pytest.mark.parametrize("reader", ["connectorx", "copy"])
+def test_a_read_that_breaks_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], reader: str):
+    """The reader holds a URL with the password, and what it says goes into the run's log as the error's cause."""
+    database = guarded.database
+    database.execute(SLOW)
+    database.execute("alter table movie add f feeling default 'slow'")
+    guarded.set(PG_BRONZE_READER=reader)
+    guarded.reload()
+
+    def cut() -> None:
+        wait_until_slow(database)
+        database.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' "
+            "and datname = current_database()"
+        )
+
+    helper = threading.Thread(target=cut)
+    helper.start()
+    result = guarded.copy("movie")
+    helper.join()
+
+    assert "the connection to PostgreSQL broke" in sentences(result)["bronze__movie"]
+    text = _traces(guarded) + "".join(capfd.readouterr())
+    assert "guarded" in text
+    _check(guarded, text)
 
 
 def test_the_materialization_carries_no_row(cinema: Project):
