@@ -12,21 +12,22 @@ _number = itertools.count(1)
 
 
 @pytest.fixture
-def database_in(any_postgres_server):
+def database_in(postgres_server):
     """Makes a database in an encoding; ``locale`` C goes with all of them."""
     made = []
 
     def make(encoding: str) -> Database:
         name = f"encoded_{next(_number)}"
-        with any_postgres_server.connect() as connection:
+        with postgres_server.connect() as connection:
             connection.autocommit = True
-            provider = "locale_provider libc" if connection.info.server_version >= 150000 else ""
-            connection.execute(f"create database {name} encoding '{encoding}' template template0 {provider} locale 'C'")
+            connection.execute(
+                f"create database {name} encoding '{encoding}' template template0 locale_provider libc locale 'C'"
+            )
         made.append(name)
-        return Database(any_postgres_server, name)
+        return Database(postgres_server, name)
 
     yield make
-    with any_postgres_server.connect() as connection:
+    with postgres_server.connect() as connection:
         connection.autocommit = True
         for name in made:
             connection.execute(f"drop database {name} with (force)")
