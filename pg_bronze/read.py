@@ -4,6 +4,7 @@ Objects need no footer read each: the newest one says since when all have its co
 of its own, and so on. Polars is told the columns and reads each object with one request.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -188,11 +189,12 @@ class Slices:
         if newest is None:
             raise NothingCopied(_nothing(opened, layout))
         first = layout.time(newest.after.first_key)
-        chosen = [item.key for item in items if first is None or _time(layout, item.key) >= first]
+        chosen = [item.key for item in items]
+        chosen = chosen[_before(layout, chosen, first) :]
         if isinstance(as_of, int):
             chosen = _below_horizon(objects, chosen, newest, as_of)
         elif as_of is not None:
-            chosen = [key for key in chosen if _time(layout, key).date() <= as_of]
+            chosen = chosen[: _before(layout, chosen, datetime.combine(as_of, datetime.max.time(), UTC))]
             if not chosen and newest.after.generation:
                 raise NothingCopied(
                     f"{layout.stem}: its newest generation, number {newest.after.generation}, begins on "
@@ -257,9 +259,11 @@ def _dtype(dtype: Any) -> "pl.DataType":
     return pl.Series(dtype=dtype).dtype
 
 
-def _time(layout: Layout, key: str) -> datetime:
-    """The second in a key that was listed as one of the table's."""
-    return layout.time(key) or datetime.min.replace(tzinfo=UTC)
+def _before(layout: Layout, keys: Sequence[str], moment: datetime | None) -> int:
+    """How many of the keys, oldest first, are of before a moment; 0 if it is None."""
+    if moment is None:
+        return 0
+    return bisect_left(keys, moment, key=lambda key: layout.time(key) or moment)
 
 
 def _listed(opened: Store, layout: Layout, first: datetime | None = None, last: date | None = None) -> list[Listed]:
@@ -334,10 +338,9 @@ def _runs(objects: TableObjects, keys: Sequence[str], newest: Footer, named_by_n
         if looked is None:
             continue
         opening, found = looked
-        since = objects.layout.time(first)
-        mine = [key for key in left if since is None or _time(objects.layout, key) >= since]
-        left = left[: len(left) - len(mine)]
-        runs.append(_run(objects, mine, footer, found, first))
+        older = _before(objects.layout, left, objects.layout.time(first))
+        runs.append(_run(objects, left[older:], footer, found, first))
+        left = left[:older]
         if not left or opening.before.seq == 0 or opening.before.generation != opening.after.generation:
             break  # what is older is not ours, or of an older generation
     return tuple(reversed(runs))
