@@ -339,6 +339,19 @@ def go_on(table: Annotated[str, typer.Argument(help="The table, as `movie` or `s
 
 
 @app.command()
+def reconcile(table: Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]) -> None:
+    """Compare a table with its lake after a failover or a restore; go on if nothing is missing, else say what is."""
+    from pg_bronze.settings import load_settings
+
+    def act(copy: "TableCopy", recorded: Any) -> "SliceStream":
+        from pg_bronze import reconcile
+
+        return reconcile.reconcile(copy, recorded, load_settings().s3)
+
+    _change(table, act)
+
+
+@app.command()
 def demo(
     state_dir: Annotated[Path, typer.Option(help="Where the demo keeps its data.")] = Path(".pg_bronze"),
     port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,

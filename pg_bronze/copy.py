@@ -24,7 +24,7 @@ from pg_bronze.refusal import explain, explain_bad_texts
 from pg_bronze.schema import Description, SourceTable
 from pg_bronze.source import Source, columns_that_may_be_wide
 from pg_bronze.store import Store
-from pg_bronze.watermark import Place, Watermark
+from pg_bronze.watermark import Leaf, Place, Watermark
 
 if TYPE_CHECKING:
     import polars as pl
@@ -224,13 +224,20 @@ class TableCopy:
 
     def reset(self, recorded: Watermark | None, reason: str = "reset on request") -> SliceStream:
         """Forget the watermark on purpose: the next tick copies the whole table into a new generation."""
-        return self._state_change(recorded, reason, forget=True)
+        return self._state_change(recorded, reason, self._forgotten)
 
     def go_on(self, recorded: Watermark | None, reason: str = "continued on request") -> SliceStream:
         """Accept the database or bucket as it is now as the continuation of the watermark's."""
-        return self._state_change(recorded, reason, forget=False)
+        return self._state_change(recorded, reason, lambda watermark: watermark)
 
-    def _state_change(self, recorded: Watermark | None, reason: str, forget: bool) -> SliceStream:
+    def go_on_from(self, recorded: Watermark | None, reason: str) -> SliceStream:
+        """Accept the database as it is now, everything below ``horizon`` being in the lake; see ``live_rows``."""
+        delivered = {item.oid: Leaf(swept=self.horizon) for item in self.table.relations}
+        return self._state_change(recorded, reason, lambda watermark: watermark.with_leaves(delivered))
+
+    def _state_change(
+        self, recorded: Watermark | None, reason: str, change: Callable[[Watermark], Watermark]
+    ) -> SliceStream:
         self.place = place = self.source.place(self.store.place)
         elsewhere = recorded is not None and recorded.place.bucket != place.bucket
         recovered = self.objects.recover(None if elsewhere else recorded, self.now(), forgive=True)
@@ -241,18 +248,33 @@ class TableCopy:
         if elsewhere and recovered.watermark is None:
             watermark = dataclasses.replace(watermark, key="", columns_key="", columns_digest="")
         self._look()
-        after = dataclasses.replace(watermark, place=place)
-        if forget:
-            after = self._forgotten(after)
+        after = change(dataclasses.replace(watermark, place=place))
         piece = self._empty(watermark, after, reason)
         if recovered.redo:
             # A claim left open has taken the number: its object becomes the change, and its rows are read later.
             key = recovered.redo.after.key
             numbered = piece.claim.after
-            after = dataclasses.replace(numbered, key=key, first_key=key if forget else numbered.first_key)
+            anew = numbered.generation != watermark.generation
+            after = dataclasses.replace(numbered, key=key, first_key=key if anew else numbered.first_key)
             after = after.with_columns(piece.described.digest, watermark)
             piece = dataclasses.replace(piece, claim=dataclasses.replace(piece.claim, after=after), redo=True)
         return SliceStream(self, recovered, watermark, piece)
+
+    def live_rows(self) -> "Iterator[pl.DataFrame]":
+        """The table's rows below a new ``horizon``, in frames as slices are; nothing is committed.
+
+        Raises TableChanged if the table is rewritten meanwhile.
+        """
+        self.source.forget_horizon()
+        self.place = self.source.place(self.store.place)
+        self.horizon = self.source.horizon()
+        self._look()
+        state = Watermark(self.place, self.table.oid)
+        while (piece := self.next_slice(state)) is not None:
+            if piece.claim.after.generation != state.generation:
+                raise TableChanged(f"{self.label}: it was rewritten while it was read. Try again.")
+            yield piece.frame
+            state = piece.claim.after
 
     def nothing(self, recorded: Watermark | None) -> SliceStream:
         """A stream without a slice, which only carries the watermark on."""

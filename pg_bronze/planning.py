@@ -109,8 +109,8 @@ def check_place(watermark: Watermark, place: Place, label: str, standby: bool = 
     """
     then = watermark.place
     remedy = (
-        f"Run `pg-bronze continue {label}` if this is the same data further on (a move with pg_upgrade, a "
-        "failover that "
+        f"Run `pg-bronze reconcile {label}`, which compares both sides and goes on if nothing was lost, `pg-bronze "
+        f"continue {label}` if you know that this is the same data further on (a move with pg_upgrade, a failover that "
         f"lost nothing), or `pg-bronze reset {label}` to copy it again; until then nothing of it is copied."
     )
     if then.bucket != place.bucket:

@@ -237,3 +237,14 @@ def test_another_env_file_in_sight_is_not_passed_over_in_silence(stocked: Shop, 
 
     assert done.returncode == 1
     assert f"there is a .env in {elsewhere}" in done.stderr
+
+
+def test_reconcile_says_that_lake_and_source_agree_and_goes_on(stocked: Shop):
+    assert stocked.run("tick", "movie").returncode == 0
+
+    done = stocked.run("reconcile", "movie")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "movie: generation 0, object number 2" in done.stdout
+    stocked.database.execute("insert into movie (id, title) values (9001, 'after')")
+    assert "copied movie: 1 row," in stocked.run("tick", "movie").stdout
