@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from pg_bronze.demo import home
+from pg_bronze.demo import binaries, home
 from pg_bronze.demo.account import Account, clean_environment
 from pg_bronze.demo.binaries import Binaries
 from pg_bronze.demo.postgres import PostgresServer
@@ -75,6 +75,41 @@ class Standby(PostgresServer):
         with self.connect(autocommit=True) as connection:
             connection.execute("select pg_promote()")
         until(self, "postgres", "select not pg_is_in_recovery()")
+
+
+class Upgraded(PostgresServer):
+    """The cluster of ``old``, which has been stopped, moved to the newest PostgreSQL with pg_upgrade."""
+
+    def __init__(self, data_dir: Path, old: PostgresServer) -> None:
+        super().__init__(data_dir, options=PRIMARY_OPTIONS)
+        self.old = old
+
+    def _read_password(self) -> str:
+        return self.old.password
+
+    def _cluster(self, programs: Binaries, place: Path, account: Account | None) -> Path:
+        data = place / "data"
+        before = binaries.find(self.old._bindir, account)
+        data.mkdir(mode=0o700)
+        work = place / "upgrade"  # pg_upgrade writes its logs where it stands
+        work.mkdir()
+        for path in (data, work):
+            home.hand_over(path, account)
+        old_data = home.open_home(self.old.data_dir, account) / "data"
+        steps = [
+            [programs / "initdb", "-U", self.user, "-A", "trust", "-D", str(data), "-E", "UTF8", "--no-data-checksums",
+             "--no-sync", "--locale=C"],
+            [programs / "pg_upgrade", "-U", self.user, "-b", str(before.bindir), "-B", str(programs.bindir),
+             "-d", str(old_data), "-D", str(data), "--no-sync"],
+        ]  # fmt: skip
+        for step in steps:
+            done = subprocess.run(
+                step, capture_output=True, text=True, cwd=work, check=False,
+                env=clean_environment() | {"PGPASSWORD": self.old.password},
+                **as_owner(account.owner if account else None),
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+        return data
 
 
 def until(server: PostgresServer, dbname: str, question: str) -> None:

@@ -15,7 +15,7 @@ from pg_bronze.reconcile import reconcile
 from pg_bronze.settings import S3Connection
 from pg_bronze_tests.conftest import Database, older_servers
 from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
-from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby
+from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby, Upgraded
 
 
 @pytest.fixture(params=["18", "15"])
@@ -209,6 +209,25 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary):
     lake.drain()
     assert lake.compare() == SAME
     assert lake.column() == [*range(1, 9)]
+
+
+@pytest.mark.parametrize("primary", ["15"], indirect=True)
+@pytest.mark.parametrize("asked", [True, False])
+def test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was(lake, primary, tmp_path, reconciling, asked):
+    """Another cluster by its identifier, the same transaction ids in the rows."""
+    primary.stop()
+    with Upgraded(tmp_path / "upgraded", primary) as upgraded:
+        lake.database = Database(upgraded, "postgres")
+        assert upgraded.version == 18
+        with pytest.raises(HistoryChanged, match=r"belongs to the database cluster \d+.*pg-bronze reconcile movie"):
+            lake.tick()
+
+        lake.tick(act=reconciling if asked else TableCopy.go_on)
+        lake.database.execute(f"{fill(9, 10)}; update movie set title = 'again' where movie_id = 1")
+        outcomes = lake.drain()
+
+        assert sum(outcome.row_count for outcome in outcomes) == 3
+        assert lake.compare() == SAME
 
 
 def test_a_standby_that_lags_behind_the_primary_read_before_is_waited_for(lake, standby):
