@@ -21,8 +21,9 @@ from pg_bronze import store
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 
-# The same examples every time: a failure repeats. `--hypothesis-profile=explore` looks for new ones.
-hypothesis.settings.register_profile("repeatable", derandomize=True)
+# The same examples every time, however busy the machine is: a failure repeats. `--hypothesis-profile=explore` looks for
+# new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=1000, stateful_step_count=40)
 hypothesis.settings.load_profile("repeatable")
 

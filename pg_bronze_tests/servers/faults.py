@@ -28,7 +28,7 @@ _LAST = {"connection", "transfer-encoding", "content-length"}
 
 @dataclass
 class Fault:
-    """What befalls requests of a method whose path holds ``part``, the next ``times`` of them.
+    """What befalls requests of a method whose path holds ``part``: ``times`` of them, after ``spared`` others.
 
     ``answer`` is a status and an S3 error code, given instead of forwarding. ``lost``: the server does what it was
     asked, and its answer does not come back. ``cut``: the answer ends in the middle. ``silent``: no answer ever comes.
@@ -37,6 +37,7 @@ class Fault:
     method: str
     part: str = ""
     times: int = 10**9
+    spared: int = 0
     answer: tuple[int, str] | None = None
     lost: bool = False
     cut: bool = False
@@ -93,6 +94,9 @@ class Proxy:
             if fault is None or self.met >= fault.times:
                 return None
             if method not in fault.method.split("|") or fault.part not in urllib.parse.unquote(path):
+                return None
+            if fault.spared > 0:
+                fault.spared -= 1
                 return None
             self.met += 1
             return fault

@@ -1,0 +1,142 @@
+"""What people and servers do to a running project: memories lost, settings pointed elsewhere, a bucket that fails.
+
+A table stops with the reason or goes on exactly; none goes on green over a hole.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from pg_bronze import store
+from pg_bronze_tests.conftest import Bucket, new_bucket
+from pg_bronze_tests.servers.faults import Proxy
+from pg_bronze_tests.shell import lake
+from pg_bronze_tests.shell.conftest import MOVIES, Project, sentences
+
+TABLES = ("movie", "person")
+STEPS = {f"bronze__{table}" for table in TABLES}
+
+
+@pytest.fixture
+def copied(cinema: Project) -> Project:
+    """Both tables copied, with new rows waiting in each."""
+    assert cinema.copy().success
+    write(cinema)
+    return cinema
+
+
+def write(project: Project) -> None:
+    project.database.execute(
+        "insert into movie select max(id) + 1, 'new', now() from movie;"
+        "insert into person select max(id) + 1 from person;"
+        "update movie set title = 'changed' where id = 2"
+    )
+
+
+def goes_on(project: Project) -> None:
+    """The next batch brings everything, once."""
+    result = project.copy()
+    assert result.success, sentences(result)
+    for table in TABLES:
+        assert lake.compare(project.database, project.bucket, table) == lake.SAME
+
+
+@pytest.mark.parametrize("lost", ["etl_control", "etl_control and Dagster's storage", "edited, and Dagster's storage"])
+def test_a_lost_memory_loses_and_doubles_nothing(copied: Project, lost: str):
+    """Only the bucket's own footers are the truth; etl_control is a mirror, and Dagster's storage a shortcut."""
+    if "edited" in lost:
+        copied.database.execute("update etl_control set last_extracted_value = '1999-01-01'")
+    else:
+        copied.database.execute("drop table etl_control")
+    if "Dagster" in lost:
+        copied.instance = dg.DagsterInstance.ephemeral()
+
+    goes_on(copied)
+    write(copied)
+    goes_on(copied)
+
+    names = copied.database.execute("select table_name from etl_control order by 1")
+    assert [name for (name,) in names] == list(TABLES)
+
+
+@pytest.fixture
+def elsewhere(copied: Project) -> Iterator[dict[str, dict[str, str]]]:
+    """Settings that name another place than the one copied from or to."""
+    other = f"{copied.database.name}_other"
+    copied.database.execute(f'create database "{other}"')
+    type(copied.database)(copied.database.server, other).execute(MOVIES)
+    empty: Bucket = new_bucket(copied.bucket.server)
+    yield {"MINIO_BUCKET": {"MINIO_BUCKET": empty.name}, "PG_DB": {"PG_DB": other}}
+    for table in TABLES:
+        assert lake.keys(empty, table) == [], "an object was written beside what stopped"
+    empty.remove()
+    copied.database.execute(f'drop database "{other}" with (force)')
+
+
+@pytest.mark.parametrize("forgetful", [False, True], ids=["Dagster knows", "Dagster's storage is new"])
+@pytest.mark.parametrize("setting", ["MINIO_BUCKET", "PG_DB"])
+def test_a_setting_that_points_elsewhere_stops_every_table(
+    copied: Project, elsewhere: dict[str, dict[str, str]], setting: str, forgetful: bool
+):
+    """A first load from or into the wrong place looks like any other, and mixes what can never be parted again."""
+    right = {"MINIO_BUCKET": copied.bucket.name, "PG_DB": copied.database.name}[setting]
+    instance = copied.instance
+    before = {table: lake.keys(copied.bucket, table) for table in TABLES}
+    if forgetful:
+        copied.instance = dg.DagsterInstance.ephemeral()
+    copied.set(**elsewhere[setting])
+    copied.reload()
+
+    result = copied.copy()
+
+    said = sentences(result)
+    assert set(said) == STEPS
+    for table in TABLES:
+        assert f"pg-bronze reset {table}" in said[f"bronze__{table}"] or "takeover" in said[f"bronze__{table}"].lower()
+    assert {table: lake.keys(copied.bucket, table) for table in TABLES} == before
+    copied.instance = instance
+    copied.set(**{setting: right})
+    copied.reload()
+    goes_on(copied)
+
+
+@pytest.fixture
+def proxy(copied: Project) -> Iterator[Proxy]:
+    """The bucket behind a network that can be made to fail; the project knows no other way to it."""
+    made = Proxy(copied.bucket)
+    copied.monkeypatch.setattr(store, "connect", functools.partial(store.connect, answer_s=0.5))
+    copied.set(MINIO_ENDPOINT=made.endpoint_url)
+    copied.reload()
+    yield made
+    made.close()
+
+
+def test_a_bucket_that_fails_for_one_table_holds_back_no_other(copied: Project, proxy: Proxy):
+    with proxy.broken("PUT", "/movie/movie_", answer=(500, "InternalError")):
+        said = sentences(copied.copy())
+
+    assert list(said) == ["bronze__movie"]
+    assert f"the S3 server {proxy.endpoint_url} did not write movie/" in said["bronze__movie"]
+    assert lake.compare(copied.database, copied.bucket, "person") == lake.SAME
+    goes_on(copied)
+
+
+# Looking at the bucket takes four requests; the fifth is the first table's.
+@pytest.mark.parametrize("spared", [0, 4], ids=["from the start", "in the midst of the first table"])
+def test_a_batch_waits_once_for_a_server_that_does_not_answer(copied: Project, proxy: Proxy, spared: int):
+    """A hundred tables, each after its own twenty seconds, would be half an hour of nothing.
+
+    Seen red without ``SourceDatabase._down``: ten requests waited for an answer.
+    """
+    copied.database.execute("create table a (id int); create table b (id int); create table c (id int)")
+    copied.reload()
+    with proxy.broken("GET|HEAD|PUT|DELETE", spared=spared, silent=True):
+        said = sentences(copied.copy())
+
+    assert len(said) == 5
+    assert len(set(said.values())) == 1
+    assert "did not answer" in said["bronze__movie"]
+    assert proxy.met <= 4, "two attempts, and two more to make sure"
+    goes_on(copied)
