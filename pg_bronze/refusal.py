@@ -26,7 +26,8 @@ def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeEr
     text = str(error)
     if "password authentication failed" in text or "no password supplied" in text:
         return AccessDenied(f"{name}: the server refused the user or password. Check PG_USER and PG_PASS.")
-    if re.search(r'database ".*" does not exist', text):
+    # The second is pgbouncer's.
+    if re.search(r'database ".*" does not exist|no such database', text):
         return AccessDenied(f"{name}: there is no such database. Check PG_DB.")
     if re.search(r'role ".*" does not exist', text):
         return AccessDenied(f"{name}: there is no such role. Check PG_USER.")

@@ -1,7 +1,6 @@
 """Commands and runs that are ended during a long read: they end soon, and nobody goes on reading on the server."""
 
 import signal
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,13 +55,11 @@ def test_a_run_that_is_terminated_in_the_ui_reads_no_longer(dev: Dev):
     run_id = dev.launch(datetime.now(UTC).date().isoformat(), "note")
     wait_until_slow(database)
 
-    asked = time.monotonic()
     # The sensor may have been first; then its run holds the table's pool.
     for unfinished in [run_id, *runs(dev)]:
         terminate(dev, unfinished)
     wait_until(lambda: not set(runs(dev)) & {run_id}, "the end of the run", SOON_S)
     wait_until_gone(database, SOON_S)
-    assert time.monotonic() - asked < 2 * SOON_S
     database.execute("drop cast (feeling as text)")
     wait_until(lambda: "slow" in lake.ids(dev.shop.bucket, "note"), "the next tick to copy the row", 90)
 
