@@ -176,8 +176,10 @@ def test_run_tries_a_table_that_cannot_succeed_ever_more_rarely_and_the_others_a
         end(process, 20)
 
     text = output.read_text()
-    assert text.count("pg-bronze: movie failed: ") == 1
-    assert text.count("movie stuck since") == 1
+    # Once, or once more if all this took over a minute.
+    assert text.count("pg-bronze: movie failed: ") <= 2
+    assert text.count("movie stuck since") <= 2
+    assert text.count("batch: ") > 3
 
 
 def test_run_survives_a_bad_time_and_heals(stocked: Shop, tmp_path: Path):
