@@ -71,8 +71,12 @@ def scan(
         raise SettingsError(f'scan: versions is {versions!r}; it must be "all" or "latest".')
     if by is not None and versions != "latest":
         raise SettingsError('scan: by says which rows are versions of each other; it needs versions="latest".')
-    if isinstance(days, date):
+    if isinstance(days, date) or any(type(day) is not date for day in days or ()):
         raise SettingsError("scan: days is a list of days, such as days=[date(2026, 1, 2)].")
+    if isinstance(as_of, datetime):
+        raise SettingsError(
+            "scan: as_of is a day, such as date(2026, 1, 2), or the number of a transaction; no moment."
+        )
     settings = settings or load_settings(lake_only=True)
     opened = Store(connect(settings.s3), settings.minio_bucket, settings.prefix)
     layout = Layout(settings.prefix, *schema.split_label(table))

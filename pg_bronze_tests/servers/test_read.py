@@ -409,6 +409,8 @@ def test_wrong_arguments_are_sentences(scan):
         ({"versions": "newest"}, 'must be "all" or "latest"'),
         ({"by": ["movie_id"]}, 'needs versions="latest"'),
         ({"days": date(2026, 1, 1)}, "days is a list of days"),
+        ({"days": [datetime(2026, 1, 1, tzinfo=UTC)]}, "days is a list of days"),
+        ({"as_of": datetime(2026, 1, 1, tzinfo=UTC)}, "as_of is a day"),
     ):
         with pytest.raises(SettingsError, match=words):
             scan(**options)

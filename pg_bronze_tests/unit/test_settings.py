@@ -88,6 +88,18 @@ def test_without_a_mapping_the_process_environment_is_read(monkeypatch):
     assert load_settings(env_file=None).pg_user == "lector"
 
 
+def test_who_reads_the_lake_alone_needs_to_say_nothing_of_the_database():
+    """An analyst has a key for the bucket, and perhaps variables of a database that is none of this business."""
+    bucket = {name: value for name, value in ENOUGH.items() if name.startswith("MINIO_")}
+
+    settings = load_settings({**bucket, "PG_PORT": "none", "PG_SSLROOTCERT": "/nowhere"}, None, lake_only=True)
+
+    assert settings.minio_bucket == bucket["MINIO_BUCKET"]
+    assert settings.pg_port == 5432
+    with pytest.raises(SettingsError, match="PG_DB is not set"):
+        load_settings(bucket, None)
+
+
 def test_constructing_settings_reads_no_environment(monkeypatch):
     for name, value in ENOUGH.items():
         monkeypatch.setenv(name, value)
