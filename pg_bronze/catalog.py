@@ -5,6 +5,7 @@ bytes for text otherwise). Needs no right beyond CONNECT, and works on a hot sta
 through as psycopg raises them.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -129,7 +130,7 @@ select tree.root, tree.oid, n.nspname as schema, c.relname as name, c.relkind as
         (select co_n.nspname || '.' || co.collname
          from pg_collation co join pg_namespace co_n on co_n.oid = co.collnamespace
          where co.oid = a.attcollation and co.oid <> t.typcollation),
-        {missing}
+        {details}
       ) order by a.attnum)
     from pg_attribute a
     left join resolved on resolved.oid = a.atttypid
@@ -145,9 +146,10 @@ left join pg_am am on am.oid = c.relam
 order by tree.root, tree.oid
 """
 
-# The catalog keeps the value in an array of one element, and prints it as the type does: here as it is stored. Joined
-# again because an array of boxes does not quote its commas, which the one of texts takes for its own.
-_MISSING = """case when a.atthasmissing then (
+# What a footer says of a column beyond that. The value of rows from before the column was there stands in the catalog
+# as an array of one element, printed as the type does: here as it is stored. Its parts are joined again because an
+# array of boxes does not quote its commas, which one of texts takes for its own.
+_DETAILS = """case when a.atthasmissing then (
           select case
             when t.typnamespace <> 'pg_catalog'::regnamespace then m.value
             when t.typname = 'bool' then m.value::bool::text
@@ -157,7 +159,20 @@ _MISSING = """case when a.atthasmissing then (
             else m.value
           end
           from (select array_to_string(a.attmissingval::text::text[], ',') as value) m
-        ) end"""
+        ) end,
+        case a.attgenerated when 's' then 'stored' when 'v' then 'virtual' end,
+        case when a.attgenerated <> '' then (
+          select pg_get_expr(d.adbin, d.adrelid)
+          from pg_attrdef d
+          where d.adrelid = a.attrelid and d.adnum = a.attnum
+        ) end,
+        case a.attidentity when 'a' then 'always' when 'd' then 'by default' end,
+        nullif(a.attndims, 0),
+        (
+          select json_agg(e.enumlabel order by e.enumsortorder)
+          from pg_enum e
+          where e.enumtypid in (t.oid, t.typelem)
+        )"""
 
 # Sizes of files are asked for one table at a time: for a whole database the planner's estimates are enough.
 _ESTIMATED = "c.relpages as page_count, coalesce(toast.relpages, 0) as toast_page_count"
@@ -174,7 +189,7 @@ def read_catalog(conn: psycopg.Connection[Any]) -> Catalog:
     _check_version(conn)
     with conn.cursor(row_factory=dict_row) as cursor:
         where = cursor.execute("select datname, oid from pg_database where datname = current_database()").fetchone()
-        rows = cursor.execute(_QUERY.format(which="true", pages=_ESTIMATED, missing="null")).fetchall()
+        rows = cursor.execute(_QUERY.format(which="true", pages=_ESTIMATED, details="null")).fetchall()
     if where is None:
         raise SourceNotFit("The server does not know the database of its own connection; is this PostgreSQL?")
     tables = sorted(_tables(rows), key=lambda table: (table.schema, table.name))
@@ -188,7 +203,7 @@ def read_table(conn: psycopg.Connection[Any], schema: str, name: str) -> SourceT
     table in access exclusive mode, for as long as the connection's timeouts allow.
     """
     _check_version(conn)
-    query = _QUERY.format(which="n.nspname = %s and c.relname = %s", pages=_MEASURED, missing=_MISSING)
+    query = _QUERY.format(which="n.nspname = %s and c.relname = %s", pages=_MEASURED, details=_DETAILS)
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query, (schema, name)).fetchall()
     return next(_tables(rows), None)
@@ -211,7 +226,7 @@ def _tables(rows: list[DictRow]) -> Iterator[SourceTable]:
 def _table(root: DictRow, nodes: list[DictRow]) -> SourceTable:
     partitioned = root["kind"] == "p"
     leaves = [node for node in nodes if node["kind"] != "p"]
-    columns = tuple(Column(*values) for values in root["columns"] or ())
+    columns = tuple(_column(values) for values in root["columns"] or ())
     names = {column.attnum: column.name for column in columns}
     return SourceTable(
         oid=root["oid"],
@@ -233,6 +248,11 @@ def _table(root: DictRow, nodes: list[DictRow]) -> SourceTable:
             ]
         ),
     )
+
+
+def _column(values: list[Any]) -> Column:
+    column = Column(*values)
+    return dataclasses.replace(column, labels=tuple(column.labels)) if column.labels else column
 
 
 _RELATION_FIELDS = ("oid", "schema", "name", "relfilenode", "page_count", "toast_page_count")

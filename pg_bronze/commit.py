@@ -7,7 +7,7 @@ if it is not there. The PUT of the data is the commit: rows and watermark land i
 import bisect
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from pg_bronze.policies import Exceptional
 from pg_bronze.schema import Description
 from pg_bronze.store import Listed, Store
 from pg_bronze.watermark import Watermark
+from pg_bronze.window import in_words
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,7 +45,10 @@ class Codec:
 
 @dataclass(frozen=True)
 class Committed:
-    """One object that is in the lake, and the watermark after it. ``own`` is False for one another writer put there."""
+    """One object that is in the lake, and the watermark after it. ``own`` is False for one another writer put there.
+
+    ``drift`` says what changed in the table since the object before.
+    """
 
     key: str
     watermark: Watermark
@@ -52,6 +56,7 @@ class Committed:
     size_bytes: int
     own: bool = True
     exceptional: Sequence[Exceptional] = ()
+    drift: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -295,7 +300,7 @@ class TableObjects:
             self._claim(claim, claim_key)
         created = self.store.create(key, body)
         self.on_step("put")
-        ours = Committed(key, claim.after, frame.height, len(body), exceptional=footer.exceptional)
+        ours = Committed(key, claim.after, frame.height, len(body), exceptional=footer.exceptional, drift=footer.drift)
         committed = ours if created else self._theirs(claim, key)
         self.store.delete(claim_key)
         self.on_step("unclaim")
@@ -350,7 +355,7 @@ class TableObjects:
 
 
 def _found(footer: Footer, key: str, size_bytes: int, own: bool = False) -> Committed:
-    return Committed(key, footer.after, footer.row_count, size_bytes, own, footer.exceptional)
+    return Committed(key, footer.after, footer.row_count, size_bytes, own, footer.exceptional, footer.drift)
 
 
 def encode(frame: "pl.DataFrame", footer: Footer, codec: Codec) -> bytes:
@@ -372,7 +377,9 @@ def footer_of(
     row_count: int,
     described: Description,
     server_version: int,
+    database: Mapping[str, Any],
     exceptional: Sequence[Exceptional] = (),
+    drift: Sequence[str] = (),
 ) -> Footer:
     """The footer that says of an object what its claim intended."""
     return Footer(
@@ -387,4 +394,8 @@ def footer_of(
         reason=claim.reason,
         primary_key=described.primary_key,
         exceptional=exceptional,
+        table=described.table,
+        database=database,
+        window=in_words(claim.region) if claim.region else None,
+        drift=drift,
     )

@@ -15,13 +15,14 @@ import psycopg
 from pg_bronze import catalog, cursor, planning, schema, takeover, window
 from pg_bronze.commit import Codec, Committed, Recovered, Step, TableObjects, footer_of, ignore_step
 from pg_bronze.control import Control, ControlRow, Mirrored
+from pg_bronze.drift import ColumnHistory, Look
 from pg_bronze.errors import NotUtf8, SettingsError, SourceNotFit, Superseded, TableChanged
 from pg_bronze.footer import Claim
 from pg_bronze.layout import Layout, next_time
 from pg_bronze.planning import NewGeneration, Outlook, Quiet, Read
 from pg_bronze.policies import LOSSLESS, Exceptional, Policies
 from pg_bronze.refusal import explain, explain_bad_texts
-from pg_bronze.schema import Description, SourceTable
+from pg_bronze.schema import SourceTable
 from pg_bronze.source import Source, columns_that_may_be_wide
 from pg_bronze.store import Store
 from pg_bronze.watermark import Leaf, Place, Watermark
@@ -57,7 +58,7 @@ class Slice:
 
     claim: Claim
     frame: "pl.DataFrame"
-    described: Description
+    look: Look
     redo: bool = False
     seconds: float = 0.0
     exceptional: tuple[Exceptional, ...] = ()
@@ -135,6 +136,11 @@ class SliceStream:
         return self
 
     @property
+    def drift(self) -> tuple[str, ...]:
+        """What changed in the table before or between these slices, one sentence each, in order."""
+        return tuple(sentence for item in (*self.adopted, *self.committed) for sentence in item.drift)
+
+    @property
     def row_count(self) -> int:
         """Rows committed by this stream or adopted from an earlier attempt."""
         return sum(item.row_count for item in (*self.adopted, *self.committed))
@@ -171,6 +177,7 @@ class TableCopy:
         self.on_step = on_step
         self.layout = Layout(store.prefix, table.schema, table.name, "date" if options.dated else "flat")
         self.objects = TableObjects(store, self.layout, options.codec, on_step)
+        self._columns = ColumnHistory(source, self.objects, options.cursor_names, options.cursor_column)
         self.label = table.label
         self.cursor_column: cursor.CursorColumn | None = None
         self.horizon = 0
@@ -256,7 +263,7 @@ class TableCopy:
             numbered = piece.claim.after
             anew = numbered.generation != watermark.generation
             after = dataclasses.replace(numbered, key=key, first_key=key if anew else numbered.first_key)
-            after = after.with_columns(piece.described.digest, watermark)
+            after = piece.look.onto(after, watermark)
             piece = dataclasses.replace(piece, claim=dataclasses.replace(piece.claim, after=after), redo=True)
         return SliceStream(self, recovered, watermark, piece)
 
@@ -300,8 +307,13 @@ class TableCopy:
                 continue
             if isinstance(step, NewGeneration):
                 return self._empty(watermark, self._forgotten(watermark), step.reason)
-            started = time.monotonic()
-            found, table = self._read(step.region), self.table
+            started, table = time.monotonic(), self.table
+            try:
+                found = self._read(step.region)
+            except TableChanged:
+                if self._look() == table.fingerprint:
+                    raise
+                found = None
             if self._look() != table.fingerprint:
                 changed += 1
                 if changed >= TABLE_CHANGED_TRIES:
@@ -370,13 +382,13 @@ class TableCopy:
     def _slice(
         self, watermark: Watermark, step: Read, frame: "pl.DataFrame", table: SourceTable, seconds: float
     ) -> Slice:
+        look = self._columns.look(watermark, step.after, table)
         found = cursor.newest(frame, self.cursor_column) if self.cursor_column else None
-        highest = self._highest(watermark.cursor, found)
-        described = schema.description(table)
-        after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest), described)
+        highest = self._highest(None if look.cursor_moved else watermark.cursor, found)
+        after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest), look)
         nodes = {item.oid: item.relfilenode for item in table.relations if item.oid in step.region.leaves}
         claim = Claim(secrets.token_hex(8), watermark, after, step.region, nodes)
-        return Slice(claim, frame, described, seconds=seconds)
+        return Slice(claim, frame, look, seconds=seconds)
 
     def _highest(self, known: str | None, found: str | None) -> str | None:
         """The later of two cursor values. A value of the column followed before says nothing about this one."""
@@ -392,10 +404,10 @@ class TableCopy:
 
         It gets the columns of now, and its watermark says so, whatever the claim said of them.
         """
-        described = schema.description(self.table)
-        claim = dataclasses.replace(claim, after=claim.after.with_columns(described.digest, claim.before))
+        look = self._columns.look(claim.before, claim.after, self.table)
+        claim = dataclasses.replace(claim, after=look.onto(claim.after, claim.before))
         if claim.region is None:
-            return Slice(claim, self.no_rows(), described, redo=True)
+            return Slice(claim, self.no_rows(), look, redo=True)
         found = {item.oid: item for item in self.table.relations}
         moved = claim.region.blocks is not None and any(
             oid not in found or found[oid].relfilenode != node for oid, node in claim.relfilenodes.items()
@@ -418,23 +430,28 @@ class TableCopy:
             raise TableChanged(
                 f"{self.label}: it was altered while a claimed slice was read again; the next tick tries again."
             )
-        return Slice(claim, frame, described, True, time.monotonic() - started, exceptional)
+        return Slice(claim, frame, look, True, time.monotonic() - started, exceptional)
 
     def _given_up(self, claim: Claim, why: str) -> Slice:
         """What a claim becomes that nobody can do again: an empty object under its key, and a new first load."""
         seq, key = claim.after.seq, claim.after.key
         after = dataclasses.replace(self._forgotten(claim.before), seq=seq, key=key, first_key=key)
-        described = schema.description(self.table)
-        after = after.with_columns(described.digest, claim.before)
+        look = self._columns.look(claim.before, after, self.table)
+        after = look.onto(after, claim.before)
         reason = f"a claimed slice cannot be read again: {why}"
-        return Slice(
-            dataclasses.replace(claim, after=after, region=None, reason=reason), self.no_rows(), described, True
-        )
+        return Slice(dataclasses.replace(claim, after=after, region=None, reason=reason), self.no_rows(), look, True)
 
     def commit(self, piece: Slice) -> Committed:
         """Write one slice; see ``commit.TableObjects.commit``."""
+        look, source = piece.look, self.source
         footer = footer_of(
-            piece.claim, piece.frame.height, piece.described, self.source.server_version, piece.exceptional
+            piece.claim,
+            piece.frame.height,
+            look.description,
+            source.server_version,
+            source.database(),
+            piece.exceptional,
+            look.drift,
         )
         committed = self.objects.commit(piece.claim, piece.frame, footer, piece.redo)
         if committed.watermark.generation != piece.claim.before.generation:
@@ -490,19 +507,19 @@ class TableCopy:
             leaves=MappingProxyType({}),
         )
 
-    def _numbered(self, before: Watermark, after: Watermark, described: Description) -> Watermark:
+    def _numbered(self, before: Watermark, after: Watermark, look: Look) -> Watermark:
         """``after`` with the number, key and columns of the object that will commit it, and the present place."""
         key = self.layout.key(next_time(self.now(), self.layout.time(before.key)))
         opened = key if after.generation != before.generation else after.first_key
         numbered = dataclasses.replace(
             after, place=self.place or after.place, seq=before.seq + 1, key=key, first_key=opened
         )
-        return numbered.with_columns(described.digest, before)
+        return look.onto(numbered, before)
 
     def _empty(self, before: Watermark, after: Watermark, reason: str) -> Slice:
-        described = schema.description(self.table)
-        claim = Claim(secrets.token_hex(8), before, self._numbered(before, after, described), None, {}, reason)
-        return Slice(claim, self.no_rows(), described)
+        look = self._columns.look(before, after, self.table)
+        claim = Claim(secrets.token_hex(8), before, self._numbered(before, after, look), None, {}, reason)
+        return Slice(claim, self.no_rows(), look)
 
     def no_rows(self) -> "pl.DataFrame":
         """A frame as this table's slices are, without a row."""

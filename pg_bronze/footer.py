@@ -5,7 +5,7 @@ Both are JSON, a footer as the Parquet key-value entry ``pg_bronze``. No I/O, no
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pg_bronze import __version__
@@ -72,9 +72,10 @@ class Footer:
     """What one object says about itself: the watermarks before and after it, its rows and where they came from.
 
     ``columns`` describe the source columns (attnum, name, type, typmod …); ``xid_column`` is the name of the added
-    column, ``primary_key`` the names of the key's columns in key order. ``repaired`` marks an object written again by
-    verification. ``reason`` says why an object without a region exists. ``exceptional`` counts values that a policy was
-    applied to.
+    column, ``primary_key`` the names of the key's columns in key order, ``table`` and ``database`` say where they came
+    from. ``window`` is the region in words. ``drift`` says what changed since the object before, one sentence each.
+    ``repaired`` marks an object written again by verification. ``reason`` says why an object without a region exists.
+    ``exceptional`` counts values that a policy was applied to.
     """
 
     nonce: str
@@ -89,6 +90,10 @@ class Footer:
     reason: str | None = None
     primary_key: Sequence[str] = ()
     exceptional: Sequence[Exceptional] = ()
+    table: Mapping[str, Any] = field(default_factory=dict)
+    database: Mapping[str, Any] = field(default_factory=dict)
+    window: str | None = None
+    drift: Sequence[str] = ()
 
     def to_text(self) -> str:
         """The value of the Parquet key-value entry."""
@@ -102,10 +107,14 @@ class Footer:
                 "before": self.before.to_json(),
                 "after": self.after.to_json(),
                 "region": self.region.to_json() if self.region else None,
+                "window": self.window,
                 "row_count": self.row_count,
+                "drift": list(self.drift),
                 "columns": list(self.columns),
                 "primary_key": list(self.primary_key),
                 "xid_column": self.xid_column,
+                "table": dict(self.table),
+                "database": dict(self.database),
                 "server_version": self.server_version,
                 "time_zone": "UTC",
                 "encoding": "UTF8",
@@ -134,6 +143,10 @@ class Footer:
                 reason=data["reason"],
                 primary_key=tuple(data.get("primary_key", ())),
                 exceptional=tuple(Exceptional(**item) for item in data.get("exceptional", ())),
+                table=data.get("table", {}),
+                database=data.get("database", {}),
+                window=data.get("window"),
+                drift=tuple(data.get("drift", ())),
             )
         except (AttributeError, KeyError, LakeDamaged, TypeError, ValueError) as error:
             raise LakeDamaged(
@@ -144,7 +157,7 @@ class Footer:
     @property
     def described(self) -> Description:
         """What the rows of the object look like."""
-        return Description(tuple(self.columns), tuple(self.primary_key), self.xid_column)
+        return Description(tuple(self.columns), tuple(self.primary_key), self.xid_column, self.table)
 
     def continues(self, watermark: Watermark) -> bool:
         """Whether this object is the next after the one that committed ``watermark``."""

@@ -1,6 +1,7 @@
 """The S3 IO manager: writes a table's stream of slices as Parquet objects, reads them back as one LazyFrame."""
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -33,12 +34,14 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
             for adopted in obj.adopted:
                 uri = obj.copy.store.uri(adopted.key)
                 context.log.info("adopted %s: %d rows written but not recorded", uri, adopted.row_count)
+                _say_drift(context, obj, adopted.drift)
             for piece in obj:
                 started = time.monotonic()
                 committed = obj.commit(piece)
                 if committed is None:
                     context.log.info("another writer copied %s first; its objects were adopted", obj.copy.label)
                     break
+                _say_drift(context, obj, committed.drift)
                 context.log.info(_line(obj, piece, committed.key, piece.seconds + time.monotonic() - started))
         except Exception as error:
             if self._instance is not None and self._run is not None:
@@ -103,6 +106,11 @@ def _days(context: dg.InputContext) -> set[date] | None:
     if asked == set(context.asset_partitions_def.get_partition_keys()):
         return None
     return {date.fromisoformat(key) for key in asked}
+
+
+def _say_drift(context: dg.OutputContext, stream: SliceStream, drift: Sequence[str]) -> None:
+    for sentence in drift:
+        context.log.warning("%s: %s", stream.copy.label, sentence)
 
 
 def _line(stream: SliceStream, piece: Slice, key: str, seconds: float) -> str:

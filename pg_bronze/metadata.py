@@ -17,6 +17,7 @@ QUIET_UPTO = "pg_bronze/quiet_upto"
 GENERATION = "pg_bronze/generation"
 QUIET = "pg_bronze/quiet"
 VERSIONS = "pg_bronze/versions"
+DRIFT = "pg_bronze/drift"
 ROWS_TAG = "pg_bronze/new_rows"
 BATCH_TAG = "pg_bronze/batch"
 # Batches nobody asked for by hand: the sensor's, and those of `pg-bronze run`.
@@ -106,6 +107,8 @@ def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
         entries["pg_bronze/cursor_value"] = watermark.cursor
     if found := policies.totals(value for item in done for value in item.exceptional):
         entries["pg_bronze/exceptional_values"] = dg.MetadataValue.json(found)
+    if stream.drift:
+        entries[DRIFT] = "\n".join(stream.drift)
     if lag_s is not None:
         entries["pg_bronze/lag_s"] = round(lag_s, 1)
     if watermark.key:

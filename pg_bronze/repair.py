@@ -16,7 +16,7 @@ from pg_bronze.copy import TableCopy
 from pg_bronze.footer import Claim, Footer
 from pg_bronze.layout import search_starts
 from pg_bronze.policies import Exceptional
-from pg_bronze.schema import Column, Description, Relation
+from pg_bronze.schema import Description, Relation
 from pg_bronze.watermark import Leaf, Watermark
 
 
@@ -130,7 +130,7 @@ def _write_again(
     import polars as pl
 
     described = promised or schema.description(copy.table)
-    columns = [Column.from_description(column) for column in described.columns]
+    columns = described.source_columns
     if promised is None:
         after = dataclasses.replace(after, columns_digest=described.digest)
     names = planning.names_by_attnum(copy.table)
@@ -148,8 +148,9 @@ def _write_again(
     claim = Claim(
         "repaired", dataclasses.replace(before, seq=after.seq - 1), after, None, {}, "written again by verification"
     )
-    footer = footer_of(claim, frame.height, described, copy.source.server_version, exceptional)
-    body = encode(frame, dataclasses.replace(footer, repaired=True), copy.objects.codec)
+    footer = footer_of(claim, frame.height, described, copy.source.server_version, copy.source.database(), exceptional)
+    said = "; ".join(window.in_words(region) for region in regions if region)
+    body = encode(frame, dataclasses.replace(footer, repaired=True, window=said or None), copy.objects.codec)
     copy.store.create(after.key, body)
     return frame.height
 

@@ -8,9 +8,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain, count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pg_bronze import policies
@@ -26,7 +27,10 @@ _LABEL = re.compile(r'(?:("(?:[^"]|"")+"|[^."]+)\.)?("(?:[^"]|"")+"|[^."]+)', re
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a source table, as the catalog declares it."""
+    """One column of a source table, as the catalog declares it.
+
+    What follows the collation is read for one table at a time only, when its rows are.
+    """
 
     attnum: int  # stays the same through a rename, and is never used again after a drop
     name: str
@@ -39,12 +43,18 @@ class Column:
     # What a row written before ADD COLUMN … DEFAULT holds without having been rewritten, as the text of what is stored;
     # None where there is no such value, or a rewrite of the table has put it into every row since.
     missing: str | None = None
+    generated: str | None = None  # "stored", "virtual"
+    generated_as: str | None = None  # the expression it is computed by
+    identity: str | None = None  # "always", "by default"
+    dimensions: int | None = None  # of an array as it was declared; PostgreSQL does not enforce it
+    labels: tuple[str, ...] | None = None  # of an enum, or of an array's, in sort order
     policies: Policies = LOSSLESS  # set by the table's options, and no part of the catalog
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> "Column":
         """The column a footer describes; what this version does not know is left out."""
         known = {name: described[name] for name in cls.__dataclass_fields__ if name in described}
+        known["labels"] = tuple(known["labels"]) if known.get("labels") else None
         given = {kind: said for kind, said in described.get("policy", {}).items() if kind in Policies._fields}
         return cls(**known, policies=Policies(**given))
 
@@ -108,7 +118,10 @@ class SourceTable:
         # Not asdict(), which copies every value and takes 150 ms for 1,000 tables.
         return {
             **vars(self),
-            "columns": [_declared(column) for column in self.columns],
+            "columns": [
+                {name: value for name, value in _declared(column).items() if value is not None}
+                for column in self.columns
+            ],
             "primary_key": list(self.primary_key),
             "relations": [dict(vars(relation)) for relation in self.relations],
         }
@@ -119,7 +132,7 @@ class SourceTable:
         return cls(
             **{
                 **data,
-                "columns": tuple(Column(**column) for column in data["columns"]),
+                "columns": tuple(Column.from_description(column) for column in data["columns"]),
                 "primary_key": tuple(data["primary_key"]),
                 "relations": tuple(Relation(**relation) for relation in data["relations"]),
             }
@@ -137,12 +150,14 @@ def _declared(column: Column) -> dict[str, Any]:
 class Description:
     """What the rows of one object look like, in plain JSON: its columns as ``describe`` gives them, key and xid column.
 
-    ``primary_key`` holds names in key order, ``xid_column`` is the name of the added column.
+    ``primary_key`` holds names in key order, ``xid_column`` is the name of the added column, ``table`` says which table
+    it is.
     """
 
     columns: tuple[Mapping[str, Any], ...]
     primary_key: tuple[str, ...]
     xid_column: str
+    table: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def digest(self) -> str:
@@ -151,8 +166,13 @@ class Description:
         text = json.dumps([seen, self.primary_key, self.xid_column], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def source_columns(self) -> tuple[Column, ...]:
+        """The columns as the catalog declared them."""
+        return tuple(Column.from_description(column) for column in self.columns)
 
-_DIGESTED = ("attnum", "name", "base", "typmod", "stored", "missing")
+
+_DIGESTED = ("attnum", "name", "base", "typmod", "stored", "policy", "missing", "generated", "generated_as", "labels")
 
 
 @dataclass(frozen=True)
@@ -277,11 +297,15 @@ def _decimal(column: Column) -> "pl.Decimal | None":
     return pl.Decimal(digits, max(scale, 0)) if digits <= 38 else None
 
 
-def projection(columns: Sequence[Column], relation_alias: str = "t") -> str:
-    """Write the select list for the columns, each cast and named: ``t."c"::int4 as "c"``."""
+def projection(columns: Sequence[Column], relation_alias: str = "t", as_text: bool = False) -> str:
+    """Write the select list for the columns, each cast and named: ``t."c"::int4 as "c"``.
+
+    ``as_text`` gives the text of what would be stored instead.
+    """
     alias = quote(relation_alias) if relation_alias != "t" else "t"
+    cast = "({})::text" if as_text else "{}"
     return ", ".join(
-        f"{rule(column).expression.format(c=f'{alias}.{quote(column.name)}')} as {quote(column.name)}"
+        f"{cast.format(rule(column).expression.format(c=f'{alias}.{quote(column.name)}'))} as {quote(column.name)}"
         for column in columns
     )
 
@@ -395,7 +419,11 @@ def _number(text: "pl.Series", wanted: "pl.DataType") -> "pl.Series | None":
 def describe(columns: Sequence[Column]) -> list[dict[str, Any]]:
     """Describe the columns for a footer: what the source declared, what is stored, and by which policy."""
     return [
-        {**_declared(column), "stored": str(rule(column).stored)}
+        {
+            **_declared(column),
+            "labels": list(column.labels) if column.labels else None,
+            "stored": str(rule(column).stored),
+        }
         | ({"policy": said} if (said := policy(column)) else {})
         for column in columns
     ]
@@ -403,18 +431,71 @@ def describe(columns: Sequence[Column]) -> list[dict[str, Any]]:
 
 def description(table: SourceTable) -> Description:
     """Describe the rows of a table as they are stored now."""
-    return Description(tuple(describe(table.columns)), table.primary_key, xid_column(table.columns))
+    return Description(
+        columns=tuple(describe(table.columns)),
+        primary_key=table.primary_key,
+        xid_column=xid_column(table.columns),
+        table={
+            "schema": table.schema,
+            "name": table.name,
+            "comment": table.comment,
+            "partitioned": table.partitioned,
+        },
+    )
 
 
-def drift(before: Sequence[Column], after: Sequence[Column]) -> tuple[str, ...]:
-    """Say what changed between two looks at a table's columns, one sentence each; columns are told apart by attnum."""
-    old = {column.attnum: column for column in before}
-    new = {column.attnum: column for column in after}
-    said = [f"column {c.name!r} ({c.declared}) was dropped" for n, c in old.items() if n not in new]
-    said += [f"column {c.name!r} ({c.declared}) was added" for n, c in new.items() if n not in old]
-    for was, now in ((old[n], new[n]) for n in old if n in new):
-        if was.name != now.name:
-            said.append(f"column {was.name!r} is now called {now.name!r}")
-        if (was.declared, was.base, was.typmod) != (now.declared, now.base, now.typmod):
-            said.append(f"column {now.name!r} changed its type from {was.declared} to {now.declared}")
+def drift(before: Description, after: Description) -> tuple[str, ...]:
+    """Say what changed between two slices of a table, one sentence each, and what it means for rows copied before.
+
+    Columns are told apart by attnum, so that a rename is a rename.
+    """
+    old = {column["attnum"]: column for column in before.columns}
+    new = {column["attnum"]: column for column in after.columns}
+    said = [f"column {_named(column)} was dropped" for number, column in old.items() if number not in new]
+    said += [f"column {_named(column)} was added; {_added(column)}" for n, column in new.items() if n not in old]
+    for was, now in ((old[number], new[number]) for number in old if number in new):
+        said += _changed(was, now)
+    if before.primary_key != after.primary_key:
+        said.append(f"the primary key is now {_key(after)}, before {_key(before)}")
+    if before.xid_column != after.xid_column:
+        said.append(f"the added transaction id is now called {after.xid_column!r}, before {before.xid_column!r}")
     return tuple(said)
+
+
+def _named(column: Mapping[str, Any]) -> str:
+    return f"{column['name']!r} ({column['declared']})"
+
+
+def _key(described: Description) -> str:
+    return f"({', '.join(described.primary_key)})" if described.primary_key else "none"
+
+
+def _added(column: Mapping[str, Any]) -> str:
+    if column.get("missing") is not None:
+        return "rows copied before hold its default, which this object's footer keeps"
+    if column.get("generated") == "virtual":
+        return "rows copied before do not hold what it computes"
+    return "rows copied before hold NULL unless they come again"
+
+
+def _changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    said = []
+    name = now["name"]
+    if was["name"] != name:
+        said.append(f"column {was['name']!r} is now called {name!r}")
+    if any(was[part] != now[part] for part in ("declared", "base", "typmod")):
+        said.append(f"column {name!r} changed its type from {was['declared']} to {now['declared']}")
+    if was["stored"] != now["stored"]:
+        said.append(f"column {name!r} is stored as {now['stored']} from here on, before as {was['stored']}")
+    if was["stored"] == now["stored"] and was.get("policy") != now.get("policy"):
+        said.append(f"column {name!r} is copied by another policy from here on: {now.get('policy')}")
+    if (was.get("generated"), was.get("generated_as")) != (now.get("generated"), now.get("generated_as")):
+        how = f"computed by {now['generated_as']}" if now.get("generated") else "no longer computed"
+        said.append(f"column {name!r} is now {how}; rows copied before keep the values they had")
+    labels, former = now.get("labels") or (), was.get("labels") or ()
+    if labels and former and (gone := [label for label in former if label not in labels]):
+        lost = ", ".join(map(repr, gone))
+        said.append(f"column {name!r} has no value {lost} any more; rows copied before keep the old text")
+    if labels and former and (more := [label for label in labels if label not in former]):
+        said.append(f"column {name!r} may hold {', '.join(map(repr, more))} now")
+    return said

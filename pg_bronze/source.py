@@ -52,6 +52,10 @@ where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'informat
 LOGIN_S = 35.0
 # Less is not worth a read: the next tick begins with all of its time.
 SHORTEST_READ_S = 2.0
+_DATABASE = """select to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(d.encoding))
+from pg_database d where datname = current_database()"""
+_PROVIDERS = {"b": "builtin", "c": "libc", "i": "icu"}
+_PRINTING = ("TimeZone", "DateStyle", "IntervalStyle", "bytea_output", "extra_float_digits", "client_encoding")
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Source:
         self.server_version = 0
         self._place: Place | None = None
         self._horizon: int | None = None
+        self._database: Mapping[str, Any] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +191,26 @@ class Source:
         """Which database at which moment of its history; ``bucket`` completes it."""
         system_id, timeline, lsn, database, self.standby = self.ask(_FACTS)[0]
         return Place(system_id, timeline, lsn, database, bucket)
+
+    def database(self) -> Mapping[str, Any]:
+        """What a reader of the rows may need to know of the database: its encoding and locale, and how it printed text.
+
+        Text arrives as UTF-8 whatever ``encoding`` the database has.
+        """
+        if self._database is None:
+            found = self.ask(_DATABASE)[0][0]
+            provider = found.get("datlocprovider")  # since PostgreSQL 15
+            self._database = {
+                "name": found["datname"],
+                "encoding": found["encoding"],
+                "collation": found["datcollate"],
+                "character_type": found["datctype"],
+                "locale_provider": _PROVIDERS.get(provider, provider),
+                "locale": found.get("datlocale", found.get("daticulocale")),
+                "collation_version": found.get("datcollversion"),
+                "session": {name: SESSION[name] for name in _PRINTING},
+            }
+        return self._database
 
     def horizon(self, at_least: int | None = None) -> int:
         """A horizon below which every transaction has finished, and which no crash of the server can take back.

@@ -87,7 +87,7 @@ class Watermark:
 
     ``columns_key`` is the oldest object of the generation from which on all objects have the same columns, and
     ``columns_digest`` tells those columns from others; both are ``""`` before the first object, and in a state written
-    before there were these entries.
+    before there were these entries. ``detached`` are leaves that were not part of the table when the object was read.
     """
 
     place: Place
@@ -101,6 +101,7 @@ class Watermark:
     seed: Seed | None = None
     columns_key: str = ""
     columns_digest: str = ""
+    detached: frozenset[int] = frozenset()
 
     @property
     def highest(self) -> int | None:
@@ -139,6 +140,7 @@ class Watermark:
             "seed": dataclasses.asdict(self.seed) if self.seed else None,
             "columns_key": self.columns_key,
             "columns_digest": self.columns_digest,
+            "detached": _ranges(sorted(self.detached)),
             "leaves": [{"oids": _ranges(oids), **dataclasses.asdict(leaf)} for leaf, oids in groups.items()],
         }
 
@@ -164,6 +166,7 @@ class Watermark:
                 leaves=MappingProxyType(leaves),
                 columns_key=data.get("columns_key", ""),
                 columns_digest=data.get("columns_digest", ""),
+                detached=frozenset(_unrange(data.get("detached", ()))),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LakeDamaged(f"this is not a watermark of pg_bronze: {type(error).__name__} {error}") from error

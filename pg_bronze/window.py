@@ -56,6 +56,20 @@ class Region:
         return cls(**given)
 
 
+def in_words(region: Region) -> str:
+    """Say what a region holds, for a person who has nothing but the file."""
+    if region.start is None:
+        text = f"the row versions written by transactions before {region.end} (the first load)"
+    else:
+        text = f"the row versions written by transactions in [{region.start}, {region.end})"
+    if region.blocks is not None:
+        first, end = region.blocks
+        text += f", in blocks [{first}, {end}) of the table" if end is not None else f", from block {first} on"
+    if region.seed is not None:
+        text += ", without those the original system had copied"
+    return f"{text}, that were current when they were read"
+
+
 def written(start: int | None, end: int) -> str:
     """SQL: the row version was written by a transaction in ``[start, end)``, or by any before ``end``."""
     # The scalar sub-selects are computed once per query; without them age() arithmetic runs for every row.

@@ -215,21 +215,20 @@ def test_other_columns_than_asked_for_are_refused(frame):
 
 
 def test_columns_are_described_in_plain_json():
-    assert json.loads(json.dumps(describe([PRICE]))) == [
-        {
-            "attnum": 1,
-            "name": "price",
-            "declared": "numeric(10,2)",
-            "base": "numeric",
-            "typmod": numeric(10, 2),
-            "not_null": False,
-            "comment": None,
-            "collation": None,
-            "missing": None,
-            "stored": "Decimal(precision=10, scale=2)",
-            "policy": {"nan": "error"},
-        }
-    ]
+    mood = dataclasses.replace(column("m", "public.mood"), labels=("sad", "happy"))
+    price, said = json.loads(json.dumps(describe([PRICE, mood])))
+    assert {name: value for name, value in price.items() if value is not None} == {
+        "attnum": 1,
+        "name": "price",
+        "declared": "numeric(10,2)",
+        "base": "numeric",
+        "typmod": numeric(10, 2),
+        "not_null": False,
+        "stored": "Decimal(precision=10, scale=2)",
+        "policy": {"nan": "error"},
+    }
+    assert said["labels"] == ["sad", "happy"]
+    assert Column.from_description(said) == mood
 
 
 def test_a_column_comes_back_from_its_description_and_from_a_later_versions():
@@ -250,6 +249,8 @@ def digest(*columns, **changed):
         digest(column(typmod=5)),
         digest(column(attnum=2)),
         digest(dataclasses.replace(column(), missing="7")),
+        digest(dataclasses.replace(column(), labels=("sad",))),
+        digest(dataclasses.replace(column(), generated="virtual", generated_as="1")),
         digest(column(), column("b", attnum=2)),
         digest(column(), primary_key=()),
         digest(column(), xid_column="_pg_xid_1"),
@@ -274,17 +275,66 @@ def test_a_projection_of_former_columns_follows_their_numbers():
     ]
 
 
+def drifted(before, after, **changed):
+    now = dataclasses.replace(description(table(columns=tuple(after))), **changed)
+    return drift(description(table(columns=tuple(before))), now)
+
+
 def test_drift_tells_a_rename_from_a_drop_and_an_add():
     before = [column("a"), column("b", attnum=2), column("c", attnum=3)]
     after = [column("a", "int8"), column("bb", attnum=2), column("c", attnum=4)]
-    assert drift(before, after) == (
+    assert drifted(before, after) == (
         "column 'c' (int4) was dropped",
-        "column 'c' (int4) was added",
+        "column 'c' (int4) was added; rows copied before hold NULL unless they come again",
         "column 'a' changed its type from int4 to int8",
+        "column 'a' is stored as Int64 from here on, before as Int32",
         "column 'b' is now called 'bb'",
     )
-    assert drift(before, before) == ()
+    assert drifted(before, before) == ()
 
 
 def test_drift_sees_a_type_of_the_same_name_in_another_place():
-    assert drift([column(base="a.mood", declared="mood")], [column(base="b.mood", declared="mood")])
+    assert drifted([column(base="a.mood", declared="mood")], [column(base="b.mood", declared="mood")])
+
+
+MOOD = dataclasses.replace(column("m", "public.mood"), labels=("sad", "happy"))
+
+
+@pytest.mark.parametrize(
+    "after, sentence",
+    [
+        (dataclasses.replace(MOOD, labels=("sad", "so so", "happy")), "column 'm' may hold 'so so' now"),
+        (
+            dataclasses.replace(MOOD, labels=("sad", "glad")),
+            "column 'm' has no value 'happy' any more; rows copied before keep the old text",
+        ),
+        (
+            dataclasses.replace(MOOD, generated="virtual", generated_as="f(x)"),
+            "column 'm' is now computed by f(x); rows copied before keep the values they had",
+        ),
+    ],
+)
+def test_drift_says_what_rows_copied_before_hold(after, sentence):
+    assert sentence in drifted([MOOD], [after])
+
+
+def test_drift_says_what_rows_hold_in_a_column_they_did_not_have():
+    new = column("n", attnum=2)
+    [defaulted] = drifted([MOOD], [MOOD, dataclasses.replace(new, missing="7")])
+    [computed] = drifted([MOOD], [MOOD, dataclasses.replace(new, generated="virtual", generated_as="1")])
+    assert (
+        defaulted
+        == "column 'n' (int4) was added; rows copied before hold its default, which this object's footer keeps"
+    )
+    assert computed == "column 'n' (int4) was added; rows copied before do not hold what it computes"
+
+
+def test_a_default_forgotten_by_the_catalog_is_no_drift():
+    assert drifted([dataclasses.replace(MOOD, missing="sad")], [MOOD]) == ()
+
+
+def test_drift_says_how_rows_are_told_apart_now():
+    assert drifted([MOOD], [MOOD], primary_key=()) == ("the primary key is now none, before (c)",)
+    assert drifted([MOOD], [MOOD], xid_column="_pg_xid_1") == (
+        "the added transaction id is now called '_pg_xid_1', before '_pg_xid'",
+    )

@@ -32,6 +32,7 @@ watermarks = st.builds(
     seed=st.none() | st.builds(Seed, st.integers(1, 1600), texts),
     columns_key=texts,
     columns_digest=texts,
+    detached=st.frozensets(st.integers(1, 60)),
 )
 
 
@@ -79,7 +80,7 @@ def without(name):
     return {key: value for key, value in Watermark(PLACE, 1).to_json().items() if key != name}
 
 
-ADDED_LATER = {"columns_key", "columns_digest"}
+ADDED_LATER = {"columns_key", "columns_digest", "detached"}
 
 
 def test_a_state_written_before_there_were_columns_in_it_is_read():
