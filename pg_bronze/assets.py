@@ -39,7 +39,7 @@ def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.A
 
 
 def build_bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, chosen: str) -> dg.AssetsDefinition:
-    """The bronze asset of one table; ``chosen`` says which column shows its progress and why.
+    """The bronze asset of one table; ``chosen`` says which column shows its progress and why, and what changed last.
 
     Materializing today takes what is new; materializing a past day verifies that day's objects and repairs missing
     ones.

@@ -5,12 +5,15 @@ the catalog is empty. Loading never fails: a code location that cannot load is n
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import NamedTuple
 
 import psycopg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 
+from pg_bronze import schema
 from pg_bronze.catalog import Catalog, read_catalog
 from pg_bronze.errors import PgBronzeError, SettingsError
 from pg_bronze.layout import own_key
@@ -21,13 +24,24 @@ from pg_bronze.settings import Settings, load_settings
 KEY = "pg_bronze/catalog"
 
 
+class Change(NamedTuple):
+    """What the latest change of a table's columns was, and when it was noticed (a minute of UTC)."""
+
+    at: str
+    sentences: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class CatalogState:
-    """What definitions are built from; ``error`` says why the catalog is not the live one."""
+    """What definitions are built from; ``error`` says why the catalog is not the live one.
+
+    ``changes`` holds the latest change of each table that has had one, by label.
+    """
 
     catalog: Catalog | None
     first_day: date
     error: str | None = None
+    changes: Mapping[str, Change] = field(default_factory=dict)
 
     def to_text(self) -> str:
         """JSON, for other processes and for the bucket."""
@@ -36,6 +50,7 @@ class CatalogState:
                 "catalog": self.catalog.to_text() if self.catalog else None,
                 "first_day": self.first_day.isoformat(),
                 "error": self.error,
+                "changes": self.changes,
             }
         )
 
@@ -44,7 +59,8 @@ class CatalogState:
         """Read what ``to_text`` gave."""
         data = json.loads(text)
         catalog = Catalog.from_text(data["catalog"]) if data["catalog"] else None
-        return cls(catalog, date.fromisoformat(data["first_day"]), data["error"])
+        changes = {label: Change(at, tuple(said)) for label, (at, said) in data.get("changes", {}).items()}
+        return cls(catalog, date.fromisoformat(data["first_day"]), data["error"], changes)
 
 
 def load() -> tuple[Settings | None, CatalogState]:
@@ -79,14 +95,36 @@ def _fetch(settings: Settings, today: date) -> CatalogState:
     try:
         catalog = live(settings)
     except PgBronzeError as error:
-        return CatalogState(remembered.catalog if remembered else None, first_day, str(error))
-    state = CatalogState(catalog, first_day, problem)
+        changes = remembered.changes if remembered else {}
+        return CatalogState(remembered.catalog if remembered else None, first_day, str(error), changes)
+    state = CatalogState(catalog, first_day, problem, _changes(remembered, catalog, datetime.now(UTC)))
     if store is not None and problem is None and (remembered is None or remembered != state):
         try:
             store.replace(key, state.to_text().encode())
         except PgBronzeError:
             return state  # a hint that could not be kept; the sensor says what is wrong with the bucket
     return state
+
+
+def _changes(remembered: CatalogState | None, catalog: Catalog, now: datetime) -> dict[str, Change]:
+    """The latest change of each table that is there now."""
+    if remembered is None or remembered.catalog is None or remembered.catalog.database_oid != catalog.database_oid:
+        return {}
+    known = {table.label: table for table in remembered.catalog.tables}
+    found = {}
+    for table in catalog.tables:
+        before = known.get(table.label)
+        if before is None or before.fingerprint == table.fingerprint:
+            sentences: tuple[str, ...] = ()
+        elif before.oid != table.oid:
+            sentences = ("it is another table than before: dropped and made again, or swapped by rename",)
+        else:
+            sentences = schema.changes(before, table)
+        if sentences:
+            found[table.label] = Change(f"{now:%Y-%m-%d %H:%M} UTC", sentences)
+        elif before is not None and table.label in remembered.changes:
+            found[table.label] = remembered.changes[table.label]
+    return found
 
 
 def _remembered(text: bytes) -> CatalogState | None:

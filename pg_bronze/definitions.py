@@ -39,7 +39,9 @@ def build_definitions(
         specs.append(assets.build_source(table, settings.pg_db, reason))
         if reason is None:
             copied.append(table)
-            bronze.append(assets.build_bronze(table, settings.pg_db, days, chosen))
+            change = state.changes.get(table.label)
+            changed = f"\n\n**Changed**, noticed {change.at}: {'; '.join(change.sentences)}." if change else ""
+            bronze.append(assets.build_bronze(table, settings.pg_db, days, chosen + changed))
     newest, left_out = _newest(copied, settings)
     return dg.Definitions(
         assets=[*specs, *bronze, *(silver.build_latest(table) for table in newest)],

@@ -444,15 +444,29 @@ def description(table: SourceTable) -> Description:
     )
 
 
-def drift(before: Description, after: Description) -> tuple[str, ...]:
+def changes(before: SourceTable, after: SourceTable) -> tuple[str, ...]:
+    """Say what changed between two looks at the catalog, one sentence each; without Polars, so without stored types."""
+    was, now = (
+        Description(
+            columns=tuple({**_declared(column), "stored": None} for column in table.columns),
+            primary_key=table.primary_key,
+            xid_column=xid_column(table.columns),
+        )
+        for table in (before, after)
+    )
+    return drift(was, now, rows=False)
+
+
+def drift(before: Description, after: Description, rows: bool = True) -> tuple[str, ...]:
     """Say what changed between two slices of a table, one sentence each, and what it means for rows copied before.
 
-    Columns are told apart by attnum, so that a rename is a rename.
+    Columns are told apart by attnum, so that a rename is a rename. Without ``rows`` nothing is said of those.
     """
     old = {column["attnum"]: column for column in before.columns}
     new = {column["attnum"]: column for column in after.columns}
     said = [f"column {_named(column)} was dropped" for number, column in old.items() if number not in new]
-    said += [f"column {_named(column)} was added; {_added(column)}" for n, column in new.items() if n not in old]
+    added = [column for number, column in new.items() if number not in old]
+    said += [f"column {_named(column)} was added{f'; {_added(column)}' if rows else ''}" for column in added]
     for was, now in ((old[number], new[number]) for number in old if number in new):
         said += _changed(was, now)
     if before.primary_key != after.primary_key:

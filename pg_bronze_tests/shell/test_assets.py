@@ -61,6 +61,20 @@ def test_events_stay_small(cinema: Project):
     assert len(dg._serdes.serialize_value(event)) < 5000
 
 
+def test_a_change_of_columns_is_said_in_the_log_and_in_the_event_of_its_first_rows(cinema: Project):
+    """Downstream breaks when a column goes; whoever looks for the reason looks here."""
+    cinema.copy("movie")
+    cinema.database.execute("alter table movie rename title to name; insert into movie values (6, 'film 6')")
+
+    result = cinema.copy("movie")
+
+    assert "movie: column 'title' is now called 'name'" in messages(cinema, result)
+    assert values(cinema.latest("movie"))["pg_bronze/drift"] == "column 'title' is now called 'name'"
+    cinema.database.execute("insert into movie values (7, 'film 7')")
+    cinema.copy("movie")
+    assert "pg_bronze/drift" not in values(cinema.latest("movie"))
+
+
 def test_values_that_a_policy_was_applied_to_are_counted_in_the_event(project: Project):
     """An analyst who meets the year 262142 has to find out from somewhere what it means."""
     project.database.execute("create table movie (id int primary key, price numeric(10,2), until date)")

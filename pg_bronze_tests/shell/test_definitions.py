@@ -225,3 +225,26 @@ def _reconstruct(handed_on):
     data = RepositoryLoadData(cacheable_asset_data={}, reconstruction_metadata=handed_on, code_location_name="x")
     with DefinitionsLoadContext.scoped(DefinitionsLoadContext(DefinitionsLoadType.RECONSTRUCTION, data)) as context:
         return defs(context)
+
+
+def _description(project, table: str) -> str:
+    return project.definitions.resolve_asset_graph().get(key(table)).description
+
+
+def test_the_last_change_of_a_tables_columns_stays_in_its_description(cinema):
+    """The run that met it is one of thousands by the time somebody wonders why a column is gone."""
+    assert "**Changed**" not in _description(cinema, "movie")
+    cinema.database.execute("alter table movie rename title to name; alter table movie add rating int default 7")
+
+    for _ in range(2):
+        cinema.reload()
+        assert "UTC: column 'rating' (integer) was added; column 'title' is now called 'name'." in _description(
+            cinema, "movie"
+        )
+        assert "**Changed**" not in _description(cinema, "person")
+    cinema.database.execute("alter table movie drop rating")
+    cinema.reload()
+    assert "UTC: column 'rating' (integer) was dropped." in _description(cinema, "movie")
+    cinema.database.execute("drop table movie; create table movie (id int)")
+    cinema.reload()
+    assert "it is another table than before" in _description(cinema, "movie")

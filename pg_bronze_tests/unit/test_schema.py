@@ -12,6 +12,7 @@ from pg_bronze.schema import (
     Column,
     Relation,
     SourceTable,
+    changes,
     conform,
     describe,
     description,
@@ -338,3 +339,15 @@ def test_drift_says_how_rows_are_told_apart_now():
     assert drifted([MOOD], [MOOD], xid_column="_pg_xid_1") == (
         "the added transaction id is now called '_pg_xid_1', before '_pg_xid'",
     )
+
+
+def test_a_look_at_the_catalog_says_the_change_and_nothing_of_rows():
+    """It knows no defaults, and must not load Polars in the code server."""
+    before = table(columns=(column("a"), column("b", attnum=2)))
+    after = table(columns=(column("a", "int8"), column("c", attnum=3)))
+    assert changes(before, after) == (
+        "column 'b' (int4) was dropped",
+        "column 'c' (int4) was added",
+        "column 'a' changed its type from int4 to int8",
+    )
+    assert changes(before, before) == ()
