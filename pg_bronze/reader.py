@@ -218,9 +218,12 @@ class Reading:
             self.end()
             raise
 
-    def end(self, patience_s: float = GIVE_UP_S) -> None:
-        """End the read on the server and wait for that, at most ``patience_s``; nothing happens if it has ended."""
-        deadline = time.monotonic() + patience_s
+    def end(self) -> None:
+        """End the read on the server and wait for that, at most 8 s; nothing happens if it has ended or was given
+        up."""
+        if self._result.done():
+            return
+        deadline = time.monotonic() + GIVE_UP_S
         while not self._ended.is_set() and time.monotonic() < deadline:
             # Between two statements there is nothing to cancel, so once is not enough.
             self._reader.stop()

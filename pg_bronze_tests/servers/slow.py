@@ -12,14 +12,13 @@ begin
   return enum_out($1);
 end $$;
 create cast (feeling as text) with function slowly(feeling)"""
-_ASLEEP = """select count(*) from pg_stat_activity
+ASLEEP = """select pid from pg_stat_activity
 where datname = current_database() and wait_event = 'PgSleep' and pid <> pg_backend_pid()"""
 _never = threading.Event()
 
 
 def _asleep(database: Any) -> int:
-    count: int = database.execute(_ASLEEP)[0][0]
-    return count
+    return len(database.execute(ASLEEP))
 
 
 def wait_until_slow(database: Any, timeout_s: float = 60) -> bool:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from pg_bronze import reader
 from pg_bronze.errors import SourceUnavailable
 from pg_bronze.source import Source
 from pg_bronze_tests.servers.harness import SAME, Lake
-from pg_bronze_tests.servers.slow import SLOW, wait_until_gone, wait_until_slow
+from pg_bronze_tests.servers.slow import ASLEEP, SLOW, wait_until_gone, wait_until_slow
 
 QUERY = "select f::text as f from slow"
 
@@ -65,6 +66,32 @@ def test_an_interrupt_ends_the_read(make, database):
             source.read(QUERY, "thing")
         helper.join()
         wait_until_gone(database)
+
+
+def test_an_interrupt_is_answered_when_the_server_is_frozen(make, database, monkeypatch):
+    """Nothing can end such a read; whoever waits for it must not be caught with it."""
+    monkeypatch.setattr(reader, "GIVE_UP_S", 1.0)
+    frozen: list[int] = []
+
+    def freeze() -> None:
+        wait_until_slow(database)
+        frozen.extend(pid for (pid,) in database.execute(ASLEEP))
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    helper = threading.Thread(target=freeze)
+    try:
+        with make() as source:
+            helper.start()
+            with pytest.raises(KeyboardInterrupt):
+                source.read(QUERY, "thing")
+            helper.join()
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    assert frozen
+    wait_until_gone(database)
 
 
 def test_a_read_ends_when_the_time_of_its_run_is_up(make, database):
