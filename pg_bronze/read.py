@@ -71,7 +71,8 @@ def scan(
         raise SettingsError(f'scan: versions is {versions!r}; it must be "all" or "latest".')
     if by is not None and versions != "latest":
         raise SettingsError('scan: by says which rows are versions of each other; it needs versions="latest".')
-    if isinstance(days, date) or any(type(day) is not date for day in days or ()):
+    given: Any = days
+    if isinstance(given, date) or any(type(day) is not date for day in given or ()):
         raise SettingsError("scan: days is a list of days, such as days=[date(2026, 1, 2)].")
     if isinstance(as_of, datetime):
         raise SettingsError(
