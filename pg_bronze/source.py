@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ class Source:
         self._choice = reader
         self._ends_at = ends_at
         self._connection: psycopg.Connection | None = None
+        self._asking = threading.RLock()
         self._reader: Reader | None = None
         self._reading: Reading | None = None
         self.standby = False
@@ -175,7 +177,8 @@ class Source:
         if not self.pooled:
             yield connection
             return
-        with connection.transaction():
+        # The thread that reads ahead asks too: one statement at a time is psycopg's care, one transaction is ours.
+        with self._asking, connection.transaction():
             connection.execute(f"select {', '.join(self._settings(local=True))}".encode())
             yield connection
 

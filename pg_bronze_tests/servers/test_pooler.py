@@ -162,6 +162,16 @@ def test_two_copiers_and_writers_race_through_shared_sessions(shared: Pooled, bu
     assert result.crashes > 0
 
 
+def test_two_threads_ask_one_after_the_other(shared: Pooled):
+    """The slice ahead is read while one is committed; a question of the one must not land in a transaction of the
+    other."""
+    with shared.source() as source, ThreadPoolExecutor(4) as pool:
+        source.ask("select 1")
+        asked = [pool.submit(source.ask, "select pg_sleep(0.001)::text, %(n)s::int", {"n": n}) for n in range(200)]
+
+        assert [future.result()[0][1] for future in asked] == list(range(200))
+
+
 def test_nothing_of_ours_stays_in_a_shared_session(shared: Pooled, bucket):
     """Somebody else's queries would fail (row_security), be cancelled (statement_timeout), or wait for our lock."""
     lake = Lake(shared, bucket.store())
