@@ -101,7 +101,7 @@ def frame(
     if versions == "all":
         everything = _concat(found, shaped, [(run, run.keys) for run in found.runs], options)
         return everything if not isinstance(as_of, int) else _below(everything, shaped, as_of)
-    key = tuple(by) if by is not None else found.primary_key(shaped)
+    key = tuple(by) if by is not None else shaped.primary_key(found.runs[-1])
     table = schema.label(layout.schema, layout.name)
     if not key:
         raise SettingsError(
@@ -174,7 +174,6 @@ class Slices:
     store: Store
     runs: tuple[Run, ...]
     sizes: Mapping[str, int]
-    newest: Footer
 
     @classmethod
     def find(
@@ -207,11 +206,7 @@ class Slices:
                     f"{opened.uri(layout.old('', newest.after.generation - 1))} and the folders beside it."
                 )
         runs = _runs(objects, chosen, newest, named_by_newest=days is not None or not chosen)
-        return cls(opened, runs, {item.key: item.size_bytes for item in items}, newest)
-
-    def primary_key(self, shaped: Shape) -> tuple[str, ...]:
-        """What the columns of the newest primary key are called; empty if there is none."""
-        return shaped.key(self.newest.primary_key, self.runs[-1])
+        return cls(opened, runs, {item.key: item.size_bytes for item in items})
 
     def parts(self, size_bytes: int) -> list[list[tuple[Run, Sequence[str]]]]:
         """The objects cut into parts of about a size, at least one part."""
@@ -366,7 +361,8 @@ def _each(objects: TableObjects, keys: Sequence[str], newest: Footer, read: bool
 
 def _run(objects: TableObjects, keys: Sequence[str], footer: Footer, found: "pl.Schema", example: str) -> Run:
     columns = tuple(Column.from_description(column) for column in footer.columns)
-    return Run(tuple(keys), columns, found, footer.xid_column, objects.store.uri(example))
+    uri = objects.store.uri(example)
+    return Run(tuple(keys), columns, found, footer.xid_column, uri, tuple(footer.primary_key))
 
 
 def _nothing(opened: Store, layout: Layout) -> str:

@@ -28,7 +28,8 @@ class Run:
     """Objects of a table one after the other that have the same columns.
 
     ``keys`` are those to be read, oldest first, and may be none. ``schema`` is what is in the Parquet files,
-    ``xid_column`` the name of the transaction id there. ``example`` is a URI to name when something is wrong.
+    ``xid_column`` the name of the transaction id there, ``primary_key`` those of the key's columns. ``example`` is a
+    URI to name when something is wrong.
     """
 
     keys: tuple[str, ...]
@@ -36,6 +37,7 @@ class Run:
     schema: "pl.Schema"
     xid_column: str
     example: str
+    primary_key: tuple[str, ...] = ()
 
     @property
     def named(self) -> dict[int, Column]:
@@ -79,11 +81,11 @@ class Shape:
         """What the transaction id is called."""
         return self.fields[-1].name
 
-    def key(self, names: Sequence[str], run: Run) -> tuple[str, ...]:
-        """What columns of a run are called in this shape."""
+    def primary_key(self, run: Run) -> tuple[str, ...]:
+        """What the columns of a run's primary key are called in this shape; empty if it has none."""
         attnums = {column.name: column.attnum for column in run.columns}
         shown = {field.attnum: field.name for field in self.fields}
-        return tuple(shown[attnums[name]] for name in names)
+        return tuple(shown[attnums[name]] for name in run.primary_key)
 
     def expressions(self, run: Run) -> "list[pl.Expr] | None":
         """What has to be selected from a run's objects; None if they have this shape already."""

@@ -279,6 +279,17 @@ def test_as_of_a_day_is_what_was_ingested_up_to_its_end(lake, scan):
     assert sorted(scan(days=[date(2026, 1, 1), date(2026, 1, 4)])["movie_id"]) == [1, 4]
 
 
+def test_as_of_a_day_columns_and_key_are_those_of_that_day(lake, scan):
+    change(lake, fill(1, 2), "update movie set title = 'new'", now=clock(datetime(2026, 1, 1, tzinfo=UTC), step_s=1))
+    change(lake, "alter table movie rename movie_id to id; insert into movie (id) values (3)")
+
+    before = scan(versions="latest", as_of=date(2026, 1, 1))
+
+    assert before.sort("movie_id").select("movie_id", "title").rows() == [(1, "new"), (2, "new")]
+    assert sorted(scan(versions="latest")["id"]) == [1, 2, 3]
+    assert scan(versions="latest", as_of=date(2025, 1, 1)).columns == scan().columns
+
+
 def test_days_without_objects_give_no_rows_and_all_columns(lake, scan):
     change(lake, fill(1, 1), now=clock(datetime(2026, 1, 1, tzinfo=UTC)))
     change(lake, "alter table movie rename title to name; insert into movie (movie_id) values (2)")
