@@ -192,7 +192,7 @@ class Lake:
         A column is followed by its number through renames; where a slice is older than it, its rows hold the value that
         the first footer with the column says they have.
         """
-        frames, footers = self.frames(table), self.footers(table)
+        frames, footers = self.frames(table), [footer for footer in self.footers(table) if footer is not None]
         footers = [footer for footer in footers if footer.after.generation == footers[-1].after.generation]
         described = [{column["attnum"]: column for column in footer.columns} for footer in footers]
         missing = {
