@@ -69,7 +69,8 @@ class ColumnHistory:
         filled = self._fill(before, previous, table)
         if filled:
             columns = tuple(
-                {**column, "missing": filled.get(column["attnum"], column["missing"])} for column in described.columns
+                {**column, "missing": filled[column["attnum"]]} if column["attnum"] in filled else column
+                for column in described.columns
             )
             described = dataclasses.replace(described, columns=columns)
         was, now = self._progress(previous, table), self._cursor(table)

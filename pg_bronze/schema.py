@@ -417,13 +417,13 @@ def _number(text: "pl.Series", wanted: "pl.DataType") -> "pl.Series | None":
 
 
 def describe(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Describe the columns for a footer: what the source declared, what is stored, and by which policy."""
+    """Describe the columns for a footer: what the source declared, what is stored, and by which policy.
+
+    What a column has not is left out: this stands uncompressed in every object, and most have few rows.
+    """
     return [
-        {
-            **_declared(column),
-            "labels": list(column.labels) if column.labels else None,
-            "stored": str(rule(column).stored),
-        }
+        {name: list(said) if name == "labels" else said for name, said in _declared(column).items() if said is not None}
+        | {"stored": str(rule(column).stored)}
         | ({"policy": said} if (said := policy(column)) else {})
         for column in columns
     ]

@@ -196,7 +196,7 @@ class Lake:
         footers = [footer for footer in footers if footer.after.generation == footers[-1].after.generation]
         described = [{column["attnum"]: column for column in footer.columns} for footer in footers]
         missing = {
-            attnum: next((columns[attnum]["missing"] for columns in described if attnum in columns), None)
+            attnum: next((columns[attnum].get("missing") for columns in described if attnum in columns), None)
             for attnum in attnums
         }
         held: list[tuple] = []

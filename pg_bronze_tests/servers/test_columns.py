@@ -1,5 +1,6 @@
 """Runs of objects with the same columns: the watermarks name where each began, whatever happens in between."""
 
+import dataclasses
 import io
 from datetime import datetime
 
@@ -228,7 +229,7 @@ def test_the_value_of_rows_from_before_stands_in_the_footer(lake, database):
     database.execute("insert into movie (movie_id) select 10")
     lake.drain()
 
-    missing = [column["missing"] for column in lake.footers()[-1].columns[4:]]
+    missing = [column.get("missing") for column in lake.footers()[-1].columns[4:]]
 
     landed = [texts(lake.frames()[-1][f"c{number}"]) for number in range(len(DEFAULTS))]
     of_now = DEFAULTS.index(("timestamptz", "now()"))
@@ -246,6 +247,17 @@ def test_a_rewrite_clears_the_default_and_the_earlier_footer_keeps_it(lake, data
     database.execute("vacuum full movie")
     more(lake, database, 20)
 
-    held = [[column["missing"] for column in footer.columns][-1] for footer in lake.footers()]
+    held = [[column.get("missing") for column in footer.columns][-1] for footer in lake.footers()]
     assert held == [None, "7", None]
     assert len(runs(lake)) == 3
+
+
+def test_a_state_from_before_columns_were_noted_goes_on_and_notes_them(lake, database):
+    """What changed since is said all the same: the last object has its columns in its footer."""
+    lake.recorded["movie"] = dataclasses.replace(lake.recorded["movie"], columns_key="", columns_digest="")
+    database.execute("alter table movie drop price")
+    more(lake, database, 10)
+
+    newest = lake.footers()[-1]
+    assert newest.after.columns_key == newest.after.key
+    assert newest.drift == ("column 'price' (numeric(10,2)) was dropped",)

@@ -304,7 +304,7 @@ def test_a_default_put_into_every_row_before_the_next_tick_is_found_in_a_row(fil
 
     assert film.tick().row_count == 1
 
-    missing = {column["name"]: column["missing"] for column in film.lake.footers(film.name)[-1].columns}
+    missing = {column["name"]: column.get("missing") for column in film.lake.footers(film.name)[-1].columns}
     assert (missing["x"], missing["y"]) == ("7.50", None)
     assert "hold its default" in film.said[0]
     film.insert(5)
@@ -424,7 +424,7 @@ def test_a_default_of_a_partitioned_table_is_found_though_only_its_partitions_kn
 
     film.lake.tick(table)
 
-    assert [column["missing"] for column in film.lake.footers(table)[-1].columns] == [None, None, None, "7"]
+    assert [column.get("missing") for column in film.lake.footers(table)[-1].columns] == [None, None, None, "7"]
     assert film.lake.compare(table, "id") == SAME
 
 

@@ -31,6 +31,7 @@ def lake(any_database, bucket) -> Lake:
           title text collate "C", twice int generated always as (movie_id * 2) stored, updated_at timestamptz
         );
         comment on table movie is 'films';
+        comment on column movie.title is 'as on the poster';
         insert into movie (movie_id) values (1), (2)"""
     )
     made = Lake(any_database, bucket.store())
