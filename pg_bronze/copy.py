@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 
 from pg_bronze import catalog, cursor, planning, schema, takeover, window
-from pg_bronze.commit import Codec, Committed, Recovered, Step, TableObjects, footer_of, ignore_step
+from pg_bronze.commit import Codec, Committed, Recovered, Step, TableObjects, encode, footer_of, ignore_step
 from pg_bronze.control import Control, ControlRow, Mirrored
 from pg_bronze.drift import ColumnHistory, Look
-from pg_bronze.errors import NotUtf8, SettingsError, SourceNotFit, Superseded, TableChanged
-from pg_bronze.footer import Claim
+from pg_bronze.errors import NotUtf8, SettingsError, SliceTooLarge, SourceNotFit, Superseded, TableChanged
+from pg_bronze.footer import Claim, Footer
 from pg_bronze.layout import Layout, next_time
 from pg_bronze.planning import NewGeneration, Outlook, Quiet, Read
 from pg_bronze.policies import LOSSLESS, Exceptional, Policies
 from pg_bronze.refusal import explain, explain_bad_texts
 from pg_bronze.schema import SourceTable
-from pg_bronze.source import Source, columns_that_may_be_wide
+from pg_bronze.settings import return_freed_memory
+from pg_bronze.source import Source
 from pg_bronze.store import Store
 from pg_bronze.watermark import Leaf, Place, Watermark
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 TABLE_CHANGED_TRIES = 3
 END_AHEAD_S = 10.0
+BULKY_ROW_BYTES = 256 * 1024
+
+return_freed_memory()
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,12 @@ class CopyOptions:
     policies: Policies = LOSSLESS
 
 
-@dataclass(frozen=True)
+@dataclass
 class Slice:
-    """One object about to be written: its claim, its rows as they will be stored, and how it came to be."""
+    """One object about to be written: its claim, its rows as they will be stored, and how it came to be.
+
+    ``frame`` is empty once they are encoded: two slices and their encodings are in memory at a time as it is.
+    """
 
     claim: Claim
     frame: "pl.DataFrame"
@@ -62,6 +69,19 @@ class Slice:
     redo: bool = False
     seconds: float = 0.0
     exceptional: tuple[Exceptional, ...] = ()
+    row_count: int = field(init=False)
+    bulky: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.row_count = self.frame.height
+        # Encoding takes seven times the largest value for a while, so beside it nothing else is read.
+        self.bulky = self.frame.estimated_size() > BULKY_ROW_BYTES * max(1, self.frame.height)
+
+    def encoded(self, footer: Footer, codec: Codec) -> bytes:
+        """The Parquet bytes; the frame is given up."""
+        body = encode(self.frame, footer, codec)
+        self.frame = self.frame.clear()
+        return body
 
 
 class SliceStream:
@@ -89,13 +109,16 @@ class SliceStream:
                 if self._only_first:
                     yield current
                     return
-                ahead = pool.submit(self.copy.next_slice, current.claim.after)
+                ahead = None
+                if not current.bulky:
+                    ahead = pool.submit(self.copy.next_slice, current.claim.after)
                 yield current
-                if self.watermark == current.claim.after:
+                if ahead is not None and self.watermark == current.claim.after:
                     current = ahead.result()
                     continue
-                # Another writer's object ended elsewhere than planned: what was read ahead does not fit.
-                _discard(ahead)
+                if ahead is not None:
+                    # Another writer's object ended elsewhere than planned: what was read ahead does not fit.
+                    _discard(ahead)
                 if self._superseded:
                     return
                 current = self.copy.next_slice(self.watermark)
@@ -330,10 +353,10 @@ class TableCopy:
                 continue
             frame, exceptional = found
             if step.region.blocks is not None:
-                self._size = self._size.after(frame.height)
+                self._size = self._size.after(frame.height, int(frame.estimated_size()))
             if frame.height == 0 and not step.must_commit:
                 ahead = step.after
-                blocks = self._size.blocks if step.region.blocks else 0
+                blocks = self._size.blocks if step.region.blocks and not self._size.lines else 0
                 self._outlook = dataclasses.replace(
                     self._outlook, uncommitted_blocks=self._outlook.uncommitted_blocks + blocks
                 )
@@ -345,26 +368,24 @@ class TableCopy:
 
     def _read(self, region: window.Region) -> "tuple[pl.DataFrame, tuple[Exceptional, ...]] | None":
         """What ``schema.conform`` gives for a region; None if its rows are too many for one slice and can be split."""
-        names = planning.names_by_attnum(self.table)
-        splittable = region.blocks is None or self._size.blocks > 1
-        toasted = any(item.toast_page_count for item in self.table.relations if item.oid in region.leaves)
-        if toasted and splittable:
-            wide = columns_that_may_be_wide([(column.name, column.base) for column in self.table.columns])
-            rows, size_bytes = self.source.measure(window.measure(region, wide, names))
-            if rows > self._size.row_limit or (size_bytes > self._size.byte_limit and rows > 1):
+        names, columns, limit = planning.names_by_attnum(self.table), self.table.columns, self._size.byte_limit
+        splittable = region.blocks is None or not self._size.smallest
+        widths = schema.widths(columns) if splittable and not planning.certain(self.table, region, limit) else []
+        bound = None
+        if widths and region.blocks is None and region.start is not None:
+            bound = window.Bound(limit, widths)
+        elif widths:
+            rows, size_bytes = self.source.measure(window.measure(region, widths, names), self.label)
+            if rows > self._size.row_limit or (size_bytes > limit and rows > 1):
                 return None
-        limit = self._size.row_limit + 1 if splittable else None
-        columns = self.table.columns
-        query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, limit)
-        frame = self._rows(region, query)
-        if limit is not None and frame.height >= limit:
+        row_limit = self._size.row_limit + 1 if splittable else None
+        query = window.select(region, schema.projection(columns), schema.xid_column(columns), names, row_limit, bound)
+        try:
+            frame = self._rows(region, query)
+        except SliceTooLarge:
             return None
-        # Values compressed in their row are wider than any page count says; one row alone cannot be split.
-        size_bytes = int(frame.estimated_size())
-        if size_bytes > self._size.byte_limit:
-            self._size = self._size.measured(frame.height, size_bytes)
-            if splittable and frame.height > 1 and size_bytes > 2 * self._size.byte_limit:
-                return None
+        if row_limit is not None and frame.height >= row_limit:
+            return None
         return schema.conform(frame, columns, self.label)
 
     def _rows(self, region: window.Region, query: str) -> "pl.DataFrame":
@@ -446,14 +467,15 @@ class TableCopy:
         look, source = piece.look, self.source
         footer = footer_of(
             piece.claim,
-            piece.frame.height,
+            piece.row_count,
             look.description,
             source.server_version,
             source.database(),
             piece.exceptional,
             look.drift,
         )
-        committed = self.objects.commit(piece.claim, piece.frame, footer, piece.redo)
+        body = piece.encoded(footer, self.options.codec)
+        committed = self.objects.commit(piece.claim, body, footer, piece.redo)
         if committed.watermark.generation != piece.claim.before.generation:
             self.objects.move_old(committed.watermark)
         return committed

@@ -6,6 +6,7 @@
     │   ├── StoreUnavailable      the bucket does not answer
     │   ├── StaleSnapshot         a read saw an older state of the database than its horizon
     │   ├── TableChanged          the table's definition moved while it was read
+    │   ├── SliceTooLarge         a read was given up because its rows are more than one slice may hold
     │   └── Superseded            another writer committed the slice first
     ├── OperatorError             a person has to change something; until then every tick says so again
     │   ├── SettingsError         a setting is missing, unknown or wrong
@@ -59,6 +60,10 @@ class StaleSnapshot(TransientError):
 
 class TableChanged(TransientError):
     """The table was altered, renamed, attached, detached or rewritten while it was being read."""
+
+
+class SliceTooLarge(TransientError):
+    """A read's rows are more than one slice may hold: smaller ranges have to be asked for."""
 
 
 class Superseded(TransientError):

@@ -12,7 +12,7 @@ from pg_bronze import __version__
 from pg_bronze.errors import LakeDamaged
 from pg_bronze.policies import Exceptional
 from pg_bronze.schema import Description
-from pg_bronze.watermark import FORMAT, Watermark, check_format
+from pg_bronze.watermark import Watermark, check_format, format_of
 from pg_bronze.window import Region
 
 ENTRY = "pg_bronze"
@@ -37,7 +37,7 @@ class Claim:
         """The claim object's content."""
         return json.dumps(
             {
-                "format": FORMAT,
+                "format": format_of(self.before, self.after),
                 "nonce": self.nonce,
                 "before": self.before.to_json(),
                 "after": self.after.to_json(),
@@ -99,7 +99,7 @@ class Footer:
         """The value of the Parquet key-value entry."""
         return json.dumps(
             {
-                "format": FORMAT,
+                "format": format_of(self.before, self.after),
                 "pg_bronze": __version__,
                 "nonce": self.nonce,
                 "seq": self.after.seq,

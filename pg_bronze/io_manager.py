@@ -118,7 +118,7 @@ def _line(stream: SliceStream, piece: Slice, key: str, seconds: float) -> str:
     value = stream.watermark.cursor
     line = metadata.slice_line(
         stream.copy.label,
-        piece.frame.height,
+        piece.row_count,
         region.start if region else None,
         region.end if region else None,
         (column.name, value) if column and value else None,

@@ -11,6 +11,7 @@
 All below an optional prefix. No connection, no clock, no Dagster.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -20,8 +21,11 @@ from urllib.parse import unquote
 
 STAMP = "%Y%m%d%H%M%S"
 OWN = "_pg_bronze"
-# What a folder cannot hold without ambiguity: the separators, the escape itself, control characters.
-_UNSAFE = re.compile(r"[./%\x00-\x1f\x7f]")
+# MinIO keeps objects in files, whose names have at most 255 bytes: `_20260102000010.parquet` comes on top.
+LONGEST_FOLDER_BYTES = 220
+# What a folder cannot hold without ambiguity: the separators, the escape itself, control characters. SeaweedFS makes a
+# slash of a backslash.
+_UNSAFE = re.compile(r"[./%\\\x00-\x1f\x7f]")
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -47,11 +51,22 @@ def folder(schema: str, name: str) -> str:
 
     An unescaped dot only ever separates a schema from a name, and ``public`` is never written.
     """
-    return _part(name) if schema == "public" else f"{_part(schema)}.{_part(name)}"
+    return _within(_part(name) if schema == "public" else f"{_part(schema)}.{_part(name)}")
+
+
+def _within(text: str) -> str:
+    """The text, or its beginning and a digest where an object's name would be longer than a file's may be.
+
+    Only a schema and a name full of escapes come to that. ``%~`` comes from no escape.
+    """
+    whole = text.encode()
+    if len(whole) <= LONGEST_FOLDER_BYTES:
+        return text
+    return f"{whole[:120].decode(errors='ignore')}%~{hashlib.sha256(whole).hexdigest()[:32]}"
 
 
 def table_of(folder_name: str) -> tuple[str, str]:
-    """``(schema, name)`` of a folder: the inverse of ``folder``."""
+    """``(schema, name)`` of a folder: the inverse of ``folder``, but for the few that end in a digest."""
     schema, dot, name = folder_name.partition(".")
     return (unquote(schema), unquote(name)) if dot else ("public", unquote(schema))
 

@@ -9,12 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pg_bronze.errors import HistoryChanged, OperatorError, PgBronzeError, StaleSnapshot
-from pg_bronze.schema import Relation, SourceTable
+from pg_bronze.schema import Relation, SourceTable, memory_bytes
 from pg_bronze.watermark import Leaf, Pending, Place, Watermark
 from pg_bronze.window import MAX_WIDTH, Region
 
 BLOCK_BYTES = 8192
 EMPTY_BLOCKS_PER_COMMIT = 1000
+# Line pointers in a block of 8 KB: each row takes its pointer and a header, 28 bytes at least. In the larger blocks
+# that PostgreSQL may be built with, those beyond come with the last range of a block.
+LINES_PER_BLOCK = BLOCK_BYTES // 28
+# lz4 makes at most 255 bytes of one, pglz 91.
+EXPANSION = 255
 # A quiet table's window is closed by an empty object long before it could reach 2^31 transactions.
 HEARTBEAT_WIDTH = 2**30
 
@@ -23,42 +28,61 @@ HEARTBEAT_WIDTH = 2**30
 class Sizing:
     """How much one slice may hold: ``row_limit`` rows, and about ``byte_limit`` bytes as PostgreSQL's COPY sends them.
 
-    ``blocks`` is how many heap blocks the next range of a window takes; at least 1.
+    ``blocks`` is how many heap blocks the next range of a window takes; at least 1. Where even one block holds too much
+    (its rows point to values out of line), ``lines`` is how many line pointers of it; 0 for whole blocks.
     """
 
     row_limit: int
     byte_limit: int
     blocks: int
+    lines: int = 0
+
+    @property
+    def smallest(self) -> bool:
+        """Whether a range is one row, which cannot be divided."""
+        return self.blocks == 1 and self.lines == 1
 
     def halved(self, page_count: int) -> "Sizing":
         """After a read of at most ``page_count`` blocks that held too much."""
-        return dataclasses.replace(self, blocks=max(1, min(self.blocks, page_count) // 2))
+        blocks = min(self.blocks, page_count)
+        if blocks > 1:
+            return dataclasses.replace(self, blocks=blocks // 2)
+        return dataclasses.replace(self, blocks=1, lines=max(1, (self.lines or LINES_PER_BLOCK) // 2))
 
-    def measured(self, rows: int, size_bytes: int) -> "Sizing":
-        """After a read whose rows turned out wider than estimated: as many rows as would have fitted."""
-        return dataclasses.replace(self, row_limit=max(1, min(self.row_limit, rows * self.byte_limit // size_bytes)))
-
-    def after(self, rows: int) -> "Sizing":
+    def after(self, rows: int, size_bytes: int) -> "Sizing":
         """After a range that fitted: ranges grow while they come back less than a quarter full."""
-        if rows * 4 < self.row_limit:
-            return dataclasses.replace(self, blocks=min(self.blocks * 2, EMPTY_BLOCKS_PER_COMMIT * 64))
-        return self
+        if rows * 4 >= self.row_limit or size_bytes * 4 >= self.byte_limit:
+            return self
+        if self.lines:
+            return dataclasses.replace(self, lines=self.lines * 2 if self.lines * 2 < LINES_PER_BLOCK else 0)
+        return dataclasses.replace(self, blocks=min(self.blocks * 2, EMPTY_BLOCKS_PER_COMMIT * 64))
 
 
 def sizing(table: SourceTable, slice_rows: int | None, slice_bytes: int) -> Sizing:
     """The first guess for a table, from its size; the reads themselves correct it.
 
-    Rows are counted as at least 24 bytes, the size of a row header: an estimate from stale statistics may be wrong
-    by any factor, and the limit it leads to is checked against what arrives.
+    Rows are counted as at least 24 bytes, the size of a row header, and as no less than their columns take in memory
+    even when they are NULL: an estimate from stale statistics may be wrong by any factor, and the limit it leads to is
+    checked against what arrives.
     """
     pages = sum(relation.page_count for relation in table.relations)
     row_bytes = 100.0
     if table.row_estimate > 0 and pages > 0:
         row_bytes = min(float(BLOCK_BYTES), max(24.0, pages * BLOCK_BYTES / table.row_estimate))
-    row_limit = slice_rows or max(1000, int(slice_bytes / row_bytes))
     rows_per_block = BLOCK_BYTES / row_bytes
-    blocks = min(slice_bytes // BLOCK_BYTES, math.ceil(row_limit / rows_per_block))
+    row_limit = slice_rows or max(1000, int(slice_bytes / max(row_bytes, memory_bytes(table.columns))))
+    # What lies out of line comes along with its block.
+    out_of_line = sum(relation.toast_page_count for relation in table.relations) / max(pages, 1)
+    blocks = min(int(slice_bytes / BLOCK_BYTES / (1 + out_of_line)), math.ceil(row_limit / rows_per_block))
     return Sizing(row_limit=row_limit, byte_limit=slice_bytes, blocks=max(1, blocks))
+
+
+def certain(table: SourceTable, region: Region, byte_limit: int) -> bool:
+    """Whether a region cannot hold more bytes than that, however well its values are compressed."""
+    relations = [item for item in table.relations if item.oid in region.leaves]
+    if any(item.toast_page_count for item in relations):
+        return False
+    return sum(item.page_count for item in relations) * BLOCK_BYTES * EXPANSION <= byte_limit
 
 
 @dataclass(frozen=True)
@@ -242,23 +266,26 @@ def _by_blocks(
     leaf = watermark.leaf(relation.oid)
     pending = leaf.pending or Pending(upto=horizon, block=0, relfilenode=relation.relfilenode)
     _check_width(table.label, pending.upto if leaf.swept is None else leaf.swept, horizon)
-    end_block = pending.block + size.blocks
+    end_block, end_line = pending.block + size.blocks, 0
+    if size.lines and pending.line + size.lines < LINES_PER_BLOCK:
+        end_block, end_line = pending.block, pending.line + size.lines
     last = end_block >= relation.page_count
     region = dataclasses.replace(
         _region(table, relation, leaf, (relation.oid,), pending.upto),
         blocks=(pending.block, None if last else end_block),
+        lines=(pending.line, 0 if last else end_line),
         seed=watermark.seed if leaf.swept is None else None,
     )
     if last:
         after = _swept(leaf, pending.upto)
     else:
-        after = dataclasses.replace(leaf, pending=dataclasses.replace(pending, block=end_block))
+        after = dataclasses.replace(leaf, pending=dataclasses.replace(pending, block=end_block, line=end_line))
     read_since_commit = outlook.uncommitted_blocks + size.blocks
     return Read(
         region,
         watermark.with_leaves({relation.oid: after}),
         # The end of a window that already has objects, or a long empty stretch, is worth an empty one.
-        must_commit=(last and (pending.block > 0)) or read_since_commit >= EMPTY_BLOCKS_PER_COMMIT,
+        must_commit=(last and pending.place > (0, 0)) or read_since_commit >= EMPTY_BLOCKS_PER_COMMIT,
     )
 
 

@@ -14,11 +14,13 @@ from pg_bronze.errors import (
     DataError,
     NotUtf8,
     PgBronzeError,
+    SliceTooLarge,
     SourceNotFit,
     SourceUnavailable,
     StaleSnapshot,
     TableChanged,
 )
+from pg_bronze.window import TOO_LARGE
 
 
 def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeError:
@@ -89,6 +91,8 @@ def explain_state(error: psycopg.Error, label: str) -> PgBronzeError:
     """Our error for a slice that could not be read, from its SQLSTATE; the server's words may quote values."""
     state = error.sqlstate or ""
     text = str(error)
+    if TOO_LARGE in text:
+        return SliceTooLarge(f"{label}: a window holds more than one slice may; it is read in block ranges.")
     if "older than horizon" in text:
         return _stale(label)
     if state == "42501":
@@ -106,6 +110,8 @@ def explain_state(error: psycopg.Error, label: str) -> PgBronzeError:
 def explain_text(error: BaseException, label: str) -> PgBronzeError:
     """The same for connectorx, which gives text only."""
     text = str(error)
+    if TOO_LARGE in text:
+        return SliceTooLarge(f"{label}: a window holds more than one slice may; it is read in block ranges.")
     if "older than horizon" in text:
         return _stale(label)
     if "row-level security" in text or "row security" in text:

@@ -168,13 +168,16 @@ def _difference(before: Watermark, oid: int, after: Leaf, relation: Relation | N
     if pending is not None and pending.relfilenode != relation.relfilenode:
         return None
     blocks: tuple[int, int | None] | None = None
+    lines = (0, 0)
     if pending is not None:
         end_of_it = leaf.swept if after.pending else pending.upto
         if after.swept != end_of_it or (leaf.pending and leaf.pending.upto != pending.upto):
             return None  # more than one window lies between
-        blocks = (leaf.pending.block if leaf.pending else 0, after.pending.block if after.pending else None)
+        first = leaf.pending.place if leaf.pending else (0, 0)
+        last = after.pending.place if after.pending else (None, 0)
+        blocks, lines = (first[0], last[0]), (first[1], last[1])
     end = pending.upto if pending is not None else after.swept
     if end is None:
         return None
     seed = before.seed if leaf.swept is None else None  # it bounds first loads only
-    return window.Region(relation.schema, relation.name, True, (oid,), leaf.swept, end, blocks=blocks, seed=seed)
+    return window.Region(relation.schema, relation.name, True, (oid,), leaf.swept, end, None, blocks, seed, lines)

@@ -329,6 +329,38 @@ def _as_before(column: Column, now: Column | None) -> str:
     return f"t.{quote(now.name)}" if now.base == column.base else f"t.{quote(now.name)}::text"
 
 
+_FIXED_BYTES = {
+    "bool": 1, "int2": 2, "int4": 4, "oid": 4, "float4": 4, "date": 4, "int8": 8, "float8": 8, "timestamp": 8,
+    "timestamptz": 8, "time": 8, "timetz": 12, "interval": 16, "uuid": 16, "money": 8, "macaddr": 6, "macaddr8": 8,
+    "point": 16, "lseg": 32, "box": 32, "line": 24, "circle": 24, "name": 64, "char": 1, "xid": 4, "xid8": 8, "cid": 4,
+    "tid": 6, "pg_lsn": 8,
+}  # fmt: skip
+_SHORT_TYPMOD = 64
+
+
+def memory_bytes(columns: Sequence[Column]) -> int:
+    """Bytes that one row takes at least, in a frame or on its way, whatever is NULL or empty in it."""
+    return sum(4 + _FIXED_BYTES.get(column.base, 12) for column in columns)
+
+
+def widths(columns: Sequence[Column]) -> list[str]:
+    """SQL for the bytes of each column that can hold a value of any size, NULL for NULL."""
+    return [_width(column) for column in columns if not _is_narrow(column)]
+
+
+def _is_narrow(column: Column) -> bool:
+    if column.base in {"varchar", "bpchar"}:
+        return 0 <= column.typmod - 4 <= _SHORT_TYPMOD
+    return column.base in _FIXED_BYTES or (column.base == "numeric" and column.typmod >= 0)
+
+
+def _width(column: Column) -> str:
+    name = f"t.{quote(column.name)}"
+    if column.base in {"text", "varchar", "bpchar", "bytea"}:
+        return f"octet_length({name})"  # known without fetching or decompressing the value
+    return f"octet_length(({rule(column).expression.format(c=name)})::text)"
+
+
 def read_schema(columns: Sequence[Column]) -> "pl.Schema":
     """Give the schema in which connectorx returns the projection."""
     import polars as pl

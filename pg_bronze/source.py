@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -13,7 +13,7 @@ import psycopg
 from pg_bronze import window
 from pg_bronze.errors import SourceNotFit, SourceUnavailable
 from pg_bronze.reader import SESSION, ConnectorxReader, CopyReader, Reader, Reading, pinned
-from pg_bronze.refusal import explain, explain_connection
+from pg_bronze.refusal import explain, explain_connection, explain_state
 from pg_bronze.watermark import Place
 
 if TYPE_CHECKING:
@@ -310,9 +310,13 @@ class Source:
         if self._connection is not None and not self._connection.closed and not self.pooled:
             self.ask("select pg_advisory_unlock(%(space)s, %(oid)s)", _lock_key(table_oid))
 
-    def measure(self, query: str) -> tuple[int, int]:
-        """Rows and bytes, as ``window.measure`` asks for them, from a snapshot of its own."""
-        rows, size_bytes = self.ask(query)[0]
+    def measure(self, query: str, label: str) -> tuple[int, int]:
+        """Rows and bytes, as ``window.measure`` asks for them, from a snapshot of its own; errors name the table."""
+        try:
+            with self.session() as connection:
+                rows, size_bytes = connection.execute(query.encode()).fetchall()[0]
+        except psycopg.Error as error:
+            raise explain_state(error, label) from error
         return rows, size_bytes
 
     def read(self, query: str, label: str) -> "pl.DataFrame":
@@ -365,13 +369,3 @@ def _open(conninfo: Mapping[str, Any], name: str) -> psycopg.Connection:
 def _lock_key(table_oid: int) -> dict[str, int]:
     # Two 32-bit keys, both signed: a constant of our own, and the oid.
     return {"space": 0x70676272, "oid": table_oid - 2**32 if table_oid >= 2**31 else table_oid}
-
-
-def columns_that_may_be_wide(bases: Sequence[tuple[str, str]]) -> list[str]:
-    """Names of the columns whose type can hold a value stored out of line, from ``(name, base type)`` pairs."""
-    fixed = {
-        "bool", "int2", "int4", "int8", "oid", "float4", "float8", "date", "time", "timetz", "timestamp", "timestamptz",
-        "interval", "uuid", "money", "macaddr", "macaddr8", "point", "lseg", "box", "line", "circle", "name", "char",
-        "xid", "xid8", "cid", "tid", "pg_lsn",
-    }  # fmt: skip
-    return [name for name, base in bases if base not in fixed]

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
-FORMAT = 1
+# The newest format read. Written is 1 as long as no window stands still inside a block, which 1 cannot say.
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,19 @@ class Box:
 class Pending:
     """A window being read in block ranges: of transactions below ``upto``, blocks ``[0, block)`` are delivered.
 
-    Blocks mean something only within one ``relfilenode``: a rewrite moves every row.
+    So are the line pointers below ``line`` of ``block`` itself: a row version keeps its block and line for as long as
+    it lives, within one ``relfilenode``. A rewrite moves every row.
     """
 
     upto: int
     block: int
     relfilenode: int
+    line: int = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Block and line, which sort like PostgreSQL's ``ctid``."""
+        return self.block, self.line
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ class Watermark:
         for oid in sorted(self.leaves):
             groups.setdefault(self.leaves[oid], []).append(oid)
         return {
-            "format": FORMAT,
+            "format": format_of(self),
             **dataclasses.asdict(self.place),
             "table": self.table,
             "generation": self.generation,
@@ -141,7 +149,7 @@ class Watermark:
             "columns_key": self.columns_key,
             "columns_digest": self.columns_digest,
             "detached": _ranges(sorted(self.detached)),
-            "leaves": [{"oids": _ranges(oids), **dataclasses.asdict(leaf)} for leaf, oids in groups.items()],
+            "leaves": [{"oids": _ranges(oids), **_leaf_json(leaf)} for leaf, oids in groups.items()],
         }
 
     @classmethod
@@ -172,6 +180,12 @@ class Watermark:
             raise LakeDamaged(f"this is not a watermark of pg_bronze: {type(error).__name__} {error}") from error
 
 
+def format_of(*watermarks: Watermark) -> int:
+    """The oldest format that can say all of these."""
+    pending = [leaf.pending for watermark in watermarks for leaf in watermark.leaves.values()]
+    return 2 if any(item is not None and item.line for item in pending) else 1
+
+
 def check_format(data: Any, what: str) -> None:
     """Raises FormatTooNew if ``data`` was written by a later pg_bronze, LakeDamaged if it is no JSON object at all."""
     if not isinstance(data, Mapping):
@@ -182,6 +196,13 @@ def check_format(data: Any, what: str) -> None:
             f"a {what} has format {found}, and this pg_bronze reads up to {FORMAT}: "
             "a newer pg_bronze wrote it. Update this one; nothing was changed."
         )
+
+
+def _leaf_json(leaf: Leaf) -> dict[str, Any]:
+    data = dataclasses.asdict(leaf)
+    if leaf.pending and not leaf.pending.line:
+        del data["pending"]["line"]
+    return data
 
 
 def _ranges(oids: Iterable[int]) -> list[list[int]]:

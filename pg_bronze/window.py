@@ -19,6 +19,7 @@ MASK = 4294967295
 MAX_WIDTH = 2**31 - 10**6
 # The next transaction id as the reading transaction sees it, modulo 2^32: 3 is the first id ever handed out.
 NEXT = "(age('3'::xid)::bigint + 3)"
+TOO_LARGE = "pg_bronze: larger than a slice"
 HORIZON = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 
 
@@ -27,7 +28,8 @@ class Region:
     """The row versions one slice holds, of the physical tables ``leaves``.
 
     Written by transactions in ``[start, end)``; ``start`` None is the first load, which leaves out only ``end`` and
-    later. ``blocks`` is a half-open range of heap blocks, its second end None for "to the end of the table".
+    later. ``blocks`` is a half-open range of heap blocks, its second end None for "to the end of the table". ``lines``
+    are the line pointers at which it begins in its first block and ends in the second: both 0 for whole blocks.
     ``schema`` and ``name`` say what to read from: one leaf alone (``only``), or the root of them all.
     """
 
@@ -40,10 +42,14 @@ class Region:
     box: Box | None = None
     blocks: tuple[int, int | None] | None = None
     seed: Seed | None = None
+    lines: tuple[int, int] = (0, 0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, for claims and footers."""
-        return dataclasses.asdict(self)
+        data = dataclasses.asdict(self)
+        if self.lines == (0, 0):  # as it was written before blocks could be divided
+            del data["lines"]
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -51,6 +57,7 @@ class Region:
         given = dict(data)
         given["leaves"] = tuple(given["leaves"])
         given["blocks"] = tuple(given["blocks"]) if given["blocks"] else None
+        given["lines"] = tuple(given.get("lines", (0, 0)))
         given["box"] = Box(**given["box"]) if given["box"] else None
         given["seed"] = Seed(**given["seed"]) if given["seed"] else None
         return cls(**given)
@@ -114,9 +121,9 @@ def where(region: Region, column_names: Mapping[int, str]) -> str:
         parts.append(f"t.tableoid in ({', '.join(str(oid) for oid in region.leaves)})")
     if region.blocks is not None:
         first, last = region.blocks
-        parts.append(f"t.ctid >= '({first},0)'::tid")
+        parts.append(f"t.ctid >= '({first},{region.lines[0]})'::tid")
         if last is not None:
-            parts.append(f"t.ctid < '({last},0)'::tid")
+            parts.append(f"t.ctid < '({last},{region.lines[1]})'::tid")
     if region.seed is not None:
         column = quote(column_names[region.seed.attnum])
         parts.append(f"(t.{column} <= {literal(region.seed.value)}) is not true")
@@ -128,22 +135,63 @@ def relation(region: Region) -> str:
     return f"{'only ' if region.only else ''}{quote(region.schema)}.{quote(region.name)} t"
 
 
+@dataclass(frozen=True)
+class Bound:
+    """The most bytes a query may give, counted as ``widths`` add up; its first row comes whatever it holds."""
+
+    size_bytes: int
+    widths: Sequence[str]
+
+
 def select(
-    region: Region, projection: str, xid_column: str, column_names: Mapping[int, str], row_limit: int | None
+    region: Region,
+    projection: str,
+    xid_column: str,
+    column_names: Mapping[int, str],
+    row_limit: int | None,
+    bound: Bound | None = None,
 ) -> str:
-    """The query of one slice: the projected columns, the transaction id last, at most ``row_limit`` rows."""
+    """The query of one slice: the projected columns, the transaction id last, at most ``row_limit`` rows.
+
+    With a ``bound`` it fails as soon as its rows are larger. That takes one look at the table, where asking ``measure``
+    first takes two, but a third more time for every row that is found: right for windows that are mostly empty.
+    """
     xid = f"{transaction_id(region.end)} as {quote(xid_column)}"
-    query = f"select {projection},\n  {xid}\nfrom {relation(region)}\nwhere {where(region, column_names)}\n"
+    found, condition = relation(region), where(region, column_names)
+    if bound is not None:
+        columns = ", ".join(f"t.{quote(name)}" for name in column_names.values())
+        width, total = (quote(_free(name, column_names)) for name in ("_pg_width", "_pg_total"))
+        inner = (
+            f"select {columns}, t.xmin, w.width as {width},\n"
+            f"    sum(w.width) over (rows unbounded preceding) as {total}\n  from {found}\n"
+            f"  cross join lateral (select {_added(bound.widths)} as width) w\n  where {condition}"
+        )
+        found = f"({inner}) t"
+        condition = (
+            f"(case when t.{total} <= {bound.size_bytes} or t.{total} = t.{width} then '1' else '{TOO_LARGE}' end)::int"
+            " = 1"
+        )
+    listed = f"{projection},\n  {xid}" if projection else xid  # a table may have rows and no column
+    query = f"select {listed}\nfrom {found}\nwhere {condition}\n"
     return query if row_limit is None else f"{query}limit {row_limit}\n"
 
 
-def measure(region: Region, wide_columns: Sequence[str], column_names: Mapping[int, str]) -> str:
-    """The query that counts a region's rows and the bytes of its columns that may be stored out of line."""
-    width = " + ".join(f"coalesce(octet_length(t.{quote(name)}::text), 0)" for name in wide_columns) or "0"
+def measure(region: Region, widths: Sequence[str], column_names: Mapping[int, str]) -> str:
+    """The query that counts a region's rows and adds up the bytes of its columns that may be wide."""
     return (
-        f"select count(*), coalesce(sum(({width})::bigint), 0)::bigint\nfrom {relation(region)}\n"
+        f"select count(*), coalesce(sum({_added(widths)}), 0)::bigint\nfrom {relation(region)}\n"
         f"where {where(region, column_names)}\n"
     )
+
+
+def _added(widths: Sequence[str]) -> str:
+    return "(" + (" + ".join(f"coalesce({width}, 0)::bigint" for width in widths) or "0::bigint") + ")"
+
+
+def _free(name: str, column_names: Mapping[int, str]) -> str:
+    while name in column_names.values():
+        name += "_"
+    return name
 
 
 # The hexadecimal digits of a valid UTF-8 text, as RFC 3629 has it.

@@ -10,7 +10,7 @@ import pytest
 
 from pg_bronze.errors import SourceNotFit, TableChanged
 from pg_bronze.schema import quote
-from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, clock, fill
+from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, clock, crash_after, fill
 
 
 @pytest.fixture
@@ -151,20 +151,88 @@ def test_slices_of_large_values_keep_the_byte_limit_wherever_a_block_does(databa
     assert sum(outcome.row_counts) == 60
     for frame in lake.frames():
         size = frame["poster"].str.len_bytes().sum() + frame["filler"].str.len_bytes().sum()
-        assert size <= limit or frame.height <= 4  # a block of this table holds four rows
+        assert size <= limit
     assert len(outcome.committed) >= 8
     assert lake.compare() == SAME
 
 
-def test_a_block_that_alone_exceeds_the_byte_limit_is_copied_all_the_same(database, lake):
+def test_a_block_that_alone_exceeds_the_byte_limit_is_divided(database, lake):
+    """A block of 8 KB can point to gigabytes: one read of it would need them all at once."""
     database.execute("create table movie (movie_id int primary key, poster text)")
     database.execute("alter table movie alter poster set storage external")
     database.execute("insert into movie select i, repeat(md5(i::text), 4000) from generate_series(1, 40) i")
 
-    outcome = lake.tick(slice_bytes=100_000)
+    outcome = lake.tick(slice_bytes=300_000)
 
     assert sum(outcome.row_counts) == 40
+    assert max(outcome.row_counts) <= 2, "each row has 128 KB"
     assert lake.compare() == SAME
+
+
+def test_a_row_larger_than_a_slice_does_not_make_the_others_come_one_by_one(database, lake):
+    database.execute("create table movie (movie_id int primary key, poster text)")
+    large = "case i when 50 then repeat('x', 400000) end"
+    database.execute(f"insert into movie select i, {large} from generate_series(1, 100) i")
+
+    outcome = lake.tick(slice_bytes=300_000)
+
+    assert sum(outcome.row_counts) == 100
+    assert len(outcome.committed) < 20
+    assert lake.compare() == SAME
+
+
+def test_a_crash_inside_a_block_loses_and_doubles_nothing(database, lake):
+    """The watermark then stands between two rows of one block, and vacuum and new rows come in between."""
+    database.execute("create table movie (movie_id int primary key, poster text)")
+    database.execute("insert into movie select i, repeat('x', 100000) from generate_series(1, 20) i")
+    for _ in range(3):
+        assert lake.crash(crash_after("put", 2), slice_bytes=250_000)
+        database.execute("delete from movie where movie_id in (select max(movie_id) from movie)")
+        database.execute("vacuum movie")
+        database.execute("insert into movie select max(movie_id) + 100, 'late' from movie")
+    assert any(footer.after.to_json()["format"] == 2 for footer in lake.footers())
+
+    lake.drain(slice_bytes=250_000)
+
+    difference = lake.compare()
+    assert (difference.lost, difference.stale, difference.wrong_latest) == (0, 0, 0)
+    assert lake.rows().height == len(set(lake.rows().rows())), "nothing twice"
+
+
+def test_a_window_that_holds_too_much_for_one_slice_is_divided(movie, database):
+    """Found while it is read: a window is looked through once, and nothing says before what it holds."""
+    database.execute(fill(1, 3))
+    movie.tick()
+    database.execute("insert into movie select i, repeat('x', 100000) from generate_series(4, 23) i")
+
+    outcome = movie.tick(slice_bytes=250_000)
+
+    assert max(outcome.row_counts) <= 2
+    assert movie.compare() == SAME
+
+
+WIDEST = f"create table movie ({', '.join(f'c{n} int' for n in range(1600))})"
+
+
+@pytest.mark.parametrize(
+    "statements, rows",
+    [
+        (["create table movie ()", *["insert into movie default values"] * 3], 3),
+        (["create table movie ()"], 0),
+        (["create table movie (movie_id int)"], 0),
+        ([WIDEST, "insert into movie default values"], 1),
+    ],
+    ids=["no column", "no column and no row", "no row", "1,600 columns"],
+)
+def test_a_table_of_any_shape_is_copied(database, lake, statements, rows):
+    for statement in statements:
+        database.execute(statement)
+
+    outcome = lake.tick()
+
+    assert outcome.row_count == rows
+    assert lake.rows().height == rows
+    assert not rows or lake.rows()["_pg_xid"].null_count() == 0
 
 
 def test_a_row_that_commits_late_is_copied(movie, database):

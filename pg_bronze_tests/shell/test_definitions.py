@@ -3,8 +3,9 @@
 import json
 
 import dagster as dg
+import pytest
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pg_bronze import partitions
@@ -182,6 +183,29 @@ _pairs = st.tuples(st.one_of(_plain, _names, st.just("public")), st.one_of(_plai
 
 def _table(schema: str, name: str) -> SourceTable:
     return SourceTable(1, schema, name, False, None, (), (), (), 0.0, None, "")
+
+
+@given(_pairs)
+@example(("public", "a_b_x0_2E_0"))
+@example(("public", "a.b"))
+@example(("x0_2E", "x"))
+def test_a_table_comes_back_from_its_asset_key(pair):
+    assert partitions.table_of(partitions.bronze_key(_table(*pair))) == pair
+
+
+@pytest.mark.parametrize(
+    "name, part",
+    [
+        ("movie_2", "movie_2"),
+        ("two words", "two_words_x0_20_0"),
+        ("a.b", "a_b_x0_2E_0"),
+        ("_", "x5F"),
+        ("película", "pel_cula_x0_C3AD_0"),
+        ("a_b_x0_2E_0", "a_b_x0_2E_0_x0_5F_5F_5F_5F_0"),
+    ],
+)
+def test_what_a_key_cannot_hold_stands_in_hexadecimal_behind_it(name, part):
+    assert partitions.bronze_key(_table("public", name)).path == ["bronze", part]
 
 
 @given(one=_pairs, other=_pairs)

@@ -27,6 +27,7 @@ layouts = st.builds(Layout, prefixes, short, short, st.sampled_from(["flat", "da
         ("sales", "movie", "sales.movie"),
         ("public", "sales.movie", "sales%2Emovie"),
         ("public", "a/b", "a%2Fb"),
+        ("public", "a\\b", "a%5Cb"),
         ("public", "50%", "50%25"),
         ("public", "a\tb", "a%09b"),
         ("public", "película", "película"),
@@ -60,6 +61,24 @@ def test_keys_of_our_own():
 @given(names, names)
 def test_a_table_comes_back_from_its_folder(schema, name):
     assert table_of(folder(schema, name)) == (schema, name)
+
+
+within_63_bytes = names.filter(lambda name: len(name.encode()) <= 63)
+escaped = st.text("./%\x01", min_size=60, max_size=63)
+
+
+@given(within_63_bytes | escaped, within_63_bytes | escaped)
+def test_an_object_s_name_and_key_stay_within_what_servers_take(schema, name):
+    """Files have names of 255 bytes at most, and S3 keys 1,024; a prefix may take 400 of them."""
+    for style in ("flat", "date"):
+        key = Layout("p" * 400, schema, name, style).key(AT)
+        assert max(len(part.encode()) for part in key.split("/")[1:]) <= 255
+        assert len(key.encode()) <= 1024
+
+
+@given(escaped, escaped, escaped, escaped)
+def test_names_that_are_shortened_stay_apart(schema, name, other_schema, other_name):
+    assert (folder(schema, name) == folder(other_schema, other_name)) == ((schema, name) == (other_schema, other_name))
 
 
 @given(short, short, short, short)

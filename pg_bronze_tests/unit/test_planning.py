@@ -11,18 +11,20 @@ from pg_bronze.planning import (
     BLOCK_BYTES,
     EMPTY_BLOCKS_PER_COMMIT,
     HEARTBEAT_WIDTH,
+    LINES_PER_BLOCK,
     NewGeneration,
     Outlook,
     Quiet,
     Read,
     Sizing,
+    certain,
     check_place,
     due_for_heartbeat,
     names_by_attnum,
     plan,
     sizing,
 )
-from pg_bronze.schema import Column, Relation, SourceTable
+from pg_bronze.schema import Column, Relation, SourceTable, memory_bytes
 from pg_bronze.watermark import Box, Leaf, Pending, Place, Seed, Watermark
 from pg_bronze.window import MAX_WIDTH, Region
 
@@ -108,17 +110,53 @@ def test_a_small_first_load_with_too_many_rows_goes_by_blocks():
     assert step.region.blocks == (0, 1)
 
 
-def test_a_range_with_too_many_rows_is_halved_down_to_one_block():
-    assert Sizing(100, 1, 8).halved(100).blocks == 4
-    assert Sizing(100, 1, 8).halved(3).blocks == 1
-    assert Sizing(100, 1, 1).halved(100).blocks == 1
-    assert Sizing(100, 1, 8).halved(0).blocks == 1
+def test_a_range_with_too_many_rows_is_halved_down_to_one_row():
+    assert Sizing(100, 1, 8).halved(100) == Sizing(100, 1, 4)
+    assert Sizing(100, 1, 8).halved(3) == Sizing(100, 1, 1)
+    assert Sizing(100, 1, 1).halved(100) == Sizing(100, 1, 1, LINES_PER_BLOCK // 2)
+    assert Sizing(100, 1, 8).halved(0) == Sizing(100, 1, 1, LINES_PER_BLOCK // 2)
+    assert Sizing(100, 1, 1, 2).halved(100) == Sizing(100, 1, 1, 1)
+    assert Sizing(100, 1, 1, 1).smallest
+    assert not Sizing(100, 1, 1, 2).smallest
+    assert not Sizing(100, 1, 1).smallest
 
 
 def test_ranges_grow_while_they_come_back_nearly_empty():
-    assert Sizing(100, 1, 8).after(24).blocks == 16
-    assert Sizing(100, 1, 8).after(25).blocks == 8
-    assert Sizing(100, 1, 60_000).after(0).blocks == 64_000
+    assert Sizing(100, 1, 8).after(24, 0).blocks == 16
+    assert Sizing(100, 1, 8).after(25, 0).blocks == 8
+    assert Sizing(100, 1, 60_000).after(0, 0).blocks == 64_000
+    assert Sizing(100, 400, 8).after(24, 99).blocks == 16
+    assert Sizing(100, 400, 8).after(24, 100).blocks == 8, "a few rows can fill a slice"
+
+
+def test_ranges_inside_a_block_grow_to_whole_blocks_again():
+    assert Sizing(100, 400, 1, 2).after(0, 0) == Sizing(100, 400, 1, 4)
+    assert Sizing(100, 400, 1, LINES_PER_BLOCK // 2).after(0, 0) == Sizing(100, 400, 1, 0)
+
+
+def test_a_block_that_holds_too_much_is_read_in_ranges_of_its_lines():
+    """Its rows may point to any number of megabytes out of line."""
+    inside = dataclasses.replace(SMALL, blocks=1, lines=100)
+    pending = mark({9: Leaf(50, pending=Pending(60, 3, 1))})
+
+    first = planned(pending, table(25), horizon=99, size=inside)
+    second = planned(first.after, table(25), horizon=99, size=inside)
+    last = planned(second.after, table(25), horizon=99, size=inside)
+
+    assert [(step.region.blocks, step.region.lines) for step in (first, second, last)] == [
+        ((3, 3), (0, 100)),
+        ((3, 3), (100, 200)),
+        ((3, 4), (200, 0)),
+    ]
+    assert first.after.leaf(9) == Leaf(50, pending=Pending(60, 3, 1, line=100))
+    assert last.after.leaf(9) == Leaf(50, pending=Pending(60, 4, 1))
+
+
+def test_a_range_that_begins_inside_a_block_may_end_with_the_table():
+    step = planned(mark({9: Leaf(50, pending=Pending(60, 3, 1, line=7))}), table(5), horizon=99)
+    assert (step.region.blocks, step.region.lines) == ((3, None), (7, 0))
+    assert step.after.leaf(9) == Leaf(60)
+    assert step.must_commit
 
 
 def test_a_long_empty_stretch_is_committed():
@@ -253,6 +291,29 @@ def test_the_first_guess_follows_the_size_of_a_row():
     assert sizing(table(0), None, 2**25).row_limit == 2**25 // 100
 
 
+def test_the_first_guess_of_blocks_counts_what_lies_out_of_line():
+    """Measuring 4,096 blocks that point to 130 MB each would itself take hours."""
+    wide = table(100, rows=8000)
+    (relation,) = wide.relations
+    wide = dataclasses.replace(wide, relations=(dataclasses.replace(relation, toast_page_count=100 * 1023),))
+    assert sizing(wide, None, 2**25).blocks == 4
+
+
+def test_the_first_guess_counts_columns_that_are_null():
+    """1,600 of them take nothing in the table and 20 KB in memory."""
+    wide = table(100, rows=8000)
+    wide = dataclasses.replace(wide, columns=wide.columns * 1600)
+    assert sizing(wide, None, 2**25).row_limit == 2**25 // (1600 * memory_bytes(wide.columns[:1]))
+
+
+def test_only_a_small_table_without_values_out_of_line_is_certain_to_fit():
+    region = Region("public", "movie", True, (9,), None, 70)
+    assert certain(table(16), region, 2**25)
+    assert not certain(table(17), region, 2**25)
+    toasted = dataclasses.replace(table(1), relations=(Relation(9, "public", "movie", 1, 1, 1),))
+    assert not certain(toasted, region, 2**25)
+
+
 @given(
     pages=st.integers(0, 10**6),
     rows=st.floats(-1, 1e12) | st.just(math.inf),
@@ -312,10 +373,11 @@ def test_a_standby_on_another_timeline_stops_all_the_same():
 # What is delivered of a leaf, and what a read adds to it: every slice is new, and all together are everything.
 
 POINTS = [
-    SimpleNamespace(leaf=leaf, xid=xid, block=block, cursor=cursor)
+    SimpleNamespace(leaf=leaf, xid=xid, place=(block, line), cursor=cursor)
     for leaf in (10, 11)
     for xid in range(4)
     for block in range(5)
+    for line in (1, 2)
     for cursor in (None, 1, 2)
 ]
 
@@ -334,7 +396,7 @@ def delivered(watermark):
                 and point.cursor > int(box.floor)
                 and point.xid < box.upto
             )
-            or (pending and point.block < pending.block and point.xid < pending.upto)
+            or (pending and point.place < pending.place and point.xid < pending.upto)
         )
 
     return {n for n, point in enumerate(POINTS) if of(watermark.leaf(point.leaf), point)}
@@ -352,8 +414,8 @@ def selected(region):
             point.leaf in region.leaves
             and (start is None or point.xid >= start)
             and point.xid < region.end
-            and first <= point.block
-            and (last is None or point.block < last)
+            and (first, region.lines[0]) <= point.place
+            and (last is None or point.place < (last, region.lines[1]))
         )
 
     return {n for n, point in enumerate(POINTS) if chosen(point)}
@@ -367,8 +429,13 @@ def leaves(draw):
         box = Box(1, draw(st.sampled_from([None, "1"])), draw(st.integers(swept, 4)))
     if draw(st.booleans()):
         upto = draw(st.integers(max(swept or 0, box.upto if box else 0), 4))
-        pending = Pending(upto, draw(st.integers(0, 5)), 1)
+        pending = Pending(upto, draw(st.integers(0, 5)), 1, draw(st.integers(0, 3)))
     return Leaf(swept, box, pending)
+
+
+sizes = st.builds(Sizing, st.just(1), st.just(1), st.integers(1, 6)) | st.builds(
+    Sizing, st.just(1), st.just(1), st.just(1), st.sampled_from([1, 2, 3, LINES_PER_BLOCK - 1])
+)
 
 
 @given(st.dictionaries(st.sampled_from([10, 11]), leaves()), st.data())
@@ -376,8 +443,8 @@ def test_every_read_is_new_and_all_together_are_everything(state, data):
     """A point read twice is a doubled row; one that is passed over is lost."""
     watermark, horizon, by_blocks = mark(state), 4, frozenset()
     pages = data.draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
-    for _ in range(40):
-        size = Sizing(1, 1, data.draw(st.integers(1, 6)))
+    for turn in range(80):
+        size = data.draw(sizes) if turn < 40 else SMALL
         by_blocks |= data.draw(st.frozensets(st.sampled_from([10, 11])))
         step = planned(watermark, table(*pages), horizon, size=size, outlook=Outlook(by_blocks))
         if isinstance(step, Quiet):

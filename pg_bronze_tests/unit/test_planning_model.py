@@ -50,12 +50,17 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass
 class Version:
-    """One row version; ``xmax`` 0 means that no transaction has tried to end it."""
+    """One row version; ``xmax`` 0 means that no transaction has tried to end it. ``line`` is its place in the block."""
 
     id: int
     xmin: int
     block: int
+    line: int
     xmax: int = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.block, self.line
 
 
 @dataclass
@@ -67,6 +72,11 @@ class File:
     node: int
     pages: int = 0
     versions: list[Version] = field(default_factory=list)
+
+    def free_line(self, block: int) -> int:
+        """The lowest line pointer of a block that no version holds: vacuum's leavings come first."""
+        taken = {version.line for version in self.versions if version.block == block}
+        return next(line for line in itertools.count(1) if line not in taken)
 
 
 @dataclass
@@ -163,7 +173,7 @@ class Cluster:
         xid = self.assign(transaction)
         transaction.touched.add(file.oid)
         file.pages = max(file.pages, block + 1)
-        file.versions.append(Version(row_id, xid, block))
+        file.versions.append(Version(row_id, xid, block, file.free_line(block)))
 
     def change(self, transaction: Transaction, file: File, nth: int, how: str) -> None:
         """Update in the same block (``hot``), into another one or another partition (``moved``), or delete."""
@@ -205,15 +215,25 @@ class Cluster:
         file = self.leaf(nth)
         if self._alter(file):
             rows = sorted(self.visible(file), key=lambda v: (v.id * 7) % 5)
-            file.versions = [Version(v.id, v.xmin, n // 2) for n, v in enumerate(rows)]
+            file.versions = [Version(v.id, v.xmin, n // 2, n % 2 + 1) for n, v in enumerate(rows)]
             file.pages, file.node = -(-len(rows) // 2), self._next()
+
+    def vacuum(self, nth: int) -> None:
+        """What nobody can see any more makes room: its line pointers are used again by rows written later."""
+        file = self.anywhere(nth)
+        file.versions = [
+            v
+            for v in file.versions
+            if (v.xmin in self.committed or self.is_running(v.xmin))
+            and not (v.xmax in self.committed and v.xmax < self.horizon)
+        ]
 
     def reload(self, nth: int) -> None:
         """TRUNCATE and COPY of most keys in one transaction."""
         file = self.leaf(nth)
         if xid := self._alter(file):
             kept = [v.id for v in self.visible(file)][nth % 2 :]
-            file.versions = [Version(row_id, xid, n // 2) for n, row_id in enumerate(kept)]
+            file.versions = [Version(row_id, xid, n // 2, n % 2 + 1) for n, row_id in enumerate(kept)]
             file.pages, file.node = -(-len(kept) // 2), self._next()
 
     def recreate(self, nth: int) -> None:
@@ -223,7 +243,7 @@ class Cluster:
             self._make_table()
             for n, row_id in enumerate(old[nth % 2 :]):
                 file = self.leaf(n)
-                file.versions.append(Version(row_id, xid, n // 3))
+                file.versions.append(Version(row_id, xid, n // 3, file.free_line(n // 3)))
                 file.pages = n // 3 + 1
 
     def retype(self, nth: int) -> None:
@@ -243,7 +263,7 @@ class Cluster:
                 file = self._file()
                 for block in range(nth % 4):
                     self.row_id += 1
-                    file.versions.append(Version(self.row_id, xid, block))
+                    file.versions.append(Version(self.row_id, xid, block, 1))
                     file.pages = block + 1
                 self.detached.append(file.oid)
             self.attached.append(self.detached.pop(nth % len(self.detached)))
@@ -275,7 +295,7 @@ class Cluster:
             for f in found
             for v in self.visible(f)
             if (region.start is None or v.xmin >= region.start) and v.xmin < region.end
-            if v.block >= first and (last is None or v.block < last)
+            if v.place >= (first, region.lines[0]) and (last is None or v.place < (last, region.lines[1]))
         ]
 
 
@@ -472,7 +492,7 @@ EVENTS = st.dictionaries(
     st.integers(1, 25),
     st.sampled_from(
         ["crash", "other", "lost reply", "insert", "update", "end"] * 3
-        + ["rewrite", "reload", "recreate", "retype", "detach", "attach"]
+        + ["rewrite", "reload", "recreate", "retype", "detach", "attach", "vacuum", "vacuum"]
     ),
     max_size=3,
 )
@@ -492,10 +512,11 @@ class Attack(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(window, "select", lambda region, _columns, _xid, _names, limit: (region, limit))
+        self.patch.setattr(window, "select", lambda region, _columns, _xid, _names, limit, _bound=None: (region, limit))
         self.patch.setattr(catalog, "read_table", look)
         self.patch.setattr(copy, "ThreadPoolExecutor", Pool)
         self.patch.setattr(planning, "EMPTY_BLOCKS_PER_COMMIT", 4)
+        self.patch.setattr(planning, "LINES_PER_BLOCK", 6)
         if self.hole:
             self.hole(self.patch)
         self.cluster = Cluster(self.partitioned)
@@ -561,7 +582,21 @@ class Attack(RuleBasedStateMachine):
                 self.cluster.change(transaction, file, row + n, op)
 
     @rule(
-        what=st.sampled_from(["rewrite", "rewrite", "reload", "recreate", "retype", "detach", "attach", "attach"]),
+        what=st.sampled_from(
+            [
+                "rewrite",
+                "rewrite",
+                "reload",
+                "recreate",
+                "retype",
+                "detach",
+                "attach",
+                "attach",
+                "vacuum",
+                "vacuum",
+                "vacuum",
+            ]
+        ),
         nth=NTH,
     )
     def alter(self, what, nth):
@@ -818,6 +853,38 @@ def pending_over_a_rewrite(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "plan", careless)
 
 
+def a_block_begun_counts_as_done(patch: pytest.MonkeyPatch) -> None:
+    """A window that stood still inside a block goes on with the next block."""
+    plan = planning.plan
+
+    def careless(watermark, table, *rest):
+        changed = {}
+        for item in table.relations:
+            leaf = watermark.leaf(item.oid)
+            if leaf.pending and leaf.pending.line:
+                moved = replace(leaf.pending, block=leaf.pending.block + 1, line=0)
+                changed[item.oid] = replace(leaf, pending=moved)
+        return plan(watermark.with_leaves(changed), table, *rest)
+
+    patch.setattr(planning, "plan", careless)
+
+
+def a_block_begun_is_begun_again(patch: pytest.MonkeyPatch) -> None:
+    """A window that stood still inside a block forgets, once, what it has delivered of it."""
+    plan, forgotten = planning.plan, []
+
+    def careless(watermark, table, *rest):
+        changed = {}
+        for item in table.relations:
+            leaf = watermark.leaf(item.oid)
+            if leaf.pending and leaf.pending.line and not forgotten:
+                forgotten.append(leaf)
+                changed[item.oid] = replace(leaf, pending=replace(leaf.pending, line=0))
+        return plan(watermark.with_leaves(changed), table, *rest)
+
+    patch.setattr(planning, "plan", careless)
+
+
 def redo_without_looking(patch: pytest.MonkeyPatch) -> None:
     """A claim is found and done again without the LIST after it, under a key of the redoer's own time."""
 
@@ -980,6 +1047,11 @@ def new_partition(attacked: Attack, _step: int) -> None:
     attacked.cluster.files[attacked.cluster.attached[-1]].versions[0].xmin = 100  # loaded long before
 
 
+def full_blocks(attacked: Attack, _step: int) -> None:
+    attacked.load(0, count=9, per_block=5)
+    attacked.tick({14: "crash"}, "latest", 2, eager=False, dated=False, passed_s=1, stale="")
+
+
 def lag(attacked: Attack, _step: int) -> None:
     attacked.remember_this_moment()
     attacked.load(0, count=2, per_block=1)
@@ -1004,6 +1076,8 @@ PLANTED = [
     (pending_over_a_rewrite, Attack, AFTER_A_CRASH["rewrite"]),
     (pending_takes_a_new_horizon, Attack, AFTER_A_CRASH["write"]),
     (last_range_ends_where_the_table_ended, Attack, AFTER_A_CRASH["write"]),
+    (a_block_begun_counts_as_done, Attack, full_blocks),
+    (a_block_begun_is_begun_again, Attack, full_blocks),
     (redo_without_looking, Attack, claim_left_then_two),
     (no_claims, Attack, meet),
     (no_list_after_claiming, Attack, meet),

@@ -15,7 +15,7 @@ leaves = st.builds(
     Leaf,
     st.none() | xids,
     st.none() | st.builds(Box, st.integers(1, 1600), st.none() | texts, xids),
-    st.none() | st.builds(Pending, xids, st.integers(0, 2**32 - 1), st.integers(1, 2**32 - 1)),
+    st.none() | st.builds(Pending, xids, st.integers(0, 2**32 - 1), st.integers(1, 2**32 - 1), st.integers(0, 291)),
 )
 watermarks = st.builds(
     Watermark,
@@ -74,6 +74,15 @@ def test_a_newer_format_is_not_guessed_at():
     newer = {"format": FORMAT + 1, "something": "new"}
     with pytest.raises(FormatTooNew, match=f"format {FORMAT + 1}.*reads up to {FORMAT}"):
         Watermark.from_json(newer)
+
+
+def test_the_new_format_is_written_only_where_a_window_stands_inside_a_block():
+    """An older pg_bronze goes on reading all others, and of this one says that it is too new."""
+    whole, inside = (Watermark(PLACE, 1).with_leaves({5: Leaf(1, None, Pending(9, 3, 7, line))}) for line in (0, 2))
+    assert whole.to_json()["format"] == 1
+    assert whole.to_json()["leaves"][0]["pending"] == {"upto": 9, "block": 3, "relfilenode": 7}
+    assert inside.to_json()["format"] == 2
+    assert Watermark.from_json(whole.to_json()) == whole
 
 
 def without(name):

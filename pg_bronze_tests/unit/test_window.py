@@ -11,6 +11,8 @@ from pg_bronze.window import (
     MASK,
     MAX_WIDTH,
     NEXT,
+    TOO_LARGE,
+    Bound,
     Region,
     exists,
     guard,
@@ -125,12 +127,33 @@ def test_without_a_limit_there_is_no_limit():
 
 
 def test_a_measure_counts_rows_and_the_bytes_of_wide_columns():
-    assert measure(region(), ["title", "a"], {}) == (
-        'select count(*), coalesce(sum((coalesce(octet_length(t."title"::text), 0) '
-        '+ coalesce(octet_length(t."a"::text), 0))::bigint), 0)::bigint\n'
+    assert measure(region(), ["octet_length(t.title)", "octet_length(t.a)"], {}) == (
+        "select count(*), coalesce(sum((coalesce(octet_length(t.title), 0)::bigint "
+        "+ coalesce(octet_length(t.a), 0)::bigint)), 0)::bigint\n"
         f'from only "public"."movie" t\nwhere {SINCE_50}\n  and {GUARD_70}\n'
     )
-    assert "sum((0)::bigint)" in measure(region(), [], {})
+    assert "sum((0::bigint))" in measure(region(), [], {})
+
+
+def test_a_query_with_a_bound_fails_as_soon_as_its_rows_are_larger():
+    query = select(region(), 't."a"::text as "a"', "_pg_xid", {1: "a", 2: "_pg_width"}, 101, Bound(500, ["w(t.a)"]))
+    assert query == (
+        'select t."a"::text as "a",\n  (69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint as "_pg_xid"\n'
+        'from (select t."a", t."_pg_width", t.xmin, w.width as "_pg_width_",\n'
+        '    sum(w.width) over (rows unbounded preceding) as "_pg_total"\n'
+        '  from only "public"."movie" t\n'
+        "  cross join lateral (select (coalesce(w(t.a), 0)::bigint) as width) w\n"
+        f"  where {SINCE_50}\n  and {GUARD_70}) t\n"
+        'where (case when t."_pg_total" <= 500 or t."_pg_total" = t."_pg_width_" '
+        f"then '1' else '{TOO_LARGE}' end)::int = 1\nlimit 101\n"
+    )
+
+
+def test_a_range_can_begin_and_end_inside_a_block():
+    assert "t.ctid >= '(3,100)'::tid\n  and t.ctid < '(3,200)'::tid" in where(
+        region(blocks=(3, 3), lines=(100, 200)), {}
+    )
+    assert "t.ctid >= '(3,100)'::tid\n  and t.ctid < '(4,0)'::tid" in where(region(blocks=(3, 4), lines=(100, 0)), {})
 
 
 def test_exists_asks_for_the_same_rows():
