@@ -16,7 +16,7 @@ from pg_bronze.errors import LakeDamaged, Superseded
 from pg_bronze.footer import ENTRY, Claim, Footer
 from pg_bronze.layout import Layout, search_starts
 from pg_bronze.policies import Exceptional
-from pg_bronze.schema import Description
+from pg_bronze.schema import Description, argument
 from pg_bronze.store import Listed, Store
 from pg_bronze.watermark import Watermark
 from pg_bronze.window import in_words
@@ -109,7 +109,7 @@ class TableObjects:
                     found.append((time, item))
                 elif item.key.endswith(".parquet"):
                     raise LakeDamaged(
-                        f"{self.store.uri(item.key)} stands among the objects of {self.layout.stem} and is not "
+                        f"{self.store.uri(item.key)} stands among the objects of {self.layout.label} and is not "
                         "named like "
                         "one of them. Move it out of the folder; nothing is copied meanwhile."
                     )
@@ -199,7 +199,7 @@ class TableObjects:
             if not self.newer(last_key):
                 return Recovered(found.watermark, found.adopted, claim, found.rebuilt, found.foreign_key)
         raise Superseded(
-            f"{self.layout.stem}: other writers commit faster than this one can follow; the next tick tries again."
+            f"{self.layout.label}: other writers commit faster than this one can follow; the next tick tries again."
         )
 
     def _adopt(self, recorded: Watermark | None, now: datetime, forgive: bool) -> Recovered:
@@ -215,10 +215,10 @@ class TableObjects:
             return self._adopt(None, now, forgive)
         if watermark.seq and not forgive and (not items or items[0].key != watermark.key):
             raise LakeDamaged(
-                f"{self.layout.stem}: its last object {self.store.uri(watermark.key)} is gone, deleted or "
+                f"{self.layout.label}: its last object {self.store.uri(watermark.key)} is gone, deleted or "
                 "expired. Rows may be "
-                f"missing from the lake: `pg-bronze reset {self.layout.stem}` copies the table again, "
-                f"`pg-bronze continue {self.layout.stem}` goes on without it."
+                f"missing from the lake: `pg-bronze reset {argument(self.layout.label)}` copies the table again, "
+                f"`pg-bronze continue {argument(self.layout.label)}` goes on without it."
             )
         later = [item for item in items if item.key != watermark.key]
         if len(later) > ADOPT_BY_WALKING:
@@ -229,11 +229,11 @@ class TableObjects:
             footer = self._own_footer(item.key)
             if not footer.continues(watermark):
                 raise LakeDamaged(
-                    f"{self.store.uri(item.key)} does not continue the watermark of {self.layout.stem}: it follows "
+                    f"{self.store.uri(item.key)} does not continue the watermark of {self.layout.label}: it follows "
                     f"{footer.before.key or 'nothing'!r} as number {footer.after.seq}, and the last one known is "
                     f"{watermark.key!r}, number {watermark.seq}. Move it out of the folder if it does not "
                     "belong there, "
-                    f"or run `pg-bronze reset {self.layout.stem}`."
+                    f"or run `pg-bronze reset {argument(self.layout.label)}`."
                 )
             watermark = footer.after
             adopted.append(_found(footer, item.key, item.size_bytes))
@@ -245,7 +245,7 @@ class TableObjects:
     def _own_footer(self, key: str) -> Footer:
         footer = self.footer(key)
         if footer is None and self.store.tail(key, 8) is None:
-            raise Superseded(f"{self.layout.stem}: another writer moved {self.store.uri(key)} away meanwhile.")
+            raise Superseded(f"{self.layout.label}: another writer moved {self.store.uri(key)} away meanwhile.")
         if footer is None:
             raise LakeDamaged(
                 f"{self.store.uri(key)} is not an object of pg_bronze, and newer than its last one: something "
@@ -286,7 +286,7 @@ class TableObjects:
                 raise LakeDamaged(
                     f"{self.store.uri(item.key)} claims object number {number}, and the last one known is "
                     f"number {seq}: objects in "
-                    f"between are gone. Run `pg-bronze reset {self.layout.stem}`."
+                    f"between are gone. Run `pg-bronze reset {argument(self.layout.label)}`."
                 )
         return claim
 
@@ -312,12 +312,12 @@ class TableObjects:
         if not self.store.create(claim_key, claim.to_text().encode()):
             found = self.store.get(claim_key)
             if found is None or Claim.from_text(found, claim_key).nonce != claim.nonce:
-                raise Superseded(f"{self.layout.stem}: another writer has claimed object number {claim.after.seq}.")
+                raise Superseded(f"{self.layout.label}: another writer has claimed object number {claim.after.seq}.")
         self.on_step("claim")
         if self.newer(claim.before.key):
             # The claim is ours and its number already taken by an object, so it is garbage.
             self.store.delete(claim_key)
-            raise Superseded(f"{self.layout.stem}: another writer committed since this watermark was read.")
+            raise Superseded(f"{self.layout.label}: another writer committed since this watermark was read.")
         self.on_step("list")
 
     def _theirs(self, claim: Claim, key: str) -> Committed:
@@ -326,7 +326,7 @@ class TableObjects:
         if footer is None or not footer.continues(claim.before):
             raise LakeDamaged(
                 f"{self.store.uri(key)} was there before it was written, and does not continue the watermark of "
-                f"{self.layout.stem}. Move it out of the folder; nothing is copied meanwhile."
+                f"{self.layout.label}. Move it out of the folder; nothing is copied meanwhile."
             )
         return _found(footer, key, 0, own=footer.nonce == claim.nonce)
 
@@ -351,7 +351,7 @@ class TableObjects:
                     count += 1
         if count:
             logging.getLogger(__name__).info(
-                "moved %d objects of earlier generations of %s away", count, self.layout.stem
+                "moved %d objects of earlier generations of %s away", count, self.layout.label
             )
         return count
 

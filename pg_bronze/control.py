@@ -5,6 +5,7 @@ updated rows were copied. The one exception is taking over from that system, whi
 """
 
 import contextlib
+import hashlib
 from dataclasses import dataclass
 
 import psycopg
@@ -65,7 +66,7 @@ class Control:
             try:
                 row = cursor.execute(
                     "select table_name, last_extracted_value, tracking_column from etl_control where table_name = %s",
-                    (table,),
+                    (_held(table),),
                 ).fetchone()
             except psycopg.Error as error:
                 if error.sqlstate in _READ_ONLY | {"42703"}:
@@ -87,7 +88,7 @@ class Control:
                 self._make()
             value = row.value and row.value[:255]
             self.connection.execute(
-                _UPSERT, {"table": row.table[:255], "value": value, "column": row.column and row.column[:255]}
+                _UPSERT, {"table": _held(row.table), "value": value, "column": row.column and row.column[:255]}
             )
             edited = before is not None and (found is None or found.value != before[:255])
             return Mirrored(True, edited=edited)
@@ -125,3 +126,11 @@ class Control:
             # Another session may make it between the two statements.
             with contextlib.suppress(psycopg.errors.UniqueViolation):
                 self.connection.execute(_CREATE)
+
+
+def _held(label: str) -> str:
+    """What of a label fits into ``table_name``: all of it, unless schema and name are 63 characters of double quotes.
+
+    Those doubled are up to 257; two such tables must not share a row.
+    """
+    return label if len(label) <= 255 else f"{label[:238]}…{hashlib.sha256(label.encode()).hexdigest()[:16]}"

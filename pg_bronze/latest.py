@@ -19,7 +19,17 @@ def newest_versions(
     ``parts`` are read one after the other, and all of them have the given schema. A filter on columns of ``by`` alone
     is applied before anything is compared; the columns that nobody asks for are not read.
     """
+    import polars as pl
     from polars.io.plugins import register_io_source
+    from polars.selectors import by_name
+
+    if any(name.startswith(("*", "^")) for name in schema):
+        # Polars would take these for patterns, in the filters that it hands us too: call them something else meanwhile.
+        plain = {name: f"column_{number}" for number, name in enumerate(schema)}
+        renamed = [part.select(by_name(name).alias(plain[name]) for name in schema) for part in parts]
+        shown = [pl.col(plain[name]).alias(name) for name in schema]
+        inner = pl.Schema((plain[name], dtype) for name, dtype in schema.items())
+        return newest_versions(renamed, inner, [plain[name] for name in by], plain[xid_column]).select(shown)
 
     def rows(
         with_columns: list[str] | None, predicate: "pl.Expr | None", n_rows: int | None, _batch_size: int | None

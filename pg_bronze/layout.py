@@ -19,13 +19,15 @@ from functools import cache
 from typing import Literal
 from urllib.parse import unquote
 
+from pg_bronze import schema as naming
+
 STAMP = "%Y%m%d%H%M%S"
 OWN = "_pg_bronze"
 # MinIO keeps objects in files, whose names have at most 255 bytes: `_20260102000010.parquet` comes on top.
 LONGEST_FOLDER_BYTES = 220
-# What a folder cannot hold without ambiguity: the separators, the escape itself, control characters. SeaweedFS makes a
-# slash of a backslash.
-_UNSAFE = re.compile(r"[./%\\\x00-\x1f\x7f]")
+# What a folder cannot hold without ambiguity: the separators, the escape itself, control characters, and two that no
+# listing in XML can show. SeaweedFS makes a slash of a backslash.
+_UNSAFE = re.compile(r"[./%\\\x00-\x1f\x7f\ufffe\uffff]")
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -88,6 +90,11 @@ class Layout:
     def folder(self) -> str:
         """The table's folder with the prefix, without a slash at the end."""
         return self._below(folder(self.schema, self.name))
+
+    @property
+    def label(self) -> str:
+        """The table as messages name it."""
+        return naming.label(self.schema, self.name)
 
     @property
     def stem(self) -> str:

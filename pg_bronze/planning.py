@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pg_bronze.errors import HistoryChanged, OperatorError, PgBronzeError, StaleSnapshot
-from pg_bronze.schema import Relation, SourceTable, memory_bytes
+from pg_bronze.schema import Relation, SourceTable, argument, memory_bytes
 from pg_bronze.watermark import Leaf, Pending, Place, Watermark
 from pg_bronze.window import MAX_WIDTH, Region
 
@@ -132,10 +132,11 @@ def check_place(watermark: Watermark, place: Place, label: str, standby: bool = 
     A standby that has not replayed as far as the watermark raises StaleSnapshot: it may catch up.
     """
     then = watermark.place
+    named = argument(label)
     remedy = (
-        f"Run `pg-bronze reconcile {label}`, which compares both sides and goes on if nothing was lost, `pg-bronze "
-        f"continue {label}` if you know that this is the same data further on (a move with pg_upgrade, a failover that "
-        f"lost nothing), or `pg-bronze reset {label}` to copy it again; until then nothing of it is copied."
+        f"Run `pg-bronze reconcile {named}`, which compares both sides and goes on if nothing was lost, `pg-bronze "
+        f"continue {named}` if you know that this is the same data further on (a move with pg_upgrade, a failover that "
+        f"lost nothing), or `pg-bronze reset {named}` to copy it again; until then nothing of it is copied."
     )
     if then.bucket != place.bucket:
         raise other_bucket(watermark, place.bucket, label)
@@ -147,7 +148,7 @@ def check_place(watermark: Watermark, place: Place, label: str, standby: bool = 
     if then.database != place.database:
         raise HistoryChanged(
             f"{label}: its watermark belongs to another database of this cluster (oid {then.database}, this one is "
-            f"{place.database}). Point PG_DB back, or run `pg-bronze reset {label}`."
+            f"{place.database}). Point PG_DB back, or run `pg-bronze reset {argument(label)}`."
         )
     if then.timeline != place.timeline:
         raise HistoryChanged(
@@ -170,7 +171,7 @@ def other_bucket(watermark: Watermark, bucket: str, label: str) -> HistoryChange
     """The error for a watermark that was made for another bucket than this one (``bucket/prefix``)."""
     return HistoryChanged(
         f"{label}: its watermark was made for bucket {watermark.place.bucket!r}, and this one is {bucket!r}. "
-        f"Point MINIO_BUCKET back, or run `pg-bronze reset {label}` to start over in the new one."
+        f"Point MINIO_BUCKET back, or run `pg-bronze reset {argument(label)}` to start over in the new one."
     )
 
 
@@ -181,7 +182,7 @@ def behind(label: str, horizon: int, swept: int, standby: bool) -> PgBronzeError
         return StaleSnapshot(f"{found} This standby lags behind the one read before; the next tick tries again.")
     return HistoryChanged(
         f"{found} A primary's horizon never goes back: the database was restored or its transaction ids were set "
-        f"back. Run `pg-bronze reset {label}` to copy it again; until then nothing of it is copied."
+        f"back. Run `pg-bronze reset {argument(label)}` to copy it again; until then nothing of it is copied."
     )
 
 
@@ -309,7 +310,7 @@ def _check_width(label: str, since: int | None, horizon: int) -> None:
     if since is not None and horizon - since >= MAX_WIDTH:
         raise OperatorError(
             f"{label}: {horizon - since} transactions have passed since it was last copied, and a window cannot "
-            f"be wider than {MAX_WIDTH}: PostgreSQL reuses ids after that. Run `pg-bronze reset {label}` to "
+            f"be wider than {MAX_WIDTH}: PostgreSQL reuses ids after that. Run `pg-bronze reset {argument(label)}` to "
             "copy it again."
         )
 

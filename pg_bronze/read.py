@@ -201,7 +201,7 @@ class Slices:
             chosen = chosen[: _before(layout, chosen, datetime.combine(as_of, datetime.max.time(), UTC))]
             if not chosen and newest.after.generation:
                 raise NothingCopied(
-                    f"{layout.stem}: its newest generation, number {newest.after.generation}, begins on "
+                    f"{layout.label}: its newest generation, number {newest.after.generation}, begins on "
                     f"{first.date() if first else 'a later day'}. What there was on {as_of} lies in "
                     f"{opened.uri(layout.old('', newest.after.generation - 1))} and the folders beside it."
                 )
@@ -248,9 +248,9 @@ def _concat(
 
 
 def _below(frame: "pl.LazyFrame", shaped: Shape, horizon: int) -> "pl.LazyFrame":
-    import polars as pl
+    from polars.selectors import by_name
 
-    return frame.filter(pl.col(shaped.xid_column) < horizon)
+    return frame.filter(by_name(shaped.xid_column) < horizon)
 
 
 def _dtype(dtype: Any) -> "pl.DataType":
@@ -367,7 +367,7 @@ def _run(objects: TableObjects, keys: Sequence[str], footer: Footer, found: "pl.
 
 def _nothing(opened: Store, layout: Layout) -> str:
     """Why there is nothing to read of a table."""
-    asked = schema.label(layout.schema, layout.name)
+    asked = layout.label
     own = f"{opened.prefix}/" if opened.prefix else ""
     known = sorted(schema.label(*table_of(name)) for name in opened.folders(own) if name != OWN)
     near = get_close_matches(asked, known, n=1)
@@ -376,4 +376,5 @@ def _nothing(opened: Store, layout: Layout) -> str:
         return f"{text}. Did you mean {near[0]}?"
     there = f"There is something of: {', '.join(known[:_NAMED_AT_MOST])}" if known else "There is no table at all"
     more = f" and {len(known) - _NAMED_AT_MOST} more" if len(known) > _NAMED_AT_MOST else ""
-    return f"{text}. {there}{more}. A table without a row has no object yet; `pg-bronze tick {asked}` copies one now."
+    command = f"pg-bronze tick {schema.argument(asked)}"
+    return f"{text}. {there}{more}. A table without a row has no object yet; `{command}` copies one now."

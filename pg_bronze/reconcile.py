@@ -73,7 +73,7 @@ def reconcile(copy: TableCopy, recorded: Watermark | None, connection: S3Connect
     raise HistoryChanged(
         f"{copy.label}: of {found.row_count} live rows {found.missing} are not in the lake as they are now, and "
         f"{found.ahead} row versions in it are later than the database: transactions were lost or copied nowhere. Run "
-        f"`pg-bronze reset {copy.label}` to copy the table again; nothing was changed."
+        f"`pg-bronze reset {schema.argument(copy.label)}` to copy the table again; nothing was changed."
     )
 
 

@@ -7,6 +7,7 @@ with literals. Polars is imported only by what touches data: every process that 
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -236,6 +237,12 @@ def split_label(text: str) -> tuple[str, str]:
         )
     parts = [part[1:-1].replace('""', '"') if part.startswith('"') else part for part in found.groups() if part]
     return (parts[0], parts[1]) if len(parts) == 2 else ("public", parts[0])
+
+
+def argument(label: str) -> str:
+    """Write a label as an argument of a command that a message tells somebody to run: ``'sales."movie.old"'``."""
+    quoted = shlex.quote(label)
+    return f"-- {quoted}" if label.startswith("-") else quoted
 
 
 def quote(identifier: str) -> str:

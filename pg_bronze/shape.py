@@ -90,6 +90,7 @@ class Shape:
     def expressions(self, run: Run) -> "list[pl.Expr] | None":
         """What has to be selected from a run's objects; None if they have this shape already."""
         import polars as pl
+        from polars.selectors import by_name  # pl.col takes "*" and "^a$" for patterns
 
         if list(run.schema.items()) == list(self.schema.items()):
             return None
@@ -101,9 +102,9 @@ class Shape:
             if not name:
                 found = _value(field, field.dtype if text else field.missing_type).cast(field.dtype)
             elif run.schema[name] == field.dtype:
-                found = pl.col(name)
+                found = by_name(name)
             else:
-                found = _text(pl.col(name), run.schema[name]) if text else pl.col(name).cast(field.dtype)
+                found = _text(by_name(name), run.schema[name]) if text else by_name(name).cast(field.dtype)
             chosen.append(found.alias(field.name))
         return chosen
 

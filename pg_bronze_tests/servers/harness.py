@@ -287,9 +287,9 @@ def _text(value: Any) -> str | None:
 
 
 def split(table: str) -> tuple[str, str]:
-    """``movie`` or ``sales:movie``; a colon, because names may hold dots."""
-    schema, colon, name = table.rpartition(":")
-    return (schema, name) if colon else ("public", name)
+    """``movie`` or ``sales:movie``; a colon, because names may hold dots, and the first one."""
+    schema, colon, name = table.partition(":")
+    return (schema, name) if colon else ("public", table)
 
 
 def clock(start: datetime | None = None, step_s: float = 0.0) -> Callable[[], datetime]:

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pg_bronze import partitions
-from pg_bronze.schema import SourceTable
+from pg_bronze.schema import SourceTable, label, literal, quote
+from pg_bronze_tests.names import TABLES
 from pg_bronze_tests.shell.conftest import key
 
 SOURCE = "postgres"
@@ -178,7 +179,7 @@ def test_names_that_dagster_cannot_hold_load_and_copy(project):
 
 _names = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=12)
 _plain = st.text("ab_.", min_size=1, max_size=4)
-_pairs = st.tuples(st.one_of(_plain, _names, st.just("public")), st.one_of(_plain, _names))
+_pairs = st.sampled_from(TABLES) | st.tuples(st.one_of(_plain, _names, st.just("public")), st.one_of(_plain, _names))
 
 
 def _table(schema: str, name: str) -> SourceTable:
@@ -272,3 +273,34 @@ def test_the_last_change_of_a_tables_columns_stays_in_its_description(cinema):
     cinema.database.execute("drop table movie; create table movie (id int)")
     cinema.reload()
     assert "it is another table than before" in _description(cinema, "movie")
+
+
+def _made(number: int) -> str:
+    schema, name = TABLES[number]
+    table = f"{quote(schema)}.{quote(name)}"
+    return (
+        f"create schema if not exists {quote(schema)}; create table {table} (id int primary key, word text);"
+        f"insert into {table} values ({number}, {literal(f'of {name}')})"
+    )
+
+
+def test_settings_name_tables_by_their_label(project):
+    numbers = [TABLES.index(("public", name)) for name in ("movie", "Movie", "a.b", "a,b", " movie", "[a]*")]
+    numbers.append(TABLES.index(("a", "b.c")))
+    project.database.execute(";".join(map(_made, numbers)))
+    dotted = label("a", "b.c")
+    project.set(
+        PG_BRONZE_INCLUDE='movie, "a.b", a?b, ?movie, [[]a]*, a."b.c"',
+        PG_BRONZE_EXCLUDE="[m]ovie",
+        PG_BRONZE_TABLES=json.dumps({dotted: {"cursor_column": "nothing"}, '"a.b"': {"slice_rows": 7}}),
+    )
+
+    graph = project.reload().resolve_asset_graph()
+
+    tables = {
+        (graph.get(key).metadata["pg_bronze/schema"], graph.get(key).metadata["pg_bronze/table"]): graph.get(key)
+        for key in graph.executable_asset_keys
+    }
+    assert set(tables) == {("public", "a.b"), ("public", "a,b"), ("public", " movie"), ("public", "[a]*"), ("a", "b.c")}
+    assert "a.\"b.c\": the cursor column 'nothing' does not exist" in tables["a", "b.c"].description
+    assert "Faulty" not in tables["public", "a.b"].description

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shlex
 
 import polars as pl
 import pytest
@@ -12,20 +13,24 @@ from pg_bronze.schema import (
     Column,
     Relation,
     SourceTable,
+    argument,
     changes,
     conform,
     describe,
     description,
     drift,
+    label,
     literal,
     projection,
     projection_as,
     quote,
     read_schema,
     rule,
+    split_label,
     stored_schema,
     xid_column,
 )
+from pg_bronze_tests.names import TABLES
 
 
 def numeric(precision: int, scale: int) -> int:
@@ -351,3 +356,11 @@ def test_a_look_at_the_catalog_says_the_change_and_nothing_of_rows():
         "column 'a' changed its type from int4 to int8",
     )
     assert changes(before, before) == ()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_command_in_a_message_can_be_run_as_it_stands(table):
+    """A shell would take quotes and blanks away, and the command a leading dash for an option."""
+    words = shlex.split(argument(label(*table)))
+    assert split_label(words[-1]) == table
+    assert words[:-1] == (["--"] if label(*table).startswith("-") else [])
