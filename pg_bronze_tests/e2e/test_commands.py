@@ -169,7 +169,7 @@ def test_run_tries_a_table_that_cannot_succeed_ever_more_rarely_and_the_others_a
     process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
     try:
         wait_until(lambda: "movie stuck since" in output.read_text(), "what is stuck", 60)
-        for number in range(1000, 1003):
+        for number in range(1000, 1004):
             stocked.database.execute(f"insert into person values ({number}, 'new')")
             wait_until(lambda number=number: number in lake.ids(stocked.bucket, "person"), "a batch", 30)
     finally:
