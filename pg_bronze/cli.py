@@ -346,7 +346,9 @@ def reconcile(table: Annotated[str, typer.Argument(help="The table, as `movie` o
     def act(copy: "TableCopy", recorded: Any) -> "SliceStream":
         from pg_bronze import reconcile
 
-        return reconcile.reconcile(copy, recorded, load_settings().s3)
+        stream = reconcile.reconcile(copy, recorded, load_settings().s3)
+        print(f"{copy.label}: {stream.reason}")
+        return stream
 
     _change(table, act)
 
@@ -359,8 +361,8 @@ def demo(
     s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server; a free one if not given.")] = None,
     writer: Annotated[bool, typer.Option(help="Keep the sample database alive.")] = True,
 ) -> None:
-    """Start PostgreSQL, an S3 server, a living sample database and `dagster dev`; or use yours, if PG_* or MINIO_*
-    are set."""
+    """Start PostgreSQL, an S3 server, a living sample database and `dagster dev`; or use yours, if PG_DB or
+    MINIO_BUCKET is set."""
     from pg_bronze.demo.launcher import run_demo
 
     with _errors():

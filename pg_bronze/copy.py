@@ -164,6 +164,11 @@ class SliceStream:
         return tuple(sentence for item in (*self.adopted, *self.committed) for sentence in item.drift)
 
     @property
+    def reason(self) -> str | None:
+        """Why the first object exists, if it is not for its rows."""
+        return self._first.claim.reason if self._first else None
+
+    @property
     def row_count(self) -> int:
         """Rows committed by this stream or adopted from an earlier attempt."""
         return sum(item.row_count for item in (*self.adopted, *self.committed))
@@ -261,9 +266,16 @@ class TableCopy:
         return self._state_change(recorded, reason, lambda watermark: watermark)
 
     def go_on_from(self, recorded: Watermark | None, reason: str) -> SliceStream:
-        """Accept the database as it is now, everything below ``horizon`` being in the lake; see ``live_rows``."""
-        delivered = {item.oid: Leaf(swept=self.horizon) for item in self.table.relations}
-        return self._state_change(recorded, reason, lambda watermark: watermark.with_leaves(delivered))
+        """Accept the database as it is now, all that was copied below ``horizon`` being in the lake; see ``live_rows``.
+
+        Where transaction ids went back, those handed out again are read; where they did not, copying goes on.
+        """
+
+        def back(watermark: Watermark) -> Watermark:
+            swept = {oid: leaf.swept for oid, leaf in watermark.leaves.items() if leaf.swept is not None}
+            return watermark.with_leaves({oid: Leaf(swept=min(upto, self.horizon)) for oid, upto in swept.items()})
+
+        return self._state_change(recorded, reason, back)
 
     def _state_change(
         self, recorded: Watermark | None, reason: str, change: Callable[[Watermark], Watermark]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pg_bronze import read, schema
 from pg_bronze.copy import SliceStream, TableCopy
-from pg_bronze.errors import HistoryChanged
+from pg_bronze.errors import HistoryChanged, SettingsError
 from pg_bronze.settings import S3Connection
 from pg_bronze.watermark import Watermark
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the lake lacks of the source below ``horizon``, and has beyond it.
+    """What the lake lacks of the source, and has beyond it.
 
-    ``missing``: live row versions that are not in the lake with these values. ``ahead``: row versions in the lake that
-    are later than the source's of the same key, or of transactions the source has not had yet; a reader would take them
-    for the newest.
+    ``missing``: live row versions of transactions already copied that are not in the lake with these values. ``ahead``:
+    row versions in the lake that are later than the source's of the same key, or of transactions the source has not had
+    yet; a reader would take them for the newest. ``to_come``: live rows of later transactions, which copying brings.
     """
 
-    horizon: int
     row_count: int
     missing: int
     ahead: int
+    to_come: int
 
     @property
     def same(self) -> bool:
@@ -39,10 +39,11 @@ class Comparison:
         return not self.missing and not self.ahead
 
 
-def compare(copy: TableCopy, connection: S3Connection) -> Comparison:
-    """Compare a table with its newest generation in the lake, by all columns both have.
+def compare(copy: TableCopy, upto: int, connection: S3Connection) -> Comparison:
+    """Compare a table, copied up to transaction ``upto``, with its newest generation in the lake.
 
-    A row that only the lake has counts as deleted, unless its transaction is still to come.
+    All columns count that both have. A row that only the lake has counts as deleted, unless its transaction is still to
+    come.
     """
     import polars as pl
 
@@ -59,21 +60,38 @@ def compare(copy: TableCopy, connection: S3Connection) -> Comparison:
         live = [copy.no_rows().select(_numbers(shared, copy.table.primary_key, xid))]
     source = pl.concat(live)
     held = lake.select(_numbers(shared, copy.table.primary_key, xid)).collect(engine="streaming")
-    return Comparison(copy.horizon, source.height, _missing(source, held), _ahead(source, held, copy.horizon))
+    copied = source.filter(pl.col("xid") < upto)
+    return Comparison(
+        row_count=source.height,
+        missing=_missing(copied, held),
+        ahead=_ahead(source, held, copy.horizon),
+        to_come=source.height - copied.height,
+    )
 
 
 def reconcile(copy: TableCopy, recorded: Watermark | None, connection: S3Connection) -> SliceStream:
-    """Go on from the database as it is now if the lake holds all it has; else say what differs and change nothing.
+    """Go on from the database as it is now if the lake holds all that was copied; else say what differs.
 
-    Raises HistoryChanged if they differ.
+    Raises HistoryChanged if they differ, or if a large window is only half read; nothing is changed then.
     """
-    found = compare(copy, connection)
+    watermark = copy.objects.recover(recorded, copy.now(), forgive=True).watermark or recorded
+    if watermark is None:
+        raise SettingsError(f"{copy.label}: nothing of it has been copied yet, so there is nothing to compare.")
+    if any(leaf.pending for leaf in watermark.leaves.values()):
+        raise HistoryChanged(
+            f"{copy.label}: a large window of it is only half read, so it cannot be compared. Run "
+            f"`pg-bronze reset {schema.argument(copy.label)}` to copy the table again; nothing was changed."
+        )
+    upto = max((leaf.swept or 0 for leaf in watermark.leaves.values()), default=0)
+    found = compare(copy, upto, connection)
     if found.same:
-        return copy.go_on_from(recorded, f"reconciled: all {found.row_count} live rows are in the lake")
+        here = found.row_count - found.to_come
+        return copy.go_on_from(recorded, f"reconciled: all {here} live rows copied so far are in the lake")
     raise HistoryChanged(
-        f"{copy.label}: of {found.row_count} live rows {found.missing} are not in the lake as they are now, and "
-        f"{found.ahead} row versions in it are later than the database: transactions were lost or copied nowhere. Run "
-        f"`pg-bronze reset {schema.argument(copy.label)}` to copy the table again; nothing was changed."
+        f"{copy.label}: of {found.row_count} live rows {found.missing} should have been copied and are not in the lake "
+        f"as they are now, and {found.ahead} row versions in it are later than the database: transactions were lost, "
+        f"or their ids were used again. Run `pg-bronze reset {schema.argument(copy.label)}` to copy the table again; "
+        "nothing was changed."
     )
 
 

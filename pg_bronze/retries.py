@@ -13,7 +13,7 @@ from pg_bronze.errors import Cure
 
 # Most faults of a network or a restart are over within three ticks.
 PROMPT_TRIES = 3
-_FIRST_S: Mapping[Cure, float] = {"next tick": 15.0, "operator": 60.0, "never": 1800.0}
+_FIRST_S: Mapping[Cure, float] = {"next tick": 15.0, "operator": 60.0, "never": 60.0}
 _LONGEST_S: Mapping[Cure, float] = {"next tick": 120.0, "operator": 1800.0, "never": 1800.0}
 _NAMES_SHOWN = 3
 

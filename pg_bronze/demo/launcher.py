@@ -186,11 +186,14 @@ class Demo:
     ) -> int:
         children = [part.child for part in (postgres, store, dagster) if part and part.child]
         added = news.Tail(dagster.log)
-        ready, sliced = False, False
+        ready, sliced, said = False, False, ""
         self.say(f"starting Dagster; its log: {dagster.log}")
         try:
             while True:
                 for shown in filter(None, map(news.of, added.lines())):
+                    if shown == said:
+                        continue  # a run repeats what its step said, and every tick what the one before said
+                    said = shown if shown.startswith("error: ") else ""
                     self.say(shown)
                     if not sliced and news.is_slice(shown):
                         sliced = True

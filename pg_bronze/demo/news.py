@@ -10,8 +10,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _RECORD = re.compile(r"^(?:\S+ )?(\d\d:\d\d:\d\d) \S+ - (\S+) - ([A-Z]+) - (.*)$")
 # The web server's own: ERROR:    [Errno 98] ...
 _PLAIN = re.compile(r"^(?:ERROR|CRITICAL): +(.+)$")
-# What a failed step says of itself stands on a line of its own, below a record that only says that it failed.
-_REASON = re.compile(r"^dagster\S*\.Failure: (.+)$")
+# What a failed step or tick says of itself stands on a line of its own, below records that only say that it failed.
+_REASON = re.compile(r"^(?:dagster\S*\.Failure|pg_bronze\.errors\.\w+): (.+)$")
+_ONLY_FAILED = re.compile(r" - (?:STEP|RUN)_FAILURE - |Sensor tick caught an error|Sensor daemon caught an error")
+_WARNING = re.compile(r" - bronze__\S+ - (.+)$")
 _SLICE = re.compile(r"(?:^| - )(copied \S+: .*)$")
 _WIDTH = 300
 
@@ -22,13 +24,17 @@ def of(line: str) -> str | None:
     if plain := _PLAIN.match(text):
         return _cut(f"error: {plain[1]}")
     if reason := _REASON.match(text):
-        return _cut(f"error: {reason[1]}")
+        return f"error: {reason[1]}"  # whole: the remedy stands at its end
     record = _RECORD.match(text)
     if record is None:
         return None
     time, logger, level, message = record.groups()
     if slice_line := _SLICE.search(message):
         return f"{time}  {slice_line[1]}"
+    if _ONLY_FAILED.search(message):
+        return None
+    if level == "WARNING" and (warning := _WARNING.search(message)):
+        return f"{time}  {warning[1]}"
     return _cut(f"{time}  {level.lower()} in {logger}: {message}") if level in ("ERROR", "CRITICAL") else None
 
 

@@ -145,6 +145,13 @@ AT = "2026-11-24 06:50:00 +0000"
         (f"\x1b[32m{AT}\x1b[0m - dagster - \x1b[34mINFO\x1b[0m - job - 1f - m - {SLICE}\n", f"06:50:00  {SLICE}"),
         (f"{AT} - dagster.daemon - ERROR - it broke", "06:50:00  error in dagster.daemon: it broke"),
         ("dagster._core.definitions.events.Failure: movie: no right to read it", "error: movie: no right to read it"),
+        ("pg_bronze.errors.SourceUnavailable: cine@here:5432: no connection", "error: cine@here:5432: no connection"),
+        (f"{AT} - dagster - ERROR - job - 1f - 11 - m - STEP_FAILURE - Execution of step failed.", None),
+        (f"{AT} - dagster.daemon.SensorDaemon - ERROR - Sensor tick caught an error", None),
+        (
+            f"{AT} - dagster - WARNING - job - 1f - bronze__movie - movie: column 'a' was added",
+            "06:50:00  movie: column 'a' was added",
+        ),
         ("ERROR:    [Errno 98] address already in use", "error: [Errno 98] address already in use"),
         (f"{AT} - dagster - INFO - j - 1f - m - has copied movie: no", None),
         (f"{AT} - dagster - DEBUG - RUN_START - Started", None),
