@@ -14,6 +14,8 @@ from pathlib import Path
 from pg_bronze.errors import SettingsError
 
 BUCKET = "meteo-bronze"
+# In a shell that read env.sh: which of its variables are a demo's, and not the user's own servers.
+_OURS = "PGBRONZE_DEMO_VARIABLES"
 _DEMO_ONLY = ("PG_BRONZE_PG_BINDIR", "PG_BRONZE_MINIO_BIN")
 _NO_PROJECT_SETTINGS = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
@@ -43,7 +45,9 @@ def look_around(folders: tuple[Path, ...]) -> Surroundings:
     for folder in reversed(folders):
         found = dotenv_values(folder / ".env", interpolate=False)
         variables |= {name: value for name, value in found.items() if value is not None}
-    return Surroundings(variables | dict(os.environ))
+    # A demo started in a shell that read the env.sh of one before would take that one's dead servers for the user's.
+    ours = {_OURS, *os.environ.get(_OURS, "").split()}
+    return Surroundings(variables | {name: value for name, value in os.environ.items() if name not in ours})
 
 
 def find_project(start: Path | None) -> Path:
@@ -115,6 +119,6 @@ def write_shell_file(file: Path, variables: Mapping[str, str]) -> None:
     """Write variables for ``. FILE``, readable for the user alone, because there are passwords among them."""
     file.unlink(missing_ok=True)
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as output:
-        for name, value in variables.items():
+        for name, value in {**variables, _OURS: " ".join(variables)}.items():
             quoted = value.replace("'", "'\\''")
             output.write(f"export {name}='{quoted}'\n")

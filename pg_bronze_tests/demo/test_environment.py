@@ -132,6 +132,22 @@ def test_the_shell_file_is_for_the_user_alone_and_survives_quotes(tmp_path: Path
     assert file.stat().st_mode & 0o077 == 0
 
 
+def test_a_shell_that_read_the_demos_own_variables_can_start_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its servers are gone by then; taken for the user's they would be waited for, for ever."""
+    file = tmp_path / "env.sh"
+    environment.write_shell_file(file, {"PG_DB": "cine", "MINIO_BUCKET": "meteo-bronze", "DAGSTER_HOME": "/nowhere"})
+    for line in file.read_text().splitlines():
+        name, value = line.removeprefix("export ").split("=", 1)
+        monkeypatch.setenv(name, value.strip("'"))
+
+    found = environment.look_around((tmp_path,))
+
+    assert (found.own_postgres, found.own_s3) == (True, True)
+    assert "DAGSTER_HOME" not in found.variables
+
+
 SLICE = (
     "copied movie: 812 rows, transactions [91 204, 91 377), movie_id up to 5 120 -> s3://…/movie_1.parquet in 0.41 s"
 )
