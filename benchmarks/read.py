@@ -98,7 +98,7 @@ def fill(store: Store, count: int, row_count: int, altered_at: int) -> None:
     def put(item: tuple[int, Claim, Sequence[Column], Description]) -> None:
         number, claim, columns, description = item
         frame = rows(number, row_count, columns)
-        store.create(claim.after.key, encode(frame, footer_of(claim, frame.height, description, 180000), Codec()))
+        store.create(claim.after.key, encode(frame, footer_of(claim, frame.height, description, 180000, {}), Codec()))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(put, work))
