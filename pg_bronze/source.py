@@ -336,7 +336,10 @@ class Source:
         if self._reader is None:
             self._reader = self._choose_reader()
         self._reading = reading = Reading(self._reader, query, label, timeout_s)
-        return reading.wait(timeout_s + LOGIN_S)
+        try:
+            return reading.wait(timeout_s + LOGIN_S)
+        finally:
+            self._reading = None  # it holds the frame, which would stay in memory beside the next one
 
     def check(self) -> None:
         """Make one more connection and close it: a kept one may be the last that the server gives. Raises as ever."""

@@ -25,6 +25,6 @@ def test_whatever_is_done_to_a_table_no_row_is_lost_stale_or_doubled(where, vers
         result = chaos(place, bucket.store(), seconds=6, writers=8, seed=11)
 
     assert result.difference == SAME
-    assert result.ticks > 2
+    assert result.crashes > 0
     assert result.acts["prepared"] > 0
     assert result.acts["savepoints"] > 0

@@ -6,9 +6,8 @@ import pytest
 
 from benchmarks import memory
 
-# Beside other busy processes the reader's threads give their buffers back later: 250 MB were seen there, 190 on a quiet
-# machine. Without the bound it is 580 and 990 MB.
-ALLOWED_MB = memory.ALLOWED_MB + 70
+# 168 MB on a quiet machine; 230 were seen while other tests ran beside it. Without the bound it is 580 and 990 MB.
+ALLOWED_MB = memory.ALLOWED_MB + 50
 CASES = {
     "rows of 20 MB": [
         "create table t (id int, poster bytea)",
