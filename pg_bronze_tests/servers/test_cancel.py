@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -129,3 +130,16 @@ def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(database, bucket):
     assert lake.keys()[: len(kept)] == kept != []
 
     assert lake.compare() == SAME
+
+
+def test_a_frame_that_was_read_is_not_kept(database):
+    """With rows of 20 MB the one read before would stay in memory beside the next."""
+    with Source(database.conninfo, database.url, 60) as source:
+        frame = source.read("select 1::int4 as a", "movie")
+        kept = weakref.ref(frame)
+        for thread in threading.enumerate():
+            if thread.name.startswith("read "):
+                thread.join(10)
+        del frame
+
+        assert kept() is None
