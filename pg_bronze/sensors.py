@@ -134,19 +134,26 @@ def _name(table: SourceTable) -> str:
 class _Process:
     """What this process has seen of the settings: runs read them anew, so a cure may arrive without a reload.
 
-    ``started`` and ``changed`` are seconds since 1970, 0 for not yet.
+    ``started``, ``changed`` and ``looked`` are seconds since 1970, 0 for not yet.
     """
 
     settings: Settings | None
     started: float = 0.0
     changed: float = 0.0
+    looked: float = 0.0
+    fingerprint: str = ""
 
-    def look(self, now: float) -> Settings:
-        """The settings as they are now, secrets included. Raises SettingsError if they are wrong now."""
-        found = load_settings()
-        if found != self.settings:
-            self.settings, self.changed = found, now
-        return found
+    def look(self, now: float) -> str:
+        """The fingerprint of the settings as they are in the tick of this moment; ``changed`` minds secrets too.
+
+        Raises SettingsError if they are wrong now.
+        """
+        if now != self.looked:  # once a tick, however many tables are stuck
+            found = load_settings()
+            if found != self.settings:
+                self.settings, self.changed = found, now
+            self.looked, self.fingerprint = now, found.fingerprint()
+        return self.fingerprint
 
 
 @dataclass(frozen=True)
@@ -229,8 +236,8 @@ def _trouble(outcome: stuck.Outcome, hint: gates.Hint) -> retries.Trouble | None
 
 
 def _next_try(trouble: retries.Trouble, silent: bool, table: SourceTable, now: float, process: _Process) -> float:
-    settings = process.look(now)
-    state = trouble.state if silent else stuck.state_of(settings.fingerprint(), table.fingerprint)
+    fingerprint = process.look(now)
+    state = trouble.state if silent else stuck.state_of(fingerprint, table.fingerprint)
     if process.changed > trouble.last:
         return trouble.last  # a password is no part of the state
     return retries.next_try(trouble, state, process.started)
