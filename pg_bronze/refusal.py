@@ -20,7 +20,10 @@ from pg_bronze.errors import (
     StaleSnapshot,
     TableChanged,
 )
+from pg_bronze.schema import quote, split_label
 from pg_bronze.window import TOO_LARGE
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?")
 
 
 def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeError:
@@ -147,7 +150,9 @@ def _hidden(label: str) -> SourceNotFit:
 
 
 def _forbidden(label: str) -> AccessDenied:
-    return AccessDenied(f"{label}: the role may not read it. Run: grant select on {label} to the role.")
+    # SQL folds case and knows words of its own, so only what needs no quotes for certain goes without.
+    table = label if _PLAIN.fullmatch(label) else ".".join(map(quote, split_label(label)))
+    return AccessDenied(f"{label}: the role may not read it. Run: grant select on {table} to the role.")
 
 
 def _altered(label: str) -> TableChanged:

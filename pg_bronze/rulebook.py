@@ -5,7 +5,7 @@ Rendered from the code, so that the page cannot say something else. No connectio
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pg_bronze.policies import LOSSLESS, Kind, Policies
+from pg_bronze.policies import LOSSLESS, Policies
 from pg_bronze.schema import Column, rule
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ _MEANING: dict[str, dict[str, str]] = {
         "null": "NULL",
     },
 }
-_VALUES: dict[Kind, str] = {
+_VALUES: dict[str, str] = {
     "infinity": "`infinity` and `-infinity` in a date or timestamp",
     "late_dates": "a date from 262142-12-30, a timestamp from 262142-12-31 23:59:59.999998",
     "nan": "`NaN` in `numeric(p,s)` of at most 38 digits",
@@ -120,7 +120,7 @@ def policies_table() -> str:
     for kind in Policies._fields:
         for value, meaning in _MEANING[kind].items():
             shown = f"**`{value}`**" if value == getattr(LOSSLESS, kind) else f"`{value}`"
-            lines.append(f"| `PG_BRONZE_{kind.upper()}` | {_VALUES[kind]} | {shown} | {meaning} |")  # type: ignore[index]
+            lines.append(f"| `PG_BRONZE_{kind.upper()}` | {_VALUES[kind]} | {shown} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 

@@ -52,6 +52,15 @@ def fail_over(lake: Lake, standby: Standby) -> Database:
     return lake.database
 
 
+def copy_what_the_standby_never_gets(lake: Lake, standby: Standby) -> None:
+    """Eleven transactions that are in the lake and not on the standby."""
+    standby.catch_up()
+    standby.cut_off()
+    for number in range(9, 20):
+        lake.database.execute(fill(number, number))
+    lake.drain()
+
+
 def test_after_a_failover_that_lost_nothing_the_table_stops_until_continued(lake, standby):
     """At once after the promotion pg_control_checkpoint still names the old timeline."""
     lake.database.execute(fill(9, 10))
@@ -71,11 +80,7 @@ def test_after_a_failover_that_lost_nothing_the_table_stops_until_continued(lake
 
 def test_after_a_failover_that_lost_transactions_a_reset_makes_the_lake_right(lake, standby):
     """Rows only the old primary had are in the lake, and the new one hands their transaction ids out again."""
-    standby.catch_up()
-    standby.cut_off()
-    for number in range(9, 20):
-        lake.database.execute(fill(number, number))
-    lake.drain()
+    copy_what_the_standby_never_gets(lake, standby)
     database = fail_over(lake, standby)
     assert database.execute("select count(*) from movie") == [(8,)]
     database.execute(fill(9, 10))
@@ -91,11 +96,7 @@ def test_after_a_failover_that_lost_transactions_a_reset_makes_the_lake_right(la
 
 def test_after_a_failover_that_lost_transactions_continue_does_not_go_on_green(lake, standby):
     """The new primary's horizon lies below what was copied from the old one: saying so again is all that is right."""
-    standby.catch_up()
-    standby.cut_off()
-    for number in range(9, 20):
-        lake.database.execute(fill(number, number))
-    lake.drain()
+    copy_what_the_standby_never_gets(lake, standby)
     fail_over(lake, standby)
 
     lake.tick(act=TableCopy.go_on)
