@@ -350,6 +350,7 @@ class TableCopy:
                     raise
                 found = None
             if self._look() != table.fingerprint:
+                found = None  # or its rows would stay in memory while they are read again
                 changed += 1
                 if changed >= TABLE_CHANGED_TRIES:
                     raise TableChanged(

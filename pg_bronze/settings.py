@@ -48,6 +48,9 @@ Untracked = Literal["sweep", "skip"]
 _PREFIX = "PG_BRONZE_"
 _LEVELS: dict[str, tuple[int, int]] = {"zstd": (1, 22), "gzip": (0, 9)}
 _KEEPALIVE_IDLE_S = 30
+_ALLOCATOR = "_RJEM_MALLOC_CONF"
+# What Polars sets when it is imported, and every process started from that one inherits: nobody's choice.
+_OF_POLARS = "dirty_decay_ms:500,muzzy_decay_ms:1000"
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _TCP_USER_TIMEOUT_S = 60
 
@@ -62,7 +65,8 @@ def return_freed_memory() -> None:
     The one keeps it for ten seconds, which with slices every second means for good. The other learns from the first
     large block that such blocks belong to its heap, and leaves holes there. 20 MB rows took 430 MB with both.
     """
-    os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
+    if os.environ.get(_ALLOCATOR, _OF_POLARS) == _OF_POLARS:
+        os.environ[_ALLOCATOR] = "dirty_decay_ms:0,muzzy_decay_ms:0"
     with contextlib.suppress(AttributeError, OSError):  # glibc only
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 

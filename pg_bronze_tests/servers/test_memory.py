@@ -6,8 +6,6 @@ import pytest
 
 from benchmarks import memory
 
-# 168 MB on a quiet machine; 230 were seen while other tests ran beside it. Without the bound it is 580 and 990 MB.
-ALLOWED_MB = memory.ALLOWED_MB + 50
 CASES = {
     "rows of 20 MB": [
         "create table t (id int, poster bytea)",
@@ -24,11 +22,13 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its peak")
 @pytest.mark.parametrize("case", CASES)
-def test_a_worker_stays_near_an_idle_one_whatever_its_rows_hold(database, bucket, case):
+def test_a_worker_stays_within_200_mb_of_an_idle_one(database, bucket, case, monkeypatch):
     """One heap block may point to gigabytes, and a megabyte of it may hold gigabytes compressed."""
+    # A worker started by a process that has imported Polars: 230 MB when what this one set was respected.
+    monkeypatch.setenv("_RJEM_MALLOC_CONF", "dirty_decay_ms:500,muzzy_decay_ms:1000")
     memory.prepare(database, CASES[case])
 
     found = memory.measure(memory.plan(database.conninfo, bucket.server, bucket.name))
 
     assert found["rows"] == database.execute("select count(*) from t")[0][0]
-    assert found["peak"] - found["idle"] <= ALLOWED_MB
+    assert found["peak"] - found["idle"] <= memory.ALLOWED_MB
