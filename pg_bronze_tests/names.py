@@ -9,6 +9,7 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "película") for form in ("N
 TABLE_NAMES = (
     *("movie", "Movie", " movie", "movie ", " ", "my movie", "my+movie", "my_movie", "my-movie", "my__movie", "_movie"),
     *("_", ".", "..", "a.b", "a/b", "../a", "a\\b", "a%2Fb", "%", "%(x)s", "{c}", "$1", "a:b", "a?b#c", "a,b", "[a]*"),
+    *("a*", "[a]", "a?", "a#", "a&"),
     *("'a'", '"a"', '"', "--a", "a\nb", "\x01", "a\ufffeb", COMPOSED, DECOMPOSED, EMOJI, FAMILY, f"\u202e{ARABIC}"),
     *("select", "public", "1st", "date=2026-01-01", "_pg_bronze", "movie_20260102000010", "movie.parquet"),
     *("m" * 63, "." * 63, EMOJI * 15 + "abc", EMOJI * 15 + "abd"),

@@ -11,7 +11,6 @@ import pg_bronze
 from pg_bronze import read
 from pg_bronze.commit import TableObjects
 from pg_bronze.errors import AccessDenied, DataError, NothingCopied, SettingsError
-from pg_bronze.schema import label, quote
 from pg_bronze.settings import Settings, load_settings
 from pg_bronze.store import Store
 from pg_bronze.watermark import Watermark
@@ -370,39 +369,6 @@ def test_a_name_that_is_not_there_says_which_are(lake, scan, bucket):
         scan("a.b.c")
     with pytest.raises(AccessDenied, match="MINIO_ACCESS_KEY"):
         pg_bronze.scan("movie", settings=at(bucket, MINIO_SECRET_KEY="not-the-right-one"))
-
-
-NAMES = [
-    "select",
-    "Movie",
-    "with space",
-    "a.b",
-    "50%",
-    "star*",
-    "[x]",
-    "what?",
-    "a/b",
-    "{y}",
-    "día",
-    "date=1",
-    "#",
-    "+&",
-]
-
-
-def test_tables_of_any_name_are_read_literally(database, any_bucket):
-    """A pattern in a name must not match other tables' objects."""
-    lake = Lake(database, any_bucket.store())
-    database.execute('create schema "odd.schema"')
-    tables = [("odd.schema" if number % 3 else "public", name) for number, name in enumerate(NAMES)]
-    for number, (schema, name) in enumerate(tables):
-        table = f"{quote(schema)}.{quote(name)}"
-        database.execute(f"create table {table} (id int); insert into {table} values ({number})")
-        lake.tick(f"{schema}:{name}", dated=bool(number % 2))
-
-    for number, (schema, name) in enumerate(tables):
-        found = pg_bronze.scan(label(schema, name), settings=at(any_bucket)).collect()
-        assert found["id"].to_list() == [number], name
 
 
 def test_objects_in_date_folders_and_beside_them_are_one_table(lake, scan):
