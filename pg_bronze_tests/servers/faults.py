@@ -21,6 +21,7 @@ from pg_bronze import store as stores
 from pg_bronze.source import Source
 from pg_bronze.store import Store
 from pg_bronze_tests.conftest import Bucket
+from pg_bronze_tests.servers.harness import MOVIE, Lake, fill
 from pg_bronze_tests.servers.replicas import until
 
 _LAST = {"connection", "transfer-encoding", "content-length"}
@@ -184,3 +185,14 @@ def held_reads(database: Any, table: str, act: Callable[[psycopg.Connection, int
         for thread in taken:
             thread.join()
     assert taken, "no slice was read"
+
+
+def stocked(lake: Lake) -> Lake:
+    """Two tables, copied once; then both get new rows."""
+    lake.database.execute(f"{MOVIE}; create table person (movie_id int primary key)")
+    lake.database.execute(f"{fill(1, 10)}; insert into person values (1)")
+    lake.drain()
+    lake.drain("person")
+    lake.database.execute(f"{fill(11, 20)}; update movie set title = 'changed' where movie_id = 3")
+    lake.database.execute("insert into person values (2)")
+    return lake

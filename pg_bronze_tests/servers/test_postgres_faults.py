@@ -15,20 +15,9 @@ from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import SourceUnavailable
 from pg_bronze.source import Source
 from pg_bronze_tests.conftest import Database
-from pg_bronze_tests.servers.faults import held_reads
+from pg_bronze_tests.servers.faults import held_reads, stocked
 from pg_bronze_tests.servers.harness import MOVIE, SAME, STEPS, Lake, fill
 from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby, until
-
-
-def stocked(lake: Lake) -> Lake:
-    """Two tables, copied once; then both get new rows."""
-    lake.database.execute(f"{MOVIE}; create table person (movie_id int primary key)")
-    lake.database.execute(f"{fill(1, 10)}; insert into person values (1)")
-    lake.drain()
-    lake.drain("person")
-    lake.database.execute(f"{fill(11, 20)}; update movie set title = 'changed' where movie_id = 3")
-    lake.database.execute("insert into person values (2)")
-    return lake
 
 
 def heals(lake: Lake) -> None:

@@ -13,8 +13,8 @@ from pg_bronze import store as stores
 from pg_bronze.errors import AccessDenied, LakeDamaged, StoreNotFit, StoreUnavailable
 from pg_bronze.store import Store
 from pg_bronze_tests.conftest import Bucket, new_bucket
-from pg_bronze_tests.servers.faults import Proxy
-from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
+from pg_bronze_tests.servers.faults import Proxy, stocked
+from pg_bronze_tests.servers.harness import SAME, Lake
 
 CLAIM, DATA = "_pg_bronze/claims/movie/", "/movie/movie_"
 
@@ -30,16 +30,6 @@ def proxy(bucket: Bucket) -> Iterator[Proxy]:
 def lake(database, proxy: Proxy) -> Lake:
     """Two tables, copied once; then both get new rows."""
     return stocked(Lake(database, proxy.store))
-
-
-def stocked(lake: Lake) -> Lake:
-    lake.database.execute(f"{MOVIE}; create table person (movie_id int primary key)")
-    lake.database.execute(f"{fill(1, 10)}; insert into person values (1)")
-    lake.tick()
-    lake.tick("person")
-    lake.database.execute(f"{fill(11, 20)}; update movie set title = 'changed' where movie_id = 3")
-    lake.database.execute("insert into person values (2)")
-    return lake
 
 
 def heals(lake: Lake) -> None:
