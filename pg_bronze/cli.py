@@ -2,9 +2,11 @@
 
 import os
 import re
+import select
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -270,16 +272,45 @@ def run(
     """Copy what is new again and again, until Ctrl-C; a table that fails is tried again after ever longer pauses."""
     pause, told = _seconds(every), _Told(unattended=True)
     try:
-        while True:
-            started = time.monotonic()
-            try:
-                with _errors():
-                    _run_batch([], told)
-            except typer.Exit:
-                pass  # said already; the next batch may find it cured
-            time.sleep(max(0.0, pause - (time.monotonic() - started)))
+        with _interrupts() as interrupted:
+            while True:
+                started = time.monotonic()
+                try:
+                    with _errors():
+                        _run_batch([], told)
+                except typer.Exit:
+                    pass  # said already; the next batch may find it cured
+                if interrupted(max(0.0, pause - (time.monotonic() - started))):
+                    return
     except KeyboardInterrupt:
         return
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[float], bool]]:
+    """A function that waits up to so many seconds and says whether SIGINT has come since the context began.
+
+    KeyboardInterrupt is raised wherever the main thread is. In a finalizer or in a callback of the garbage collector,
+    Python prints and forgets it; the interpreter's wakeup descriptor has its byte all the same, also while Dagster has a
+    handler of its own in place.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def interrupted(wait_s: float) -> bool:
+        ends = time.monotonic() + wait_s
+        while select.select([reader], [], [], max(0.0, ends - time.monotonic()))[0]:
+            if signal.SIGINT in os.read(reader, 4096):
+                return True
+        return False
+
+    try:
+        yield interrupted
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
 
 
 def _change(label: str, act: "Any") -> None:
