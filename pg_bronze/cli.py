@@ -291,8 +291,8 @@ def _interrupts() -> Iterator[Callable[[float], bool]]:
     """A function that waits up to so many seconds and says whether SIGINT has come since the context began.
 
     KeyboardInterrupt is raised wherever the main thread is. In a finalizer or in a callback of the garbage collector,
-    Python prints and forgets it; the interpreter's wakeup descriptor has its byte all the same, also while Dagster has a
-    handler of its own in place.
+    Python prints and forgets it; the interpreter's wakeup descriptor has its byte all the same, also while a handler of
+    Dagster's is in place.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -190,6 +190,8 @@ class Demo:
         self.say(f"starting Dagster; its log: {dagster.log}")
         try:
             while True:
+                if self._stopping:
+                    raise KeyboardInterrupt  # the signal's own was raised in a finalizer, where Python forgets it
                 for shown in filter(None, map(news.of, added.lines())):
                     if shown == said:
                         continue  # a run repeats what its step said, and every tick what the one before said
