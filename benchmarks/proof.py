@@ -1,7 +1,7 @@
 """The proof: races, chaos and the deterministic cases in their long form, and a dated report of what came of them.
 
     make proof                          # an hour, into docs/proof.md
-    make proof ARGS="--minutes 6"       # the same shorter
+    make proof ARGS="--minutes 6"       # the same with shorter races
 
 Starts servers of its own; needs what the tests need, and for the comparison a Python with requirements/dlt.txt.
 """
@@ -25,6 +25,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.chaos import WHERE, arena, chaos
+from benchmarks.large import large
 from benchmarks.race import race
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
@@ -35,20 +36,36 @@ REPORT = ROOT / "docs/proof.md"
 VERSIONS = ("18", "15")
 # The tests that prove one case each, with the mistake it is about named in their docstrings.
 DETERMINISTIC = {
-    "crash after every step of the commit": ["servers/test_recovery.py", "servers/test_commit.py"],
+    "crash after every step of the commit, lost replies, claims": [
+        "servers/test_recovery.py", "servers/test_commit.py", "unit/test_planning_model.py",
+    ],
     "two writers at once": ["servers/test_two_writers.py"],
+    "processes that are killed": ["e2e/test_kill.py", "shell/test_abandoned.py"],
+    "faults of PostgreSQL": ["servers/test_postgres_faults.py"],
+    "faults of the S3 server": ["servers/test_s3_faults.py", "servers/test_store.py"],
+    "lost memories and settings that point elsewhere": ["shell/test_faults.py"],
+    "failover, restore, pg_upgrade, lagging standby": ["servers/test_history.py"],
+    "ends of 32-bit transaction ids": ["servers/test_boundaries.py", "unit/test_window.py"],
+    "old snapshots, row security, grants, servers without a fence": [
+        "servers/test_read.py", "shell/test_limits.py", "shell/test_unfenced.py",
+    ],
     "generations, reset, identity of a table": ["servers/test_generations.py"],
     "partitioned tables": ["servers/test_partitioned.py"],
-    "failover, restore, lagging standby": ["servers/test_history.py"],
-    "ends of 32-bit transaction ids": ["servers/test_boundaries.py"],
-    "faults of PostgreSQL": ["servers/test_postgres_faults.py"],
-    "faults of the S3 server": ["servers/test_s3_faults.py"],
-    "lost memories and settings that point elsewhere": ["shell/test_faults.py"],
-    "a table that fails: pauses, and what is said meanwhile": ["unit/test_retries.py", "shell/test_stuck.py"],
-    "large windows in block ranges": ["servers/test_copy.py"],
-    "gates and planning, models with planted mistakes": ["unit/test_gates.py", "unit/test_planning_model.py"],
+    "large windows in block ranges": ["servers/test_copy.py", "unit/test_planning.py"],
+    "gates": ["unit/test_gates.py", "shell/test_gates.py"],
+    "a table that fails: pauses, and what is said meanwhile": [
+        "unit/test_retries.py", "unit/test_refusal.py", "shell/test_stuck.py",
+    ],
+    "encryption, passwords, hosts, poolers, cancelling": [
+        "servers/test_access.py", "servers/test_pooler.py", "servers/test_readers.py", "servers/test_cancel.py",
+        "e2e/test_cancel.py",
+    ],
+    "secrets": ["shell/test_secrets.py", "e2e/test_secrets.py"],
+    "footers, watermarks and claims of other versions": [
+        "unit/test_footer.py", "unit/test_watermark.py", "servers/test_format.py",
+    ],
     "taking over from the original system": ["servers/test_takeover.py"],
-}
+}  # fmt: skip
 
 
 @dataclass
@@ -112,14 +129,27 @@ def storms(seconds: float, seed: int) -> Iterator[Line]:
             )  # fmt: skip
 
 
+def large_loads(rows: int, seed: int) -> Iterator[Line]:
+    for version, kind in zip(VERSIONS, ("MinIO", "SeaweedFS"), strict=True):
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
+            bindir = older_servers().get(version)
+            postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres", bindir=bindir))
+            bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
+            found = large(Database(postgres, "postgres"), bucket, rows, 6, seed, Path(folder) / "project")
+        yield Line(
+            f"first load under writers, {version}, {kind}", found.processes, found.kills, found.rows, found.versions,
+            found.objects, found.difference, f"highest memory of a process {found.peak_mb:.0f} MB",
+        )  # fmt: skip
+
+
 def deterministic() -> list[tuple[str, Counter]]:
     """Outcomes of the tests of each case, by ``passed``, ``failed`` and ``skipped``."""
     files = [name for names in DETERMINISTIC.values() for name in names]
-    present = [f"pg_bronze_tests/{name}" for name in files if (ROOT / "pg_bronze_tests" / name).exists()]
+    paths = [f"pg_bronze_tests/{name}" for name in files]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist=worksteal", f"--junitxml={report}", *present],
+            [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist=worksteal", f"--junitxml={report}", *paths],
             cwd=ROOT,
             check=False,
         )
@@ -129,6 +159,14 @@ def deterministic() -> list[tuple[str, Counter]]:
         (title, Counter(outcome for name, outcome in outcomes if any(_module(part) in name for part in names)))
         for title, names in DETERMINISTIC.items()
     ]
+
+
+def mistakes() -> tuple[str, bool]:
+    """The table of planted mistakes, and whether every one was found."""
+    ended = subprocess.run(
+        [sys.executable, "benchmarks/mistakes.py"], cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True
+    )
+    return ended.stdout.rstrip(), ended.returncode == 0
 
 
 def _module(file: str) -> str:
@@ -145,6 +183,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60, help="of races and chaos; the rest takes what it takes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2, help="each with a seed of its own")
+    parser.add_argument("--rows", type=int, default=5_000_000, help="of the large first loads")
     parser.add_argument("--dlt", type=Path, help="a Python that has requirements/dlt.txt")
     parser.add_argument("--into", type=Path, default=REPORT)
     given = parser.parse_args()
@@ -156,14 +195,21 @@ def main() -> int:
         for line in (*races(seconds, seed, given.dlt), *storms(seconds, seed)):
             print(f"seed {seed}: {line.text}", flush=True)
             lines.append(line)
+    for line in large_loads(given.rows, given.seed):
+        print(line.text, flush=True)
+        lines.append(line)
     cases = deterministic()
-    given.into.write_text(report(lines, cases, seconds, given, time.monotonic() - started), encoding="utf-8")
+    planted, all_found = mistakes()
+    took_s = time.monotonic() - started
+    given.into.write_text(report(lines, cases, planted, seconds, given, took_s), encoding="utf-8")
     print(f"written: {given.into}")
     clean = all(line.difference == Difference() for line in lines) and not any(found["failed"] for _, found in cases)
-    return 0 if clean else 1
+    return 0 if clean and all_found else 1
 
 
-def report(lines: list[Line], cases: list[tuple[str, Counter]], seconds: float, given, took_s: float) -> str:
+def report(
+    lines: list[Line], cases: list[tuple[str, Counter]], planted: str, seconds: float, given, took_s: float
+) -> str:
     """The page; a line that is not all zeros stands in it as it came."""
     from pg_bronze import __version__
 
@@ -183,10 +229,11 @@ version beyond the first. *wrong latest*: keys whose highest `_pg_xid` is not th
 
 ## Races and chaos
 
-Each line ran {seconds:.0f} s, with seed {given.seed} in the first of {given.rounds} rounds and one more in each
-further one. In the race 12 writers commit out of order, with savepoints, rollbacks and transactions held open; one in
+Each race and each chaos ran {seconds:.0f} s, with seed {given.seed} in the first of {given.rounds} rounds and one more
+in each further one. In the race 12 writers commit out of order, with savepoints, rollbacks and transactions held open; one in
 four of pg_bronze's ticks crashes after a step of the commit, and half of these forget all state. Chaos adds what
-`benchmarks/chaos.py` says.
+`benchmarks/chaos.py` says. The first loads are of real processes (counted as ticks) that are killed with SIGKILL at a
+random object, as in `benchmarks/large.py`.
 
 {head}
 |---|---|---|---|---|---|---|---|---|---|---|
@@ -194,12 +241,19 @@ four of pg_bronze's ticks crashes after a step of the commit, and half of these 
 
 ## Deterministic cases
 
-Tests on the product with real servers. Where chance alone does not find a mistake, a test was seen red with the mistake
-planted; its docstring says how.
+Tests on the product, with real servers but for the models among them.
 
 | case | passed | failed | skipped |
 |---|---|---|---|
 {tests}
+
+## Planted mistakes
+
+Each was planted by itself in a copy of pg_bronze, and every test named had to go red: `benchmarks/mistakes.py`.
+
+| mistake | | tests |
+|---|---|---|
+{planted}
 """
 
 
