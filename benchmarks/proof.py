@@ -230,8 +230,8 @@ version beyond the first. *wrong latest*: keys whose highest `_pg_xid` is not th
 ## Races and chaos
 
 Each race and each chaos ran {seconds:.0f} s, with seed {given.seed} in the first of {given.rounds} rounds and one more
-in each further one. In the race 12 writers commit out of order, with savepoints, rollbacks and transactions held open; one in
-four of pg_bronze's ticks crashes after a step of the commit, and half of these forget all state. Chaos adds what
+in each further one. In the race 12 writers commit out of order, with savepoints, rollbacks and transactions held open;
+one in four of pg_bronze's ticks crashes after a step of the commit, and half of these forget all state. Chaos adds what
 `benchmarks/chaos.py` says. The first loads are of real processes (counted as ticks) that are killed with SIGKILL at a
 random object, as in `benchmarks/large.py`.
 
