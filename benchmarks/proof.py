@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -122,11 +123,16 @@ def storms(seconds: float, seed: int) -> Iterator[Line]:
                 place = servers.enter_context(arena(where, Path(folder), older_servers().get(version)))
                 bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
                 found = chaos(place, bucket.store(), seconds, 8, seed)
-            done = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sorted(found.acts.items()))
+            done = ", ".join(f"{_in_words(name)} {count}" for name, count in sorted(found.acts.items()))
             yield Line(
                 f"chaos on a {where}, {version}, {kind}", found.ticks, found.crashes, found.rows, found.versions,
                 found.objects, found.difference, f"{done}; {found.postponed.total()} ticks postponed",
             )  # fmt: skip
+
+
+def _in_words(name: str) -> str:
+    """``row_lock`` and ``LockNotAvailable`` as a person writes them."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").lower()
 
 
 def large_loads(rows: int, seed: int) -> Iterator[Line]:
