@@ -57,7 +57,145 @@ IDENTITY: list[Mistake] = []
 HISTORY: list[Mistake] = []
 FAULTS: list[Mistake] = []
 READING: list[Mistake] = []
-GATES_AND_RETRIES: list[Mistake] = []
+GATES_AND_RETRIES: list[Mistake] = [
+    Mistake(
+        "counters that moved while the horizon was held are taken for copied",
+        "gates.py",
+        "if counted and hint.signature == signature_now and swept >= seen.next_xid:",
+        "if counted and hint.signature == signature_now:",
+        (
+            "unit/test_gates.py::test_counters_that_moved_while_the_horizon_was_held_do_not_count_as_copied",
+            "unit/test_gates.py::test_no_row_stays_behind_unchanged_counters",
+        ),
+    ),
+    Mistake(
+        "counters that move are remembered without the transaction they were seen at",
+        "gates.py",
+        "seen = dataclasses.replace(hint, signature=signature_now, next_xid=next_xid) if moved else hint",
+        "seen = dataclasses.replace(hint, signature=signature_now) if moved else hint",
+        ("unit/test_gates.py::test_counters_that_come_late_are_due_when_they_come",),
+    ),
+    Mistake(
+        "unchanged counters are believed for good",
+        "gates.py",
+        "    if now - hint.due_at >= ungated_after_s:\n",
+        "    if now - hint.due_at >= ungated_after_s and moved:\n",
+        (
+            "unit/test_gates.py::test_a_table_is_read_once_in_a_while_however_quiet_it_seems",
+            "shell/test_gates.py::test_rows_that_no_counter_shows_are_copied_once_the_gate_expires",
+        ),
+    ),
+    Mistake(
+        "every look at a quiet table sets the clock of its gate back",
+        "gates.py",
+        'return Verdict(False, "no row was written", seen, swept)',
+        'return Verdict(False, "no row was written", asked, swept)',
+        ("unit/test_gates.py::test_a_quiet_table_keeps_the_time_it_was_last_due_and_a_due_one_starts_anew",),
+    ),
+    Mistake(
+        "the counters of a standby are believed",
+        "gates.py",
+        "if counted and hint.signature == signature_now and swept >= seen.next_xid:",
+        "if hint.signature == signature_now and swept >= seen.next_xid:",
+        (
+            "unit/test_gates.py::test_a_standby_has_no_counters_of_its_own",
+            "shell/test_gates.py::test_on_a_standby_without_counters_of_its_own_new_rows_are_seen",
+        ),
+    ),
+    Mistake(
+        "a table copied beyond the next transaction is quiet, as one copied up to it",
+        "gates.py",
+        "    if swept == next_xid:\n",
+        "    if swept >= next_xid:\n",
+        (
+            "unit/test_gates.py::test_a_primary_whose_ids_went_back_is_due_at_once",
+            "unit/test_gates.py::test_a_standby_that_lags_is_quiet_for_a_while",
+        ),
+    ),
+    Mistake(
+        "what was quiet before a reset is quiet after it",
+        "gates.py",
+        "hint = dataclasses.replace(hint, quiet_upto=0, generation=generation)",
+        "hint = dataclasses.replace(hint, generation=generation)",
+        ("unit/test_gates.py::test_a_hint_of_another_generation_is_forgotten",),
+    ),
+    Mistake(
+        "the leaf that is furthest ahead decides whether a table is quiet",
+        "gates.py",
+        "0 if unread else min(state.swept or 0 for state in states)",
+        "0 if unread else max(state.swept or 0 for state in states)",
+        ("unit/test_gates.py::test_the_leaf_that_is_furthest_behind_decides",),
+    ),
+    Mistake(
+        "a table with one new leaf counts as copied",
+        "gates.py",
+        "unread = not states or any(state.swept is None for state in states)",
+        "unread = not states or all(state.swept is None for state in states)",
+        ("unit/test_gates.py::test_a_table_never_copied_is_due",),
+    ),
+    Mistake(
+        "a wrong password is said to be cured by the next tick",
+        "errors.py",
+        "class AccessDenied(OperatorError):",
+        "class AccessDenied(TransientError):",
+        ("unit/test_retries.py::test_the_tree_of_errors_is_drawn_as_it_is",),
+    ),
+    Mistake(
+        "pauses grow without end",
+        "retries.py",
+        "return min(_LONGEST_S[cure], _FIRST_S[cure] * 2.0 ** min(grown - 1, 20))",
+        "return _FIRST_S[cure] * 2.0 ** min(grown - 1, 20)",
+        (
+            "unit/test_retries.py::test_pauses_only_grow_and_end_at_a_limit",
+            "unit/test_retries.py::test_a_table_that_fails_all_day_is_tried_rarely",
+        ),
+    ),
+    Mistake(
+        "a try by hand counts as one more failure of the row",
+        "retries.py",
+        "anew = by_hand or before.state != state or before.cure != cure",
+        "anew = before.state != state or before.cure != cure",
+        (
+            "unit/test_retries.py::test_pauses_begin_anew_after_a_change_a_try_by_hand_or_another_fault",
+            "shell/test_stuck.py::test_a_run_by_hand_begins_the_pauses_anew",
+        ),
+    ),
+    Mistake(
+        "a changed secret is looked for in the fingerprint, which holds none",
+        "sensors.py",
+        "            if found != self.settings:\n",
+        "            if self.settings is None or found.fingerprint() != self.settings.fingerprint():\n",
+        ("shell/test_stuck.py::test_a_changed_secret_is_tried_at_once",),
+    ),
+    Mistake(
+        "the failures before a success are counted on",
+        "stuck.py",
+        "return None if latest and latest.timestamp > record.event_log_entry.timestamp else trouble",
+        "return trouble if latest is None or trouble else None",
+        ("shell/test_stuck.py::test_a_failure_after_a_success_is_the_first_of_its_row",),
+    ),
+    Mistake(
+        "a run that ends without a word is no failure",
+        "sensors.py",
+        "    if outcome.silent and hint.asked:\n",
+        "    if outcome.silent and outcome.trouble is not None and hint.asked:\n",
+        ("shell/test_stuck.py::test_runs_that_end_without_a_word_are_asked_for_ever_more_rarely_too",),
+    ),
+    Mistake(
+        "a fault in the midst of the commit is not noted",
+        "io_manager.py",
+        "            if self._instance is not None and self._run is not None:\n",
+        "            if self._run is not None and not isinstance(error, PgBronzeError):\n",
+        ("shell/test_stuck.py::test_a_fault_in_the_midst_of_the_commit_counts_too",),
+    ),
+    Mistake(
+        "an unforeseen error is shown with its text",
+        "stuck.py",
+        'sentence = f"an unforeseen {type(error).__name__}; run {run.run_id[:8]} has the traceback."',
+        'sentence = f"an unforeseen {type(error).__name__}: {error}; run {run.run_id[:8]} has the traceback."',
+        ("shell/test_stuck.py::test_an_unforeseen_error_counts_and_shows_no_value",),
+    ),
+]
 ACCESS: list[Mistake] = []
 TAKEOVER: list[Mistake] = []
 MISTAKES = [*COMMIT, *IDENTITY, *HISTORY, *FAULTS, *READING, *GATES_AND_RETRIES, *ACCESS, *TAKEOVER]

@@ -37,7 +37,10 @@ def copied(project: Project) -> list[int]:
 
 
 def test_rows_that_no_counter_shows_are_copied_once_the_gate_expires(quiet: Project):
-    """``track_counts = off``, as some set it to save a percent."""
+    """``track_counts = off``, as some set it to save a percent.
+
+    Seen red with the gate expiring only for counters that moved.
+    """
     quiet.database.execute("set track_counts = off; insert into person values (4, 'unseen')")
     assert asked(quiet.look()) == []
 
@@ -63,7 +66,10 @@ def test_counters_set_back_to_zero_hide_no_row(quiet: Project):
 
 
 def test_on_a_standby_without_counters_of_its_own_new_rows_are_seen(project: Project, tmp_path: Path):
-    """Its statistics say zero for ever."""
+    """Its statistics say zero for ever.
+
+    Seen red with counters believed wherever they come from.
+    """
     options = PRIMARY_OPTIONS | {"autovacuum": "off"}
     with PostgresServer(tmp_path / "primary", options=options) as primary:
         source = Database(primary, "postgres")

@@ -124,7 +124,10 @@ def test_a_changed_setting_is_tried_at_once(broken: Project):
 
 
 def test_a_changed_secret_is_tried_at_once(cinema: Project, clock: type[Clock]):
-    """A wrong key is the most common fault of a first day, and no fingerprint may show that it was changed."""
+    """A wrong key is the most common fault of a first day, and no fingerprint may show that it was changed.
+
+    Seen red with only the fingerprints compared.
+    """
     right = cinema.bucket.server.secret_key
     cinema.set(MINIO_SECRET_KEY="wrong-but-long-enough")
     cinema.reload()
@@ -146,6 +149,7 @@ def test_a_changed_table_is_tried_as_soon_as_the_catalog_knows(broken: Project):
 
 
 def test_a_run_by_hand_begins_the_pauses_anew(broken: Project, clock: type[Clock]):
+    """Seen red with a try by hand counted like any other."""
     clock.ahead_s = 70
     assert tick(broken) == ["movie"]
     broken.copy("movie")
@@ -164,6 +168,25 @@ def test_a_run_by_hand_that_succeeds_ends_it(broken: Project):
         tick(broken)
 
     assert "stuck" not in (broken.look().skip_message or "")
+
+
+def test_a_failure_after_a_success_is_the_first_of_its_row(broken: Project, clock: type[Clock]):
+    """With the old ones counted on, a fault of a moment would be waited out for half an hour.
+
+    Seen red with the last failure looked up alone, and not whether a success came after it.
+    """
+    clock.ahead_s = 70
+    assert tick(broken) == ["movie"]
+    broken.bucket.store().delete(STRAY)
+    assert broken.copy("movie", tags=TICK).success
+    broken.bucket.store().create(STRAY, b"")
+
+    broken.copy("movie", tags=TICK)
+
+    (record,) = broken.instance.fetch_observations(key("movie"), limit=1).records
+    trouble, _ = metadata.trouble_of(record.event_log_entry.asset_observation)
+    assert trouble is not None
+    assert (trouble.count, trouble.since) == (1, trouble.last)
 
 
 def test_a_continue_ends_it(cinema: Project, clock: type[Clock]):
@@ -221,7 +244,10 @@ def test_one_cause_of_many_tables_is_said_once(cinema: Project):
 
 
 def test_runs_that_end_without_a_word_are_asked_for_ever_more_rarely_too(cinema: Project, clock: type[Clock]):
-    """A worker that is killed for its memory says nothing; the next would be killed as well."""
+    """A worker that is killed for its memory says nothing; the next would be killed as well.
+
+    Seen red with silence taken for no failure.
+    """
     tries = []
     for second in range(0, 301, 10):
         clock.ahead_s = second
@@ -244,6 +270,7 @@ def test_runs_that_end_without_a_word_are_asked_for_ever_more_rarely_too(cinema:
 
 
 def test_an_unforeseen_error_counts_and_shows_no_value(cinema: Project, clock: type[Clock]):
+    """Seen red with the error's text in the sentence."""
     from pg_bronze.copy import TableCopy
 
     def fails(*_: object) -> None:
@@ -262,7 +289,10 @@ def test_an_unforeseen_error_counts_and_shows_no_value(cinema: Project, clock: t
 
 
 def test_a_fault_in_the_midst_of_the_commit_counts_too(cinema: Project, clock: type[Clock]):
-    """The IO manager commits; the asset never sees why it was ended there."""
+    """The IO manager commits; the asset never sees why it was ended there.
+
+    Seen red with only unforeseen errors noted there.
+    """
     from pg_bronze.copy import SliceStream
     from pg_bronze.errors import LakeDamaged
 

@@ -32,6 +32,7 @@ def said(*arguments, **more):
 
 
 def test_a_table_never_copied_is_due():
+    """Seen red with a table due only while nothing at all of it is copied."""
     assert said(None, Hint()) == (True, "nothing of it has been copied yet")
     assert said(copied(Leaf(200)), hint(), leaves=(9, 10)) == (True, "nothing of it has been copied yet")
 
@@ -54,19 +55,28 @@ def test_changed_counters_are_due():
 
 
 def test_a_table_is_read_once_in_a_while_however_quiet_it_seems():
-    """A rewrite by ALTER TABLE is not counted, and neither is what a crashed server forgot."""
+    """A rewrite by ALTER TABLE is not counted, and neither is what a crashed server forgot.
+
+    Seen red with the gate expiring only for counters that moved.
+    """
     assert said(copied(Leaf(150)), hint(due_at=NOW - UNGATED_S + 1)) == (False, "no row was written")
     assert said(copied(Leaf(150)), hint(due_at=NOW - UNGATED_S)) == (True, "not read for 900 s")
 
 
 def test_a_quiet_table_keeps_the_time_it_was_last_due_and_a_due_one_starts_anew():
-    """A clock set back at every look would never expire."""
+    """A clock set back at every look would never expire.
+
+    Seen red with the clock set at every look.
+    """
     assert verdict(copied(Leaf(150)), hint()).hint.due_at == NOW - 1
     assert verdict(copied(Leaf(150)), hint(), seen="other").hint.due_at == NOW
 
 
 def test_counters_that_moved_while_the_horizon_was_held_do_not_count_as_copied():
-    """Transaction 120 wrote and ended while 110 held the horizon: the counters stand still, its row is not copied."""
+    """Transaction 120 wrote and ended while 110 held the horizon: the counters stand still, its row is not copied.
+
+    Seen red with unchanged counters alone taken for a table that is copied.
+    """
     first = verdict(copied(Leaf(110)), hint(next_xid=90), seen="with 120", next_xid=130)
     assert (first.due, first.hint.next_xid) == (True, 130)
 
@@ -77,7 +87,10 @@ def test_counters_that_moved_while_the_horizon_was_held_do_not_count_as_copied()
 
 
 def test_counters_that_come_late_are_due_when_they_come():
-    """Transaction 120 is counted long after it ended; until then the table only seems quiet."""
+    """Transaction 120 is counted long after it ended; until then the table only seems quiet.
+
+    Seen red with the transaction kept that was the next one when other counters were first seen.
+    """
     watermark = copied(Leaf(115))
     before = verdict(watermark, hint(next_xid=110), next_xid=121)
     after = verdict(watermark, before.hint, seen="with 120", next_xid=125)
@@ -86,21 +99,27 @@ def test_counters_that_come_late_are_due_when_they_come():
 
 
 def test_a_standby_has_no_counters_of_its_own():
+    """Seen red with counters believed wherever they come from."""
     assert said(copied(Leaf(150)), hint(), counted=False) == (True, "rows may have been written")
 
 
 def test_a_primary_whose_ids_went_back_is_due_at_once():
-    """After a restore the run has to say so; as a quiet table it would stay silent until the ids caught up."""
+    """After a restore the run has to say so; as a quiet table it would stay silent until the ids caught up.
+
+    Seen red with a table quiet that is copied up to the next transaction or beyond it.
+    """
     assert said(copied(Leaf(300)), hint()) == (True, "it is copied up to 300, and the next transaction is 200")
 
 
 def test_a_standby_that_lags_is_quiet_for_a_while():
+    """Seen red with a table quiet for good that is copied beyond the next transaction."""
     assert said(copied(Leaf(300)), hint(), counted=False) == (False, "this standby has not come as far as 300")
     late = hint(due_at=NOW - UNGATED_S)
     assert said(copied(Leaf(300)), late, counted=False) == (True, "not read for 900 s")
 
 
 def test_the_leaf_that_is_furthest_behind_decides():
+    """Seen red with the leaf furthest ahead deciding."""
     assert verdict(copied(Leaf(200), Leaf(150)), hint(), leaves=(9, 10)).swept == 150
     assert not verdict(copied(Leaf(200), Leaf(150)), hint(), leaves=(9,)).due
 
@@ -113,7 +132,10 @@ def test_an_empty_read_counts_although_it_left_no_object():
 
 @pytest.mark.parametrize("generation", [-1, 0, 2])
 def test_a_hint_of_another_generation_is_forgotten(generation):
-    """After a reset everything is due, also in a cluster where nothing happens."""
+    """After a reset everything is due, also in a cluster where nothing happens.
+
+    Seen red with only the number of the generation replaced.
+    """
     fresh = Watermark(Place("7", 1, "0/1", 5, "bronze"), 9, 1, 2)
     assert verdict(fresh, hint(quiet_upto=200, generation=generation)).due
 
@@ -164,7 +186,10 @@ class Counted:
     st.lists(st.sampled_from(["begin", "begin", "write", "write late", "nothing", "count", "look", "look and read"]))
 )
 def test_no_row_stays_behind_unchanged_counters(steps):
-    """Whatever happened before: once the counters have come and the horizon is free, a look finds the row."""
+    """Whatever happened before: once the counters have come and the horizon is free, a look finds the row.
+
+    Seen red with unchanged counters alone taken for a table that is copied.
+    """
     cluster = Counted(hint=Hint(generation=0))
     for step in [*steps, *["nothing"] * steps.count("begin"), "count", "look"]:
         if step == "begin":

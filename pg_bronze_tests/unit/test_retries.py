@@ -30,6 +30,20 @@ def test_every_error_says_who_can_cure_it_and_stands_in_the_tree(error):
     assert re.search(rf"[├└]── {error.__name__} |^ +{error.__name__}$", errors.__doc__ or "", re.MULTILINE)
 
 
+def test_the_tree_of_errors_is_drawn_as_it_is():
+    """Where a class hangs decides who is asked to cure it: a wrong password tried every two minutes locks the role out.
+
+    Seen red with AccessDenied among the errors that the next tick may cure.
+    """
+    drawn, path = {}, [""]
+    for branch, name in re.findall(r"^ {4}((?:[ │├└─]{4})*)([A-Z]\w+)(?= |$)", errors.__doc__ or "", re.MULTILINE):
+        depth = len(branch) // 4
+        path = [*path[: depth + 1], name]
+        drawn[name] = path[depth]
+
+    assert drawn == {error.__name__: error.__base__.__name__ for error in all_classes()} | {"PgBronzeError": ""}
+
+
 def test_the_three_kinds_of_cure():
     assert cure_of(SourceUnavailable("down")) == "next tick"
     assert cure_of(SettingsError("wrong")) == "operator"
@@ -51,12 +65,16 @@ def test_what_no_retry_cures_is_tried_every_thirty_minutes():
 
 @given(st.sampled_from(CURES), st.integers(1, 10**12))
 def test_pauses_only_grow_and_end_at_a_limit(cure, count):
+    """Seen red without the limit."""
     assert 0 <= pause_s(cure, count) <= pause_s(cure, count + 1) <= (120 if cure == "next tick" else 1800)
 
 
 @pytest.mark.parametrize("cure, most", [("next tick", 730), ("operator", 55), ("never", 55)])
 def test_a_table_that_fails_all_day_is_tried_rarely(cure, most):
-    """Every ten seconds would be 8,640 runs of several CPU seconds."""
+    """Every ten seconds would be 8,640 runs of several CPU seconds.
+
+    Seen red without the limit: it was not tried often enough.
+    """
     trouble, tries, now = None, 0, NOON
     while now < NOON + DAY_S:
         trouble = after(trouble, "no.", cure, now)
@@ -94,6 +112,7 @@ def test_a_restarted_process_waits_as_after_a_first_failure():
 
 @pytest.mark.parametrize("changed", [{"state": "b"}, {"by_hand": True}, {"cure": "next tick"}])
 def test_pauses_begin_anew_after_a_change_a_try_by_hand_or_another_fault(changed):
+    """Seen red with a try by hand counted like any other."""
     again = after(STUCK, "no.", **{"cure": "operator", "now": NOON + 60, "state": "a", **changed})
 
     assert (again.count, again.since) == (1, STUCK.since)
