@@ -7,6 +7,7 @@ No connection, no clock, no Dagster. Polars is imported only by what touches dat
 """
 
 import json
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -114,7 +115,7 @@ def settle(
 def refusal(label: str, column: str, declared: str, kind: Kind, count: int) -> DataError:
     """The error for values whose policy is ``error``."""
     rows = "one row" if count == 1 else f"{count} rows"
-    alone = json.dumps({label: {kind: "text"}}, ensure_ascii=False)
+    alone = shlex.quote(json.dumps({label: {kind: "text"}}, ensure_ascii=False))  # for .env and for a shell
     return DataError(
         f"{label}: column {column!r} ({declared}) holds {_SAID[kind]}, in {rows} of those to be copied. Correct it in "
         f"the source, or set PG_BRONZE_{kind.upper()} to text, which stores such columns as PostgreSQL prints them, "

@@ -71,10 +71,12 @@ def scan(
         raise SettingsError(f'scan: versions is {versions!r}; it must be "all" or "latest".')
     if by is not None and versions != "latest":
         raise SettingsError('scan: by says which rows are versions of each other; it needs versions="latest".')
+    if isinstance(by, str):
+        raise SettingsError(f"scan: by is a list of columns, such as by=[{by!r}].")
     given: Any = days
     if isinstance(given, date) or any(type(day) is not date for day in given or ()):
         raise SettingsError("scan: days is a list of days, such as days=[date(2026, 1, 2)].")
-    if isinstance(as_of, datetime):
+    if isinstance(as_of, datetime) or not isinstance(as_of, date | int | None):
         raise SettingsError(
             "scan: as_of is a day, such as date(2026, 1, 2), or the number of a transaction; no moment."
         )

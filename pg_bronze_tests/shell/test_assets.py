@@ -98,7 +98,7 @@ def test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it(
 
     (sentence,) = sentences(result).values()
     assert sentence.startswith("movie: column 'price' (numeric(10,2)) holds NaN")
-    assert 'PG_BRONZE_TABLES={"movie": {"nan": "text"}}' in sentence
+    assert "PG_BRONZE_TABLES='" + '{"movie": {"nan": "text"}}' + "'" in sentence
     assert lake.ids(cinema.bucket, "person") == [1, 2, 3]
 
 

@@ -51,7 +51,7 @@ class TestDates:
             conform(dates(values, column), [wanted], 'sales."a.b"')
         assert str(error.value).startswith(f"sales.\"a.b\": column '{column.name}' ({column.declared}) holds ")
         assert said in str(error.value)
-        assert f'PG_BRONZE_TABLES={{"sales.\\"a.b\\"": {{"{kind}": "text"}}}}' in str(error.value)
+        assert f'PG_BRONZE_TABLES=\'{{"sales.\\"a.b\\"": {{"{kind}": "text"}}}}\'' in str(error.value)
         assert "262142-12-31" not in str(error.value)
 
 
