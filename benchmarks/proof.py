@@ -8,6 +8,7 @@ Starts servers of its own; needs what the tests need, and for the comparison a P
 
 import argparse
 import contextlib
+import itertools
 import os
 import platform
 import re
@@ -198,7 +199,7 @@ def main() -> int:
     lines: list[Line] = []
     for number in range(given.rounds):
         seed = given.seed + number
-        for line in (*races(seconds, seed, given.dlt), *storms(seconds, seed)):
+        for line in itertools.chain(races(seconds, seed, given.dlt), storms(seconds, seed)):
             print(f"seed {seed}: {line.text}", flush=True)
             lines.append(line)
     for line in large_loads(given.rows, given.seed):
