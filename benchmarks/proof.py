@@ -1,7 +1,7 @@
 """The proof: races, chaos and the deterministic cases in their long form, and a dated report of what came of them.
 
     make proof                          # an hour, into docs/proof.md
-    make proof ARGS="--minutes 6"       # the same with shorter races
+    make proof ARGS="--minutes 6"       # the same with shorter races and chaos
 
 Starts servers of its own; needs what the tests need, and for the comparison a Python with requirements/dlt.txt.
 """
@@ -187,7 +187,9 @@ def _outcome(case: ElementTree.Element) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=60, help="of races and chaos; the rest takes what it takes")
+    parser.add_argument(
+        "--minutes", type=float, default=45, help="of races and chaos; the rest takes a quarter of an hour"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2, help="each with a seed of its own")
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the large first loads")

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import polars as pl
+import psycopg
 
 from pg_bronze import catalog, copy, read
 from pg_bronze.commit import Codec, Committed
@@ -17,6 +18,7 @@ from pg_bronze.copy import CopyOptions, SliceStream, TableCopy
 from pg_bronze.layout import Layout
 from pg_bronze.planning import Quiet
 from pg_bronze.policies import DATE_INFINITY, TIMESTAMP_INFINITY
+from pg_bronze.refusal import explain
 from pg_bronze.schema import quote
 from pg_bronze.source import Source
 from pg_bronze.store import Store
@@ -107,7 +109,10 @@ class Lake:
     def open(self, source: Source, table: str = "movie", *, now=None, on_step=None, dated=False, codec=None, **options):
         """The ``TableCopy`` of one table, not entered yet."""
         schema, name = split(table)
-        found = catalog.read_table(source.connection, schema, name)
+        try:
+            found = catalog.read_table(source.connection, schema, name)
+        except psycopg.Error as error:  # on a standby even this may be cancelled; the product says it the same way
+            raise explain(error, table) from error
         assert found is not None, f"no table {table}"
         given: dict[str, Any] = {} if now is None else {"now": now}
         if on_step is not None:
