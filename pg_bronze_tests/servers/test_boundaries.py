@@ -11,6 +11,7 @@ from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.processes import as_owner
 from pg_bronze.errors import OperatorError
 from pg_bronze.planning import HEARTBEAT_WIDTH
+from pg_bronze.window import written
 from pg_bronze_tests.conftest import Database, older_servers
 from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
 
@@ -96,6 +97,7 @@ def test_the_epoch_changes_under_a_table_that_is_copied_on(cluster, lake):
 
 
 def test_a_window_across_the_epoch_holds_every_row_once(cluster, lake):
+    """Seen red with a window that left out the transaction it begins with."""
     cluster.move_to(2**32 - 6)
     cluster.database.execute(fill(9, 9))
     lake.drain()
@@ -111,7 +113,10 @@ def test_a_window_across_the_epoch_holds_every_row_once(cluster, lake):
 
 
 def test_rows_frozen_long_ago_are_in_the_first_load(cluster, lake):
-    """Their age is beyond 2^31 and says nothing."""
+    """Their age is beyond 2^31 and says nothing.
+
+    Seen red with a first load of all that is older than its end: it was empty.
+    """
     cluster.move_to(3 * 10**9)
     cluster.database.execute(fill(9, 12))
 
@@ -121,7 +126,30 @@ def test_rows_frozen_long_ago_are_in_the_first_load(cluster, lake):
     assert lake.column() == [*range(1, 13)]
 
 
+def test_rows_whose_ids_are_1_and_2_are_in_the_first_load_and_in_no_window(cluster, lake):
+    """initdb wrote as 1, and servers before 9.4 made 2 of ids they froze: older than all others, at no distance.
+
+    Seen red with a first load that began at 3, the first id ever handed out.
+    """
+    database = cluster.database
+    database.execute(
+        "create extension pg_surgery; select heap_force_freeze('movie'::regclass, array['(0,1)', '(0,2)']::tid[])"
+    )
+    assert database.execute("select movie_id from movie where xmin::text = '2' order by 1") == [(1,), (2,)]
+    assert sum(outcome.row_count for outcome in lake.drain()) == 8
+
+    database.execute(fill(9, 12))
+
+    assert sum(outcome.row_count for outcome in lake.drain()) == 4
+    assert lake.compare() == SAME
+    horizon = lake.recorded["movie"].highest
+    ones = "select count(*) > 0 from pg_am t where xmin::text = '1' and"
+    assert database.execute(f"{ones} {written(None, horizon)}") == [(True,)]
+    assert database.execute(f"{ones} {written(3, horizon)}") == [(False,)]
+
+
 def test_a_quiet_table_closes_its_window_long_before_ids_are_used_again(cluster, lake):
+    """Seen red with the width of what memory had advanced to: it is never wide."""
     lake.drain()
     cluster.move_to(cluster.next_xid + HEARTBEAT_WIDTH + 1000)
     cluster.database.execute("select pg_current_xact_id()")
@@ -137,7 +165,10 @@ def test_a_quiet_table_closes_its_window_long_before_ids_are_used_again(cluster,
 
 @pytest.mark.parametrize("beyond", [False, True])
 def test_windows_just_below_2_31_are_read_and_wider_ones_refused(cluster, lake, beyond):
-    """One transaction more and ages wrap around: rows would be lost in silence."""
+    """Ages wrap around soon after: rows would be lost in silence.
+
+    Seen red with a limit of 2^32.
+    """
     lake.drain()
     swept = lake.recorded["movie"].highest
     cluster.move_to(swept + 2**31 - 10**6 + (10 if beyond else -100))
@@ -152,6 +183,7 @@ def test_windows_just_below_2_31_are_read_and_wider_ones_refused(cluster, lake, 
 
 
 def test_equal_horizons_read_nothing_and_lose_nothing(cluster, lake):
+    """Seen red with a window that left out the transaction it begins with, which is the next one written."""
     lake.drain()
 
     assert [lake.tick().quiet is not None for _ in range(3)] == [True] * 3

@@ -49,7 +49,10 @@ def test_a_window_is_asked_for_by_age():
 
 
 def test_a_first_load_leaves_out_only_what_is_not_below_the_horizon():
-    """Rows frozen long ago have an age that says nothing; a lower bound would lose them."""
+    """Rows frozen long ago have an age that says nothing; a lower bound would lose them.
+
+    Seen red with one.
+    """
     assert written(None, 70) == FIRST
 
 
@@ -85,7 +88,10 @@ def test_a_range_of_blocks_is_half_open_and_the_last_one_has_no_end(blocks, expe
 
 
 def test_a_box_splits_the_window_at_its_floor():
-    """With "<= floor" in place of "is not true" every row whose cursor is NULL would be lost."""
+    """With "<= floor" in place of "is not true" every row whose cursor is NULL would be lost.
+
+    Seen red with its opposite, "not".
+    """
     above = """(t."at" > '2026-01-01 00:00:00+00')"""
     fresh = SINCE_50.replace("- 50)", "- 60)")
     found = where(region(box=Box(2, "2026-01-01 00:00:00+00", 60)), {2: "at"})
@@ -97,6 +103,7 @@ def test_a_box_without_a_floor_changes_nothing():
 
 
 def test_a_seed_leaves_out_what_was_copied_before_and_keeps_null():
+    """Seen red with what lies above the seed asked for."""
     found = where(region(start=None, seed=Seed(3, "41")), {3: "movie_id"})
     assert found == f"""{FIRST}\n  and (t."movie_id" <= '41') is not true\n  and {GUARD_70}"""
 
@@ -190,6 +197,7 @@ def moments(draw):
 
 @given(moments())
 def test_a_window_holds_its_ids_and_no_others_across_the_wrap_around(moment):
+    """Seen red with the end taken in."""
     start, end, next_xid, xid = moment
     assert bool(ask(written(start, end), xid, next_xid)) == (start <= xid < end)
 
@@ -202,6 +210,7 @@ def test_a_first_load_holds_every_id_below_its_end(moment):
 
 @given(moments())
 def test_an_id_below_the_end_comes_back_whole(moment):
+    """Seen red with the epoch of the horizon given to every id."""
     _, end, next_xid, xid = moment
     if xid < end:
         assert ask(transaction_id(end), xid, next_xid) == xid
@@ -209,7 +218,10 @@ def test_an_id_below_the_end_comes_back_whole(moment):
 
 @given(st.integers(3, 2**40), st.integers(-(2**31) + 1, 2**31))
 def test_the_guard_holds_back_a_snapshot_older_than_the_horizon(end, ahead):
-    """A standby that lags would give fewer rows, and the watermark would pass the others by."""
+    """A standby that lags would give fewer rows, and the watermark would pass the others by.
+
+    Seen red with one that lets pass whatever lies ahead.
+    """
     next_xid = max(3, end + ahead)
     passed = ask(guard(end).replace("'pg_bronze: this snapshot is older than horizon", "'0"), 3, next_xid)
     assert bool(passed) == (end <= next_xid < end + 2**31)
@@ -227,9 +239,11 @@ regions = st.builds(
     st.none() | st.builds(Box, st.integers(1, 1600), st.none() | texts, st.integers(3)),
     st.none() | st.tuples(st.integers(0, MASK), st.none() | st.integers(0, MASK)),
     st.none() | st.builds(Seed, st.integers(1, 1600), texts),
+    st.tuples(st.integers(0, 291), st.integers(0, 291)),
 )
 
 
 @given(regions)
 def test_a_region_survives_a_turn_through_json(before):
+    """Seen red with the rows forgotten at which it begins and ends in a block."""
     assert Region.from_json(json.loads(json.dumps(before.to_json()))) == before
