@@ -357,9 +357,303 @@ GATES_AND_RETRIES: list[Mistake] = [
         ("shell/test_stuck.py::test_an_unforeseen_error_counts_and_shows_no_value",),
     ),
 ]
-ACCESS: list[Mistake] = []
-TAKEOVER: list[Mistake] = []
-MISTAKES = [*COMMIT, *IDENTITY, *HISTORY, *FAULTS, *READING, *GATES_AND_RETRIES, *ACCESS, *TAKEOVER]
+ACCESS: list[Mistake] = [
+    Mistake(
+        "connectorx, which checks no host name, reads where verify-full was asked for",
+        "settings.py",
+        '    if values.get("pg_sslmode") == "verify-full":\n',
+        '    if values.get("pg_sslmode") == "verify-full" and "," in values.get("pg_host", ""):\n',
+        ("servers/test_access.py::test_encryption_is_what_was_asked_for",),
+    ),
+    Mistake(
+        "the file with the authority to trust is not handed to libpq",
+        "settings.py",
+        'files = {"sslrootcert": self.pg_sslrootcert, "passfile": self.pg_passfile}',
+        'files = {"passfile": self.pg_passfile}',
+        ("servers/test_access.py::test_encryption_is_what_was_asked_for",),
+    ),
+    Mistake(
+        "a password from a file is taken for one that connectorx has too",
+        "source.py",
+        "fit = not self.pooled and not from_file",
+        "fit = not self.pooled",
+        ("servers/test_access.py::test_a_password_may_come_from_a_file",),
+    ),
+    Mistake(
+        "the reader connects by the settings, and not to the host that answered",
+        "source.py",
+        'conninfo = pinned({**self._conninfo, "application_name": name}, kept)',
+        'conninfo = {**self._conninfo, "application_name": name}',
+        ("servers/test_access.py::test_rows_come_from_the_host_that_the_horizon_came_from",),
+    ),
+    Mistake(
+        "connectorx reads behind a pooler",
+        "source.py",
+        "fit = not self.pooled and not from_file",
+        "fit = not from_file",
+        ("servers/test_pooler.py::test_a_pooler_is_noticed_and_read_by_copy",),
+    ),
+    Mistake(
+        "settings behind a pooler hold for longer than their transaction",
+        "source.py",
+        "self._settings(local=True)",
+        "self._settings(local=False)",
+        ("servers/test_pooler.py::test_nothing_of_ours_stays_in_a_shared_session",),
+    ),
+    Mistake(
+        "the lock of a table is taken behind a pooler too",
+        "source.py",
+        "        if self.pooled:\n            return True\n",
+        "",
+        ("servers/test_pooler.py::test_nothing_of_ours_stays_in_a_shared_session",),
+    ),
+    Mistake(
+        "two threads ask behind a pooler at the same time",
+        "source.py",
+        "with self._asking, connection.transaction():",
+        "with connection.transaction():",
+        ("servers/test_pooler.py::test_two_threads_ask_one_after_the_other",),
+    ),
+    Mistake(
+        "one of the readers takes a cancelled statement for a broken connection",
+        "refusal.py",
+        'if "statement timeout" in text or "canceling statement" in text:',
+        'if "canceled statement" in text:',
+        ("servers/test_readers.py::test_a_fault_is_the_same_error_from_both[time limit]",),
+    ),
+    Mistake(
+        "a panic of the reader is no Exception and passes",
+        "reader.py",
+        "        except BaseException as error:  # connectorx panics with a class derived from BaseException\n",
+        "        except Exception as error:\n",
+        ("servers/test_readers.py::test_a_panic_of_the_reader_is_an_error_like_any_other",),
+    ),
+    Mistake(
+        "a kept connection is used again after an error",
+        "reader.py",
+        "        except psycopg.Error as error:\n            self.close()\n",
+        "        except psycopg.Error as error:\n",
+        ("servers/test_readers.py::test_the_reader_that_keeps_its_connection_heals_after_it_failed[refused]",),
+    ),
+    Mistake(
+        "a source is closed without ending its read",
+        "source.py",
+        "        self.stop_reading()\n        if self._reader is not None:\n",
+        "        if self._reader is not None:\n",
+        ("servers/test_cancel.py::test_closing_a_source_ends_its_read[connectorx]",),
+    ),
+    Mistake(
+        "the server is not told how much time a run has left",
+        "source.py",
+        "Reading(self._reader, query, label, timeout_s)",
+        "Reading(self._reader, query, label, self._statement_timeout_s)",
+        ("servers/test_cancel.py::test_a_read_ends_when_the_time_of_its_run_is_up[connectorx]",),
+    ),
+    Mistake(
+        "the read ahead is waited for and not ended",
+        "copy.py",
+        "            self._end(ahead)\n            raise\n        finally:\n            pool.shutdown(wait=False)\n",
+        "            raise\n        finally:\n            pool.shutdown()\n",
+        ("servers/test_cancel.py::test_a_run_that_is_ended_does_not_wait_for_the_read_ahead",),
+    ),
+    Mistake(
+        "a session whose reader was killed goes on",
+        "reader.py",
+        'return f"select {settings}, {_NOTICE}"',
+        'return f"select {settings}"',
+        ("e2e/test_cancel.py::test_a_tick_that_is_ended_reads_no_longer[9-connectorx]",),
+    ),
+    Mistake(
+        "the password stands in the configuration of a resource",
+        "resources.py",
+        "user=settings.pg_user, bucket=bucket",
+        'user=f"{settings.pg_user}:{settings.pg_pass.get_secret_value()}", bucket=bucket',
+        (
+            "shell/test_secrets.py::test_nothing_that_is_kept_holds_a_secret",
+            "e2e/test_dev.py::test_nothing_that_can_be_seen_shows_a_secret",
+        ),
+    ),
+    Mistake(
+        "messages name the database by its whole connection string",
+        "source.py",
+        """return f"{self._conninfo.get('dbname')}@{self._conninfo.get('host')}:{self._conninfo.get('port', 5432)}\"""",
+        "return psycopg.conninfo.make_conninfo(**self._conninfo)",
+        (
+            "shell/test_secrets.py::test_a_failure_tells_no_secret",
+            "e2e/test_secrets.py::test_a_tick_shows_no_secret[wrong password]",
+        ),
+    ),
+    Mistake(
+        "the error of a broken read names the URL",
+        "reader.py",
+        "            raise explain_text(error, label) from error\n",
+        '            raise explain_text(error, f"{label} ({self._url})") from error\n',
+        ("shell/test_secrets.py::test_a_read_that_breaks_tells_no_secret",),
+    ),
+]
+TAKEOVER: list[Mistake] = [
+    Mistake(
+        "their objects are not looked for",
+        "takeover.py",
+        "    if not foreign_uri and (row is None or row.value is None):\n",
+        "    if row is None or row.value is None:\n",
+        ("servers/test_takeover.py::test_their_objects_without_ours_stop_the_table_and_name_both_ways",),
+    ),
+    Mistake(
+        "a control row before an empty bucket is passed over",
+        "takeover.py",
+        "    if not foreign_uri and (row is None or row.value is None):\n",
+        "    if not foreign_uri:\n",
+        ("servers/test_takeover.py::test_a_control_row_before_an_empty_bucket_stops_the_table",),
+    ),
+    Mistake(
+        "the row at the seed's value is copied again",
+        "window.py",
+        "(t.{column} <= {literal(region.seed.value)}) is not true",
+        "(t.{column} < {literal(region.seed.value)}) is not true",
+        (
+            "servers/test_takeover.py::test_adopt_seed_leaves_out_what_lies_at_or_below_the_control_rows_value",
+            "servers/test_takeover.py::test_adopt_seed_works_for_numbers_too",
+        ),
+    ),
+    Mistake(
+        "rows without a value are left out by the seed",
+        "window.py",
+        "(t.{column} <= {literal(region.seed.value)}) is not true",
+        "(t.{column} > {literal(region.seed.value)})",
+        ("servers/test_takeover.py::test_adopt_seed_leaves_out_what_lies_at_or_below_the_control_rows_value",),
+    ),
+    Mistake(
+        "the seed goes on filtering after the first load",
+        "planning.py",
+        "        region = _region(table, None, leaf, tuple(oids), horizon)\n",
+        "        region = dataclasses.replace(_region(table, None, leaf, tuple(oids), horizon), seed=watermark.seed)\n",
+        (
+            "servers/test_takeover.py::test_after_a_seeded_load_late_and_old_rows_are_copied_as_ever",
+            "unit/test_planning.py::test_a_seed_bounds_first_loads_only",
+        ),
+    ),
+    Mistake(
+        "only the first block range of a seeded load is bounded",
+        "planning.py",
+        "seed=watermark.seed if leaf.swept is None else None,",
+        "seed=watermark.seed if leaf.swept is None and leaf.pending is None else None,",
+        ("servers/test_takeover.py::test_a_crash_in_a_seeded_load_of_many_slices_keeps_the_seed",),
+    ),
+    Mistake(
+        "the seed is not checked against its column's type",
+        "takeover.py",
+        "sql.Literal(row.value), sql.SQL(column.declared)",
+        'sql.Literal(row.value), sql.SQL("text")',
+        (
+            "servers/test_takeover.py::test_a_control_row_that_fits_no_column_is_an_error[no time]",
+            "servers/test_takeover.py::test_a_value_in_the_control_row_is_text_and_never_sql",
+        ),
+    ),
+    Mistake(
+        "a reset keeps the seed",
+        "copy.py",
+        "            seed=None,\n",
+        "",
+        ("servers/test_takeover.py::test_a_reset_after_a_seeded_load_copies_the_whole_table",),
+    ),
+    Mistake(
+        "objects of the original system after ours are passed over",
+        "commit.py",
+        "later = [item for item in items if item.key != watermark.key]",
+        "later = [item for item in items if item.key != watermark.key and self.footer(item.key)]",
+        ("servers/test_takeover.py::test_the_original_system_still_running_beside_us_stops_the_table_with_the_reason",),
+    ),
+]
+RANGES: list[Mistake] = [
+    Mistake(
+        "a read that is cut off by its row limit counts as whole",
+        "copy.py",
+        "if row_limit is not None and frame.height >= row_limit:",
+        "if row_limit is not None and frame.height > row_limit:",
+        (
+            "servers/test_copy.py::test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_several",
+            "servers/test_copy.py::test_a_large_window_in_a_large_table_is_split_too",
+        ),
+    ),
+    Mistake(
+        "each block range is read up to the horizon of its own tick",
+        "planning.py",
+        "_region(table, relation, leaf, (relation.oid,), pending.upto)",
+        "_region(table, relation, leaf, (relation.oid,), horizon)",
+        (
+            "unit/test_planning.py::test_a_pending_window_goes_on_with_the_horizon_it_began_with",
+            "unit/test_planning.py::test_every_read_is_new_and_all_together_are_everything",
+            "servers/test_copy.py::test_block_ranges_that_go_on_after_a_crash_keep_the_horizon_they_began_with",
+        ),
+    ),
+    Mistake(
+        "the last block range ends where the table ended",
+        "planning.py",
+        "blocks=(pending.block, None if last else end_block),",
+        "blocks=(pending.block, relation.page_count if last else end_block),",
+        ("unit/test_planning.py::test_the_last_range_has_no_end_because_a_table_grows_while_it_is_read",),
+    ),
+    Mistake(
+        "the file of a pending table is not compared",
+        "planning.py",
+        "if leaf.pending and leaf.pending.relfilenode != relation.relfilenode:",
+        "if leaf.pending and leaf.pending.relfilenode != relation.relfilenode and table.partitioned:",
+        (
+            "unit/test_planning.py::test_a_rewrite_of_a_pending_table_is_a_new_generation",
+            "servers/test_copy.py::test_a_table_rewritten_during_a_first_load_in_blocks_becomes_a_new_generation",
+        ),
+    ),
+    Mistake(
+        "a range inside a block begins with the block",
+        "planning.py",
+        "lines=(pending.line, 0 if last else end_line),",
+        "lines=(0, 0 if last else end_line),",
+        (
+            "unit/test_planning.py::test_a_block_that_holds_too_much_is_read_in_ranges_of_its_lines",
+            "servers/test_copy.py::test_a_block_that_alone_exceeds_the_byte_limit_is_divided",
+        ),
+    ),
+    Mistake(
+        "a block range is measured by its rows and not by its bytes",
+        "copy.py",
+        "if rows > self._size.row_limit or (size_bytes > limit and rows > 1):",
+        "if rows > self._size.row_limit:",
+        ("servers/test_copy.py::test_a_block_that_alone_exceeds_the_byte_limit_is_divided",),
+    ),
+    Mistake(
+        "an ordinary window is read without a bound on its bytes",
+        "copy.py",
+        "            bound = window.Bound(limit, widths)\n",
+        "            bound = None\n",
+        ("servers/test_copy.py::test_a_window_that_holds_too_much_for_one_slice_is_divided",),
+    ),
+    Mistake(
+        "compressed values are measured by the blocks they lie in",
+        "planning.py",
+        "return sum(item.page_count for item in relations) * BLOCK_BYTES * EXPANSION <= byte_limit",
+        "return sum(item.page_count for item in relations) * BLOCK_BYTES <= byte_limit",
+        (
+            "unit/test_planning.py::test_only_a_small_table_without_values_out_of_line_is_certain_to_fit",
+            "servers/test_copy.py::test_values_that_are_small_only_while_compressed_are_bounded_too",
+        ),
+    ),
+    Mistake(
+        "a frame that was read across a change of the table is kept",
+        "copy.py",
+        "            if self._look() != table.fingerprint:\n                found = None",
+        "            if found is None and self._look() != table.fingerprint:\n                found = None",
+        ("servers/test_copy.py::test_a_table_altered_while_it_is_read_is_read_again",),
+    ),
+    Mistake(
+        "the wait for a flushed log asks nobody to flush it",
+        "source.py",
+        "                self._nudge_log()\n",
+        "                pass\n",
+        ("servers/test_copy.py::test_an_open_transaction_on_an_idle_server_does_not_postpone_the_tick",),
+    ),
+]
+MISTAKES = [*COMMIT, *IDENTITY, *HISTORY, *FAULTS, *READING, *GATES_AND_RETRIES, *ACCESS, *TAKEOVER, *RANGES]
 
 
 @dataclass(frozen=True)

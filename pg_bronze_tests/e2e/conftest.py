@@ -39,7 +39,8 @@ def wait_until(met: Callable[[], Any], what: str, timeout_s: float, pause_s: flo
 
 def clean_environment(home: Path, *settings: Mapping[str, str]) -> dict[str, str]:
     """What a fresh login has, plus the settings given."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    # PYTHONPATH leads to the copy of the project in which benchmarks/mistakes.py plants its mistakes.
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
     return {**kept, "HOME": str(home), **{name: value for some in settings for name, value in some.items()}}
 
 

@@ -24,7 +24,10 @@ SOON_S = 20  # "within seconds", on a machine that does other things too
     ],
 )
 def test_a_tick_that_is_ended_reads_no_longer(shop: Shop, tmp_path: Path, number: signal.Signals, reader: str):
-    """SIGKILL asks nobody: the server itself has to notice that the reader is gone."""
+    """SIGKILL asks nobody: the server itself has to notice that the reader is gone.
+
+    Seen red without the server looking whether its client is there.
+    """
     shop.database.execute(SLOW)
     shop.database.execute("create table movie (id int primary key, f feeling); insert into movie values (1, 'slow')")
     shop.environment["PG_BRONZE_READER"] = reader

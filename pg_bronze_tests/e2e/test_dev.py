@@ -176,7 +176,10 @@ PAGES = [
 
 
 def test_nothing_that_can_be_seen_shows_a_secret(dev: Dev):
-    """Pages are shown around, logs are sent to others, and `ps` is everybody's."""
+    """Pages are shown around, logs are sent to others, and `ps` is everybody's.
+
+    Seen red with the password in the configuration of a resource.
+    """
     server, keys = dev.shop.database.server, dev.shop.bucket.server
     secrets = spellings(server.password) | spellings(keys.secret_key)
     tables = ["movie", "person"]

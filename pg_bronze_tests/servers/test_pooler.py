@@ -116,7 +116,10 @@ def shared(database, poolers) -> Pooled:
 
 
 def test_a_pooler_is_noticed_and_read_by_copy(pooled: Pooled):
-    """connectorx prepares a statement in one transaction and uses it in the next: one in four reads failed."""
+    """connectorx prepares a statement in one transaction and uses it in the next: one in four reads failed.
+
+    Seen red with the pooler noticed and connectorx reading all the same.
+    """
     with pooled.source() as source:
         assert source.read("select 1::int4 as a", "thing").height == 1
         assert source.pooled
@@ -164,7 +167,10 @@ def test_two_copiers_and_writers_race_through_shared_sessions(shared: Pooled, bu
 
 def test_two_threads_ask_one_after_the_other(shared: Pooled):
     """The slice ahead is read while one is committed; a question of the one must not land in a transaction of the
-    other."""
+    other.
+
+    Seen red without the lock of our own around a transaction.
+    """
     with shared.source() as source, ThreadPoolExecutor(4) as pool:
         source.ask("select 1")
         asked = [pool.submit(source.ask, "select pg_sleep(0.001)::text, %(n)s::int", {"n": n}) for n in range(200)]
@@ -173,7 +179,10 @@ def test_two_threads_ask_one_after_the_other(shared: Pooled):
 
 
 def test_nothing_of_ours_stays_in_a_shared_session(shared: Pooled, bucket):
-    """Somebody else's queries would fail (row_security), be cancelled (statement_timeout), or wait for our lock."""
+    """Somebody else's queries would fail (row_security), be cancelled (statement_timeout), or wait for our lock.
+
+    Seen red with settings that hold for a session, and with the lock of the table taken.
+    """
     lake = Lake(shared, bucket.store())
     shared.execute(MOVIE)
     shared.execute(fill(1, 50))

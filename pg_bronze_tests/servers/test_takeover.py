@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 
 from pg_bronze.control import Control
-from pg_bronze.errors import SettingsError, TakeoverUndecided
-from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
+from pg_bronze.copy import TableCopy
+from pg_bronze.errors import LakeDamaged, SettingsError, TakeoverUndecided
+from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, clock, fill
 
 THEIRS = "movie/movie_20240101000000.parquet"
 ROWS = """insert into movie
@@ -22,10 +23,11 @@ def lake(database, bucket):
         yield Lake(database, bucket.store(), control=Control(connection))
 
 
-def their_object(lake: Lake) -> None:
+def their_object(lake: Lake, key: str = THEIRS) -> str:
     buffer = io.BytesIO()
     pl.DataFrame({"movie_id": [1, 2]}).write_parquet(buffer)
-    assert lake.store.create(THEIRS, buffer.getvalue())
+    assert lake.store.create(key, buffer.getvalue())
+    return key
 
 
 def their_row(database, value: str = "2024-02-01 00:00:00+00", column: str = "updated_at") -> None:
@@ -37,7 +39,10 @@ def their_row(database, value: str = "2024-02-01 00:00:00+00", column: str = "up
 
 
 def test_their_objects_without_ours_stop_the_table_and_name_both_ways(lake):
-    """Copied from the start, rows would be there twice; continued from a guess, some never."""
+    """Copied from the start, rows would be there twice; continued from a guess, some never.
+
+    Seen red with only the control row looked at.
+    """
     their_object(lake)
 
     with pytest.raises(TakeoverUndecided) as caught:
@@ -49,7 +54,10 @@ def test_their_objects_without_ours_stop_the_table_and_name_both_ways(lake):
 
 
 def test_a_control_row_before_an_empty_bucket_stops_the_table(lake, database):
-    """Most likely the bucket's name is wrong."""
+    """Most likely the bucket's name is wrong.
+
+    Seen red with only the objects looked at.
+    """
     their_row(database)
 
     with pytest.raises(TakeoverUndecided, match=r"etl_control has a row.*MINIO_BUCKET.*fresh.*adopt-seed"):
@@ -79,6 +87,7 @@ def test_fresh_copies_the_whole_table_beside_their_objects(lake, database):
 
 
 def test_adopt_seed_leaves_out_what_lies_at_or_below_the_control_rows_value(lake, database):
+    """Seen red with the row at the value copied, and with NULL left out."""
     their_object(lake)
     their_row(database)
 
@@ -90,7 +99,10 @@ def test_adopt_seed_leaves_out_what_lies_at_or_below_the_control_rows_value(lake
 
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_after_a_seeded_load_late_and_old_rows_are_copied_as_ever(lake, database, forgotten):
-    """The seed bounds the first load only: it must not go on filtering."""
+    """The seed bounds the first load only: it must not go on filtering.
+
+    Seen red with every window bounded.
+    """
     their_row(database)
     lake.tick(takeover="adopt-seed")
     database.execute(
@@ -107,7 +119,10 @@ def test_after_a_seeded_load_late_and_old_rows_are_copied_as_ever(lake, database
 @pytest.mark.parametrize("step", ["claim", "unclaim"])
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_crash_in_a_seeded_load_of_many_slices_keeps_the_seed(lake, database, step, forgotten):
-    """Forgetting it in the middle would copy rows the original system has copied."""
+    """Forgetting it in the middle would copy rows the original system has copied.
+
+    Seen red with only the first block range bounded.
+    """
     database.execute(
         "insert into movie select i, 'f', timestamptz '2025-01-01' + i * interval '1 minute', 1 "
         "from generate_series(10, 4000) i"
@@ -126,7 +141,45 @@ def test_a_crash_in_a_seeded_load_of_many_slices_keeps_the_seed(lake, database, 
     assert lake.column() == [movie_id for (movie_id,) in wanted]
 
 
+@pytest.mark.parametrize("takeover", ["fresh", "adopt-seed"])
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_the_original_system_still_running_beside_us_stops_the_table_with_the_reason(
+    lake, database, takeover, forgotten
+):
+    """Both would copy what is new from now on, and whoever reads the folder gets every row twice.
+
+    Seen red with objects that have no footer passed over.
+    """
+    their_row(database)
+    lake.tick(takeover=takeover, now=clock())
+    ours = lake.all_keys()
+    theirs = their_object(lake, "movie/movie_20260102000100.parquet")
+    database.execute(fill(10, 11))
+    if forgotten:
+        lake.forget()
+
+    with pytest.raises(LakeDamaged, match=rf"{theirs} is not an object of pg_bronze.*the original system\?.*Stop it"):
+        lake.tick(takeover=takeover, now=clock())
+
+    assert lake.all_keys() == [*ours, theirs]
+
+
+def test_a_reset_after_a_seeded_load_copies_the_whole_table(lake, database):
+    """Somebody who doubts the seed resets the table; with the seed kept, the same rows would be missing again.
+
+    Seen red with the seed kept.
+    """
+    their_row(database)
+    lake.tick(takeover="adopt-seed")
+
+    lake.tick(act=TableCopy.reset, takeover="adopt-seed")
+    lake.drain(takeover="adopt-seed")
+
+    assert lake.compare() == SAME
+
+
 def test_adopt_seed_works_for_numbers_too(lake, database):
+    """Seen red with the row at the value copied."""
     their_row(database, "2", "movie_id")
 
     lake.tick(takeover="adopt-seed")
@@ -140,8 +193,10 @@ def test_adopt_seed_works_for_numbers_too(lake, database):
         ("not a time", "updated_at", "the value in etl_control is not a timestamp with time zone"),
         ("2024-01-01", "gone", "etl_control has no value and column of this table"),
     ],
+    ids=["no time", "no such column"],
 )
 def test_a_control_row_that_fits_no_column_is_an_error(lake, database, value, column, found):
+    """Seen red with the value tried as text."""
     their_row(database, value, column)
 
     with pytest.raises(SettingsError, match=found):
@@ -156,6 +211,7 @@ def test_adopt_seed_without_a_control_row_is_an_error(lake):
 
 
 def test_a_value_in_the_control_row_is_text_and_never_sql(lake, database):
+    """Seen red with the value tried as text: it failed later, and as another error."""
     their_row(database, "2024-01-01'' or true --")
 
     with pytest.raises(SettingsError):

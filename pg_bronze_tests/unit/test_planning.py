@@ -80,7 +80,10 @@ def test_a_large_first_load_goes_by_ranges_of_blocks():
 
 
 def test_a_pending_window_goes_on_with_the_horizon_it_began_with():
-    """Its first blocks were read below that horizon; a later one would leave a gap in them."""
+    """Its first blocks were read below that horizon; a later one would leave a gap in them.
+
+    Seen red with the horizon of the present tick.
+    """
     step = planned(mark({9: Leaf(50, pending=Pending(60, 10, 1))}), table(25), horizon=99)
     assert (step.region.start, step.region.end, step.region.blocks) == (50, 60, (10, 20))
     assert step.after.leaf(9) == Leaf(50, pending=Pending(60, 20, 1))
@@ -88,6 +91,7 @@ def test_a_pending_window_goes_on_with_the_horizon_it_began_with():
 
 @pytest.mark.parametrize("pages", [0, 20, 25, 30])
 def test_the_last_range_has_no_end_because_a_table_grows_while_it_is_read(pages):
+    """Seen red with the range ending where the table had ended."""
     step = planned(mark({9: Leaf(50, pending=Pending(60, 20, 1))}), table(pages), horizon=99)
     assert step.region.blocks == (20, None)
     assert step.after.leaf(9) == Leaf(60)
@@ -135,7 +139,10 @@ def test_ranges_inside_a_block_grow_to_whole_blocks_again():
 
 
 def test_a_block_that_holds_too_much_is_read_in_ranges_of_its_lines():
-    """Its rows may point to any number of megabytes out of line."""
+    """Its rows may point to any number of megabytes out of line.
+
+    Seen red with each range beginning at the block's first line.
+    """
     inside = dataclasses.replace(SMALL, blocks=1, lines=100)
     pending = mark({9: Leaf(50, pending=Pending(60, 3, 1))})
 
@@ -169,6 +176,7 @@ def test_a_long_empty_stretch_is_committed():
 
 
 def test_a_rewrite_of_a_pending_table_is_a_new_generation():
+    """Seen red with only partitions looked at."""
     pending = mark({9: Leaf(50, pending=Pending(60, 10, 1))})
     step = planned(pending, table(25, node=2))
     assert step == NewGeneration("movie was rewritten while it was being read in block ranges")
@@ -271,6 +279,7 @@ def test_a_partition_detached_long_ago_asks_for_no_heartbeat():
 
 
 def test_a_seed_bounds_first_loads_only():
+    """Seen red with every window bounded."""
     seed = Seed(1, "500")
     assert planned(mark(seed=seed), table(3)).region.seed == seed
     assert planned(mark(seed=seed), table(30)).region.seed == seed
@@ -307,6 +316,7 @@ def test_the_first_guess_counts_columns_that_are_null():
 
 
 def test_only_a_small_table_without_values_out_of_line_is_certain_to_fit():
+    """Seen red with nothing allowed for compression."""
     region = Region("public", "movie", True, (9,), None, 70)
     assert certain(table(16), region, 2**25)
     assert not certain(table(17), region, 2**25)
@@ -440,7 +450,10 @@ sizes = st.builds(Sizing, st.just(1), st.just(1), st.integers(1, 6)) | st.builds
 
 @given(st.dictionaries(st.sampled_from([10, 11]), leaves()), st.data())
 def test_every_read_is_new_and_all_together_are_everything(state, data):
-    """A point read twice is a doubled row; one that is passed over is lost."""
+    """A point read twice is a doubled row; one that is passed over is lost.
+
+    Seen red with a pending window read up to the horizon of the present tick.
+    """
     watermark, horizon, by_blocks = mark(state), 4, frozenset()
     pages = data.draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
     for turn in range(80):
