@@ -457,6 +457,27 @@ ACCESS: list[Mistake] = [
         ("servers/test_cancel.py::test_a_run_that_is_ended_does_not_wait_for_the_read_ahead",),
     ),
     Mistake(
+        "the wait for the read ahead has no time limit",
+        "copy.py",
+        "while not wait([ahead], INTERRUPTED_WITHIN_S).done:",
+        "while not wait([ahead]).done:",
+        ("servers/test_cancel.py::test_an_interrupt_is_answered_while_the_read_ahead_is_waited_for",),
+    ),
+    Mistake(
+        "a run that is ended ends its read and not what it measures",
+        "source.py",
+        "        elif kept is not None and",
+        "        elif not kept and",
+        ("servers/test_cancel.py::test_a_run_that_is_ended_does_not_wait_for_the_read_ahead[while it measures]",),
+    ),
+    Mistake(
+        "what is measured may take longer than its run has",
+        "source.py",
+        "{self._time_left(label) * 1000:.0f}ms",
+        "{self._statement_timeout_s * 1000:.0f}ms",
+        ("servers/test_cancel.py::test_measuring_ends_when_the_time_of_its_run_is_up",),
+    ),
+    Mistake(
         "a session whose reader was killed goes on",
         "reader.py",
         'return f"select {settings}, {_NOTICE}"',
@@ -468,10 +489,7 @@ ACCESS: list[Mistake] = [
         "resources.py",
         "user=settings.pg_user, bucket=bucket",
         'user=f"{settings.pg_user}:{settings.pg_pass.get_secret_value()}", bucket=bucket',
-        (
-            "shell/test_secrets.py::test_nothing_that_is_kept_holds_a_secret",
-            "e2e/test_dev.py::test_nothing_that_can_be_seen_shows_a_secret",
-        ),
+        ("shell/test_secrets.py::test_nothing_that_is_kept_holds_a_secret",),
     ),
     Mistake(
         "messages name the database by its whole connection string",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 TABLE_CHANGED_TRIES = 3
 END_AHEAD_S = 10.0
+INTERRUPTED_WITHIN_S = 0.5
 BULKY_ROW_BYTES = 256 * 1024
 
 return_freed_memory()
@@ -114,7 +115,7 @@ class SliceStream:
                     ahead = pool.submit(self.copy.next_slice, current.claim.after)
                 yield current
                 if ahead is not None and self.watermark == current.claim.after:
-                    current = ahead.result()
+                    current = _outcome(ahead).result()
                     continue
                 if ahead is not None:
                     # Another writer's object ended elsewhere than planned: what was read ahead does not fit.
@@ -176,7 +177,17 @@ class SliceStream:
 
 def _discard(ahead: "Future[Slice | None]") -> None:
     if not ahead.cancel():
-        ahead.exception()  # waits for the read, whatever becomes of it
+        _outcome(ahead)
+
+
+def _outcome(ahead: "Future[Slice | None]") -> "Future[Slice | None]":
+    """Wait for a read ahead, whatever becomes of it, and notice an interrupt meanwhile.
+
+    Polars has signals restart what they interrupt, so a wait without a time limit would end with the read only.
+    """
+    while not wait([ahead], INTERRUPTED_WITHIN_S).done:
+        pass
+    return ahead
 
 
 class TableCopy:
@@ -408,7 +419,7 @@ class TableCopy:
             # The server does not say in which column, and connectorx repeats no more than the bytes.
             texts = [name for name, dtype in schema.read_schema(self.table.columns).items() if str(dtype) == "String"]
             asked = window.not_utf8(region, texts, planning.names_by_attnum(self.table))
-            found = dict(zip(texts, self.source.ask(asked)[0], strict=True))
+            found = dict(zip(texts, self.source.measure(asked, self.label), strict=True))
             if bad := {name: count for name, count in found.items() if count}:
                 raise explain_bad_texts(self.label, bad) from error
             raise

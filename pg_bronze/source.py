@@ -310,14 +310,18 @@ class Source:
         if self._connection is not None and not self._connection.closed and not self.pooled:
             self.ask("select pg_advisory_unlock(%(space)s, %(oid)s)", _lock_key(table_oid))
 
-    def measure(self, query: str, label: str) -> tuple[int, int]:
-        """Rows and bytes, as ``window.measure`` asks for them, from a snapshot of its own; errors name the table."""
+    def measure(self, query: str, label: str) -> tuple[int, ...]:
+        """The one row of numbers that a query over many rows gives, in a snapshot of its own.
+
+        It takes no longer than a read may, ``stop_reading`` ends it, and errors name the table as those of ``read``.
+        """
+        timeout = f"select set_config('statement_timeout', '{self._time_left(label) * 1000:.0f}ms', true)"
         try:
-            with self.session() as connection:
-                rows, size_bytes = connection.execute(query.encode()).fetchall()[0]
+            with self.session() as connection, connection.transaction():
+                connection.execute(timeout.encode())
+                return connection.execute(query.encode()).fetchall()[0]
         except psycopg.Error as error:
             raise explain_state(error, label) from error
-        return rows, size_bytes
 
     def read(self, query: str, label: str) -> "pl.DataFrame":
         """Read one slice in a read-only snapshot of its own; an interrupt ends it on the server too.
@@ -325,14 +329,7 @@ class Source:
         Raises StaleSnapshot, TableChanged, AccessDenied, SourceNotFit, DataError or SourceUnavailable, naming the
         table.
         """
-        timeout_s = self._statement_timeout_s
-        if self._ends_at is not None:
-            timeout_s = min(timeout_s, self._ends_at - time.monotonic())
-            if timeout_s < SHORTEST_READ_S:
-                raise SourceUnavailable(
-                    f"{label}: the time of this run is up (PG_BRONZE_MAX_RUN_S); what was copied is committed, and the "
-                    "next tick goes on from there."
-                )
+        timeout_s = self._time_left(label)
         if self._reader is None:
             self._reader = self._choose_reader()
         self._reading = reading = Reading(self._reader, query, label, timeout_s)
@@ -341,14 +338,31 @@ class Source:
         finally:
             self._reading = None  # it holds the frame, which would stay in memory beside the next one
 
+    def _time_left(self, label: str) -> float:
+        """Seconds that a statement over many rows may take now."""
+        if self._ends_at is None:
+            return self._statement_timeout_s
+        left_s = min(self._statement_timeout_s, self._ends_at - time.monotonic())
+        if left_s < SHORTEST_READ_S:
+            raise SourceUnavailable(
+                f"{label}: the time of this run is up (PG_BRONZE_MAX_RUN_S); what was copied is committed, and the "
+                "next tick goes on from there."
+            )
+        return left_s
+
     def check(self) -> None:
         """Make one more connection and close it: a kept one may be the last that the server gives. Raises as ever."""
         _open(self._conninfo, self.name).close()
 
     def stop_reading(self) -> None:
-        """End the read under way, in whatever thread somebody waits for it; nothing happens if there is none."""
+        """End the read or question under way, in whatever thread somebody waits for it; nothing happens if there is
+        none."""
+        kept = self._connection
         if self._reading is not None:
             self._reading.end()
+        elif kept is not None and kept.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+            with contextlib.suppress(psycopg.Error):
+                kept.cancel_safe(timeout=2)
 
     def _choose_reader(self) -> Reader:
         kept = self.connection

@@ -16,6 +16,7 @@ from pg_bronze_tests.servers.harness import SAME, Lake
 from pg_bronze_tests.servers.slow import ASLEEP, SLOW, wait_until_gone, wait_until_slow
 
 QUERY = "select f::text as f from slow"
+LIMIT_S = 15
 
 
 @pytest.fixture(params=["connectorx", "copy"])
@@ -113,21 +114,31 @@ def test_no_read_begins_when_the_time_of_its_run_is_nearly_up(make, database):
     wait_until_gone(database)
 
 
-def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(database, bucket, monkeypatch):
-    """What is committed stays; the slice read ahead is thrown away at once, and read again by the next tick.
-
-    Seen red with the read ahead waited for and not ended.
-    """
-    limit_s = 15
-    monkeypatch.setattr(Lake, "source", lambda lake: Source(lake.database.conninfo, lake.database.url, limit_s))
+@pytest.fixture
+def slow_end(database, bucket, monkeypatch) -> Lake:
+    """A lake of sources whose statements end after ``LIMIT_S``; ``movie`` is what a test fills with ``fill_slow``."""
+    monkeypatch.setattr(Lake, "source", lambda lake: Source(lake.database.conninfo, lake.database.url, LIMIT_S))
     database.execute(SLOW)
-    # No more blocks than are certain to fit: nothing is measured, so what is slow is the read itself.
+    return Lake(database, bucket.store())
+
+
+def fill_slow(database, rows: int) -> None:
+    """A table whose last row takes ten minutes. Blocks of 400 rows are certain to fit in a slice, and not measured."""
     database.execute(
         "create table movie (movie_id int primary key, title text default repeat('x', 200), f feeling default 'fast');"
-        "insert into movie select i from generate_series(1, 400) i;"
-        "insert into movie values (401, 'last', 'slow')"
+        f"insert into movie select i from generate_series(1, {rows}) i;"
+        f"insert into movie values ({rows} + 1, 'last', 'slow')"
     )
-    lake = Lake(database, bucket.store())
+
+
+@pytest.mark.parametrize("rows, slice_rows", [(400, 100), (2000, 200)], ids=["while it reads", "while it measures"])
+def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(slow_end, database, rows, slice_rows):
+    """What is committed stays; the slice read ahead is thrown away at once, and read again by the next tick.
+
+    Seen red with the read ahead waited for and not ended, and with the question that measures it not ended.
+    """
+    fill_slow(database, rows)
+    lake = slow_end
     steps: list[str] = []
     ended: list[float] = []
 
@@ -140,15 +151,62 @@ def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(database, bucket, 
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        lake.tick(slice_rows=100, crash_at=interrupted)
+        lake.tick(slice_rows=slice_rows, crash_at=interrupted)
 
-    assert time.monotonic() - ended[0] < limit_s / 2
-    wait_until_gone(database, limit_s / 3)
+    assert time.monotonic() - ended[0] < LIMIT_S / 2
+    wait_until_gone(database, LIMIT_S / 3)
     database.execute("drop cast (feeling as text)")
     kept = lake.keys()
-    lake.drain(slice_rows=100)
+    lake.drain(slice_rows=slice_rows)
     assert lake.keys()[: len(kept)] == kept != []
     assert lake.compare() == SAME
+
+
+def test_an_interrupt_is_answered_while_the_read_ahead_is_waited_for(slow_end, database):
+    """Polars has signals restart the calls they interrupt.
+
+    Seen red with a wait for the read ahead that has no time limit.
+    """
+    fill_slow(database, 400)
+    answered: list[float] = []
+
+    def press() -> None:
+        interrupt(database)
+        answered.append(-time.monotonic())
+
+    helper = threading.Thread(target=press)
+    helper.start()
+    with pytest.raises(KeyboardInterrupt):
+        slow_end.tick(slice_rows=100)
+    answered.append(time.monotonic())
+    helper.join()
+
+    assert sum(answered) < LIMIT_S / 2
+    wait_until_gone(database, LIMIT_S / 3)
+
+
+def test_measuring_ends_when_the_time_of_its_run_is_up(slow_end, database):
+    """A block of wide rows is measured before it is read.
+
+    Seen red with the time limit of a statement instead of what is left of the run.
+    """
+    fill_slow(database, 1)
+    began = time.monotonic()
+    source = Source(database.conninfo, database.url, 40, ends_at=began + 3)
+
+    with source, pytest.raises(SourceUnavailable, match="thing: the read was cancelled"):
+        source.measure("select count(*), sum(octet_length(f::text)) from movie", "thing")
+
+    wait_until_gone(database)
+    assert time.monotonic() - began < 15
+
+
+def test_nothing_is_measured_when_the_time_of_its_run_is_nearly_up(slow_end, database):
+    with (
+        Source(database.conninfo, database.url, 600, ends_at=time.monotonic() + 1) as source,
+        pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"),
+    ):
+        source.measure("select 1", "thing")
 
 
 def test_a_frame_that_was_read_is_not_kept(database):
