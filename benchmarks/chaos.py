@@ -248,13 +248,7 @@ def chaos(arena: Arena, store: Any, seconds: float, writers: int, seed: int) -> 
     # What autovacuum takes away would cancel what looks for the last rows on a standby.
     arena.writing.execute("alter table chaos set (autovacuum_enabled = off)")
     arena.settle()
-    for left in reversed(range(5)):
-        try:
-            lake.drain("chaos")
-            break
-        except PgBronzeError as error:
-            if error.cure != "next tick" or not left:
-                raise
+    lake.drain("chaos", patience=5)
     footers = lake.footers("chaos")
     result.rows = arena.reading.execute("select count(*) from chaos")[0][0]
     result.versions = lake.rows("chaos").height

@@ -15,6 +15,7 @@ from pg_bronze import catalog, copy, read
 from pg_bronze.commit import Codec, Committed
 from pg_bronze.control import Control, Mirrored
 from pg_bronze.copy import CopyOptions, SliceStream, TableCopy
+from pg_bronze.errors import TransientError
 from pg_bronze.layout import Layout
 from pg_bronze.planning import Quiet
 from pg_bronze.policies import DATE_INFINITY, TIMESTAMP_INFINITY
@@ -147,14 +148,23 @@ class Lake:
             return True
         return False
 
-    def drain(self, table: str = "movie", **options) -> list[Outcome]:
-        """Tick until a tick that began after the horizon had passed everything is quiet."""
+    def drain(self, table: str = "movie", *, patience: int = 0, **options) -> list[Outcome]:
+        """Tick until a tick that began after the horizon had passed everything is quiet.
+
+        So many ticks as ``patience`` may fail with what the next one may cure.
+        """
         outcomes = []
         for _ in range(500):
             behind = self.database.execute(
                 "select pg_snapshot_xmin(s) < pg_snapshot_xmax(s) from pg_current_snapshot() s"
             )[0][0]
-            outcome = self.tick(table, **options)
+            try:
+                outcome = self.tick(table, **options)
+            except TransientError:
+                patience -= 1
+                if patience < 0:
+                    raise
+                continue
             outcomes.append(outcome)
             if outcome.quiet and not behind:
                 return outcomes
