@@ -230,6 +230,7 @@ def test_a_foreign_object_older_than_ours_disturbs_nothing(lake, database):
 
 
 def test_an_object_named_unlike_ours_stops_the_table(lake, database):
+    """Seen red with such names passed over."""
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     lake.store.create("movie/movie_20260102000011-copy.parquet", b"x")
@@ -358,7 +359,10 @@ class Unfenced:
 
 
 def test_a_bucket_that_overwrites_is_refused_unless_asked_for(bucket):
-    """Two writers would double rows there, and nobody would notice."""
+    """Two writers would double rows there, and nobody would notice.
+
+    Seen red with a probe that was written once.
+    """
     store = bucket.store()
     deaf = stores.Store(Unfenced(store.client), store.bucket)
 

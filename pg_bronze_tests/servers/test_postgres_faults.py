@@ -11,13 +11,15 @@ import psycopg
 import pytest
 
 from pg_bronze import source as sources
+from pg_bronze import window
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.errors import SourceUnavailable
+from pg_bronze.errors import SourceUnavailable, StaleSnapshot
 from pg_bronze.source import Source
 from pg_bronze_tests.conftest import Database
 from pg_bronze_tests.servers.faults import held_reads, stocked
 from pg_bronze_tests.servers.harness import MOVIE, SAME, STEPS, Lake, fill
 from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby, until
+from pg_bronze_tests.servers.slow import SLOW, wait_until_gone
 
 
 def heals(lake: Lake) -> None:
@@ -59,11 +61,60 @@ ENDINGS: dict[str, Callable[[psycopg.Connection, int], object]] = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_read_that_is_ended_in_the_midst_names_its_table(lake, database, ending):
+    """Seen red with every word of connectorx's that nobody knows taken for an altered table."""
     with (
         held_reads(database, "movie", ENDINGS[ending]),
         pytest.raises(SourceUnavailable, match=r"^movie: the (read was cancelled|connection to PostgreSQL broke)"),
     ):
         lake.tick()
+
+    heals(lake)
+
+
+def hasten(lake: Lake, patch: pytest.MonkeyPatch, limit_s: float, login_s: float) -> None:
+    """Give each read that little time, and a login no more than that beside it."""
+    made = lake.source
+
+    def hasty() -> Source:
+        found = made()
+        found._statement_timeout_s = limit_s
+        return found
+
+    patch.setattr(lake, "source", hasty)
+    patch.setattr(sources, "LOGIN_S", login_s)
+
+
+def test_a_read_beyond_its_time_limit_is_cancelled_by_the_server(lake, database, monkeypatch):
+    """A client that gives up by itself leaves a session that goes on reading.
+
+    Seen red with a limit that the server was not told.
+    """
+    database.execute(f"{SLOW}; alter table movie add f feeling default 'slow'")
+
+    with monkeypatch.context() as patch:
+        hasten(lake, patch, limit_s=1.0, login_s=4.0)
+        with pytest.raises(SourceUnavailable, match=r"^movie: the read was cancelled, by its time limit"):
+            lake.tick()
+
+    wait_until_gone(database)
+    database.execute("alter table movie drop column f")
+    heals(lake)
+
+
+def test_a_snapshot_that_misses_a_transaction_below_the_horizon_is_not_read(lake, database):
+    """A standby that is behind the server the horizon came from: what that transaction writes would be lost.
+
+    Seen red with a guard that asked for the next id, which is no lower, and without any.
+    """
+    with database.connect(autocommit=False) as late:
+        late.execute(fill(21, 21))
+        database.execute("insert into person values (3)")
+        [(ahead,)] = database.execute("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+        region = window.Region("public", "movie", True, (), None, ahead)
+        query = window.select(region, "t.movie_id::int4 as movie_id", "_pg_xid", {}, None)
+
+        with lake.source() as source, pytest.raises(StaleSnapshot, match=r"^movie: "):
+            source.read(query, "movie")
 
     heals(lake)
 
@@ -74,16 +125,8 @@ def test_a_read_that_waits_for_a_lock_is_given_up(lake, database, monkeypatch):
 
     Seen red while connectorx was called without a watch: the read waited until the lock was given back.
     """
-    made = lake.source
-
-    def hasty() -> Source:
-        found = made()
-        found._statement_timeout_s = 0.5
-        return found
-
     with monkeypatch.context() as patch:
-        patch.setattr(lake, "source", hasty)
-        patch.setattr(sources, "LOGIN_S", 0.5)
+        hasten(lake, patch, limit_s=0.5, login_s=0.5)
         with held_reads(database, "movie", _until_gone), pytest.raises(SourceUnavailable, match=r"^movie: "):
             lake.tick()
 
@@ -122,12 +165,35 @@ def test_a_role_without_a_free_connection_is_told_so(lake, database, guest):
 
 
 def test_the_last_free_connection_is_not_enough(database, guest):
-    """connectorx opens one of its own, and tries for half a minute; a batch looks before it lets each table wait."""
+    """connectorx opens one of its own, and tries for half a minute; a batch looks before it lets each table wait.
+
+    Seen red with a look over the kept connection.
+    """
     with Source({**database.conninfo, **guest(1)}, database.url, 60) as source:
         source.ask("select 1")
 
         with pytest.raises(SourceUnavailable, match="no free connection"):
             source.check()
+
+
+def test_a_server_without_a_free_connection_says_so_and_is_gone_on_with(tmp_path, bucket):
+    """An application that opens too many is no reason to look whether the server is up.
+
+    Seen red with only the words for a role's limit known.
+    """
+    with PostgresServer(tmp_path, options={"max_connections": "8", "max_wal_senders": "0"}) as server:
+        lake = stocked(Lake(Database(server, "postgres"), bucket.store()))
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(psycopg.OperationalError):
+                while True:
+                    stack.enter_context(server.connect())
+            with pytest.raises(SourceUnavailable, match=r"no free connection.*tick tries again"):
+                lake.tick()
+
+        _patiently(lake.database, "select 1")
+        clients = "from pg_stat_activity where backend_type = 'client backend'"
+        until(server, "postgres", f"select count(*) = 1 {clients}")
+        heals(lake)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +328,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PostgresSer
 
 
 def test_a_conflict_with_recovery_on_a_standby_is_said_and_heals(pair, bucket):
-    """A standby cancels readers that hold up its replay: no row of the read may count, and the next one is whole."""
+    """A standby cancels readers that hold up its replay: no row of the read may count, and the next one is whole.
+
+    Seen red with only the time limit's words known: it was said that the connection broke.
+    """
     primary, standby = pair
     Database(primary, "postgres").execute("create database shop")
     shop, there = Database(primary, "shop"), Database(standby, "shop")

@@ -113,7 +113,10 @@ def test_the_newest_version_of_each_row(lake, scan):
 
 
 def test_newest_versions_found_part_by_part_are_the_same(lake, bucket, scan, monkeypatch: pytest.MonkeyPatch):
-    """However many objects there are, only one part of them is held in memory."""
+    """However many objects there are, only one part of them is held in memory.
+
+    Seen red with every filter applied before versions were compared.
+    """
     lake.database.execute("create table vote (movie_id int, person text, points int, primary key (movie_id, person))")
     change(
         lake,
@@ -140,6 +143,7 @@ def test_newest_versions_found_part_by_part_are_the_same(lake, bucket, scan, mon
 
 
 def test_without_a_primary_key_somebody_has_to_say_what_a_row_is(lake, scan):
+    """Seen red with NULL unequal to NULL: such rows were gone."""
     lake.database.execute("create table log (who text, what text)")
     change(
         lake,
@@ -203,7 +207,10 @@ DEFAULTS: list[tuple[str, str, Any]] = [
 
 
 def test_rows_from_before_a_column_with_a_default_read_with_that_default(lake, scan):
-    """PostgreSQL does not rewrite them, so nothing ever copies them again; a rewrite later takes its note away."""
+    """PostgreSQL does not rewrite them, so nothing ever copies them again; a rewrite later takes its note away.
+
+    Seen red with the newest object asked.
+    """
     numbered = list(enumerate(DEFAULTS))
     added = ", ".join(f"add c{number} {declared} default {default}" for number, (declared, default, _) in numbered)
     changed = ", ".join(f"alter c{number} drop default" for number, _ in numbered)
@@ -268,6 +275,7 @@ def test_objects_from_before_the_chain_of_columns_are_asked_each(lake, scan, mon
 
 
 def test_as_of_a_day_is_what_was_ingested_up_to_its_end(lake, scan):
+    """Seen red with a day that ended as it began."""
     for day in (1, 2, 4):
         change(lake, fill(day, day), now=clock(datetime(2026, 1, day, 23, 59, 59, tzinfo=UTC)))
 
@@ -300,6 +308,7 @@ def test_days_without_objects_give_no_rows_and_all_columns(lake, scan):
 
 
 def test_as_of_a_horizon_is_what_transactions_below_it_wrote(lake, scan, requests):
+    """Seen red with the transaction at the horizon taken in."""
     horizons = []
     for number in range(1, 17):
         change(lake, fill(number, number))
@@ -314,9 +323,17 @@ def test_as_of_a_horizon_is_what_transactions_below_it_wrote(lake, scan, request
     assert scan(as_of=0).height == 0
     assert scan(as_of=horizons[-1] + 1000).height == 18
 
+    lake.database.execute(fill(17, 17))
+    change(lake, fill(18, 18))
+    [(later,)] = lake.database.execute("select xmin::text::bigint from movie where movie_id = 18")
+    assert scan(as_of=later)["movie_id"].max() == 17, "one object holds both"
+
 
 def test_as_of_a_horizon_counts_partitions_that_were_attached_later(lake, scan):
-    """Their rows are older than the windows of every object before them."""
+    """Their rows are older than the windows of every object before them.
+
+    Seen red with objects left out once some leaf was delivered.
+    """
     lake.database.execute(
         """create table part (id int, region text) partition by list (region);
         create table part_a partition of part for values in ('a');
@@ -337,6 +354,7 @@ def test_as_of_a_horizon_counts_partitions_that_were_attached_later(lake, scan):
 def test_only_the_newest_generation_is_read_also_while_the_older_one_still_lies_there(
     lake, scan, monkeypatch: pytest.MonkeyPatch
 ):
+    """Seen red with all objects in the folder read."""
     change(lake, fill(1, 3), now=clock(datetime(2026, 1, 1, tzinfo=UTC)))
     monkeypatch.setattr(TableObjects, "move_old", lambda self, watermark: 0)
     lake.tick(act=lambda copier, recorded: copier.reset(recorded))

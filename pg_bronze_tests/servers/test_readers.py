@@ -124,7 +124,7 @@ FAULTS = {
 def test_a_fault_is_the_same_error_from_both(database, fault):
     """Whether the next tick may cure it must not depend on the reader.
 
-    Seen red with a time limit that connectorx reports taken for a broken connection.
+    Seen red with a time limit that connectorx reports taken for a broken connection, and with row security on.
     """
     role = f"reader_{database.name}"
     database.execute(
@@ -148,6 +148,7 @@ def test_a_fault_is_the_same_error_from_both(database, fault):
 
 @pytest.mark.parametrize("rows", [0, 3])
 def test_a_snapshot_older_than_the_horizon_stops_both(database, sources, rows):
+    """Seen red without the guard."""
     database.execute(f"create table movie as select i from generate_series(1, {rows}) i")
     (ahead,) = database.execute("select pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1")[0]
     region = window.Region("public", "movie", True, (), None, ahead)

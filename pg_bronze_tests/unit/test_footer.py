@@ -60,6 +60,7 @@ def test_a_footer_from_before_keys_were_noted_is_read():
 
 
 def test_an_object_continues_only_the_watermark_it_was_made_from():
+    """Seen red with its number looked at alone."""
     assert FOOTER.continues(BEFORE)
     assert not FOOTER.continues(AFTER)
     assert not FOOTER.continues(dataclasses.replace(BEFORE, seq=4))
@@ -70,37 +71,47 @@ def changed(text, **entries):
     return json.dumps({**json.loads(text), **entries})
 
 
-@pytest.mark.parametrize("kind, text", [(Claim, CLAIM.to_text()), (Footer, FOOTER.to_text())])
-class TestWhatCannotBeRead:
-    def test_a_newer_format_is_said_before_anything_is_guessed(self, kind, text):
-        with pytest.raises(FormatTooNew, match=f"{kind.__name__.lower()} has format {FORMAT + 1}"):
-            kind.from_text(json.dumps({"format": FORMAT + 1}), KEY)
+of_both_kinds = pytest.mark.parametrize("kind, text", [(Claim, CLAIM.to_text()), (Footer, FOOTER.to_text())])
 
-    def test_a_newer_watermark_inside_is_not_guessed_at(self, kind, text):
-        with pytest.raises(FormatTooNew):
-            kind.from_text(changed(text, after={"format": FORMAT + 1}), KEY)
 
-    @pytest.mark.parametrize("garbage", ["", "PAR1", b"\xff\xfe\x00", "[1, 2]", "null", "7", "{}", '{"format": 1}'])
-    def test_garbage_is_damage_that_names_the_object(self, kind, text, garbage):
-        with pytest.raises(LakeDamaged, match=KEY):
-            kind.from_text(garbage, KEY)
+@of_both_kinds
+def test_a_newer_format_is_said_before_anything_is_guessed(kind, text):
+    """Seen red without the look at a footer's format, and at a claim's: damage was said."""
+    with pytest.raises(FormatTooNew, match=f"{kind.__name__.lower()} has format {FORMAT + 1}"):
+        kind.from_text(json.dumps({"format": FORMAT + 1}), KEY)
 
-    @pytest.mark.parametrize(
-        "entry, value",
-        [
-            ("before", None),
-            ("before", 5),
-            ("before", {}),
-            ("after", {"format": 1}),
-            ("after", []),
-            ("region", 5),
-            ("region", {"schema": "public"}),
-        ],
-    )
-    def test_a_part_that_is_damaged_names_the_object(self, kind, text, entry, value):
-        """ "this is not a watermark" without a key leaves an operator with a bucket of thousands of objects."""
-        with pytest.raises(LakeDamaged, match=KEY):
-            kind.from_text(changed(text, **{entry: value}), KEY)
+
+@of_both_kinds
+def test_a_newer_watermark_inside_is_not_guessed_at(kind, text):
+    """Seen red with every error in a footer called damage."""
+    with pytest.raises(FormatTooNew):
+        kind.from_text(changed(text, after={"format": FORMAT + 1}), KEY)
+
+
+@pytest.mark.parametrize("garbage", ["", "PAR1", b"\xff\xfe\x00", "[1, 2]", "null", "7", "{}", '{"format": 1}'])
+@of_both_kinds
+def test_garbage_is_damage_that_names_the_object(kind, text, garbage):
+    with pytest.raises(LakeDamaged, match=KEY):
+        kind.from_text(garbage, KEY)
+
+
+@pytest.mark.parametrize(
+    "entry, value",
+    [
+        ("before", None),
+        ("before", 5),
+        ("before", {}),
+        ("after", {"format": 1}),
+        ("after", []),
+        ("region", 5),
+        ("region", {"schema": "public"}),
+    ],
+)
+@of_both_kinds
+def test_a_part_that_is_damaged_names_the_object(kind, text, entry, value):
+    """ "this is not a watermark" without a key leaves an operator with a bucket of thousands of objects."""
+    with pytest.raises(LakeDamaged, match=KEY):
+        kind.from_text(changed(text, **{entry: value}), KEY)
 
 
 @pytest.mark.parametrize("nodes", [[1], 5, {"nine": 1}])

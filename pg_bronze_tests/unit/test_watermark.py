@@ -47,7 +47,10 @@ def test_a_watermark_survives_a_turn_through_json(before):
 
 @given(st.sets(st.integers(1, 60)))
 def test_leaves_of_equal_state_come_back_each_and_no_others(oids):
-    """An oid too many would count as copied without having been read."""
+    """An oid too many would count as copied without having been read.
+
+    Seen red with ranges read without their steps.
+    """
     before = Watermark(PLACE, 1).with_leaves(dict.fromkeys(oids, Leaf(9)))
     assert set(Watermark.from_json(before.to_json()).leaves) == oids
 
@@ -71,13 +74,17 @@ def test_changing_one_leaf_leaves_the_others_and_the_original_alone():
 
 
 def test_a_newer_format_is_not_guessed_at():
+    """Seen red with the next format read as ours."""
     newer = {"format": FORMAT + 1, "something": "new"}
     with pytest.raises(FormatTooNew, match=f"format {FORMAT + 1}.*reads up to {FORMAT}"):
         Watermark.from_json(newer)
 
 
 def test_the_new_format_is_written_only_where_a_window_stands_inside_a_block():
-    """An older pg_bronze goes on reading all others, and of this one says that it is too new."""
+    """An older pg_bronze goes on reading all others, and of this one says that it is too new.
+
+    Seen red with the old format said of every watermark.
+    """
     whole, inside = (Watermark(PLACE, 1).with_leaves({5: Leaf(1, None, Pending(9, 3, 7, line))}) for line in (0, 2))
     assert whole.to_json()["format"] == 1
     assert whole.to_json()["leaves"][0]["pending"] == {"upto": 9, "block": 3, "relfilenode": 7}
@@ -106,7 +113,10 @@ def test_objects_with_the_same_columns_all_name_the_first_of_them():
 
 
 def test_a_new_generation_names_none_of_the_old_ones_objects():
-    """They are moved away: a reader would look for the columns in an object that is not there."""
+    """They are moved away: a reader would look for the columns in an object that is not there.
+
+    Seen red with columns compared and no generations.
+    """
     before = Watermark(PLACE, 1, seq=1, key="a").with_columns("x", Watermark(PLACE, 1))
     assert Watermark(PLACE, 1, generation=1, seq=2, key="b").with_columns("x", before).columns_key == "b"
 
@@ -118,6 +128,7 @@ def test_columns_known_by_digest_alone_begin_with_the_next_object():
 
 @pytest.mark.parametrize("name", sorted(set(Watermark(PLACE, 1).to_json()) - {"format"} - ADDED_LATER))
 def test_a_missing_entry_is_damage(name):
+    """Seen red with a missing seed taken for none: what the original had copied would be copied again."""
     with pytest.raises(LakeDamaged, match=name):
         Watermark.from_json(without(name))
 
