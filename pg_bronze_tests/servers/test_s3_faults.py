@@ -61,6 +61,7 @@ def test_a_server_that_errs_is_named_and_the_next_tick_heals(lake: Lake, proxy: 
 
 
 def test_one_bad_answer_is_asked_again_and_nobody_hears_of_it(lake: Lake, proxy: Proxy):
+    """Seen red with one attempt."""
     with proxy.broken("PUT", DATA, times=1, answer=(503, "SlowDown")):
         assert lake.tick().row_count == 11
 
@@ -69,7 +70,10 @@ def test_one_bad_answer_is_asked_again_and_nobody_hears_of_it(lake: Lake, proxy:
 
 @pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
 def test_a_write_whose_answer_is_lost_is_known_to_be_ours(lake: Lake, proxy: Proxy, part):
-    """The client sends it again and hears that the key exists (412): that is no other writer."""
+    """The client sends it again and hears that the key exists (412): that is no other writer.
+
+    Seen red with claims told apart by their keys alone.
+    """
     with proxy.broken("PUT", part, times=1, lost=True):
         outcome = lake.tick()
 
@@ -89,7 +93,10 @@ def test_a_write_of_which_no_answer_ever_comes_is_found_by_the_next_tick(lake: L
 
 @pytest.mark.parametrize("state", ["recorded", "forgotten"])
 def test_an_answer_that_is_cut_short_is_no_end_of_an_object(lake: Lake, proxy: Proxy, state):
-    """Half a footer or half a listing that passes for a whole one would be another state of the table."""
+    """Half a footer or half a listing that passes for a whole one would be another state of the table.
+
+    Seen red with such an object taken for one that is not there.
+    """
     if state == "forgotten":
         lake.forget()
     part = "list-type=2" if state == "recorded" else DATA
@@ -101,6 +108,7 @@ def test_an_answer_that_is_cut_short_is_no_end_of_an_object(lake: Lake, proxy: P
 
 @pytest.mark.parametrize("method, part", [("GET", "list-type=2"), ("PUT", DATA)])
 def test_a_server_that_takes_a_request_and_never_answers_is_given_up(lake: Lake, proxy: Proxy, method, part):
+    """Seen red with one attempt."""
     with proxy.broken(method, part, silent=True):
         with pytest.raises(StoreUnavailable, match="took the request and did not answer"):
             lake.tick()
@@ -111,6 +119,7 @@ def test_a_server_that_takes_a_request_and_never_answers_is_given_up(lake: Lake,
 
 @pytest.mark.parametrize("answer", [(507, "XMinioStorageFull"), (403, "QuotaExceeded")], ids=["disk", "quota"])
 def test_a_full_server_asks_for_room(lake: Lake, proxy: Proxy, answer):
+    """Seen red with a full disk left to the next tick."""
     with proxy.broken("PUT", DATA, answer=answer), pytest.raises(StoreNotFit, match=r"has no room .* Make room"):
         lake.tick()
 
@@ -170,6 +179,7 @@ def test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws(own: Lake, o
 
 
 def test_changed_keys_are_refused_until_they_are_right_again(own: Lake, own_server):
+    """Seen red with a wrong secret left to the next tick."""
     right, bucket = own.store, own.store.bucket
     own.store = Store(
         stores.connect(own_server.endpoint_url, "us-east-1", own_server.access_key, "another-one"), bucket
@@ -183,7 +193,10 @@ def test_changed_keys_are_refused_until_they_are_right_again(own: Lake, own_serv
 
 
 def test_a_deleted_bucket_stops_every_table_and_an_empty_one_in_its_place_as_well(own: Lake, own_server):
-    """A new first load into it would look well, and every version overwritten since would be gone without a word."""
+    """A new first load into it would look well, and every version overwritten since would be gone without a word.
+
+    Seen red with an empty folder taken for one with nothing new.
+    """
     Bucket(own_server, own.store.bucket).remove()
     with pytest.raises(StoreNotFit, match="does not exist any more"):
         own.tick()

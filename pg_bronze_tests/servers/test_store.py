@@ -13,6 +13,7 @@ from pg_bronze.store import Store
 
 
 def test_an_object_is_created_once_and_never_overwritten(any_bucket):
+    """Seen red without If-None-Match."""
     store = any_bucket.store()
 
     assert store.create("a/b", b"first")
@@ -21,7 +22,10 @@ def test_an_object_is_created_once_and_never_overwritten(any_bucket):
 
 
 def test_of_many_who_create_one_key_exactly_one_wins(any_bucket):
-    """All of a commit's safety rests on this."""
+    """All of a commit's safety rests on this.
+
+    Seen red without If-None-Match: all of them won.
+    """
     store = any_bucket.store()
     with ThreadPoolExecutor(8) as pool:
         for turn in range(2):
@@ -43,6 +47,7 @@ def test_what_is_missing_is_none_and_deleting_it_is_nothing(any_bucket):
 
 
 def test_a_tail_is_the_end_of_an_object_or_all_of_it(any_bucket):
+    """Seen red with as many bytes from the beginning."""
     store = any_bucket.store()
     store.create("a", b"0123456789")
     store.create("empty", b"")
@@ -74,7 +79,10 @@ def test_a_listing_begins_behind_a_key_that_need_not_exist(any_bucket):
 
 
 def test_a_listing_of_more_than_one_page_is_complete_and_in_order(any_bucket):
-    """A page holds 1,000 objects; the claim's second look would miss what stands on the next one."""
+    """A page holds 1,000 objects; the claim's second look would miss what stands on the next one.
+
+    Seen red with the first page alone.
+    """
     store = any_bucket.store()
     keys = [f"t/t_{number:05}.parquet" for number in range(1_010)]
     with ThreadPoolExecutor(8) as pool:
@@ -145,6 +153,7 @@ def test_a_bucket_removed_while_we_run_is_named(any_bucket):
 
 @pytest.mark.parametrize("wrong", ["key", "secret"])
 def test_wrong_keys_are_an_error_of_rights_that_shows_neither(any_bucket, wrong):
+    """Seen red with a wrong secret taken for a fault of the server."""
     server = any_bucket.server
     keys = [server.access_key, server.secret_key]
     keys[wrong == "secret"] = "wrong-but-long-enough"

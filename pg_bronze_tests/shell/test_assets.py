@@ -136,7 +136,10 @@ def test_only_what_is_new_is_copied(cinema: Project):
 
 @pytest.mark.parametrize("how", ["wiped", "reported by hand", "another instance"])
 def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how: str):
-    """The event is the working truth, the footers are the truth: losing the event must double nothing."""
+    """The event is the working truth, the footers are the truth: losing the event must double nothing.
+
+    Seen red with a tick that was quiet although nothing was recorded.
+    """
     cinema.copy("movie")
     if how == "wiped":
         cinema.instance.wipe_assets([key("movie")])
