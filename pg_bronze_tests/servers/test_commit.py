@@ -125,6 +125,30 @@ def test_a_claim_whose_rows_are_all_gone_still_becomes_an_object(lake, database)
     assert lake.footers()[0].after.seq == 1
 
 
+def test_a_claim_whose_rows_are_fewer_now_becomes_an_object_with_those_left(lake, database):
+    """A row deleted or changed since is not there to be read again; a change comes with the next slice."""
+    database.execute(fill(1, 5))
+    lake.crash("claim")
+    database.execute("delete from movie where movie_id = 1; update movie set title = 'changed' where movie_id = 2")
+
+    outcome = lake.tick()
+
+    assert outcome.row_counts == [3, 1]
+    assert lake.footers()[0].row_count == 3
+    assert lake.compare() == SAME
+
+
+def test_a_claim_larger_than_a_slice_may_be_now_is_done_again_whole(lake, database):
+    """A setting changed between the crash and the next tick. What is beyond the limit would never be read."""
+    database.execute(fill(1, 500))
+    lake.crash("claim")
+
+    lake.drain(slice_rows=100)
+
+    assert lake.footers()[0].row_count == 500
+    assert lake.compare() == SAME
+
+
 def test_the_claim_of_a_finished_slice_is_dropped(lake, database):
     """Its writer died between writing and tidying up. Done again it would double every row of the slice."""
     lake.tick()
@@ -139,6 +163,7 @@ def test_the_claim_of_a_finished_slice_is_dropped(lake, database):
 
     assert [item.row_count for item in outcome.adopted] == [3]
     assert outcome.committed == []
+    assert lake.recorded["movie"].seq == 2
     assert claims(lake) == []
     assert lake.compare() == SAME
 
@@ -287,6 +312,7 @@ def test_a_claim_far_ahead_means_that_objects_are_gone(lake, database):
 
 
 def test_something_else_under_our_key_is_never_overwritten(lake, database):
+    """Taken for the slice that was to stand there, that slice's rows would never be copied."""
     database.execute(fill(1, 3))
     foreign = []
 
@@ -299,6 +325,21 @@ def test_something_else_under_our_key_is_never_overwritten(lake, database):
 
     assert foreign == [True]
     assert lake.store.get("movie/movie_20260102000010.parquet") == b"somebody's"
+
+
+def test_an_object_of_another_place_in_the_chain_under_our_key_does_not_count_as_ours(lake, database):
+    """Somebody copied objects about. It says that it is pg_bronze's, and holds other rows."""
+    database.execute(fill(1, 3))
+    lake.tick(now=clock())
+    first = lake.keys()[0]
+    database.execute(fill(4, 6))
+
+    def plant(step: str) -> None:
+        if step == "list":
+            with_footer(lake, first, "movie/movie_20260102000011.parquet")
+
+    with pytest.raises(LakeDamaged, match=r"movie_20260102000011.parquet was there before it was written"):
+        lake.tick(now=clock(), crash_at=plant)
 
 
 def test_every_object_says_where_its_rows_came_from(lake, database):

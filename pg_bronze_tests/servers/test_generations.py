@@ -87,6 +87,32 @@ def test_a_table_renamed_there_and_back_is_the_same_generation(lake, database):
     assert lake.compare() == SAME
 
 
+def test_a_table_moved_to_another_schema_leaves_its_name_to_another(lake, database):
+    """Blue-green by schema: both are called movie, and what one has copied says nothing of the other."""
+    database.execute(f"create schema side; alter table movie set schema side; {MOVIE}; {fill(3, 4)}")
+
+    lake.drain()
+    lake.drain("side:movie")
+
+    assert lake.column() == [3, 4]
+    assert lake.recorded["movie"].generation == 1
+    assert lake.column(table="side:movie") == [*range(1, 9)]
+    assert lake.recorded["side:movie"].generation == 0
+    assert lake.compare() == lake.compare("side:movie") == SAME
+
+
+def test_a_table_moved_to_another_schema_and_back_is_the_same_generation(lake, database):
+    """What was written while it was away is new, and nothing else."""
+    database.execute(f"create schema side; alter table movie set schema side; set search_path = side; {fill(9, 10)}")
+    database.execute("alter table side.movie set schema public")
+
+    outcomes = lake.drain()
+
+    assert lake.recorded["movie"].generation == 0
+    assert sum(outcome.row_count for outcome in outcomes) == 2
+    assert lake.compare() == SAME
+
+
 def test_a_truncated_table_goes_on_in_its_generation(lake, database):
     database.execute(f"truncate movie; {fill(20, 22)}")
 

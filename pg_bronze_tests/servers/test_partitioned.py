@@ -136,6 +136,22 @@ def test_a_claimed_slice_of_a_partition_detached_since_loses_nothing(lake, datab
     lake.drain("sale")
 
     assert same(lake)
+    database.execute("alter table sale attach partition sale_2 for values from ('2026-02-01') to ('2026-03-01')")
+    lake.drain("sale")
+    assert same(lake)
+
+
+def test_a_claimed_slice_of_a_partition_renamed_since_holds_that_partition_s_rows(lake, database):
+    """Two partitions swap their names: by the old name it would be the rows of the other."""
+    database.execute(f"{sales(1, 3_000, 1)}; {sales(3_001, 6_000, 2)}")
+    assert lake.crash("claim", "sale", slice_rows=1_000)
+    for old, new in (("sale_1", "sale_0"), ("sale_2", "sale_1"), ("sale_0", "sale_2")):
+        database.execute(f"alter table {old} rename to {new}")
+
+    lake.drain("sale", slice_rows=1_000)
+
+    assert same(lake)
+    assert lake.recorded["sale"].generation == 0
 
 
 def test_partitions_of_partitions_are_copied(lake, database):
