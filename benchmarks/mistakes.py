@@ -451,13 +451,20 @@ READING: list[Mistake] = [
         ("unit/test_footer.py::test_a_newer_watermark_inside_is_not_guessed_at",),
     ),
     Mistake(
+        "a watermark that cannot be read fails the sensor's tick for all tables",
+        "sensors.py",
+        "            watermark = None  # the table is due then, and its run stops and says why\n",
+        "            raise\n",
+        ("shell/test_faults.py::test_a_watermark_that_cannot_be_read_stops_its_table_and_no_other",),
+    ),
+    Mistake(
         "the watermark of a newer format is read as far as it is understood",
         "watermark.py",
         "    if isinstance(found, int) and found > FORMAT:\n",
         "    if isinstance(found, int) and found > FORMAT + 1:\n",
         (
             "unit/test_watermark.py::test_a_newer_format_is_not_guessed_at",
-            "shell/test_faults.py::test_a_watermark_of_a_newer_version_stops_its_table_and_no_other",
+            "shell/test_faults.py::test_a_watermark_that_cannot_be_read_stops_its_table_and_no_other[newer]",
         ),
     ),
     Mistake(

@@ -71,8 +71,8 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
     def bronze(context: dg.AssetExecutionContext, source_database: SourceDatabase) -> Iterator[dg.Output[Any]]:
         today = datetime.now(UTC).date()
         asked = [date.fromisoformat(key) for key in context.partition_keys]
-        recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
         try:
+            recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
             with source_database.table_copy(table) as copy:
                 wants_new = any(day >= today for day in asked)
                 outcome = copy.start(recorded, wants_new)

@@ -7,7 +7,7 @@ import dagster as dg
 
 from pg_bronze import policies
 from pg_bronze.copy import SliceStream
-from pg_bronze.errors import Cure, PgBronzeError
+from pg_bronze.errors import Cure, FormatTooNew, LakeDamaged, PgBronzeError
 from pg_bronze.retries import Trouble
 from pg_bronze.schema import Column, SourceTable
 from pg_bronze.watermark import Watermark
@@ -28,12 +28,24 @@ _STATE, _RUN = "pg_bronze/state", "pg_bronze/run"
 
 
 def watermark_of(event: dg.EventLogEntry | None) -> Watermark | None:
-    """The watermark in a materialization; None if it holds none (wiped, or reported by hand)."""
+    """The watermark in a materialization; None if it holds none (wiped, or reported by hand).
+
+    Raises FormatTooNew or LakeDamaged, naming the asset.
+    """
     materialization = event.asset_materialization if event else None
     value = materialization.metadata.get(WATERMARK) if materialization else None
-    if value is None or not isinstance(value.value, Mapping):
+    if materialization is None or value is None or not isinstance(value.value, Mapping):
         return None
-    return Watermark.from_json(value.value)
+    asset = materialization.asset_key.to_user_string()
+    try:
+        return Watermark.from_json(value.value)
+    except FormatTooNew as error:
+        raise FormatTooNew(f"{asset}: in its last materialization, {error}") from error
+    except LakeDamaged as error:
+        raise LakeDamaged(
+            f"{asset}: its last materialization holds a watermark that cannot be read ({error}). Wipe the "
+            "materializations of the asset: its state is then taken from the newest object."
+        ) from error
 
 
 def quiet_upto(observation: dg.AssetObservation | None) -> tuple[int, int]:

@@ -197,7 +197,10 @@ def _judge(
         entry = entries.get(keys[name])
         event = entry.last_materialization if entry else None
         outcome = _outcome(instance, name, entry) if entry else stuck.Outcome()
-        watermark = metadata.watermark_of(event)
+        try:
+            watermark = metadata.watermark_of(event)
+        except PgBronzeError:
+            watermark = None  # the table is due then, and its run stops and says why
         hint = memory.hints.get(name, gates.Hint())
         if not outcome.silent:
             hint = dataclasses.replace(hint, asked=0)
