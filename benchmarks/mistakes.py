@@ -786,8 +786,8 @@ ACCESS: list[Mistake] = [
     Mistake(
         "the wait for the read ahead has no time limit",
         "copy.py",
-        "while not wait([ahead], INTERRUPTED_WITHIN_S).done:",
-        "while not wait([ahead]).done:",
+        "ahead.exception(INTERRUPTED_WITHIN_S)",
+        "ahead.exception()",
         ("servers/test_cancel.py::test_an_interrupt_is_answered_while_the_read_ahead_is_waited_for",),
     ),
     Mistake(

@@ -1,5 +1,6 @@
 """The copy of one table: recover, plan, read, commit. The asset, the IO manager and the command line all use it."""
 
+import contextlib
 import dataclasses
 import secrets
 import time
@@ -185,9 +186,10 @@ def _outcome(ahead: "Future[Slice | None]") -> "Future[Slice | None]":
 
     Polars has signals restart what they interrupt, so a wait without a time limit would end with the read only.
     """
-    while not wait([ahead], INTERRUPTED_WITHIN_S).done:
-        pass
-    return ahead
+    while True:
+        with contextlib.suppress(TimeoutError):
+            ahead.exception(INTERRUPTED_WITHIN_S)
+            return ahead
 
 
 class TableCopy:

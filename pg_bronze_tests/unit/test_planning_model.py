@@ -457,7 +457,7 @@ class Ahead:
     def cancelled(self) -> bool:
         return self.outcome is None
 
-    def exception(self) -> Exception | None:
+    def exception(self, _timeout_s: float) -> Exception | None:
         return self._run()[1]
 
     def result(self) -> object:
