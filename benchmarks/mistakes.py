@@ -52,8 +52,455 @@ COMMIT: list[Mistake] = [
         "if True:\n                return Recovered(",
         ("servers/test_commit.py::test_a_claim_finished_between_two_looks_is_not_done_again",),
     ),
+    Mistake(
+        "the LIST after creating a claim is left out",
+        "commit.py",
+        "if self.newer(claim.before.key):",
+        "if False:",
+        (
+            "servers/test_two_writers.py::test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing",
+            "servers/test_two_writers.py::test_a_writer_that_pauses_while_another_gets_far_ahead_doubles_nothing",
+            "servers/test_two_writers.py::test_a_writer_that_comes_too_late_records_what_the_other_wrote",
+            "unit/test_planning_model.py::test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing",
+        ),
+    ),
+    Mistake(
+        "whoever finds a claim takes it for its own",
+        "commit.py",
+        "if found is None or Claim.from_text(found, claim_key).nonce != claim.nonce:",
+        "if found is None:",
+        ("servers/test_two_writers.py::test_a_slice_in_hand_gives_way_to_the_claim_of_a_writer_whose_put_is_late",),
+    ),
+    Mistake(
+        "a claim that is there already is always another writer's",
+        "commit.py",
+        "if found is None or Claim.from_text(found, claim_key).nonce != claim.nonce:",
+        "if found is None or found:",
+        ("servers/test_commit.py::test_an_object_whose_reply_was_lost_counts_as_ours[claim]",),
+    ),
+    Mistake(
+        "an object that is there already means that another writer was first",
+        "commit.py",
+        "committed = ours if created else self._theirs(claim, key)",
+        'committed = ours\n        if not created:\n            raise Superseded(f"{key} is there already")',
+        (
+            "servers/test_commit.py::test_an_object_whose_reply_was_lost_counts_as_ours[data]",
+            "servers/test_two_writers.py::test_a_writer_that_finds_its_claim_done_by_another_goes_on_behind_it",
+        ),
+    ),
+    Mistake(
+        "an object that is there already counts as ours without a look",
+        "commit.py",
+        "committed = ours if created else self._theirs(claim, key)",
+        "committed = ours",
+        (
+            "servers/test_commit.py::test_something_else_under_our_key_is_never_overwritten",
+            (
+                "servers/test_commit.py::"
+                "test_an_object_of_another_place_in_the_chain_under_our_key_does_not_count_as_ours"
+            ),
+        ),
+    ),
+    Mistake(
+        "any object of pg_bronze under our key counts as our slice",
+        "commit.py",
+        "if footer is None or not footer.continues(claim.before):",
+        "if footer is None:",
+        (
+            (
+                "servers/test_commit.py::"
+                "test_an_object_of_another_place_in_the_chain_under_our_key_does_not_count_as_ours"
+            ),
+        ),
+    ),
+    Mistake(
+        "a 409 is taken for an object that is there already",
+        "store.py",
+        "if code in _EXISTS:",
+        "if code in _EXISTS | _CONFLICT:",
+        ("servers/test_commit.py::test_a_conflict_is_asked_again",),
+    ),
+    Mistake(
+        "a claim is removed before its object is written",
+        "commit.py",
+        "        created = self.store.create(key, body)\n",
+        "        self.store.delete(claim_key)\n        created = self.store.create(key, body)\n",
+        ("servers/test_commit.py::test_a_claim_stands_while_a_slice_is_written_and_no_longer",),
+    ),
+    Mistake(
+        "the claim of the last object counts as open",
+        "commit.py",
+        "if number <= seq:",
+        "if number < seq:",
+        (
+            "servers/test_commit.py::test_the_claim_of_a_finished_slice_is_dropped",
+            "servers/test_recovery.py::test_a_crash_in_a_window_loses_and_doubles_nothing",
+            "unit/test_planning_model.py::test_a_crash_at_any_step_loses_and_doubles_nothing",
+        ),
+    ),
+    Mistake(
+        "a claim ahead of the LIST is taken for damage without another LIST",
+        "commit.py",
+        "if self.newer(last_key):\n                    continue",
+        "if False:\n                    continue",
+        ("unit/test_planning_model.py::test_a_writer_overtaken_between_its_two_lists_does_not_see_objects_gone",),
+    ),
+    Mistake(
+        "an object that was listed and is gone since is taken for a foreign one",
+        "commit.py",
+        "if footer is None and self.store.tail(key, 8) is None:",
+        "if False:",
+        ("unit/test_planning_model.py::test_a_writer_overtaken_by_a_new_generation_does_not_see_a_foreign_object",),
+    ),
+    Mistake(
+        "the place in history is asked for before the bucket is listed",
+        "copy.py",
+        "        recovered = self.objects.recover(recorded, self.now())\n"
+        '        self.on_step("recover")\n'
+        "        # After the watermark is known: the other order takes what another writer committed in between for a"
+        " restore.\n"
+        "        self.place = place = self.source.place(self.store.place)\n",
+        "        self.place = place = self.source.place(self.store.place)\n"
+        "        recovered = self.objects.recover(recorded, self.now())\n"
+        '        self.on_step("recover")\n',
+        ("unit/test_planning_model.py::test_a_writer_overtaken_before_it_recovers_does_not_see_a_restored_database",),
+    ),
+    Mistake(
+        "the horizon of a tick need not reach that of the claim it found",
+        "copy.py",
+        "newest = recovered.redo.after if recovered.redo else watermark",
+        "newest = watermark",
+        ("unit/test_planning_model.py::test_a_claim_from_beyond_the_tick_s_horizon_is_redone_without_an_alarm",),
+    ),
+    Mistake(
+        "a claimed slice gets a new key when it is done again",
+        "copy.py",
+        "claim = dataclasses.replace(claim, after=look.onto(claim.after, claim.before))\n        if",
+        "claim = dataclasses.replace(claim, after=self._numbered(claim.before, claim.after, look))\n        if",
+        (
+            "servers/test_commit.py::test_a_claim_left_behind_is_done_again_under_its_key",
+            "servers/test_two_writers.py::test_a_dead_writers_claim_is_done_once_by_two_others",
+            "servers/test_two_writers.py::test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing",
+        ),
+    ),
+    Mistake(
+        "a claimed slice is read again up to the horizon of now",
+        "copy.py",
+        "region = dataclasses.replace(claim.region, schema=named.schema, name=named.name)",
+        "region = dataclasses.replace(claim.region, schema=named.schema, name=named.name, end=self.horizon)",
+        (
+            "servers/test_commit.py::test_a_claim_left_behind_is_done_again_under_its_key",
+            "servers/test_commit.py::test_a_claim_whose_rows_are_fewer_now_becomes_an_object_with_those_left",
+            "servers/test_recovery.py::test_a_crash_in_a_window_loses_and_doubles_nothing",
+            "servers/test_two_writers.py::test_a_writer_that_pauses_while_another_dies_doubles_and_loses_nothing",
+        ),
+    ),
+    Mistake(
+        "a claimed block range is read again as the whole table",
+        "copy.py",
+        "region = dataclasses.replace(claim.region, schema=named.schema, name=named.name)",
+        "region = dataclasses.replace(claim.region, schema=named.schema, name=named.name, blocks=None)",
+        (
+            "servers/test_recovery.py::test_a_crash_in_the_midst_of_block_ranges_loses_and_doubles_nothing",
+            "servers/test_recovery.py::test_a_crash_in_the_very_first_load_loses_and_doubles_nothing",
+        ),
+    ),
+    Mistake(
+        "a claimed slice is read again up to the row limit of now",
+        "copy.py",
+        "schema.xid_column(columns), names, None)\n",
+        "schema.xid_column(columns), names, self._size.row_limit)\n",
+        ("servers/test_commit.py::test_a_claim_larger_than_a_slice_may_be_now_is_done_again_whole",),
+    ),
+    Mistake(
+        "a claimed slice of which no row is left becomes no object",
+        "copy.py",
+        "return Slice(claim, frame, look, True, time.monotonic() - started, exceptional)",
+        "return Slice(claim, frame, look, True, time.monotonic() - started, exceptional) if frame.height else None",
+        ("servers/test_commit.py::test_a_claim_whose_rows_are_all_gone_still_becomes_an_object",),
+    ),
+    Mistake(
+        "a claimed block range is read again although the table was rewritten",
+        "copy.py",
+        "oid not in found or found[oid].relfilenode != node for oid, node in claim.relfilenodes.items()",
+        "oid not in found for oid in claim.relfilenodes",
+        (
+            "servers/test_recovery.py::test_a_claimed_last_block_range_of_a_table_rewritten_since_is_not_lost",
+            (
+                "servers/test_recovery.py::"
+                "test_a_claimed_block_range_of_a_table_rewritten_since_becomes_a_new_generation[rewritten]"
+            ),
+        ),
+    ),
+    Mistake(
+        "any later object is adopted, whatever stood between",
+        "commit.py",
+        'if not footer.continues(watermark):\n                raise LakeDamaged(\n                    f"{self',
+        'if footer.after.seq <= watermark.seq:\n                raise LakeDamaged(\n                    f"{self',
+        ("servers/test_recovery.py::test_a_gap_in_what_followed_stops_the_table",),
+    ),
+    Mistake(
+        "an object that is gone is taken for one moved away with its generation",
+        "commit.py",
+        " and self._was_moved(watermark):",
+        ":",
+        ("servers/test_commit.py::test_an_object_that_is_gone_stops_the_table_and_names_both_ways_on",),
+    ),
+    Mistake(
+        "a footer longer than the first request is read from what came",
+        "commit.py",
+        "if size_bytes > len(tail):",
+        "if False:",
+        ("servers/test_commit.py::test_a_wide_table_whose_footer_is_long_is_found_again",),
+    ),
+    Mistake(
+        "the newest object is looked for among those of the last 1,024 days",
+        "layout.py",
+        "for days in (1, 32, 1024)), None)",
+        "for days in (1, 32, 1024)),)",
+        ("servers/test_recovery.py::test_recovery_finds_the_newest_of_many_days_without_walking_them",),
+    ),
+    Mistake(
+        "what was adopted is not recorded when there is nothing new",
+        "copy.py",
+        "if first is None and not recovered.adopted and not recovered.rebuilt:",
+        "if first is None and not recovered.rebuilt:",
+        (
+            "servers/test_commit.py::test_the_claim_of_a_finished_slice_is_dropped",
+            "servers/test_recovery.py::test_an_older_state_adopts_what_followed_it",
+        ),
+    ),
+    Mistake(
+        "what was read ahead is written although another's object ended elsewhere",
+        "copy.py",
+        "if ahead is not None and self.watermark == current.claim.after:",
+        "if ahead is not None:",
+        ("unit/test_planning_model.py::test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing",),
+    ),
+    Mistake(
+        "a writer that came too late records the watermark it began with",
+        "copy.py",
+        "            self.watermark = recovered.watermark or self.watermark\n",
+        "",
+        ("servers/test_two_writers.py::test_a_writer_that_comes_too_late_records_what_the_other_wrote",),
+    ),
+    Mistake(
+        "an object is named by its writer's clock, however far ahead the last one is",
+        "layout.py",
+        "return now if last is None else max(now, last + timedelta(seconds=1))",
+        "return now if now != last else now + timedelta(seconds=1)",
+        (
+            "servers/test_two_writers.py::test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing",
+            "servers/test_two_writers.py::test_two_writers_in_the_midst_of_block_ranges_double_nothing",
+        ),
+    ),
+    Mistake(
+        "a run without an event for long is ended although its session is there",
+        "abandoned.py",
+        "if now - last < SILENT_S or source.has_session(session_name(run.run_id)):",
+        "if now - last < SILENT_S:",
+        ("shell/test_abandoned.py::test_a_run_that_reads_for_minutes_without_an_event_is_left_alone",),
+    ),
+    Mistake(
+        "a run without a session is ended however young it is",
+        "abandoned.py",
+        "if now - last < SILENT_S or source.has_session(session_name(run.run_id)):",
+        "if source.has_session(session_name(run.run_id)):",
+        ("shell/test_abandoned.py::test_a_run_that_has_just_begun_is_left_alone",),
+    ),
+    Mistake(
+        "a materialization does not say that its bucket fences nobody off",
+        "metadata.py",
+        "if stream.copy.options.unfenced:",
+        "if False:",
+        ("shell/test_unfenced.py::test_every_materialization_without_a_fence_says_that_rows_may_be_doubled",),
+    ),
 ]
-IDENTITY: list[Mistake] = []
+IDENTITY: list[Mistake] = [
+    Mistake(
+        "the oid behind an ordinary table's name is not compared",
+        "planning.py",
+        "if watermark.table != table.oid:",
+        "if table.partitioned and watermark.table != table.oid:",
+        (
+            "servers/test_generations.py::test_a_table_dropped_and_made_again_is_a_new_generation",
+            "servers/test_generations.py::test_a_swap_by_rename_is_a_new_generation",
+        ),
+    ),
+    Mistake(
+        "tables of one name share a folder, whatever their schema",
+        "layout.py",
+        'return _within(_part(name) if schema == "public" else f"{_part(schema)}.{_part(name)}")',
+        "return _within(_part(name))",
+        ("servers/test_generations.py::test_a_table_moved_to_another_schema_leaves_its_name_to_another",),
+    ),
+    Mistake(
+        "a reset keeps what was delivered of each leaf",
+        "copy.py",
+        "            leaves=MappingProxyType({}),\n",
+        "",
+        (
+            "servers/test_generations.py::test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away",
+            "servers/test_generations.py::test_a_reset_heals_a_table_whose_last_object_is_gone",
+        ),
+    ),
+    Mistake(
+        "a reset takes a number although an open claim holds it",
+        "copy.py",
+        "        if recovered.redo:\n            # A claim left",
+        "        if False:\n            # A claim left",
+        ("servers/test_generations.py::test_a_decision_counts_although_a_claim_is_open",),
+    ),
+    Mistake(
+        "objects are numbered anew in each generation",
+        "copy.py",
+        "seq=before.seq + 1, key=key",
+        "seq=before.seq + 1 if after.generation == before.generation else 1, key=key",
+        (
+            "servers/test_generations.py::test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away",
+            "servers/test_generations.py::test_a_crash_in_a_reset_is_finished_by_the_next_tick",
+        ),
+    ),
+    Mistake(
+        "a new generation after a new generation is opened by the first one's object",
+        "copy.py",
+        "opened = key if after.generation != before.generation else after.first_key",
+        "opened = after.first_key or key",
+        ("servers/test_generations.py::test_resets_upon_resets_keep_every_generation_apart",),
+    ),
+    Mistake(
+        "a generation begun by giving up a claim does not say which object opened it",
+        "copy.py",
+        "after = dataclasses.replace(self._forgotten(claim.before), seq=seq, key=key, first_key=key)",
+        "after = dataclasses.replace(self._forgotten(claim.before), seq=seq, key=key)",
+        ("servers/test_recovery.py::test_a_claimed_block_range_of_a_table_rewritten_since_becomes_a_new_generation",),
+    ),
+    Mistake(
+        "the object that opens a generation is moved away with those before it",
+        "commit.py",
+        "time >= opened:",
+        "time > opened:",
+        ("servers/test_generations.py::test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away",),
+    ),
+    Mistake(
+        "what a crash left of an old generation is not moved by the next tick",
+        "copy.py",
+        "if watermark.generation:\n",
+        "if False:\n",
+        ("servers/test_generations.py::test_a_crash_while_old_objects_are_moved_is_finished_by_the_next_tick",),
+    ),
+    Mistake(
+        "an object moved away with its generation is taken for one that is gone",
+        "commit.py",
+        " and self._was_moved(watermark):",
+        " and not watermark:",
+        (
+            (
+                "servers/test_generations.py::"
+                "test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_one"
+            ),
+            "servers/test_recovery.py::test_a_crash_while_a_new_generation_begins_loses_and_doubles_nothing",
+        ),
+    ),
+    Mistake(
+        "a decision is refused for the damage it is to heal",
+        "copy.py",
+        "self.now(), forgive=True)",
+        "self.now())",
+        (
+            "servers/test_generations.py::test_a_reset_heals_a_table_whose_last_object_is_gone",
+            "servers/test_generations.py::test_going_on_without_the_last_object_copies_only_what_is_new",
+        ),
+    ),
+    Mistake(
+        "a partition not seen before counts as copied as far as the others",
+        "watermark.py",
+        "return self.leaves.get(oid, Leaf())",
+        "return self.leaves.get(oid, Leaf(self.highest))",
+        (
+            "servers/test_partitioned.py::test_a_filled_table_that_is_attached_is_copied_whole",
+            "servers/test_partitioned.py::test_two_levels_of_partitions_come_and_go_with_their_rows",
+        ),
+    ),
+    Mistake(
+        "a commit moves detached partitions along",
+        "planning.py",
+        "dict.fromkeys(oids, _swept(leaf, horizon))",
+        "dict.fromkeys(watermark.leaves, _swept(leaf, horizon))",
+        (
+            "servers/test_partitioned.py::test_a_detached_partition_keeps_its_place_and_goes_on_when_it_returns",
+            "servers/test_partitioned.py::test_two_levels_of_partitions_come_and_go_with_their_rows",
+        ),
+    ),
+    Mistake(
+        "what was delivered of a detached partition is forgotten",
+        "drift.py",
+        "return dataclasses.replace(after.with_columns(self.description.digest, before), detached=gone)",
+        "kept = {oid: leaf for oid, leaf in after.leaves.items() if oid not in gone}\n"
+        "        return dataclasses.replace(after.with_columns(self.description.digest, before), leaves=kept)",
+        (
+            "servers/test_partitioned.py::test_a_detached_partition_keeps_its_place_and_goes_on_when_it_returns",
+            "servers/test_partitioned.py::test_two_levels_of_partitions_come_and_go_with_their_rows",
+        ),
+    ),
+    Mistake(
+        "a read through the root brings the rows of all partitions",
+        "window.py",
+        "if not region.only:\n",
+        "if False:\n",
+        ("servers/test_partitioned.py::test_a_filled_table_that_is_attached_is_copied_whole",),
+    ),
+    Mistake(
+        "nobody looks at a table again after a read",
+        "copy.py",
+        "if self._look() != table.fingerprint:\n                found = None",
+        "if False:\n                found = None",
+        ("servers/test_partitioned.py::test_a_partition_detached_just_before_its_rows_are_read_loses_nothing",),
+    ),
+    Mistake(
+        "a claimed slice of a partition detached since is read again without it",
+        "copy.py",
+        "gone = self.table.oid != claim.after.table or any(oid not in found for oid in claim.region.leaves)",
+        "gone = self.table.oid != claim.after.table",
+        ("servers/test_partitioned.py::test_a_claimed_slice_of_a_partition_detached_since_loses_nothing",),
+    ),
+    Mistake(
+        "a claimed slice is read again from the name that its partition had",
+        "copy.py",
+        "region = dataclasses.replace(claim.region, schema=named.schema, name=named.name)",
+        "region = claim.region",
+        (
+            (
+                "servers/test_partitioned.py::"
+                "test_a_claimed_slice_of_a_partition_renamed_since_holds_that_partition_s_rows"
+            ),
+        ),
+    ),
+    Mistake(
+        "partitions below the first level are not looked for",
+        "catalog.py",
+        "join pg_class p on p.oid = tree.oid and p.relkind = 'p'",
+        "join pg_class p on p.oid = tree.oid and p.relkind = 'p' and tree.oid = tree.root",
+        (
+            "servers/test_partitioned.py::test_partitions_of_partitions_are_copied",
+            "servers/test_partitioned.py::test_two_levels_of_partitions_come_and_go_with_their_rows",
+        ),
+    ),
+    Mistake(
+        "a table is read with the rows of those that inherit from it",
+        "window.py",
+        "{'only ' if region.only else ''}",
+        "",
+        ("servers/test_partitioned.py::test_a_table_and_its_heir_are_two_tables_with_their_own_rows",),
+    ),
+    Mistake(
+        "oids make a range only if they follow each other",
+        "watermark.py",
+        "elif oid - last == step:",
+        "elif oid - last == step == 1:",
+        ("servers/test_partitioned.py::test_the_state_of_five_hundred_partitions_stays_small",),
+    ),
+]
 HISTORY: list[Mistake] = [
     Mistake(
         "another cluster is told by its timeline alone",

@@ -49,7 +49,10 @@ def with_footer(lake: Lake, key: str, to: str, **changed) -> None:
 
 @pytest.mark.parametrize("part", ["movie/movie_", "claims/"], ids=["data", "claim"])
 def test_an_object_whose_reply_was_lost_counts_as_ours(lake, database, part):
-    """Taken for another writer's it would end the copy; taken for nobody's it would be written twice."""
+    """Taken for another writer's it would end the copy; taken for nobody's it would be written twice.
+
+    Seen red when either was taken for another writer's.
+    """
     database.execute(fill(1, 3_000))
     lake.store = LostReply(lake.store, part)
 
@@ -62,7 +65,10 @@ def test_an_object_whose_reply_was_lost_counts_as_ours(lake, database, part):
 
 
 def test_a_conflict_is_asked_again(lake, database, monkeypatch):
-    """S3 answers 409 while another conditional write of the same key is under way."""
+    """S3 answers 409 while another conditional write of the same key is under way.
+
+    Seen red when that counted as an object that is there already.
+    """
     from botocore.exceptions import ClientError
 
     client, answers = lake.store.client, [409, 409, None, 409]
@@ -83,6 +89,10 @@ def test_a_conflict_is_asked_again(lake, database, monkeypatch):
 
 
 def test_a_claim_stands_while_a_slice_is_written_and_no_longer(lake, database):
+    """Gone before the PUT, it would let another writer in whose slice overlaps.
+
+    Seen red with the claim removed first.
+    """
     seen = []
     database.execute(fill(1, 3))
 
@@ -100,6 +110,10 @@ def test_a_claim_stands_while_a_slice_is_written_and_no_longer(lake, database):
 
 
 def test_a_claim_left_behind_is_done_again_under_its_key(lake, database):
+    """Its writer may not be dead, and then only the key keeps both from writing.
+
+    Seen red with a new key, and with the horizon of now.
+    """
     database.execute(fill(1, 3))
     assert lake.crash("claim", now=clock())
     claim = Claim.from_text(lake.store.get(claims(lake)[0]), "")
@@ -114,7 +128,10 @@ def test_a_claim_left_behind_is_done_again_under_its_key(lake, database):
 
 
 def test_a_claim_whose_rows_are_all_gone_still_becomes_an_object(lake, database):
-    """Its number is taken: without an object nobody could tell that nothing is missing."""
+    """Its number is taken: without an object nobody could tell that nothing is missing.
+
+    Seen red when a slice without rows was left out.
+    """
     database.execute(fill(1, 3))
     lake.crash("claim")
     database.execute("delete from movie")
@@ -126,7 +143,10 @@ def test_a_claim_whose_rows_are_all_gone_still_becomes_an_object(lake, database)
 
 
 def test_a_claim_whose_rows_are_fewer_now_becomes_an_object_with_those_left(lake, database):
-    """A row deleted or changed since is not there to be read again; a change comes with the next slice."""
+    """A row deleted or changed since is not there to be read again; a change comes with the next slice.
+
+    Seen red with the horizon of now: the changed row came twice.
+    """
     database.execute(fill(1, 5))
     lake.crash("claim")
     database.execute("delete from movie where movie_id = 1; update movie set title = 'changed' where movie_id = 2")
@@ -139,7 +159,10 @@ def test_a_claim_whose_rows_are_fewer_now_becomes_an_object_with_those_left(lake
 
 
 def test_a_claim_larger_than_a_slice_may_be_now_is_done_again_whole(lake, database):
-    """A setting changed between the crash and the next tick. What is beyond the limit would never be read."""
+    """A setting changed between the crash and the next tick. What is beyond the limit would never be read.
+
+    Seen red with that limit.
+    """
     database.execute(fill(1, 500))
     lake.crash("claim")
 
@@ -150,7 +173,10 @@ def test_a_claim_larger_than_a_slice_may_be_now_is_done_again_whole(lake, databa
 
 
 def test_the_claim_of_a_finished_slice_is_dropped(lake, database):
-    """Its writer died between writing and tidying up. Done again it would double every row of the slice."""
+    """Its writer died between writing and tidying up. Done again it would double every row of the slice.
+
+    Seen red when it counted as open, and when what was adopted was not recorded.
+    """
     lake.tick()
     database.execute(fill(1, 1))
     lake.tick()
@@ -211,6 +237,10 @@ def test_claims_of_numbers_long_past_are_removed(lake, database):
 
 
 def test_an_object_that_is_gone_stops_the_table_and_names_both_ways_on(lake, database):
+    """Copying on, nobody would learn that its rows are missing.
+
+    Seen red when it was taken for one moved away with its generation.
+    """
     database.execute(fill(1, 3))
     lake.drain()
     key = lake.keys()[0]
@@ -312,7 +342,10 @@ def test_a_claim_far_ahead_means_that_objects_are_gone(lake, database):
 
 
 def test_something_else_under_our_key_is_never_overwritten(lake, database):
-    """Taken for the slice that was to stand there, that slice's rows would never be copied."""
+    """Taken for the slice that was to stand there, that slice's rows would never be copied.
+
+    Seen red when it was not looked at.
+    """
     database.execute(fill(1, 3))
     foreign = []
 
@@ -328,7 +361,10 @@ def test_something_else_under_our_key_is_never_overwritten(lake, database):
 
 
 def test_an_object_of_another_place_in_the_chain_under_our_key_does_not_count_as_ours(lake, database):
-    """Somebody copied objects about. It says that it is pg_bronze's, and holds other rows."""
+    """Somebody copied objects about. It says that it is pg_bronze's, and holds other rows.
+
+    Seen red when any footer would do.
+    """
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     first = lake.keys()[0]
@@ -372,7 +408,10 @@ def test_a_source_column_called_like_ours_keeps_its_name(database, bucket):
 
 
 def test_a_wide_table_whose_footer_is_long_is_found_again(database, bucket):
-    """The footer of 900 columns does not fit the tail that is read first."""
+    """The footer of 900 columns does not fit the tail that is read first.
+
+    Seen red when it was cut off there.
+    """
     lake = Lake(database, bucket.store())
     columns = ", ".join(f"a_rather_long_name_for_column_{number} int" for number in range(900))
     database.execute(f"create table movie (movie_id int primary key, {columns})")

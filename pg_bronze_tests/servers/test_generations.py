@@ -51,7 +51,10 @@ class DiesMoving(Store):
 
 
 def test_a_table_dropped_and_made_again_is_a_new_generation(lake, database):
-    """Its rows start over, and the old ones are none of this table's."""
+    """Its rows start over, and the old ones are none of this table's.
+
+    Seen red when only the name counted.
+    """
     before = lake.keys()
     database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
 
@@ -66,6 +69,10 @@ def test_a_table_dropped_and_made_again_is_a_new_generation(lake, database):
 
 
 def test_a_swap_by_rename_is_a_new_generation(lake, database):
+    """Blue-green: rows of the new table are older than the watermark of the old one.
+
+    Seen red when only the name counted.
+    """
     database.execute(
         "create table movie_new (like movie including all);insert into movie_new select * from movie where movie_id > 2"
     )
@@ -88,7 +95,10 @@ def test_a_table_renamed_there_and_back_is_the_same_generation(lake, database):
 
 
 def test_a_table_moved_to_another_schema_leaves_its_name_to_another(lake, database):
-    """Blue-green by schema: both are called movie, and what one has copied says nothing of the other."""
+    """Blue-green by schema: both are called movie, and what one has copied says nothing of the other.
+
+    Seen red when a folder did not tell schemas apart.
+    """
     database.execute(f"create schema side; alter table movie set schema side; {MOVIE}; {fill(3, 4)}")
 
     lake.drain()
@@ -123,6 +133,11 @@ def test_a_truncated_table_goes_on_in_its_generation(lake, database):
 
 
 def test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away(lake, database):
+    """What was copied before counts no more, but stays where it can be looked at.
+
+    Seen red when leaves kept what was delivered of them, when numbers began anew, and when the object that opens the
+    generation was moved away too.
+    """
     before = lake.recorded["movie"]
 
     reset = lake.tick(act=TableCopy.reset)
@@ -137,6 +152,10 @@ def test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away(lak
 
 
 def test_a_reset_heals_a_table_whose_last_object_is_gone(lake, database):
+    """It is what the error says to do.
+
+    Seen red when it was refused with the same error, and when leaves kept what was delivered of them.
+    """
     lake.store.delete(lake.keys()[-1])
     with pytest.raises(LakeDamaged):
         lake.tick()
@@ -148,7 +167,10 @@ def test_a_reset_heals_a_table_whose_last_object_is_gone(lake, database):
 
 
 def test_going_on_without_the_last_object_copies_only_what_is_new(lake, database):
-    """An expiry rule removes old objects on purpose."""
+    """An expiry rule removes old objects on purpose.
+
+    Seen red when it was refused because the object is gone.
+    """
     gone = lake.keys()
     for key in gone:
         lake.store.delete(key)
@@ -161,6 +183,7 @@ def test_going_on_without_the_last_object_copies_only_what_is_new(lake, database
 
 
 def test_resets_upon_resets_keep_every_generation_apart(lake, database):
+    """Seen red when only the first generation said which object opened it."""
     for _ in range(3):
         lake.tick(act=TableCopy.reset)
         lake.drain()
@@ -175,6 +198,7 @@ def test_resets_upon_resets_keep_every_generation_apart(lake, database):
 @pytest.mark.parametrize("step", ["claim", "list", "put", "unclaim"])
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_crash_in_a_reset_is_finished_by_the_next_tick(lake, database, step, forgotten):
+    """Seen red when numbers began anew."""
     with pytest.raises(Crash):
         lake.tick(act=TableCopy.reset, crash_at=step)
     if forgotten:
@@ -190,7 +214,10 @@ def test_a_crash_in_a_reset_is_finished_by_the_next_tick(lake, database, step, f
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_crash_while_old_objects_are_moved_is_finished_by_the_next_tick(lake, database, after, half_way, forgotten):
-    """Until then a reader of ``movie/*.parquet`` sees two generations at once."""
+    """Until then a reader of ``movie/*.parquet`` sees two generations at once.
+
+    Seen red when objects were moved by the commit only.
+    """
     whole = lake.store
     lake.store = DiesMoving(whole, after, half_way)
     database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
@@ -209,6 +236,10 @@ def test_a_crash_while_old_objects_are_moved_is_finished_by_the_next_tick(lake, 
 
 
 def test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_one(lake, database):
+    """Its last object is not gone but moved away.
+
+    Seen red when it did not look there.
+    """
     other = Lake(database, lake.store, dict(lake.recorded))
     for number in range(2):
         database.execute(f"drop table movie; {MOVIE}; {fill(10 + number, 14)}")
@@ -295,7 +326,10 @@ def test_a_reset_takes_an_open_claim_along(lake, database):
 @pytest.mark.parametrize("forgotten", [False, True])
 @pytest.mark.parametrize("act", [TableCopy.go_on, TableCopy.reset])
 def test_a_decision_counts_although_a_claim_is_open(lake, database, act, forgotten):
-    """The claim has taken the next number; a reset that gives way to it says that it is done and has done nothing."""
+    """The claim has taken the next number; a reset that gives way to it says that it is done and has done nothing.
+
+    Seen red when a reset took that number all the same.
+    """
     database.execute(fill(9, 10))
     lake.crash("claim")
     elsewhere(lake, timeline=77)

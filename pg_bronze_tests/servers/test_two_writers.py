@@ -46,6 +46,11 @@ def settle(database, one: Lake, two: Lake) -> None:
 @pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
 @pytest.mark.parametrize("step", ["read", "claim", "list", "put"])
 def test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing(pair, database, step, skew):
+    """Whoever comes second has to notice, wherever it stood.
+
+    Seen red without the LIST after claiming, with a new key for a claimed slice, and with keys by the writer's own
+    clock.
+    """
     one, two = pair
 
     one.tick(now=lambda: NOW, crash_at=meanwhile(step, lambda: two.tick(now=lambda: NOW + skew)))
@@ -55,7 +60,10 @@ def test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing(pair
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_writer_that_pauses_while_another_gets_far_ahead_doubles_nothing(pair, database, step):
-    """The key it is about to write lies in the midst of the other's objects by then."""
+    """The key it is about to write lies in the midst of the other's objects by then.
+
+    Seen red without the LIST after claiming.
+    """
     one, two = pair
 
     def far_ahead() -> None:
@@ -72,6 +80,10 @@ def test_a_writer_that_pauses_while_another_gets_far_ahead_doubles_nothing(pair,
 @pytest.mark.parametrize("dies_after", ["read", "claim", "put"])
 @pytest.mark.parametrize("pauses_after", ["recover", "read", "list"])
 def test_a_writer_that_pauses_while_another_dies_doubles_and_loses_nothing(pair, database, pauses_after, dies_after):
+    """What the dead one claimed is done again, and comes no second time with the next slice.
+
+    Seen red when a claimed slice was read up to the horizon of now.
+    """
     one, two = pair
 
     def die() -> None:
@@ -118,6 +130,7 @@ def test_a_slice_in_hand_gives_way_to_the_claim_of_a_writer_whose_put_is_late(pa
 
 
 def test_a_writer_that_finds_its_claim_done_by_another_goes_on_behind_it(pair, database):
+    """Seen red when an object that was there already ended the stream."""
     one, two = pair
 
     outcome = one.tick(now=lambda: NOW, crash_at=meanwhile("list", lambda: two.tick(now=lambda: NOW)))
@@ -129,7 +142,10 @@ def test_a_writer_that_finds_its_claim_done_by_another_goes_on_behind_it(pair, d
 
 
 def test_a_writer_that_comes_too_late_records_what_the_other_wrote(pair, database):
-    """Its own slice is thrown away, and the table is not stuck behind a watermark nobody continues."""
+    """Its own slice is thrown away, and the table is not stuck behind a watermark nobody continues.
+
+    Seen red without the LIST after claiming, and when the watermark of before was recorded.
+    """
     one, two = pair
 
     outcome = one.tick(now=lambda: NOW, crash_at=meanwhile("read", lambda: two.tick(now=lambda: NOW)))
@@ -142,6 +158,10 @@ def test_a_writer_that_comes_too_late_records_what_the_other_wrote(pair, databas
 
 
 def test_two_writers_in_the_midst_of_block_ranges_double_nothing(pair, database):
+    """A range is a slice like any other; its window stays open between two writers.
+
+    Seen red with keys by the writer's own clock.
+    """
     one, two = pair
     database.execute(fill(1_001, 5_000))
     count = [0]

@@ -50,7 +50,10 @@ def test_a_run_holds_a_session_under_the_name_that_is_looked_for(cinema: Project
 
 
 def test_a_run_that_reads_for_minutes_without_an_event_is_left_alone(cinema: Project, started: dg.DagsterRun):
-    """Its session is there: ending it would start a second copy of the same table beside it."""
+    """Its session is there: ending it would start a second copy of the same table beside it.
+
+    Seen red when nobody asked for it.
+    """
     settings = load_settings()
     with open_source(settings, abandoned.session_name(started.run_id)) as worker:
         worker.ask("select 1")
@@ -62,7 +65,10 @@ def test_a_run_that_reads_for_minutes_without_an_event_is_left_alone(cinema: Pro
 
 
 def test_a_run_that_has_just_begun_is_left_alone(cinema: Project, started: dg.DagsterRun):
-    """It opens its session only with its first table."""
+    """It opens its session only with its first table.
+
+    Seen red without a time that it may be silent.
+    """
     with open_source(load_settings(), "pg_bronze test") as source:
         assert abandoned.end(cinema.instance, source, OURS, time.time() + 30) == []
 

@@ -4,7 +4,10 @@ from pg_bronze_tests.shell.conftest import Project, values
 
 
 def test_every_materialization_without_a_fence_says_that_rows_may_be_doubled(cinema: Project):
-    """Somebody set it once; whoever finds a doubled row later has to see why."""
+    """Somebody set it once; whoever finds a doubled row later has to see why.
+
+    Seen red without the entry.
+    """
     assert cinema.copy("movie").success
     assert "pg_bronze/unfenced" not in values(cinema.latest("movie"))
 

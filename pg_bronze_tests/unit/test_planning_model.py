@@ -787,6 +787,7 @@ def scene(attack: type[Attack] = Attack) -> Iterator[Attack]:
 @pytest.mark.parametrize("recorded", ["latest", "older", "none"])
 @pytest.mark.parametrize("change", ["insert", "rewrite", "recreate"])
 def test_a_crash_at_any_step_loses_and_doubles_nothing(recorded, change):
+    """Seen red when the claim of the last object counted as open."""
     for step in range(2, 75):
         with scene() as attacked:
             attacked.tick(
@@ -796,6 +797,10 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(recorded, change):
 
 
 def test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing():
+    """No lock keeps them apart here, only the claim.
+
+    Seen red without the LIST after claiming, and when a slice read ahead was written behind another's object.
+    """
     for step in range(1, 40):
         for other_dies_at in (None, *range(9, 60, 7)):
             with scene() as attacked:
@@ -806,11 +811,13 @@ def test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing():
 
 
 def test_a_writer_overtaken_before_it_recovers_does_not_see_a_restored_database():
+    """Seen red when it asked for its place in history first."""
     with scene() as attacked:
         attacked._tick({1: "other"}, attacked._recorded("latest"), rows=2)
 
 
 def test_a_writer_overtaken_by_a_new_generation_does_not_see_a_foreign_object():
+    """Seen red when it did not look whether the object was still there."""
     with scene() as attacked:
         attacked.an_undisturbed_tick("latest", rows=2)
         attacked.cluster.recreate(0)
@@ -818,6 +825,7 @@ def test_a_writer_overtaken_by_a_new_generation_does_not_see_a_foreign_object():
 
 
 def test_a_writer_overtaken_between_its_two_lists_does_not_see_objects_gone():
+    """Seen red without a third LIST."""
     for other_dies_at in range(8, 60):
         with scene() as attacked:
             attacked.other_dies_at = other_dies_at
@@ -826,6 +834,7 @@ def test_a_writer_overtaken_between_its_two_lists_does_not_see_objects_gone():
 
 
 def test_a_claim_from_beyond_the_tick_s_horizon_is_redone_without_an_alarm():
+    """Seen red when the horizon had to reach the watermark only."""
     for other_dies_at in range(8, 60):
         with scene() as attacked:
             attacked.remember_this_moment()
