@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -1475,26 +1475,32 @@ def copy_project(folder: Path) -> None:
 
 def plant(mistake: Mistake, project: Path) -> Outcome:
     """Run the tests with the mistake in ``project``, which is a copy, and take it out again."""
-    file, report = project / mistake.path, project / "junit.xml"
+    file = project / mistake.path
     text = file.read_text(encoding="utf-8")
     if text.count(mistake.right) != 1:
         raise ValueError(
             f"{mistake.title}: the text stands {text.count(mistake.right)} times in {mistake.path}, not once"
         )
     file.write_text(text.replace(mistake.right, mistake.wrong), encoding="utf-8")
+    try:
+        red = _red_tests(project, mistake.tests, "-p", "no:xdist")
+    finally:
+        file.write_text(text, encoding="utf-8")
+    return Outcome(mistake, tuple(test for test in mistake.tests if not _seen(test, red)))
+
+
+def _red_tests(project: Path, tests: Iterable[str], *options: str) -> set[str]:
+    """The names of those tests that fail in ``project``."""
+    report = project / "junit.xml"
     report.unlink(missing_ok=True)
     # Two texts of one length within a second would share their bytecode.
     environment = {**os.environ, "PYTHONPATH": str(project), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={report}",
-             *(f"pg_bronze_tests/{test}" for test in mistake.tests)],
-            cwd=project, env=environment, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-    finally:
-        file.write_text(text, encoding="utf-8")
-    red = set(_red(report)) if report.exists() else set()
-    return Outcome(mistake, tuple(test for test in mistake.tests if not _seen(test, red)))
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, f"--junitxml={report}",
+         *(f"pg_bronze_tests/{test}" for test in tests)],
+        cwd=project, env=environment, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return set(_red(report)) if report.exists() else set()
 
 
 def _red(report: Path) -> Iterator[str]:
@@ -1509,7 +1515,10 @@ def _seen(test: str, red: set[str]) -> bool:
 
 
 def plant_all(mistakes: list[Mistake]) -> Iterator[Outcome]:
-    """Plant each by itself, ``AT_ONCE`` at a time, and give the outcomes in order."""
+    """Plant each by itself, ``AT_ONCE`` at a time, and give the outcomes in order.
+
+    Raises ValueError if a test is red to begin with, or if a text does not stand once in its file.
+    """
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as pool:
         projects: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for number in range(AT_ONCE):
@@ -1517,6 +1526,9 @@ def plant_all(mistakes: list[Mistake]) -> Iterator[Outcome]:
             project.mkdir()
             copy_project(project)
             projects.put(project)
+        tests = sorted({test for mistake in mistakes for test in mistake.tests})
+        if red := _red_tests(project, tests, "-n", str(AT_ONCE), "--dist=worksteal"):
+            raise ValueError(f"red without any mistake: {', '.join(sorted(red))}")
 
         def one(mistake: Mistake) -> Outcome:
             project = projects.get()
