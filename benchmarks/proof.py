@@ -2,15 +2,17 @@
 
     make proof                          # an hour, into docs/proof.md
     make proof ARGS="--minutes 6"       # the same with shorter races and chaos
+    make proof ARGS="--only mistakes"   # one part again; the others stay as they were found last
 
 Starts servers of its own; needs what the tests need, and for the comparison a Python with requirements/dlt.txt.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
+import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -18,8 +20,8 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,12 +31,16 @@ if __name__ == "__main__":
 from benchmarks.chaos import WHERE, arena, chaos
 from benchmarks.large import large
 from benchmarks.race import race
+from pg_bronze import __version__
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze_tests.conftest import ROOT, Database, new_bucket, older_servers
 from pg_bronze_tests.servers.harness import Difference
 
 REPORT = ROOT / "docs/proof.md"
+# What each part found last; one may be run again by itself.
+FOUND = ROOT / ".cache/proof"
+PARTS = ("chaos", "loads", "cases", "mistakes")
 VERSIONS = ("18", "15")
 # The tests that prove one case each, with the mistake it is about named in their docstrings.
 DETERMINISTIC = {
@@ -68,6 +74,20 @@ DETERMINISTIC = {
     ],
     "taking over from the original system": ["servers/test_takeover.py"],
 }  # fmt: skip
+
+
+@dataclass
+class Section:
+    """A part of the report: when it was found, its lines, and whether there was nothing wrong in it."""
+
+    found: str = ""
+    lines: list[str] = field(default_factory=list)
+    clean: bool = True
+    about: str = ""
+
+    def add(self, line: str, clean: bool) -> None:
+        self.lines.append(line)
+        self.clean = self.clean and clean
 
 
 @dataclass
@@ -111,8 +131,8 @@ def races(seconds: float, seed: int, dlt: Path | None) -> Iterator[Line]:
         if dlt:
             beside += f"; dlt in {found.dlt_runs} runs: {found.dlt_lost} lost, {found.dlt_stale} stale"
         yield Line(
-            f"race, {version}, {kind}", found.ticks, found.crashes, found.rows, found.versions, found.objects,
-            found.difference, beside,
+            f"race, {version}, {kind}, seed {seed}", found.ticks, found.crashes, found.rows, found.versions,
+            found.objects, found.difference, beside,
         )  # fmt: skip
 
 
@@ -126,8 +146,8 @@ def storms(seconds: float, seed: int) -> Iterator[Line]:
                 found = chaos(place, bucket.store(), seconds, 8, seed)
             done = ", ".join(f"{_in_words(name)} {count}" for name, count in sorted(found.acts.items()))
             yield Line(
-                f"chaos on a {where}, {version}, {kind}", found.ticks, found.crashes, found.rows, found.versions,
-                found.objects, found.difference, f"{done}; {found.postponed.total()} ticks postponed",
+                f"chaos on a {where}, {version}, {kind}, seed {seed}", found.ticks, found.crashes, found.rows,
+                found.versions, found.objects, found.difference, f"{done}; {found.postponed.total()} ticks postponed",
             )  # fmt: skip
 
 
@@ -149,35 +169,55 @@ def large_loads(rows: int, seed: int) -> Iterator[Line]:
         )  # fmt: skip
 
 
-def deterministic() -> list[tuple[str, Counter]]:
-    """Outcomes of the tests of each case, by ``passed``, ``failed`` and ``skipped``."""
+def deterministic(junit: Path | None) -> Section:
+    """Outcomes of the tests of each case, taken from ``junit``, a report of the whole suite, if there is one."""
     files = [name for names in DETERMINISTIC.values() for name in names]
     paths = [f"pg_bronze_tests/{name}" for name in files]
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "junit.xml"
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist=worksteal", f"--junitxml={report}", *paths],
-            cwd=ROOT,
-            check=False,
-        )
+        report = junit or Path(folder) / "junit.xml"
+        if junit is None:
+            subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "-q",
+                    "-n",
+                    "auto",
+                    "--dist=worksteal",
+                    f"--junitxml={report}",
+                    *paths,
+                ],
+                cwd=ROOT,
+                check=False,
+            )
         cases = ElementTree.parse(report).getroot().iter("testcase")
         outcomes = [(case.get("classname", ""), _outcome(case)) for case in cases]
-    return [
-        (title, Counter(outcome for name, outcome in outcomes if any(_module(part) in name for part in names)))
-        for title, names in DETERMINISTIC.items()
-    ]
+    section = Section()
+    for title, names in DETERMINISTIC.items():
+        modules = tuple(map(_module, names))
+        found = Counter(outcome for name, outcome in outcomes if f"{name}.".startswith(modules))
+        section.add(
+            f"| {title} | {found['passed']} | {found['failed']} | {found['skipped']} |",
+            found["passed"] > 0 and not found["failed"],
+        )
+    return section
 
 
-def mistakes() -> tuple[str, bool]:
-    """The table of planted mistakes, and whether every one was found."""
+def mistakes() -> Section:
+    """The table of planted mistakes."""
+    section = Section()
     ended = subprocess.run(
         [sys.executable, "benchmarks/mistakes.py"], cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True
     )
-    return ended.stdout.rstrip(), ended.returncode == 0
+    for line in ended.stdout.splitlines():
+        section.add(line, True)
+    section.clean = ended.returncode == 0
+    return section
 
 
 def _module(file: str) -> str:
-    return "pg_bronze_tests." + file.removesuffix(".py").replace("/", ".")
+    return "pg_bronze_tests." + file.removesuffix(".py").replace("/", ".") + "."
 
 
 def _outcome(case: ElementTree.Element) -> str:
@@ -187,82 +227,100 @@ def _outcome(case: ElementTree.Element) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--minutes", type=float, default=45, help="of races and chaos; the rest takes a quarter of an hour"
-    )
+    parser.add_argument("--minutes", type=float, default=45, help="of races and chaos; the rest takes half an hour")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2, help="each with a seed of its own")
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the large first loads")
     parser.add_argument("--dlt", type=Path, help="a Python that has requirements/dlt.txt")
-    parser.add_argument("--into", type=Path, default=REPORT)
-    given = parser.parse_args()
-    started = time.monotonic()
-    seconds = given.minutes * 60 / given.rounds / (len(VERSIONS) + len(VERSIONS) * len(WHERE))
-    lines: list[Line] = []
-    for number in range(given.rounds):
-        seed = given.seed + number
-        for line in itertools.chain(races(seconds, seed, given.dlt), storms(seconds, seed)):
-            print(f"seed {seed}: {line.text}", flush=True)
-            lines.append(line)
-    for line in large_loads(given.rows, given.seed):
-        print(line.text, flush=True)
-        lines.append(line)
-    cases = deterministic()
-    planted, all_found = mistakes()
-    took_s = time.monotonic() - started
-    given.into.write_text(report(lines, cases, planted, seconds, given, took_s), encoding="utf-8")
-    print(f"written: {given.into}")
-    clean = all(line.difference == Difference() for line in lines) and not any(found["failed"] for _, found in cases)
-    return 0 if clean and all_found else 1
-
-
-def report(
-    lines: list[Line], cases: list[tuple[str, Counter]], planted: str, seconds: float, given, took_s: float
-) -> str:
-    """The page; a line that is not all zeros stands in it as it came."""
-    from pg_bronze import __version__
-
-    columns = "case, ticks, crashes, rows live, versions, objects, lost, stale, doubled, wrong latest, beside it"
-    head = f"| {columns.replace(', ', ' | ')} |"
-    tests = "\n".join(
-        f"| {title} | {found['passed']} | {found['failed']} | {found['skipped']} |" for title, found in cases
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, help="the others stay as they were found last"
     )
+    parser.add_argument("--junit", type=Path, help="a report of a run of the suite, instead of running the cases")
+    given = parser.parse_args()
+    seconds = given.minutes * 60 / given.rounds / (len(VERSIONS) + len(VERSIONS) * len(WHERE))
+    for part in given.only:
+        started = time.monotonic()
+        if part == "chaos":
+            section = _section(
+                itertools.chain(races(seconds, seed, given.dlt), storms(seconds, seed))
+                for seed in range(given.seed, given.seed + given.rounds)
+            )
+            section.about = f"{seconds:.0f} s each, seeds {given.seed} to {given.seed + given.rounds - 1}"
+        elif part == "loads":
+            section = _section([large_loads(given.rows, given.seed)])
+        elif part == "cases":
+            section = deterministic(given.junit)
+        else:
+            section = mistakes()
+        minutes = "" if part == "cases" and given.junit else f" in {(time.monotonic() - started) / 60:.0f} minutes"
+        section.found = f"{datetime.now(UTC):%Y-%m-%d}{minutes}, {os.cpu_count()} cores, pg_bronze {__version__}"
+        FOUND.mkdir(parents=True, exist_ok=True)
+        (FOUND / f"{part}.json").write_text(json.dumps(dataclasses.asdict(section)), encoding="utf-8")
+    sections = {part: _last(part) for part in PARTS}
+    REPORT.write_text(report(sections), encoding="utf-8")
+    print(f"written: {REPORT}")
+    return 0 if all(section.clean for section in sections.values()) else 1
+
+
+def _section(rounds: Iterable[Iterable[Line]]) -> Section:
+    section = Section()
+    for line in itertools.chain.from_iterable(rounds):
+        print(line.text, flush=True)
+        section.add(line.text, line.difference == Difference())
+    return section
+
+
+def _last(part: str) -> Section:
+    file = FOUND / f"{part}.json"
+    return Section(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else Section("not run", clean=False)
+
+
+def report(sections: dict[str, Section]) -> str:
+    """The page; a line that is not all zeros stands in it as it came."""
+    columns = "case, ticks, crashes, rows live, versions, objects, lost, stale, doubled, wrong latest, beside it"
+    head = f"| {columns.replace(', ', ' | ')} |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    lines = {part: "\n".join(section.lines) for part, section in sections.items()}
+    found = {part: section.found for part, section in sections.items()}
     return f"""# The proof
 
-Written by `make proof` on {datetime.now(UTC):%Y-%m-%d} with pg_bronze {__version__}, in {took_s / 60:.0f} minutes on
-{os.cpu_count()} cores ({platform.system()}, Python {platform.python_version()}). Nothing here is written by hand.
-
-Every comparison is lake against source, row by row and value by value, after the writers have stopped. *lost*: live
-rows whose key the lake does not know. *stale*: live rows whose present version it does not hold. *doubled*: copies of a
-version beyond the first. *wrong latest*: keys whose highest `_pg_xid` is not the live version.
+Written by `make proof`; nothing here is written by hand. Every comparison is lake against source, row by row and value
+by value, after the writers have stopped. *lost*: live rows whose key the lake does not know. *stale*: live rows whose
+present version it does not hold. *doubled*: copies of a version beyond the first. *wrong latest*: keys whose highest
+`_pg_xid` is not the live version.
 
 ## Races and chaos
 
-Each race and each chaos ran {seconds:.0f} s, with seed {given.seed} in the first of {given.rounds} rounds and one more
-in each further one. In the race 12 writers commit out of order, with savepoints, rollbacks and transactions held open;
-one in four of pg_bronze's ticks crashes after a step of the commit, and half of these forget all state. Chaos adds what
-`benchmarks/chaos.py` says. The first loads are of real processes (counted as ticks) that are killed with SIGKILL at a
-random object, as in `benchmarks/large.py`.
+{found["chaos"]}; {sections["chaos"].about}. In the race 12 writers commit out of order, with savepoints, rollbacks and
+transactions held open; one in four of pg_bronze's ticks crashes after a step of the commit, and half of these forget
+all state. Chaos adds what `benchmarks/chaos.py` says. Versions and objects are those of the newest generation.
 
 {head}
-|---|---|---|---|---|---|---|---|---|---|---|
-{chr(10).join(line.text for line in lines)}
+{lines["chaos"]}
+
+## Large first loads
+
+{found["loads"]}. Real processes, counted as ticks, are killed with SIGKILL at a random object while others write:
+`benchmarks/large.py`.
+
+{head}
+{lines["loads"]}
 
 ## Deterministic cases
 
-Tests on the product, with real servers but for the models among them.
+{found["cases"]}. Tests on the product, with real servers but for the models among them.
 
 | case | passed | failed | skipped |
 |---|---|---|---|
-{tests}
+{lines["cases"]}
 
 ## Planted mistakes
 
-Each was planted by itself in a copy of pg_bronze, and every test named had to go red: `benchmarks/mistakes.py`.
+{found["mistakes"]}. Each was planted by itself in a copy of pg_bronze, under tests that are green without it, and every
+test named had to go red: `benchmarks/mistakes.py`.
 
 | mistake | | tests |
 |---|---|---|
-{planted}
+{lines["mistakes"]}
 """
 
 
