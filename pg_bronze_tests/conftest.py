@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=1000, stateful_step_count=40)
 hypothesis.settings.load_profile("repeatable")
+
+# A shell starts what it puts in the background with SIGINT ignored, and then no test could interrupt anything.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 _number = itertools.count(1)
