@@ -1,6 +1,6 @@
 """The proof: races, chaos and the deterministic cases in their long form, and a dated report of what came of them.
 
-    make proof                          # an hour, into docs/proof.md
+    make proof                          # an hour and a half, into docs/proof.md
     make proof ARGS="--minutes 6"       # the same with shorter races and chaos
     make proof ARGS="--only mistakes"   # one part again; the others stay as they were found last
 
@@ -227,7 +227,7 @@ def _outcome(case: ElementTree.Element) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=45, help="of races and chaos; the rest takes half an hour")
+    parser.add_argument("--minutes", type=float, default=45, help="of races and chaos; the rest takes about as long")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2, help="each with a seed of its own")
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the large first loads")
