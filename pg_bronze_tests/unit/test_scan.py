@@ -17,7 +17,7 @@ from pg_bronze.errors import SettingsError
         ({"days": date(2026, 1, 2)}, "a list of days"),
         ({"days": ["2026-01-02"]}, "a list of days"),
         ({"as_of": "2026-01-02"}, "as_of is a day, such as date(2026, 1, 2)"),
-        ({"as_of": datetime(2026, 1, 2)}, "as_of is a day, such as date(2026, 1, 2)"),  # noqa: DTZ001
+        ({"as_of": datetime(2026, 1, 2)}, "as_of is a day, such as date(2026, 1, 2)"),  # noqa: DTZ001  (refused, with a zone or without)
         ({"as_of": 1.5}, "as_of is a day, such as date(2026, 1, 2)"),
     ],
 )
