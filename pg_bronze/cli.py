@@ -315,12 +315,15 @@ def _interrupts() -> Iterator[Callable[[float], bool]]:
 
 def _change(label: str, act: "Any") -> None:
     """Commit a change of one table's watermark and record it where the next run looks."""
+    import gc
+
     import dagster as dg
 
     from pg_bronze import catalog_state, metadata, partitions
     from pg_bronze.resources import Bucket, copy_options, open_control, open_source
     from pg_bronze.settings import load_settings
 
+    gc.freeze()  # as pg_bronze.definitions does, and for the same reason
     with _errors(), _instance() as instance:
         settings = load_settings()
         found = {table.label: table for table in catalog_state.live(settings).tables}

@@ -1,6 +1,8 @@
 """What a code server loads: one bronze asset per table, its source upstream of it, sensors that run by themselves."""
 
 import json
+import subprocess
+import sys
 
 import dagster as dg
 import pytest
@@ -19,6 +21,20 @@ SOURCE = "postgres"
 def _bronze(definitions: dg.Definitions) -> set[str]:
     graph = definitions.resolve_asset_graph()
     return {"/".join(item.path) for item in graph.executable_asset_keys}
+
+
+def test_what_a_process_has_loaded_is_out_of_the_garbage_collectors_way():
+    """Going through all of it again and again is a third of what a run worker costs (`benchmarks/process.py`).
+
+    Seen red without ``gc.freeze`` in definitions: 0 objects.
+    """
+    counted = subprocess.run(
+        [sys.executable, "-c", "import gc, pg_bronze.definitions; print(gc.get_freeze_count(), gc.isenabled())"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+
+    assert int(counted[0]) > 100_000
+    assert counted[1] == "True"
 
 
 def test_each_table_is_a_bronze_asset_with_its_source_upstream(cinema):
