@@ -44,7 +44,7 @@ class Bucket(S3Resource):
         )
 
     def get_client(self) -> Any:
-        """A boto3 client that gives up soon enough for a tick."""
+        """A botocore client that gives up soon enough for a tick."""
         s3 = load_settings().s3
         return store.connect(
             self.endpoint_url,

@@ -1,9 +1,11 @@
 """The bucket: whole objects, created once and never overwritten.
 
-boto3 rather than another client, because a LIST from a given key within a partial prefix is one call, its error codes
-tell a missing bucket from a refused key, and dagster-aws brings it anyway. Safe to use from several threads.
+botocore, boto3's lower half, rather than another client, because a LIST from a given key within a partial prefix is
+one call, its error codes tell a missing bucket from a refused key, and dagster-aws brings it anyway. Safe to use from
+several threads.
 """
 
+import functools
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ class Listed:
 
 
 class Store:
-    """One bucket behind a boto3 S3 client.
+    """One bucket behind a botocore S3 client.
 
     Every method raises StoreUnavailable when the server does not answer (the next tick may), AccessDenied when it
     refuses the credentials, StoreNotFit when the bucket is missing.
@@ -195,7 +197,7 @@ class Store:
             ) from error
 
     def _explain(self, error: Exception, doing: str) -> PgBronzeError:
-        """Our error for one of boto3's; its text is not repeated, because it may hold a key id or a URL."""
+        """Our error for one of botocore's; its text is not repeated, because it may hold a key id or a URL."""
         code = _code(error)
         if isinstance(error, PgBronzeError):
             return error
@@ -247,20 +249,23 @@ def connect(
     verify: bool | str | None = None,
     answer_s: float = 10.0,
 ) -> Any:
-    """A boto3 S3 client that gives up soon enough for a tick: 3 s to connect, ``answer_s`` for an answer, 2 attempts.
+    """A botocore S3 client that gives up soon enough for a tick.
+
+    It takes 3 s to connect, ``answer_s`` for an answer, and 2 attempts.
 
     A server that takes connections and never answers is given up after 20 s. The next tick is a third attempt, and
     costs less than a run that hangs.
     """
-    import boto3
     import botocore.session
     from botocore.config import Config
 
     # Everything is given here: an AWS_PROFILE that this machine does not know would be an error all the same.
-    core = botocore.session.Session(session_vars={"profile": (None, [], None, None)})
+    session = botocore.session.Session(session_vars={"profile": (None, [], None, None)})
+    # A session each, because it keeps keys that it finds in files; what it knows of S3 is the same in all.
+    session.register_component("data_loader", _data_loader())
     # As the AWS command line does: botocore's own parser takes two thirds of the time of a LIST.
-    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
-    return boto3.session.Session(botocore_session=core).client(
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return session.create_client(
         "s3",
         endpoint_url=endpoint_url or None,
         region_name=region or None,
@@ -277,6 +282,14 @@ def connect(
             s3={"addressing_style": "path"} if endpoint_url else {},
         ),
     )
+
+
+@functools.cache
+def _data_loader() -> Any:
+    """Botocore's description of S3, read once a process: that takes four times as long as the rest of a client."""
+    import botocore.loaders
+
+    return botocore.loaders.create_loader()
 
 
 def _how(error: Exception) -> str:

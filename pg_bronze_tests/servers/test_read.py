@@ -80,7 +80,7 @@ def test_one_line_reads_a_table_with_nothing_known_but_the_bucket(
 def test_credentials_of_another_account_in_the_environment_are_not_sent(
     lake, bucket, scan, monkeypatch: pytest.MonkeyPatch
 ):
-    """A session token beside our keys would be refused, and an unknown profile is an error of boto3's."""
+    """A session token beside our keys would be refused, and an unknown profile is an error of botocore's."""
     change(lake, fill(1, 3))
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of somebody else")
     monkeypatch.setenv("AWS_PROFILE", "unknown")

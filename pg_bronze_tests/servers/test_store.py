@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import botocore.loaders
 import pytest
 
 from pg_bronze import store as stores
@@ -102,6 +103,28 @@ def test_a_listing_says_when_each_object_was_written(any_bucket):
 
     assert before <= found.modified <= datetime.now(UTC) + timedelta(seconds=1)
     assert (found.key, found.size_bytes) == ("a/b", 1)
+
+
+def test_what_botocore_knows_of_s3_is_read_once_a_process(monkeypatch):
+    """Every run of a code server and every `scan` makes a client; reading it again takes 0.13 of its 0.16 s.
+
+    Seen red without the shared loader: six files.
+    """
+    stores.connect("http://127.0.0.1:1", "us-east-1", "key", "secret")
+    read = []
+    load = botocore.loaders.JSONFileLoader.load_file
+
+    def noted(self, file_path):
+        found = load(self, file_path)
+        read.extend([file_path] if found is not None else [])
+        return found
+
+    monkeypatch.setattr(botocore.loaders.JSONFileLoader, "load_file", noted)
+
+    second = stores.connect("http://127.0.0.1:1", "us-east-1", "other key", "secret")
+
+    assert read == []
+    assert second._request_signer._credentials.access_key == "other key"
 
 
 def test_folders_are_those_directly_below(any_bucket):
