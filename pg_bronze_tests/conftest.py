@@ -4,6 +4,7 @@ A server that cannot be started is a failure, never a skip.
 """
 
 import functools
+import gc
 import itertools
 import os
 import secrets
@@ -47,6 +48,11 @@ def _no_ambient_settings() -> Iterator[None]:
     }
     yield
     os.environ.update(kept)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from all that is loaded by now; it would go through it in every test."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -1,4 +1,4 @@
-"""Tables of any name through Dagster's own assets, all in one bucket, on each kind of S3 server."""
+"""Tables of any name through Dagster's assets, all in one bucket; servers/test_names.py has each kind of S3 server."""
 
 import pytest
 
@@ -31,11 +31,6 @@ COLUMNS = [
     "_pg_width",
     "_pg_total",
 ]
-
-
-@pytest.fixture
-def bucket(any_bucket):
-    return any_bucket
 
 
 @pytest.mark.slow
