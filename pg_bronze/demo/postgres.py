@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pg_bronze.demo import binaries, home
 from pg_bronze.demo.account import Account, clean_environment, unprivileged
 from pg_bronze.demo.process_table import process_table
-from pg_bronze.demo.processes import HOST, Child, as_owner, end_leftover, free_ports, is_free, require_free, send
+from pg_bronze.demo.processes import (
+    HOST,
+    Child,
+    as_owner,
+    end_all,
+    end_leftover,
+    free_ports,
+    is_free,
+    require_free,
+    send,
+)
 from pg_bronze.errors import SettingsError, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -118,11 +128,10 @@ class PostgresServer:
         """Kill the server and all its processes with SIGKILL, as a crash would."""
         if self.child is None:
             return
-        # Each backend leads a session of its own, so they are known by their parent only.
-        send(self.child.pid, signal.SIGSTOP)
-        backends = [process.pid for process in process_table() if process.parent == self.child.pid]
-        for pid in (self.child.pid, *backends):
-            send(pid, signal.SIGKILL)
+        # Each backend leads a session of its own, so they are known by their parent only; stopped, it starts no others.
+        parent = self.child.pid
+        send(parent, signal.SIGSTOP)
+        end_all(lambda: [process for process in process_table() if process.parent == parent])
         self.child.kill()
         self.child = None
 

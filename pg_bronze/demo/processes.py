@@ -197,15 +197,20 @@ def _prepare(death_signal: int | None) -> Callable[[], None]:
     return prepare
 
 
-def end_session(leader: int, start: int, *, timeout_s: float = 10.0) -> bool:
+def end_session(leader: int, start: int) -> bool:
     """Kill a session and wait until nothing of it runs; False if it was empty."""
-    found = left = members(leader, start)
+    return end_all(lambda: members(leader, start))
+
+
+def end_all(running: Callable[[], Sequence[Process]], *, timeout_s: float = 10.0) -> bool:
+    """Kill what ``running`` lists until it lists nothing, for a killed process takes a while; False if it never did."""
+    found = left = running()
     deadline = time.monotonic() + timeout_s
     while left and time.monotonic() < deadline:
         for process in left:
             send(process.pid, signal.SIGKILL)
         time.sleep(0.02)
-        left = members(leader, start)
+        left = running()
     return bool(found)
 
 
