@@ -21,6 +21,7 @@ import pytest
 
 from pg_bronze.demo.process_table import process_table
 from pg_bronze_tests.conftest import Bucket, Database, new_bucket
+from pg_bronze_tests.e2e import loaded
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -59,13 +60,10 @@ class Shop:
     environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, timeout_s: float = 60, **changed: str | None) -> subprocess.CompletedProcess[str]:
-        """Run `pg-bronze`; a variable given as None is taken away."""
+        """Run `pg-bronze`, its modules loaded already; a variable given as None is taken away."""
         merged: dict[str, str | None] = {**self.environment, **changed}
-        return subprocess.run(
-            [BIN / "pg-bronze", *arguments],
-            cwd=self.folder, capture_output=True, text=True, timeout=timeout_s, check=False,
-            env={name: value for name, value in merged.items() if value is not None},
-        )  # fmt: skip
+        environment = {name: value for name, value in merged.items() if value is not None}
+        return loaded.run(arguments, self.folder, environment, timeout_s)
 
     def start(self, program: str, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
         with output.open("wb") as stream:

@@ -68,7 +68,7 @@ def _sentence(shop: Shop, **changed: str | None) -> str:
 
 
 def _start_s(found: list[float] = []) -> float:  # noqa: B006
-    """How long the command takes to start and stop here and now: not what is measured."""
+    """How fast this machine is now: the seconds of a process that loads what the command has loaded already."""
     if not found:
         import subprocess
 
