@@ -580,6 +580,13 @@ HISTORY: list[Mistake] = [
         ("servers/test_history.py::test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing",),
     ),
     Mistake(
+        "reconcile passes over keys that only the lake has",
+        "reconcile.py",
+        "        if found.gone:\n",
+        "        if False:\n",
+        ("servers/test_history.py::test_a_lost_row_whose_id_others_have_used_since_counts_as_deleted",),
+    ),
+    Mistake(
         "reconcile refuses only first loads that are half read",
         "reconcile.py",
         "    if any(leaf.pending for leaf in watermark.leaves.values()):\n",

@@ -26,12 +26,15 @@ class Comparison:
     ``missing``: live row versions of transactions already copied that are not in the lake with these values. ``ahead``:
     row versions in the lake that are later than the source's of the same key, or of transactions the source has not had
     yet; a reader would take them for the newest. ``to_come``: live rows of later transactions, which copying brings.
+    ``gone``: primary keys that only the lake has, of rows deleted since or lost with their transaction; None if the
+    table has no primary key.
     """
 
     row_count: int
     missing: int
     ahead: int
     to_come: int
+    gone: int | None
 
     @property
     def same(self) -> bool:
@@ -43,7 +46,7 @@ def compare(copy: TableCopy, upto: int, connection: S3Connection) -> Comparison:
     """Compare a table, copied up to transaction ``upto``, with its newest generation in the lake.
 
     All columns count that both have. A row that only the lake has counts as deleted, unless its transaction is still to
-    come.
+    come: when others have used the id of a lost transaction, nothing tells its rows from deleted ones.
     """
     import polars as pl
 
@@ -66,6 +69,7 @@ def compare(copy: TableCopy, upto: int, connection: S3Connection) -> Comparison:
         missing=_missing(copied, held),
         ahead=_ahead(source, held, copy.horizon),
         to_come=source.height - copied.height,
+        gone=_gone(source, held) if copy.table.primary_key else None,
     )
 
 
@@ -86,7 +90,10 @@ def reconcile(copy: TableCopy, recorded: Watermark | None, connection: S3Connect
     found = compare(copy, upto, connection)
     if found.same:
         here = found.row_count - found.to_come
-        return copy.go_on_from(recorded, f"reconciled: all {here} live rows copied so far are in the lake")
+        reason = f"reconciled: all {here} live rows copied so far are in the lake"
+        if found.gone:
+            reason += f"; of {found.gone} more the keys are in the lake alone: deleted since, or lost"
+        return copy.go_on_from(recorded, reason)
     raise HistoryChanged(
         f"{copy.label}: of {found.row_count} live rows {found.missing} should have been copied and are not in the lake "
         f"as they are now, and {found.ahead} row versions in it are later than the database: transactions were lost, "
@@ -125,3 +132,7 @@ def _ahead(source: "pl.DataFrame", held: "pl.DataFrame", horizon: int) -> int:
     later = held.filter(pl.col("xid") < horizon).join(keyed, on="key", how="inner")
     same_time = (pl.col("xid") == pl.col("live_xid")) & (pl.col("row") != pl.col("live_row"))
     return unborn + later.filter((pl.col("xid") > pl.col("live_xid")) | same_time).height
+
+
+def _gone(source: "pl.DataFrame", held: "pl.DataFrame") -> int:
+    return held.drop_nulls("key").select("key").unique().join(source, on="key", how="anti").height
