@@ -3,18 +3,23 @@
 Wherever it happens in a commit, afterwards nothing is lost, stale or doubled.
 """
 
+import contextlib
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pg_bronze import store as stores
+from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze.errors import AccessDenied, LakeDamaged, StoreNotFit, StoreUnavailable
 from pg_bronze.store import Store
-from pg_bronze_tests.conftest import Bucket, new_bucket
+from pg_bronze_tests.conftest import ROOT, Bucket, new_bucket
 from pg_bronze_tests.servers.faults import Proxy, stocked
-from pg_bronze_tests.servers.harness import SAME, Lake
+from pg_bronze_tests.servers.harness import SAME, Lake, fill
 
 CLAIM, DATA = "_pg_bronze/claims/movie/", "/movie/movie_"
 
@@ -126,12 +131,71 @@ def test_a_full_server_asks_for_room(lake: Lake, proxy: Proxy, answer):
     heals(lake)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of 96 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", folder], check=False).returncode:
+        pytest.xfail("this system lets nobody mount a small disk; what a full one answers comes from a proxy only")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    "kind, error, words",
+    [
+        ("minio", StoreNotFit, r"has no room .*\(XMinioStorageFull\). Make room"),
+        ("seaweed", StoreUnavailable, r"did not write .*\(InternalError\). The next tick tries again"),
+    ],
+    ids=["minio", "seaweed"],
+)
+def test_on_a_disk_that_is_full_nothing_is_lost_and_it_heals(small_disk: Path, database, kind, error, words):
+    """SeaweedFS gives no reason; its log does."""
+    made = (
+        MinioServer(small_disk / "data", binary=ROOT / ".cache/minio/minio")
+        if kind == "minio"
+        else SeaweedServer(small_disk / "data")
+    )
+    with made as server:
+        lake = stocked(Lake(database, new_bucket(server).store()))
+        database.execute(fill(100, 20_000))  # larger than what room is left in a page or a volume
+        fill_up(small_disk / "filler")
+
+        with pytest.raises(error, match=words):
+            lake.tick()
+
+        (small_disk / "filler").unlink()
+        wait_for_room(lake.store)
+        heals(lake)
+
+
+def fill_up(file: Path) -> None:
+    """Write until there is no room left, to the byte."""
+    with file.open("wb", buffering=0) as stream:
+        for size in (2**20, 2**12, 1):
+            with contextlib.suppress(OSError):
+                while stream.write(bytes(size)) == size:
+                    pass
+
+
+def wait_for_room(store: Store) -> None:
+    """MinIO remembers for a moment how full its disk was."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            store.replace("_room", b"")
+        except StoreNotFit:
+            assert time.monotonic() < deadline, "there is room again, and the server does not see it"
+        else:
+            return store.delete("_room")
+
+
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory):
     """A server nobody else uses, to be stopped, frozen and killed."""
-    from pg_bronze.demo.s3 import MinioServer
-    from pg_bronze_tests.conftest import ROOT
-
     with MinioServer(tmp_path_factory.mktemp("s3"), binary=ROOT / ".cache/minio/minio") as server:
         yield server
 
