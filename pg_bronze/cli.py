@@ -291,12 +291,19 @@ def _interrupts() -> Iterator[Callable[[float], bool]]:
     """A function that waits up to so many seconds and says whether SIGINT has come since the context began.
 
     KeyboardInterrupt is raised wherever the main thread is. In a finalizer or in a callback of the garbage collector,
-    Python prints and forgets it; the interpreter's wakeup descriptor has its byte all the same, also while a handler of
-    Dagster's is in place.
+    Python would print a traceback and forget it; the interpreter's wakeup descriptor has its byte all the same, also
+    while a handler of Dagster's is in place.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    show = sys.unraisablehook
+
+    def show_others(raised: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(raised.exc_type, KeyboardInterrupt):
+            show(raised)
+
+    sys.unraisablehook = show_others
 
     def interrupted(wait_s: float) -> bool:
         ends = time.monotonic() + wait_s
@@ -308,6 +315,7 @@ def _interrupts() -> Iterator[Callable[[float], bool]]:
     try:
         yield interrupted
     finally:
+        sys.unraisablehook = show
         signal.set_wakeup_fd(before)
         os.close(reader)
         os.close(writer)
