@@ -153,7 +153,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     ids=["minio", "seaweed"],
 )
 def test_on_a_disk_that_is_full_nothing_is_lost_and_it_heals(small_disk: Path, database, kind, error, words):
-    """SeaweedFS gives no reason; its log does."""
+    """SeaweedFS gives no reason; its log does.
+
+    Seen red with a full disk left to the next tick.
+    """
     made = (
         MinioServer(small_disk / "data", binary=ROOT / ".cache/minio/minio")
         if kind == "minio"
