@@ -34,7 +34,7 @@ demo: .venv/.demo ## PostgreSQL, an S3 server, sample data and Dagster, all in .
 # .ci/minio
 # .ci/postgres
 # .venv/bin/python -m pytest -n auto --dist worksteal
-test: .venv/.dev minio postgres ## the whole suite, on real servers, a process for each core
+test: .venv/.dev minio postgres ## the whole suite, on real servers, a process for each core and one more
 	@exec $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # .venv/bin/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house
