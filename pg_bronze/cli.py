@@ -1,5 +1,6 @@
 """The command line: one batch now, one every few seconds, the demo, and the words for a watermark that must change."""
 
+import logging
 import os
 import re
 import select
@@ -198,8 +199,6 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance", told: _Told) -> di
 
 def _console() -> "dg.LoggerDefinition":
     """Prints what our own code says, without Dagster's prefix; failures are said once, at the end."""
-    import logging
-
     import dagster as dg
 
     class Plain(logging.Handler):
@@ -303,7 +302,15 @@ def _interrupts() -> Iterator[Callable[[float], bool]]:
         if not issubclass(raised.exc_type, KeyboardInterrupt):
             show(raised)
 
+    def unlike_interrupts(record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or not issubclass(kind, KeyboardInterrupt)
+
     sys.unraisablehook = show_others
+    # SQLAlchemy logs it, with a traceback, when it closes a connection just then.
+    printing = [handler for handler in (logging.lastResort, *logging.root.handlers) if handler]
+    for handler in printing:
+        handler.addFilter(unlike_interrupts)
 
     def interrupted(wait_s: float) -> bool:
         ends = time.monotonic() + wait_s
@@ -315,6 +322,8 @@ def _interrupts() -> Iterator[Callable[[float], bool]]:
     try:
         yield interrupted
     finally:
+        for handler in printing:
+            handler.removeFilter(unlike_interrupts)
         sys.unraisablehook = show
         signal.set_wakeup_fd(before)
         os.close(reader)

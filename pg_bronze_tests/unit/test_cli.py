@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -57,3 +58,27 @@ def test_other_errors_in_a_finalizer_are_shown_during_a_run(monkeypatch: pytest.
     cli.run(every="0")
 
     assert printed == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_a_ctrl_c_that_a_library_logs_shows_no_traceback(interrupt: bool):
+    """SQLAlchemy does so when it comes while a connection is closed.
+
+    Seen red with what Python prints of errors in finalizers left out alone.
+    """
+    kind = "KeyboardInterrupt" if interrupt else "ValueError"
+    code = f"""
+import logging
+from pg_bronze import cli
+def batch(tables, told):
+    try:
+        raise {kind}
+    except BaseException:
+        logging.getLogger("sqlalchemy.pool.impl.NullPool").error("closing", exc_info=True)
+    raise KeyboardInterrupt
+cli._run_batch = batch
+cli.run(every="0")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert ("Traceback" in done.stderr) is not interrupt
