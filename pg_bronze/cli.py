@@ -307,10 +307,10 @@ def _interrupts() -> Iterator[Callable[[float], bool]]:
         return kind is None or not issubclass(kind, KeyboardInterrupt)
 
     sys.unraisablehook = show_others
-    # SQLAlchemy logs it, with a traceback, when it closes a connection just then.
-    printing = [handler for handler in (logging.lastResort, *logging.root.handlers) if handler]
-    for handler in printing:
-        handler.addFilter(unlike_interrupts)
+    # SQLAlchemy logs it, with a traceback, when it closes a connection just then; Dagster gives the root no handler.
+    last = logging.lastResort
+    if last:
+        last.addFilter(unlike_interrupts)
 
     def interrupted(wait_s: float) -> bool:
         ends = time.monotonic() + wait_s
@@ -322,8 +322,8 @@ def _interrupts() -> Iterator[Callable[[float], bool]]:
     try:
         yield interrupted
     finally:
-        for handler in printing:
-            handler.removeFilter(unlike_interrupts)
+        if last:
+            last.removeFilter(unlike_interrupts)
         sys.unraisablehook = show
         signal.set_wakeup_fd(before)
         os.close(reader)

@@ -26,15 +26,15 @@ class Comparison:
     ``missing``: live row versions of transactions already copied that are not in the lake with these values. ``ahead``:
     row versions in the lake that are later than the source's of the same key, or of transactions the source has not had
     yet; a reader would take them for the newest. ``to_come``: live rows of later transactions, which copying brings.
-    ``gone``: primary keys that only the lake has, of rows deleted since or lost with their transaction; None if the
-    table has no primary key.
+    ``gone``: primary keys that only the lake has, of rows deleted since or lost with their transaction; 0 without
+    a primary key.
     """
 
     row_count: int
     missing: int
     ahead: int
     to_come: int
-    gone: int | None
+    gone: int
 
     @property
     def same(self) -> bool:
@@ -69,7 +69,7 @@ def compare(copy: TableCopy, upto: int, connection: S3Connection) -> Comparison:
         missing=_missing(copied, held),
         ahead=_ahead(source, held, copy.horizon),
         to_come=source.height - copied.height,
-        gone=_gone(source, held) if copy.table.primary_key else None,
+        gone=_gone(source, held),
     )
 
 
@@ -135,4 +135,5 @@ def _ahead(source: "pl.DataFrame", held: "pl.DataFrame", horizon: int) -> int:
 
 
 def _gone(source: "pl.DataFrame", held: "pl.DataFrame") -> int:
+    # Without a primary key every key is null.
     return held.drop_nulls("key").select("key").unique().join(source, on="key", how="anti").height
