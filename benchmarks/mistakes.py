@@ -1150,6 +1150,13 @@ ACCESS: list[Mistake] = [
         ("servers/test_access.py::test_encryption_is_what_was_asked_for",),
     ),
     Mistake(
+        "connectorx is told that no server speaks TLS",
+        "source.py",
+        "encrypted=kept.pgconn.ssl_in_use",
+        "encrypted=False",
+        ("servers/test_access.py::test_encryption_is_what_was_asked_for",),
+    ),
+    Mistake(
         "the file with the authority to trust is not handed to libpq",
         "settings.py",
         'files = {"sslrootcert": self.pg_sslrootcert, "passfile": self.pg_passfile}',

@@ -372,7 +372,9 @@ class Source:
         name = f"{self._conninfo.get('application_name', 'pg_bronze')} {secrets.token_hex(3)}"
         conninfo = pinned({**self._conninfo, "application_name": name}, kept)
         if self._url is not None and self._choice != "copy" and (fit or self._choice == "connectorx"):
-            return ConnectorxReader(self._url, name, lambda: _open(self._conninfo, self.name))
+            return ConnectorxReader(
+                self._url, name, lambda: _open(self._conninfo, self.name), encrypted=kept.pgconn.ssl_in_use
+            )
         return CopyReader(lambda: _open(conninfo, self.name))
 
 

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -15,7 +16,7 @@ from pg_bronze.errors import AccessDenied, SourceUnavailable
 from pg_bronze.reader import ConnectorxReader, CopyReader
 from pg_bronze.settings import load_settings
 from pg_bronze.source import Source
-from pg_bronze_tests.conftest import older_servers
+from pg_bronze_tests.conftest import Database, older_servers
 
 ENCRYPTED = "select ssl::bool as ssl from pg_stat_ssl where pid = pg_backend_pid()"
 BUCKET = {
@@ -120,7 +121,8 @@ MATRIX = [
 def test_encryption_is_what_was_asked_for(guarded: Guarded, reader, mode, host, certificate, expected):
     """Rows must not travel readable, nor to somebody who only answers at the address.
 
-    Seen red with connectorx reading where verify-full was asked for, and with the authority not handed to libpq.
+    Seen red with connectorx reading where verify-full was asked for or told that no server speaks TLS, and with the
+    authority not handed to libpq.
     """
     root = {"PG_SSLROOTCERT": str(getattr(guarded, certificate))} if certificate else {}
     with guarded.source(PG_SSLMODE=mode, PG_HOST=host, PG_BRONZE_READER=reader, **root) as source:
@@ -132,6 +134,19 @@ def test_encryption_is_what_was_asked_for(guarded: Guarded, reader, mode, host, 
         assert source.ask("select ssl from pg_stat_ssl where pid = pg_backend_pid()") == [(expected,)]
         by_copy = reader == "copy" or mode == "verify-full"
         assert isinstance(source._reader, CopyReader if by_copy else ConnectorxReader)
+
+
+def test_certificates_are_not_read_for_a_server_without_tls(database: Database, tmp_path: Path):
+    """Reading the system's takes connectorx longer than reading a small slice.
+
+    Seen red with connectorx told what the settings ask for and not what the server speaks: it fails on this file.
+    """
+    damaged = tmp_path / "root.crt"
+    damaged.write_text("not a certificate")
+    url = f"{database.url}?sslmode=prefer&sslrootcert={quote(str(damaged))}"
+    with Source(database.conninfo, url, 60) as source:
+        assert source.read("select 1::int4 as a", "thing")["a"].to_list() == [1]
+        assert isinstance(source._reader, ConnectorxReader)
 
 
 def test_a_server_that_wants_encryption_names_the_setting(guarded: Guarded):
