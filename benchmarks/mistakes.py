@@ -1367,6 +1367,20 @@ TAKEOVER: list[Mistake] = [
         ("servers/test_takeover.py::test_a_reset_after_a_seeded_load_copies_the_whole_table",),
     ),
     Mistake(
+        "only objects that are newer by their names are looked at",
+        "commit.py",
+        "            if found.watermark:\n                self._look_back(found.watermark, now)\n",
+        "",
+        ("servers/test_takeover.py::test_the_original_system_beside_us_is_seen_wherever_its_clock_is",),
+    ),
+    Mistake(
+        "every object whose time is not that of its name is taken for another's",
+        "commit.py",
+        "            if at - usual > opened + LOOK_BACK_EVERY:\n",
+        "            if at:\n",
+        ("servers/test_takeover.py::test_what_was_there_before_us_or_is_late_is_nobody_beside_us",),
+    ),
+    Mistake(
         "objects of the original system after ours are passed over",
         "commit.py",
         "later = [item for item in items if item.key != watermark.key]",

@@ -9,7 +9,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pg_bronze.errors import LakeDamaged, Superseded
@@ -32,6 +32,10 @@ ADOPT_BY_WALKING = 1000
 # in 0.64 of the time of Polars' own grouping, for 0.8 % more bytes and 3 % more writing time.
 ROW_GROUP_ROWS = 32_768
 RECOVER_TRIES = 5
+# The original system names its objects in its local time: west of UTC they sort before ours. A day's folder may hold
+# thousands, so they are looked for in every ten minutes in which something is copied, and not in every tick.
+FURTHEST_WEST = timedelta(hours=12)
+LOOK_BACK_EVERY = timedelta(minutes=10)
 HUGE_ROW_BYTES = 4 * 2**20
 Step = Callable[[str], None]
 
@@ -77,6 +81,10 @@ class Recovered:
 
 def ignore_step(_name: str) -> None:
     """The default for ``on_step``: tests put a crash there."""
+
+
+def _turn(at: datetime) -> int:
+    return int(at.timestamp() // LOOK_BACK_EVERY.total_seconds())
 
 
 class TableObjects:
@@ -175,8 +183,8 @@ class TableObjects:
     def recover(self, recorded: Watermark | None, now: datetime, forgive: bool = False) -> Recovered:
         """Find out where the table stands: adopt what was written and not recorded, find a claim to redo.
 
-        Raises LakeDamaged if the last object is gone (unless ``forgive``), or an object does not continue the
-        watermark.
+        Raises LakeDamaged if the last object is gone (unless ``forgive``), an object does not continue the watermark,
+        or somebody else writes into the folder.
         """
         for attempt in range(RECOVER_TRIES):
             try:
@@ -186,6 +194,8 @@ class TableObjects:
                     continue
                 raise
             last_key = found.watermark.key if found.watermark else found.foreign_key
+            if found.watermark:
+                self._look_back(found.watermark, now)
             try:
                 claim = self._open_claim(found.watermark.seq if found.watermark else 0)
             except LakeDamaged:
@@ -242,13 +252,35 @@ class TableObjects:
     def _was_moved(self, watermark: Watermark) -> bool:
         return self.store.tail(self.layout.old(watermark.key, watermark.generation), 8) is not None
 
+    def _look_back(self, watermark: Watermark, now: datetime) -> None:
+        """Look for objects that something else wrote since this generation began, under names older than our last."""
+        last = self.layout.time(watermark.key)
+        if last is None or _turn(last) == _turn(now):
+            return
+        late: dict[str, tuple[datetime, timedelta]] = {}
+        for prefix, start_after in self.layout.listings(last - FURTHEST_WEST - LOOK_BACK_EVERY):
+            for item in self.store.list(prefix, start_after):
+                time = self.layout.time(item.key)
+                if time is not None and time <= last:
+                    late[item.key] = item.modified, item.modified - time
+        # Our own are named by the time at which they were written, as far as the clocks of the two servers agree.
+        usual = late[watermark.key][1] if watermark.key in late else timedelta()
+        odd = {key: at for key, (at, lateness) in late.items() if abs(lateness - usual) > LOOK_BACK_EVERY}
+        ours = [watermark.first_key] if watermark.first_key else [key for key in late if key not in odd]
+        if ours == [watermark.key] and watermark.seq > 1 and (footer := self.footer(watermark.key)):
+            ours.append(footer.before.key)
+        opened = min((time for key in ours if (time := self.layout.time(key))), default=last)
+        for key, at in odd.items():
+            if at - usual > opened + LOOK_BACK_EVERY:
+                self._own_footer(key)
+
     def _own_footer(self, key: str) -> Footer:
         footer = self.footer(key)
         if footer is None and self.store.tail(key, 8) is None:
             raise Superseded(f"{self.layout.label}: another writer moved {self.store.uri(key)} away meanwhile.")
         if footer is None:
             raise LakeDamaged(
-                f"{self.store.uri(key)} is not an object of pg_bronze, and newer than its last one: something "
+                f"{self.store.uri(key)} is not an object of pg_bronze, and was written after its first one: something "
                 "else writes "
                 "into this folder (the original system?). Stop it and move its objects away; nothing is "
                 "copied meanwhile."

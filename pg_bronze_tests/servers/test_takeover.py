@@ -1,6 +1,9 @@
 """Taking over from the original system: its traces are there, and somebody has to say what they mean."""
 
+import dataclasses
 import io
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import polars as pl
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from pg_bronze.control import Control
 from pg_bronze.copy import TableCopy
 from pg_bronze.errors import LakeDamaged, SettingsError, TakeoverUndecided
+from pg_bronze.store import Store
 from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, clock, fill
 
 THEIRS = "movie/movie_20240101000000.parquet"
@@ -162,6 +166,80 @@ def test_the_original_system_still_running_beside_us_stops_the_table_with_the_re
         lake.tick(takeover=takeover, now=clock())
 
     assert lake.all_keys() == [*ours, theirs]
+
+
+class Clocked(Store):
+    """A bucket whose server writes at the times in ``written``; a real server's clock cannot be set."""
+
+    written: ClassVar[dict[str, datetime]] = {}
+
+    def list(self, prefix, start_after="", limit=None):
+        for item in super().list(prefix, start_after, limit):
+            yield dataclasses.replace(item, modified=self.written.get(item.key, item.modified))
+
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def clocked(lake, monkeypatch):
+    """A lake where ``write_at`` and ``their_object_at`` say how many hours after noon ours and theirs are written."""
+    lake.store = Clocked(lake.store.client, lake.store.bucket)
+    monkeypatch.setattr(Clocked, "written", {})
+    return lake
+
+
+def write_at(lake: Lake, hours: float, late: float = 0) -> None:
+    """A tick at that time; what it writes is there ``late`` hours later."""
+    before = lake.all_keys()
+    at = NOON + timedelta(hours=hours)
+    lake.tick(takeover="fresh", now=lambda: at)
+    lake.store.written.update(dict.fromkeys(set(lake.all_keys()) - set(before), at + timedelta(hours=late)))
+
+
+def their_object_at(lake: Lake, hours: float, west: float) -> str:
+    at = NOON + timedelta(hours=hours)
+    key = their_object(lake, f"movie/movie_{at - timedelta(hours=west):%Y%m%d%H%M%S}.parquet")
+    lake.store.written[key] = at
+    return key
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("west", [0.5, 12])
+def test_the_original_system_beside_us_is_seen_wherever_its_clock_is(clocked, database, west, forgotten):
+    """It names its objects in local time: west of UTC they look older than ours, and every row would be there twice.
+
+    Seen red with only objects that are newer by their names looked at.
+    """
+    their_object_at(clocked, -0.01, west)
+    write_at(clocked, 0)
+    database.execute(fill(10, 11))
+    write_at(clocked, 1)
+    theirs = their_object_at(clocked, 1.01, west)
+    ours = clocked.all_keys()
+    database.execute(fill(12, 13))
+    if forgotten:
+        clocked.forget()
+
+    with pytest.raises(LakeDamaged, match=rf"{theirs} is not an object of pg_bronze.*the original system\?.*Stop it"):
+        write_at(clocked, 1.2)
+
+    assert clocked.all_keys() == ours
+
+
+def test_what_was_there_before_us_or_is_late_is_nobody_beside_us(clocked, database):
+    """Names and times differ where the original had just ended, where a slice was done again, and between clocks.
+
+    Seen red with every object whose time is not that of its name taken for another's.
+    """
+    for hours in (-3, -0.1, -0.01):
+        their_object_at(clocked, hours, west=5)
+    for hours, late in ((0, 0), (1, 0.1), (2, 0.7), (3, 0.1), (20, 0)):
+        database.execute(fill(100 + 10 * hours, 101 + 10 * hours))
+        write_at(clocked, hours, late)
+
+    assert len(clocked.keys()) == 5 + 3
+    assert clocked.compare() == SAME
 
 
 def test_a_reset_after_a_seeded_load_copies_the_whole_table(lake, database):
