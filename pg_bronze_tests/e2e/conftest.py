@@ -1,8 +1,10 @@
 """Real commands and a real `dagster dev`, each in a project folder of its own with a clean environment."""
 
 import contextlib
+import itertools
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -219,6 +221,57 @@ insert into person select i, 'person ' || i from generate_series(1, 50) i;
 insert into note select gen_random_uuid(), 'note ' || i from generate_series(1, 20) i;
 insert into leaving values (1);
 """
+
+
+class Writers:
+    """Several sessions that insert, update, delete, roll back, use savepoints, and commit late."""
+
+    def __init__(self, database: Database, count: int = 3) -> None:
+        self.database = database
+        self.ids = itertools.count(10_000)
+        self.stopped = threading.Event()
+        self.faults: list[BaseException] = []
+        self.commits = 0
+        self.threads = [threading.Thread(target=self._work, args=(random.Random(number),)) for number in range(count)]
+
+    def _work(self, chance: random.Random) -> None:
+        try:
+            with self.database.connect(autocommit=False) as connection:
+                while not self.stopped.is_set():
+                    for _ in range(chance.randint(1, 5)):
+                        number = next(self.ids)
+                        connection.execute(
+                            "insert into movie values (%s, %s, %s, now())", (number, f"film {number}", number / 3)
+                        )
+                        with connection.transaction():  # a savepoint: an id of its own
+                            connection.execute(
+                                "insert into person (id, name) values (%s, %s)", (number, chance.choice([None, "x"]))
+                            )
+                    connection.execute(
+                        "update movie set title = title || '!', updated_at = now() where id = %s",
+                        (chance.randint(1, 500),),
+                    )
+                    connection.execute("insert into note values (gen_random_uuid(), 'while it is open')")
+                    # Some commit at once, some long after others that began later.
+                    self.stopped.wait(chance.choice([0.0, 0.05, 0.2, 1.5]))
+                    if chance.random() < 0.15:
+                        connection.rollback()
+                    else:
+                        connection.commit()
+                        self.commits += 1
+        except BaseException as fault:  # noqa: BLE001  # said by the test, in the main thread
+            self.faults.append(fault)
+
+    def __enter__(self) -> "Writers":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join(30)
+        assert not self.faults, self.faults
 
 
 @pytest.fixture(scope="module")

@@ -1,71 +1,17 @@
 """A real `dagster dev` over a shop that is open: writers write, tables come and go, people press buttons."""
 
 import io
-import itertools
 import json
-import random
-import threading
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
 
-from pg_bronze_tests.e2e.conftest import Dev, command_lines, wait_until
+from pg_bronze_tests.e2e.conftest import Dev, Writers, command_lines, wait_until
 from pg_bronze_tests.shell import lake
 from pg_bronze_tests.shell.test_secrets import spellings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-class Writers:
-    """Several sessions that insert, update, delete, roll back, use savepoints, and commit late."""
-
-    def __init__(self, dev: Dev, count: int = 3) -> None:
-        self.database = dev.shop.database
-        self.ids = itertools.count(10_000)
-        self.stopped = threading.Event()
-        self.faults: list[BaseException] = []
-        self.commits = 0
-        self.threads = [threading.Thread(target=self._work, args=(random.Random(number),)) for number in range(count)]
-
-    def _work(self, chance: random.Random) -> None:
-        try:
-            with self.database.connect(autocommit=False) as connection:
-                while not self.stopped.is_set():
-                    for _ in range(chance.randint(1, 5)):
-                        number = next(self.ids)
-                        connection.execute(
-                            "insert into movie values (%s, %s, %s, now())", (number, f"film {number}", number / 3)
-                        )
-                        with connection.transaction():  # a savepoint: an id of its own
-                            connection.execute(
-                                "insert into person (id, name) values (%s, %s)", (number, chance.choice([None, "x"]))
-                            )
-                    connection.execute(
-                        "update movie set title = title || '!', updated_at = now() where id = %s",
-                        (chance.randint(1, 500),),
-                    )
-                    connection.execute("insert into note values (gen_random_uuid(), 'while it is open')")
-                    # Some commit at once, some long after others that began later.
-                    self.stopped.wait(chance.choice([0.0, 0.05, 0.2, 1.5]))
-                    if chance.random() < 0.15:
-                        connection.rollback()
-                    else:
-                        connection.commit()
-                        self.commits += 1
-        except BaseException as fault:  # noqa: BLE001  # said by the test, in the main thread
-            self.faults.append(fault)
-
-    def __enter__(self) -> "Writers":
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join(30)
-        assert not self.faults, self.faults
 
 
 @pytest.fixture
@@ -102,7 +48,7 @@ def test_lineage_leads_from_each_source_table_to_its_bronze_table(dev: Dev):
 def test_while_writers_write_and_tables_come_and_go_nothing_is_lost_stale_or_doubled(dev: Dev):
     """The promise, with everything real: the daemon, its queue, run workers, sensors, a reload in the middle."""
     shop = dev.shop
-    with Writers(dev) as writers:
+    with Writers(shop.database) as writers:
         wait_until(lambda: lake.keys(shop.bucket, "leaving"), "the first load", 90, 1.0)
         shop.database.execute("create table award (id int primary key, given date)")
         shop.database.execute("insert into award select i, '2026-01-01'::date + i from generate_series(1, 40) i")
