@@ -1,6 +1,7 @@
 """Real servers for the tests: PostgreSQL, SeaweedFS and MinIO, started once a session on free ports.
 
-A server that cannot be started is a failure, never a skip.
+A server that cannot be started is a failure, never a skip. ``--postgres 15 --s3 minio`` runs the same tests on another
+pair of servers; those that ask for servers by name get these in any case.
 """
 
 import functools
@@ -35,6 +36,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 ROOT = Path(__file__).parents[1]
 _number = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("servers", "the servers that tests run on")
+    group.addoption(
+        "--postgres", choices=["18", *older_servers()], default="18", help="version of PostgreSQL (default: 18)"
+    )
+    group.addoption("--s3", choices=["seaweed", "minio"], default="seaweed", help="S3 server (default: seaweed)")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -161,8 +170,14 @@ def _fresh_database(server: PostgresServer) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    with _postgres(tmp_path_factory.mktemp("postgres"), None) as server:
+def bindir(pytestconfig: pytest.Config) -> Path | None:
+    """The programs of ``--postgres``, for tests that start a server of their own; None are those of the wheel."""
+    return older_servers().get(pytestconfig.getoption("postgres"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server(bindir: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    with _postgres(tmp_path_factory.mktemp("postgres"), bindir) as server:
         yield server
 
 
@@ -177,10 +192,10 @@ def any_postgres_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PostgresServer]:
     """A server of each version in turn."""
-    if request.param == "18":
+    if request.param == request.config.getoption("postgres"):
         yield request.getfixturevalue("postgres_server")
         return
-    with _postgres(tmp_path_factory.mktemp(f"postgres{request.param}"), older_servers()[request.param]) as server:
+    with _postgres(tmp_path_factory.mktemp(f"postgres{request.param}"), older_servers().get(request.param)) as server:
         yield server
 
 
@@ -201,6 +216,12 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
     with MinioServer(tmp_path_factory.mktemp("minio"), binary=ROOT / ".cache/minio/minio") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(request: pytest.FixtureRequest) -> SeaweedServer | MinioServer:
+    """The server of ``--s3``."""
+    return request.getfixturevalue(request.config.getoption("s3"))
 
 
 def new_bucket(server: Any) -> "Bucket":
@@ -245,8 +266,8 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket(seaweed: SeaweedServer) -> Iterator[Bucket]:
-    made = new_bucket(seaweed)
+def bucket(s3_server: SeaweedServer | MinioServer) -> Iterator[Bucket]:
+    made = new_bucket(s3_server)
     yield made
     made.remove()
 

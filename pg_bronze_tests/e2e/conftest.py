@@ -275,7 +275,7 @@ class Writers:
 
 
 @pytest.fixture(scope="module")
-def dev(postgres_server, seaweed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+def dev(postgres_server, s3_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """One `dagster dev` for all tests of a module, over a small shop with four tables."""
     name = f"dev_{secrets.token_hex(3)}"
     with postgres_server.connect() as connection:
@@ -283,7 +283,7 @@ def dev(postgres_server, seaweed, tmp_path_factory: pytest.TempPathFactory) -> I
         connection.execute(f'create database "{name}"')
     database = Database(postgres_server, name)
     database.execute(TABLES)
-    shop = make_shop(tmp_path_factory.mktemp("dev") / "project", database, new_bucket(seaweed))
+    shop = make_shop(tmp_path_factory.mktemp("dev") / "project", database, new_bucket(s3_server))
     shop.environment["PG_BRONZE_START_DATE"] = "2026-01-01"
     shop.environment["PG_BRONZE_LATEST"] = "movie"
     port, log = free_port(), shop.folder / "dev.log"

@@ -163,8 +163,8 @@ def test_a_given_up_claim_starts_with_the_columns_of_now(lake, database):
     assert lake.compare() == SAME
 
 
-def test_continuing_in_another_bucket_names_nothing_in_the_old_one(lake, database, seaweed):
-    other = new_bucket(seaweed)
+def test_continuing_in_another_bucket_names_nothing_in_the_old_one(lake, database, s3_server):
+    other = new_bucket(s3_server)
     lake.store = other.store()
     database.execute(fill(10, 11))
 

@@ -17,9 +17,9 @@ FILM = """create table {t} (
 
 
 @pytest.fixture(scope="module")
-def place(postgres_server, seaweed):
+def place(postgres_server, s3_server):
     """One database and one bucket for all tables of this module."""
-    made = conftest.new_bucket(seaweed)
+    made = conftest.new_bucket(s3_server)
     with conftest._fresh_database(postgres_server) as database:
         yield database, made
     made.remove()

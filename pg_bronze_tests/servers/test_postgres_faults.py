@@ -176,12 +176,13 @@ def test_the_last_free_connection_is_not_enough(database, guest):
             source.check()
 
 
-def test_a_server_without_a_free_connection_says_so_and_is_gone_on_with(tmp_path, bucket):
+def test_a_server_without_a_free_connection_says_so_and_is_gone_on_with(tmp_path, bindir, bucket):
     """An application that opens too many is no reason to look whether the server is up.
 
     Seen red with only the words for a role's limit known.
     """
-    with PostgresServer(tmp_path, options={"max_connections": "8", "max_wal_senders": "0"}) as server:
+    options = {"max_connections": "8", "max_wal_senders": "0"}
+    with PostgresServer(tmp_path, bindir=bindir, options=options) as server:
         lake = stocked(Lake(Database(server, "postgres"), bucket.store()))
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(psycopg.OperationalError):
@@ -197,9 +198,10 @@ def test_a_server_without_a_free_connection_says_so_and_is_gone_on_with(tmp_path
 
 
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def own_server(bindir, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A server nobody else uses, to be stopped and crashed; it writes its log to disk as real ones do."""
-    with PostgresServer(tmp_path_factory.mktemp("postgres"), options={"max_prepared_transactions": "5"}) as server:
+    options = {"max_prepared_transactions": "5"}
+    with PostgresServer(tmp_path_factory.mktemp("postgres"), bindir=bindir, options=options) as server:
         set_log_writer(server, "10ms")
         yield server
 
@@ -319,9 +321,9 @@ def _patiently(database: Database, query: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PostgresServer, Standby]]:
+def pair(bindir, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PostgresServer, Standby]]:
     """A primary and a standby that lets nobody hold up its replay."""
-    with PostgresServer(tmp_path_factory.mktemp("primary"), options=PRIMARY_OPTIONS) as primary:
+    with PostgresServer(tmp_path_factory.mktemp("primary"), bindir=bindir, options=PRIMARY_OPTIONS) as primary:
         options = {"max_standby_streaming_delay": "0"}
         with Standby(tmp_path_factory.mktemp("standby"), primary, options) as standby:
             yield primary, standby

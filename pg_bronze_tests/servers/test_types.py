@@ -128,9 +128,9 @@ class Copied:
 
 
 @pytest.fixture(scope="module")
-def copied(any_postgres_server, seaweed) -> Iterator[Copied]:
+def copied(any_postgres_server, s3_server) -> Iterator[Copied]:
     """Both tables copied once on each version of the server, by the tick that copies everything else too."""
-    bucket = new_bucket(seaweed)
+    bucket = new_bucket(s3_server)
     with _fresh_database(any_postgres_server) as database, database.connect() as conn:
         for name, value in SETTINGS.items():
             conn.execute("select set_config(%s, %s, false)", (name, value))

@@ -65,13 +65,13 @@ def test_counters_set_back_to_zero_hide_no_row(quiet: Project):
     assert copied(quiet) == [1, 2, 3, 4, 5]
 
 
-def test_on_a_standby_without_counters_of_its_own_new_rows_are_seen(project: Project, tmp_path: Path):
+def test_on_a_standby_without_counters_of_its_own_new_rows_are_seen(project: Project, bindir, tmp_path: Path):
     """Its statistics say zero for ever.
 
     Seen red with counters believed wherever they come from.
     """
     options = PRIMARY_OPTIONS | {"autovacuum": "off"}
-    with PostgresServer(tmp_path / "primary", options=options) as primary:
+    with PostgresServer(tmp_path / "primary", bindir=bindir, options=options) as primary:
         source = Database(primary, "postgres")
         source.execute(MOVIES)
         with Standby(tmp_path / "standby", primary) as standby:
