@@ -52,7 +52,10 @@ _CURSORS = ("null", "'infinity'", "'-infinity'", "'2020-01-01 00:00:00+00'", "up
 
 @dataclass
 class Result:
-    """What became of the rows: everything in ``difference`` must be 0. ``acts`` counts what was done to the table."""
+    """What became of the rows: everything in ``difference`` must be 0.
+
+    ``acts`` counts what was done to the table, ``commits`` the transactions that writers committed.
+    """
 
     where: str
     rows: int
@@ -62,19 +65,24 @@ class Result:
     ticks: int
     crashes: int
     forgotten: int
+    commits: int = 0
     postponed: Counter = field(default_factory=Counter)
     acts: Counter = field(default_factory=Counter)
     difference: Difference = field(default_factory=Difference)
 
 
 class Session(threading.Thread):
-    """One session that does one act after the other until told to stop; what it did is counted in ``acts``."""
+    """One session that does one act after the other until told to stop; what it did is counted in ``acts``.
+
+    An act gives False when it was rolled back in the end.
+    """
 
     def __init__(self, database: Any, done: threading.Event, seed: int, acts: dict[Callable, float], pause_s: float):
         super().__init__(name=f"session {seed}")
         self.database, self.done, self.pause_s = database, done, pause_s
         self.chance = random.Random(seed)
         self.acts: Counter = Counter()
+        self.commits = 0
         self.failure: BaseException | None = None
         self.number = seed
         self._choices, self._weights = list(acts), list(acts.values())
@@ -86,7 +94,7 @@ class Session(threading.Thread):
                 while not self.done.is_set():
                     act = self.chance.choices(self._choices, self._weights)[0]
                     try:
-                        act(self, connection)
+                        self.commits += act(self, connection) is not False
                         self.acts[act.__name__] += 1
                     # Sessions get in each other's way; what failed did nothing.
                     except (
@@ -135,10 +143,11 @@ def short_transaction(session: Session, connection: psycopg.Connection) -> None:
         session.hold()
 
 
-def rollback(session: Session, connection: psycopg.Connection) -> None:
+def rollback(session: Session, connection: psycopg.Connection) -> bool:
     with connection.transaction(force_rollback=True):
         session.change(connection)
         session.hold()
+    return False
 
 
 def savepoints(session: Session, connection: psycopg.Connection) -> None:
@@ -163,18 +172,20 @@ def exception_block(session: Session, connection: psycopg.Connection) -> None:
     )
 
 
-def row_lock(session: Session, connection: psycopg.Connection) -> None:
+def row_lock(session: Session, connection: psycopg.Connection) -> bool:
     strength = session.chance.choice(["update", "no key update", "share", "key share"])
-    with connection.transaction(force_rollback=session.chance.random() < 0.3):
+    undone = session.chance.random() < 0.3
+    with connection.transaction(force_rollback=undone):
         connection.execute(
             f"{_SOME.format(reach=200, limit=3)} for {strength}".replace("order by random()", "").encode()
         )
         if session.chance.random() < 0.5:
             session.change(connection)
         session.hold()
+    return not undone
 
 
-def prepared(session: Session, connection: psycopg.Connection) -> None:
+def prepared(session: Session, connection: psycopg.Connection) -> bool:
     name = f"p{session.number}_{session.chance.getrandbits(40):x}"
     connection.execute("begin")
     try:
@@ -186,6 +197,7 @@ def prepared(session: Session, connection: psycopg.Connection) -> None:
     session.hold()
     ending = "rollback" if session.chance.random() < 0.3 else "commit"
     connection.execute(f"{ending} prepared '{name}'".encode())
+    return ending == "commit"
 
 
 def reload(session: Session, connection: psycopg.Connection) -> None:
@@ -245,6 +257,7 @@ def chaos(arena: Arena, store: Any, seconds: float, writers: int, seed: int) -> 
         if session.failure:
             raise session.failure
         result.acts += session.acts
+    result.commits = sum(session.commits for session in sessions[:writers])
     # What autovacuum takes away would cancel what looks for the last rows on a standby.
     arena.writing.execute("alter table chaos set (autovacuum_enabled = off)")
     arena.settle()

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,13 @@ WRITERS = 4
 
 @dataclass
 class Result:
-    """What became of the rows: all of ``difference`` must be 0; ``peak_mb`` is the highest memory of a process."""
+    """What became of the rows: all of ``difference`` must be 0.
+
+    ``commits`` are those of the writers; ``peak_mb`` is the highest memory of a process.
+    """
 
     rows: int
+    commits: int
     versions: int
     objects: int
     kills: int
@@ -52,7 +57,7 @@ class Result:
 
 
 def write(database: Any, done: threading.Event, seed: int) -> int:
-    """Update, insert and delete rows all over the table until told to stop; gives the number of transactions."""
+    """Update, insert and delete rows all over the table until told to stop; gives the number of commits."""
     chance, count = random.Random(seed), 0
     with database.connect() as connection:
         rows = connection.execute("select max(id) from big").fetchone()[0]
@@ -61,7 +66,7 @@ def write(database: Any, done: threading.Event, seed: int) -> int:
             connection.execute(f"update big set turn = turn + 1 where id in ({some})".encode())
             connection.execute(f"delete from big where id = {chance.randint(1, rows)}".encode())
             connection.execute(b"insert into big (body) values ('new')")
-            count += 1
+            count += 3
             done.wait(0.01)
     return count
 
@@ -100,9 +105,8 @@ def large(database: Any, bucket: Any, rows: int, kills: int, seed: int, folder: 
     environment = {**kept, "HOME": str(folder), **database.environ, **bucket.environ, **settings}
     lake, chance = Lake(database, bucket.store()), random.Random(seed)
     done, started = threading.Event(), time.monotonic()
-    writers = [threading.Thread(target=write, args=(database, done, seed * 100 + n)) for n in range(WRITERS)]
-    for writer in writers:
-        writer.start()
+    pool = ThreadPoolExecutor(WRITERS)
+    writers = [pool.submit(write, database, done, seed * 100 + number) for number in range(WRITERS)]
     peaks: list[float] = []
     killed = 0
     try:
@@ -113,12 +117,12 @@ def large(database: Any, bucket: Any, rows: int, kills: int, seed: int, folder: 
         peaks.append(tick(environment, folder, None, lake)[1])
     finally:
         done.set()
-        for writer in writers:
-            writer.join()
+        pool.shutdown()
     peaks.append(tick(environment, folder, None, lake)[1])
     difference, live = _compare(database, lake)
     return Result(
-        rows=live, versions=lake.rows("big").height, objects=len(lake.keys("big")), kills=killed, processes=len(peaks),
+        rows=live, commits=sum(writer.result() for writer in writers), versions=lake.rows("big").height,
+        objects=len(lake.keys("big")), kills=killed, processes=len(peaks),
         peak_mb=max(peaks), seconds=time.monotonic() - started, difference=difference,
     )  # fmt: skip
 
@@ -158,8 +162,9 @@ def main() -> int:
         database = Database(postgres, "postgres")
         found = large(database, bucket, given.rows, given.kills, given.seed, Path(folder) / "project")
     print(
-        f"{found.rows} rows live, {found.versions} versions in {found.objects} objects by {found.processes} processes "
-        f"of which {found.kills} were killed, in {found.seconds:.0f} s; highest memory {found.peak_mb:.0f} MB"
+        f"{found.rows} rows live after {found.commits} commits, {found.versions} versions in {found.objects} objects "
+        f"by {found.processes} processes of which {found.kills} were killed, in {found.seconds:.0f} s; "
+        f"highest memory {found.peak_mb:.0f} MB"
     )
     what = found.difference
     print(f"lost {what.lost}, stale {what.stale}, doubled {what.doubled}, wrong latest {what.wrong_latest}")

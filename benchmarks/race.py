@@ -45,12 +45,13 @@ GRACE_S = 60
 class Result:
     """What became of the rows: of pg_bronze's ``difference`` everything must be 0.
 
-    ``postponed``: ticks that failed with what the next may cure, such as another copier that was first.
+    ``commits`` are those of the writers. ``postponed``: ticks that failed with what the next may cure, such as another
+    copier that was first.
     """
 
     rows: int
     versions: int
-    transactions: int
+    commits: int
     ticks: int
     crashes: int
     forgotten: int
@@ -254,7 +255,7 @@ def race(database, store, seconds: float, writers: int, seed: int, dlt: Path | N
     result = Result(
         rows=len(live),
         versions=lake.rows("race").height,
-        transactions=running.counts.total(),
+        commits=running.counts["committed"],
         ticks=ticks,
         crashes=crashes,
         forgotten=forgotten,
@@ -291,7 +292,7 @@ def main() -> int:
             Database(postgres, "postgres"), bucket.store(), given.seconds, given.writers, given.seed, given.dlt
         )
     print(
-        f"{result.rows} rows live after {result.transactions} transactions of {given.writers} writers in "
+        f"{result.rows} rows live after {result.commits} commits of {given.writers} writers in "
         f"{given.seconds:.0f} s (seed {given.seed}); {result.ticks} ticks, {result.crashes} of them crashed, the state "
         f"forgotten {result.forgotten} times; {result.versions} row versions in {result.objects} objects"
     )
