@@ -30,6 +30,7 @@ if __name__ == "__main__":
 
 from benchmarks.chaos import WHERE, arena, chaos
 from benchmarks.large import large
+from benchmarks.memory import ALLOWED_MB
 from benchmarks.race import race
 from pg_bronze import __version__
 from pg_bronze.demo.postgres import PostgresServer
@@ -112,6 +113,12 @@ class Line:
     objects: int
     difference: Difference
     beside: str = ""
+    bounded: bool = True
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was wrong, and memory stayed within its bound where it was measured."""
+        return self.difference == Difference() and self.bounded
 
     @property
     def text(self) -> str:
@@ -179,7 +186,10 @@ def large_loads(rows: int, seed: int) -> Iterator[Line]:
             found = large(Database(postgres, "postgres"), bucket, rows, 6, seed, Path(folder) / "project")
         yield Line(
             f"first load under writers, {version}, {kind}", found.processes, found.kills, found.commits, found.rows,
-            found.versions, found.objects, found.difference, f"highest memory of a process {found.peak_mb:.0f} MB",
+            found.versions, found.objects, found.difference,
+            f"highest memory of a process {found.peak_mb:.0f} MB, {found.peak_mb - found.idle_mb:.0f} MB above an idle "
+            f"one (at most {ALLOWED_MB})",
+            found.bounded,
         )  # fmt: skip
 
 
@@ -297,7 +307,7 @@ def _section(rounds: Iterable[Iterable[Line]]) -> Section:
     section = Section()
     for line in itertools.chain.from_iterable(rounds):
         print(line.text, flush=True)
-        section.add(line.text, line.difference == Difference())
+        section.add(line.text, line.clean)
     return section
 
 
