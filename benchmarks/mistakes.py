@@ -30,7 +30,8 @@ _LINKED = (".cache", ".venv")
 class Mistake:
     """``right`` stands once in ``file`` (under ``pg_bronze/``); with ``wrong`` in its place, each of ``tests`` fails.
 
-    A test is ``folder/test_file.py::test_name``, in all its variants or in one of them (``[...]``).
+    A test is ``folder/test_file.py::test_name``, which fails as soon as one of its variants does: a mistake about one
+    kind of table or one moment is none in the others. With ``[...]`` it is that variant alone.
     """
 
     title: str
@@ -136,6 +137,8 @@ COMMIT: list[Mistake] = [
             "servers/test_commit.py::test_the_claim_of_a_finished_slice_is_dropped",
             "servers/test_recovery.py::test_a_crash_in_a_window_loses_and_doubles_nothing",
             "unit/test_planning_model.py::test_a_crash_at_any_step_loses_and_doubles_nothing",
+            "servers/test_recovery.py::test_crash_upon_crash_ends_all_the_same",
+            "servers/test_s3_faults.py::test_a_write_of_which_no_answer_ever_comes_is_found_by_the_next_tick[data]",
         ),
     ),
     Mistake(
@@ -193,6 +196,9 @@ COMMIT: list[Mistake] = [
             "servers/test_commit.py::test_a_claim_whose_rows_are_fewer_now_becomes_an_object_with_those_left",
             "servers/test_recovery.py::test_a_crash_in_a_window_loses_and_doubles_nothing",
             "servers/test_two_writers.py::test_a_writer_that_pauses_while_another_dies_doubles_and_loses_nothing",
+            "servers/test_recovery.py::test_crash_upon_crash_ends_all_the_same",
+            "servers/test_recovery.py::test_a_claimed_window_is_done_again_after_the_table_was_altered",
+            "servers/test_partitioned.py::test_a_crash_in_a_large_partition_loses_and_doubles_nothing[claim]",
         ),
     ),
     Mistake(
@@ -203,6 +209,7 @@ COMMIT: list[Mistake] = [
         (
             "servers/test_recovery.py::test_a_crash_in_the_midst_of_block_ranges_loses_and_doubles_nothing",
             "servers/test_recovery.py::test_a_crash_in_the_very_first_load_loses_and_doubles_nothing",
+            "servers/test_recovery.py::test_crash_upon_crash_ends_all_the_same",
         ),
     ),
     Mistake(
@@ -315,6 +322,37 @@ COMMIT: list[Mistake] = [
         "if False:",
         ("shell/test_unfenced.py::test_every_materialization_without_a_fence_says_that_rows_may_be_doubled",),
     ),
+    Mistake(
+        "the newest object is looked for from the oldest on",
+        "commit.py",
+        "for item in reversed(self._listed(start)):",
+        "for item in self._listed(start):",
+        ("servers/test_commit.py::test_a_foreign_object_older_than_ours_disturbs_nothing",),
+    ),
+    Mistake(
+        "an object is adopted if it leaves out no number",
+        "commit.py",
+        'if not footer.continues(watermark):\n                raise LakeDamaged(\n                    f"{self',
+        'if footer.after.seq > watermark.seq + 1:\n                raise LakeDamaged(\n                    f"{self',
+        ("servers/test_commit.py::test_an_object_that_does_not_continue_ours_stops_the_table",),
+    ),
+    Mistake(
+        "a claim far ahead is passed over",
+        "commit.py",
+        "            else:\n                raise LakeDamaged(\n",
+        "            elif False:\n                raise LakeDamaged(\n",
+        ("servers/test_commit.py::test_a_claim_far_ahead_means_that_objects_are_gone",),
+    ),
+    Mistake(
+        "a claimed slice becomes an empty object when the columns have changed",
+        "copy.py",
+        "table = self.table\n        frame, exceptional",
+        (
+            "table = self.table\n        if look.drift:\n            return Slice(claim, self.no_rows(), look, True)\n"
+            "        frame, exceptional"
+        ),
+        ("servers/test_recovery.py::test_a_claimed_window_is_done_again_after_the_table_was_altered",),
+    ),
 ]
 IDENTITY: list[Mistake] = [
     Mistake(
@@ -349,7 +387,10 @@ IDENTITY: list[Mistake] = [
         "copy.py",
         "        if recovered.redo:\n            # A claim left",
         "        if False:\n            # A claim left",
-        ("servers/test_generations.py::test_a_decision_counts_although_a_claim_is_open",),
+        (
+            "servers/test_generations.py::test_a_decision_counts_although_a_claim_is_open",
+            "servers/test_generations.py::test_a_reset_takes_an_open_claim_along",
+        ),
     ),
     Mistake(
         "objects are numbered anew in each generation",
@@ -500,6 +541,13 @@ IDENTITY: list[Mistake] = [
         "elif oid - last == step == 1:",
         ("servers/test_partitioned.py::test_the_state_of_five_hundred_partitions_stays_small",),
     ),
+    Mistake(
+        "the claim of a first load is nothing that could be reset",
+        "copy.py",
+        "watermark = recovered.watermark or recorded or claimed",
+        "watermark = recovered.watermark or recorded",
+        ("servers/test_generations.py::test_a_first_load_that_died_after_its_claim_can_be_reset",),
+    ),
 ]
 HISTORY: list[Mistake] = [
     Mistake(
@@ -507,7 +555,10 @@ HISTORY: list[Mistake] = [
         "planning.py",
         "    if then.system_id != place.system_id:\n",
         "    if then.system_id != place.system_id and then.timeline != place.timeline:\n",
-        ("servers/test_history.py::test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was",),
+        (
+            "servers/test_history.py::test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was",
+            "servers/test_generations.py::test_another_history_stops_the_table_until_somebody_decides",
+        ),
     ),
     Mistake(
         "the timeline of a primary is taken from its last checkpoint",
@@ -521,7 +572,10 @@ HISTORY: list[Mistake] = [
         "planning.py",
         "    if _lsn(place.lsn) < _lsn(then.lsn):\n",
         "    if _lsn(place.lsn) < _lsn(then.lsn) and then.timeline != place.timeline:\n",
-        ("servers/test_history.py::test_a_backup_restored_in_place_stops_the_table[18]",),
+        (
+            "servers/test_history.py::test_a_backup_restored_in_place_stops_the_table[18]",
+            "servers/test_generations.py::test_another_history_stops_the_table_until_somebody_decides",
+        ),
     ),
     Mistake(
         "a watermark keeps the log position of the first load",
@@ -639,6 +693,17 @@ HISTORY: list[Mistake] = [
         (
             "servers/test_boundaries.py::test_equal_horizons_read_nothing_and_lose_nothing[18]",
             "servers/test_boundaries.py::test_a_window_across_the_epoch_holds_every_row_once[18]",
+            "servers/test_copy.py::test_a_row_that_commits_late_is_copied",
+            "servers/test_copy.py::test_an_open_transaction_holds_back_what_was_written_after_it_and_nothing_else",
+            "servers/test_copy.py::test_rows_written_under_savepoints_are_copied",
+            "servers/test_copy.py::test_a_prepared_transaction_is_copied_once_it_is_committed",
+            "servers/test_copy.py::test_an_update_that_leaves_the_cursor_column_alone_is_copied",
+            "servers/test_copy.py::test_a_cursor_value_that_goes_backwards_or_is_null_hides_no_row",
+            "servers/test_copy.py::test_infinite_cursor_values_hide_no_row",
+            "servers/test_copy.py::test_a_table_without_any_cursor_column_is_copied",
+            "servers/test_partitioned.py::test_a_row_that_moves_to_another_partition_is_copied_there",
+            "servers/test_history.py::test_reading_moves_to_a_standby_and_back_without_losing_a_row[18]",
+            "servers/test_boundaries.py::test_the_epoch_changes_under_a_table_that_is_copied_on[18]",
         ),
     ),
     Mistake(
@@ -646,7 +711,10 @@ HISTORY: list[Mistake] = [
         "window.py",
         'return f"({end - 1} - (({end - 1} - t.xmin::text::bigint) & {MASK}))::bigint"',
         'return f"({end - 1 & ~MASK} + t.xmin::text::bigint)::bigint"',
-        ("unit/test_window.py::test_an_id_below_the_end_comes_back_whole",),
+        (
+            "unit/test_window.py::test_an_id_below_the_end_comes_back_whole",
+            "servers/test_boundaries.py::test_the_epoch_changes_under_a_table_that_is_copied_on[18]",
+        ),
     ),
     Mistake(
         "a row whose cursor is NULL lies neither above nor below a floor",
@@ -661,6 +729,20 @@ HISTORY: list[Mistake] = [
         'given["lines"] = tuple(given.get("lines", (0, 0)))',
         'given["lines"] = (0, 0)',
         ("unit/test_window.py::test_a_region_survives_a_turn_through_json",),
+    ),
+    Mistake(
+        "the bucket is searched before it is compared with the watermark's",
+        "copy.py",
+        "if recorded is not None and recorded.place.bucket != self.store.place:",
+        "if False:",
+        ("servers/test_generations.py::test_another_bucket_stops_the_table_until_somebody_decides",),
+    ),
+    Mistake(
+        "a standby that lags is taken for a restored database",
+        "planning.py",
+        "    if _lsn(place.lsn) < _lsn(then.lsn) and standby:\n",
+        "    if False:\n",
+        ("servers/test_history.py::test_a_standby_that_lags_behind_the_primary_read_before_is_waited_for[18]",),
     ),
 ]
 FAULTS: list[Mistake] = [
@@ -732,7 +814,10 @@ FAULTS: list[Mistake] = [
         "planning.py",
         "    if then.database != place.database:\n",
         "    if then.database != place.database and then.system_id != place.system_id:\n",
-        ("shell/test_faults.py::test_a_setting_that_points_elsewhere_stops_every_table[PG_DB-Dagster knows]",),
+        (
+            "shell/test_faults.py::test_a_setting_that_points_elsewhere_stops_every_table[PG_DB-Dagster knows]",
+            "servers/test_generations.py::test_another_database_stops_the_table",
+        ),
     ),
     Mistake(
         "the control table is made at the first load alone",
@@ -823,6 +908,18 @@ FAULTS: list[Mistake] = [
         '{"Range": f"bytes=0-{size_bytes - 1}"}',
         ("servers/test_store.py::test_a_tail_is_the_end_of_an_object_or_all_of_it",),
     ),
+    Mistake(
+        "a server that does not answer is left to an operator",
+        "store.py",
+        '        return StoreUnavailable(\n            f"no connection',
+        '        return StoreNotFit(\n            f"no connection',
+        (
+            "servers/test_s3_faults.py::test_a_server_that_was_killed_and_comes_back_is_gone_on_with",
+            "servers/test_s3_faults.py::test_a_write_of_which_no_answer_ever_comes_is_found_by_the_next_tick",
+            "servers/test_s3_faults.py::test_a_server_killed_between_claim_and_object_loses_and_doubles_nothing",
+            "servers/test_s3_faults.py::test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws",
+        ),
+    ),
 ]
 READING: list[Mistake] = [
     Mistake(
@@ -889,14 +986,20 @@ READING: list[Mistake] = [
         "footer.py",
         '        check_format(data, "footer")\n',
         "",
-        ("unit/test_footer.py::test_a_newer_format_is_said_before_anything_is_guessed",),
+        (
+            "unit/test_footer.py::test_a_newer_format_is_said_before_anything_is_guessed",
+            "servers/test_commit.py::test_an_object_of_a_newer_version_is_not_guessed_at",
+        ),
     ),
     Mistake(
         "a claim is read without a look at its format",
         "footer.py",
         '        check_format(data, "claim")\n',
         "",
-        ("unit/test_footer.py::test_a_newer_format_is_said_before_anything_is_guessed",),
+        (
+            "unit/test_footer.py::test_a_newer_format_is_said_before_anything_is_guessed",
+            "servers/test_commit.py::test_a_claim_of_a_newer_version_is_not_guessed_at",
+        ),
     ),
     Mistake(
         "a newer watermark in a footer is called damage",
@@ -1000,6 +1103,43 @@ READING: list[Mistake] = [
         "noted = next((run for run in having if run.named[attnum].missing is not None), having[0])",
         "noted = having[-1]",
         ("servers/test_read.py::test_rows_from_before_a_column_with_a_default_read_with_that_default",),
+    ),
+    Mistake(
+        "the next id is taken for the horizon",
+        "window.py",
+        'HORIZON = "select pg_snapshot_xmin(',
+        'HORIZON = "select pg_snapshot_xmax(',
+        (
+            "servers/test_copy.py::test_a_row_that_commits_late_is_copied",
+            "servers/test_copy.py::test_an_open_transaction_holds_back_what_was_written_after_it_and_nothing_else",
+            "servers/test_copy.py::test_rows_written_under_savepoints_are_copied",
+            "servers/test_copy.py::test_rows_written_in_an_exception_block_are_copied",
+            "servers/test_copy.py::test_a_prepared_transaction_is_copied_once_it_is_committed",
+        ),
+    ),
+    Mistake(
+        "an infinite cursor value is the highest",
+        "cursor.py",
+        "top = counts.filter(~counts.is_in(list(ends))).max()",
+        "top = counts.max()",
+        ("servers/test_copy.py::test_infinite_cursor_values_hide_no_row",),
+    ),
+    Mistake(
+        "the cursor value of the newest slice replaces a later one",
+        "copy.py",
+        "return cursor.later(known, found, self.cursor_column)",
+        "return found or known",
+        (
+            "servers/test_copy.py::test_a_cursor_value_that_goes_backwards_or_is_null_hides_no_row",
+            "servers/test_control.py::test_the_value_never_goes_back",
+        ),
+    ),
+    Mistake(
+        "an empty value is NULL to the second reader",
+        "wire.py",
+        "pl.when(length >= 0)",
+        "pl.when(length > 0)",
+        ("servers/test_readers.py::test_both_readers_give_the_same_frame_of_every_type[18]",),
     ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [
@@ -1299,6 +1439,13 @@ ACCESS: list[Mistake] = [
         '            raise explain_text(error, f"{label} ({self._url})") from error\n',
         ("shell/test_secrets.py::test_a_read_that_breaks_tells_no_secret",),
     ),
+    Mistake(
+        "statements of the second reader are prepared",
+        "reader.py",
+        "            self._connection.prepare_threshold = None\n",
+        "",
+        ("servers/test_pooler.py::test_rows_are_neither_lost_nor_doubled_behind_a_pooler[transaction]",),
+    ),
 ]
 TAKEOVER: list[Mistake] = [
     Mistake(
@@ -1385,7 +1532,10 @@ TAKEOVER: list[Mistake] = [
         "commit.py",
         "later = [item for item in items if item.key != watermark.key]",
         "later = [item for item in items if item.key != watermark.key and self.footer(item.key)]",
-        ("servers/test_takeover.py::test_the_original_system_still_running_beside_us_stops_the_table_with_the_reason",),
+        (
+            "servers/test_takeover.py::test_the_original_system_still_running_beside_us_stops_the_table_with_the_reason",
+            "servers/test_commit.py::test_a_foreign_object_newer_than_ours_stops_the_table",
+        ),
     ),
 ]
 RANGES: list[Mistake] = [
@@ -1435,6 +1585,7 @@ RANGES: list[Mistake] = [
         (
             "unit/test_planning.py::test_a_block_that_holds_too_much_is_read_in_ranges_of_its_lines",
             "servers/test_copy.py::test_a_block_that_alone_exceeds_the_byte_limit_is_divided",
+            "servers/test_copy.py::test_a_crash_inside_a_block_loses_and_doubles_nothing",
         ),
     ),
     Mistake(

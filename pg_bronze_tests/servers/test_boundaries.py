@@ -73,7 +73,11 @@ def lake(cluster, bucket):
 
 
 def test_the_epoch_changes_under_a_table_that_is_copied_on(cluster, lake):
-    """Ids begin again at 3, and rows written before and after lie in one window."""
+    """Ids begin again at 3, and rows written before and after lie in one window.
+
+    Seen red with a window that left out the transaction it begins with, and with the epoch of
+    the horizon given to every id.
+    """
     lake.drain()
     cluster.move_to(2**32 - 6)
     for number in range(9, 29):

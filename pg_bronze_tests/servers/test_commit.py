@@ -258,7 +258,10 @@ def test_an_object_that_is_gone_stops_the_table_and_names_both_ways_on(lake, dat
 @pytest.mark.parametrize("body", [b"PAR1 not really PAR1", b"x", b""], ids=["like parquet", "a byte", "nothing"])
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_foreign_object_newer_than_ours_stops_the_table(database, any_bucket, body, recorded):
-    """The original system still running beside us writes into the same folder: both would double each other."""
+    """The original system still running beside us writes into the same folder: both would double each other.
+
+    Seen red with objects that have no footer passed over.
+    """
     database.execute(MOVIE)
     database.execute(fill(1, 3))
     lake = Lake(database, any_bucket.store())
@@ -273,6 +276,10 @@ def test_a_foreign_object_newer_than_ours_stops_the_table(database, any_bucket, 
 
 
 def test_a_foreign_object_older_than_ours_disturbs_nothing(lake, database):
+    """What lay there before us is behind what we know.
+
+    Seen red with the newest object looked for from the oldest on.
+    """
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     lake.store.create("movie/movie_20250101000000.parquet", b"PAR1 not really PAR1")
@@ -295,7 +302,10 @@ def test_an_object_named_unlike_ours_stops_the_table(lake, database):
 
 
 def test_an_object_that_does_not_continue_ours_stops_the_table(lake, database):
-    """A bucket restored or merged from two: what follows cannot be trusted to be complete."""
+    """A bucket restored or merged from two: what follows cannot be trusted to be complete.
+
+    Seen red with an object adopted if it left out no number.
+    """
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     first = lake.keys()[0]
@@ -306,6 +316,10 @@ def test_an_object_that_does_not_continue_ours_stops_the_table(lake, database):
 
 
 def test_an_object_of_a_newer_version_is_not_guessed_at(lake, database):
+    """What it says may mean something else.
+
+    Seen red without a look at the format of a footer.
+    """
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     with_footer(lake, lake.keys()[0], "movie/movie_20260102000020.parquet", format=99)
@@ -315,6 +329,10 @@ def test_an_object_of_a_newer_version_is_not_guessed_at(lake, database):
 
 
 def test_a_claim_of_a_newer_version_is_not_guessed_at(lake, database):
+    """Its region may be narrower than this version can tell.
+
+    Seen red without a look at the format of a claim: it was done again as far as it was understood.
+    """
     database.execute(fill(1, 3))
     lake.crash("claim")
     key = claims(lake)[0]
@@ -333,6 +351,10 @@ def test_a_claim_that_cannot_be_read_is_named(lake, database):
 
 
 def test_a_claim_far_ahead_means_that_objects_are_gone(lake, database):
+    """Copying on behind the gap, nobody would learn of the rows in it.
+
+    Seen red with such a claim passed over.
+    """
     database.execute(fill(1, 3))
     lake.tick()
     lake.store.create(f"{CLAIM}0000000009.json", b"{}")

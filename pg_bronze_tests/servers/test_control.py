@@ -61,6 +61,10 @@ def test_a_table_outside_public_is_named_with_its_schema(lake, database):
 
 
 def test_the_value_never_goes_back(lake, database):
+    """Older tools would copy again from there.
+
+    Seen red with a value that the newest slice's replaced, however early.
+    """
     database.execute("insert into movie values (1, 'a', '2026-01-01', 1)")
     lake.tick()
     database.execute("insert into movie values (2, 'b', '2020-01-01', 1), (3, 'c', null, 1)")

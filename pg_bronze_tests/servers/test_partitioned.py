@@ -40,6 +40,10 @@ def test_the_partitions_of_a_table_are_one_table(lake, database):
 
 
 def test_a_row_that_moves_to_another_partition_is_copied_there(lake, database):
+    """It is deleted from the one and inserted into the other.
+
+    Seen red with a window that left out the transaction it begins with.
+    """
     database.execute(sales(1, 5, 1))
     lake.drain("sale")
     database.execute("update sale set sold_on = '2026-02-07' where sale_id = 3")
@@ -119,7 +123,7 @@ def test_a_partition_detached_while_it_is_read_loses_and_doubles_nothing(lake, d
     done = []
 
     def detach(step: str) -> None:
-        if step == "put" and not done:
+        if step == "put" and not done and sum(footer.row_count for footer in lake.footers("sale")) > 3_500:
             done.append(step)
             database.execute("alter table sale detach partition sale_2")
 
@@ -127,6 +131,7 @@ def test_a_partition_detached_while_it_is_read_loses_and_doubles_nothing(lake, d
     lake.drain("sale", slice_rows=1_000)
     assert done
     assert same(lake)
+    assert lake.rows("sale").height < 6_000, "half of it was read"
 
     database.execute("alter table sale attach partition sale_2 for values from ('2026-02-01') to ('2026-03-01')")
     lake.drain("sale", slice_rows=1_000)
@@ -223,6 +228,10 @@ def test_a_dropped_and_remade_partition_is_copied_again(lake, database):
 
 @pytest.mark.parametrize("step", ["read", "claim", "put", "unclaim"])
 def test_a_crash_in_a_large_partition_loses_and_doubles_nothing(lake, database, step):
+    """Its block ranges go on, and the other partitions are no further than they were.
+
+    Seen red with a claimed slice read again up to the horizon of now.
+    """
     database.execute(f"{sales(1, 100, 1)}; {sales(101, 4_000, 2)}")
     lake.crash(step, "sale", slice_rows=1_000)
     lake.forget("sale")

@@ -130,6 +130,10 @@ def test_a_pooler_is_noticed_and_read_by_copy(pooled: Pooled):
 
 
 def test_rows_are_neither_lost_nor_doubled_behind_a_pooler(pooled: Pooled, bucket):
+    """Each transaction may get another session than the one before.
+
+    Seen red with statements prepared in one session and run in another.
+    """
     lake = Lake(pooled, bucket.store())
     pooled.execute(MOVIE)
     pooled.execute(fill(1, 500))

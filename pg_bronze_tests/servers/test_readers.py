@@ -51,7 +51,10 @@ def bits(frame: pl.DataFrame) -> list[Any]:
 
 
 def test_both_readers_give_the_same_frame_of_every_type(any_database, monkeypatch):
-    """Which of them read a slice must not be seen in the bucket."""
+    """Which of them read a slice must not be seen in the bucket.
+
+    Seen red with an empty value taken for NULL by the second.
+    """
     with any_database.connect() as connection:
         Torture(connection).create()
         # Not a number has many spellings in bits.

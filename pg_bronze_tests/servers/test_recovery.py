@@ -83,7 +83,11 @@ def test_a_crash_in_the_very_first_load_loses_and_doubles_nothing(lake, database
 
 
 def test_crash_upon_crash_ends_all_the_same(lake, database):
-    """Recovering is itself a time to die in."""
+    """Recovering is itself a time to die in.
+
+    Seen red with the claim of the last object taken for open, and with a claimed slice read again up to the horizon of
+    now or as the whole table.
+    """
     database.execute(fill(1, 2_000))
     for number, step in enumerate(itertools.chain(STEPS, reversed(STEPS), STEPS)):
         if number % 4 == 3:
@@ -166,6 +170,11 @@ def test_an_older_state_adopts_what_followed_it(lake, database):
     ],
 )
 def test_a_claimed_window_is_done_again_after_the_table_was_altered(lake, database, change):
+    """Its rows are still there, and with the claim gone nobody would read them.
+
+    Seen red with a claimed slice left empty when the columns have changed, and with one read again up to the horizon of
+    now: after a rewrite its rows came twice.
+    """
     database.execute(fill(1, 3))
     lake.tick()
     database.execute(fill(4, 6))
