@@ -184,7 +184,15 @@ COMMIT: list[Mistake] = [
             "servers/test_commit.py::test_a_claim_left_behind_is_done_again_under_its_key",
             "servers/test_two_writers.py::test_a_dead_writers_claim_is_done_once_by_two_others",
             "servers/test_two_writers.py::test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing",
+            "servers/test_two_writers.py::test_a_dead_writers_put_that_lands_late_doubles_nothing[it was done again]",
         ),
+    ),
+    Mistake(
+        "older objects are moved away only when a generation is opened",
+        "copy.py",
+        "            if watermark.generation:\n                self.objects.move_old(watermark)",
+        "",
+        ("servers/test_two_writers.py::test_a_dead_writers_put_that_lands_late_doubles_nothing[a reset]",),
     ),
     Mistake(
         "a claimed slice is read again up to the horizon of now",

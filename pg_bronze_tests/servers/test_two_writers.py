@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pg_bronze.copy import TableCopy
+from pg_bronze.store import Store
 from pg_bronze_tests.servers.harness import MOVIE, SAME, STEPS, Crash, Lake, NoLock, crash_after, fill
 
 NOW = datetime(2026, 1, 2, 0, 0, 10, tzinfo=UTC)
@@ -211,6 +213,75 @@ def test_two_writers_that_never_wait_for_each_other_double_nothing(database, any
 
     assert not failures
     settle(database, *lakes)
+
+
+class OnItsWay(Store):
+    """A store whose process is killed with the PUT of a bronze object under way; ``late`` is that PUT."""
+
+    late: tuple[str, bytes] | None = None
+
+    def create(self, key: str, body: bytes) -> bool:
+        if key.endswith(".parquet"):
+            self.late = (key, body)
+            raise Crash("put")
+        return super().create(key, body)
+
+
+def reset(lake: Lake) -> None:
+    lake.drain()
+    lake.tick(act=TableCopy.reset)
+
+
+def reset_and_forget(lake: Lake) -> None:
+    reset(lake)
+    lake.forget()
+
+
+def make_again(lake: Lake) -> None:
+    lake.drain()
+    lake.database.execute(f"drop table movie; {MOVIE}; {fill(11, 30)}")
+    lake.drain()
+
+
+def rewrite(lake: Lake) -> None:
+    lake.database.execute("vacuum full movie")
+    lake.drain()
+
+
+# What has happened by then, and whether the key is free.
+MEANWHILE = {
+    "nothing": (lambda _: None, True),
+    "it was done again": (Lake.drain, False),
+    "a reset": (reset, True),
+    "a reset, and the state was forgotten": (reset_and_forget, True),
+    "the table was made again": (make_again, True),
+    "its claim was given up": (rewrite, False),
+}
+
+
+@pytest.mark.parametrize("happened", MEANWHILE)
+def test_a_dead_writers_put_that_lands_late_doubles_nothing(database, bucket, happened):
+    """The network may deliver it long after its key was written by another, and moved away from there.
+
+    It holds a range of blocks whose rows have changed since, so that doing it again gives others. Seen red when a
+    claimed slice got a new key, and when only what opens a generation moved older objects away.
+    """
+    act, free = MEANWHILE[happened]
+    database.execute(f"{MOVIE}; {fill(1, 600)}")
+    lake, store = Lake(database, bucket.store()), bucket.store()
+    killed = Lake(database, OnItsWay(store.client, store.bucket))
+    assert lake.crash(crash_after("put", 2), slice_rows=200, now=lambda: NOW)
+    assert killed.crash("never", slice_rows=200, now=lambda: NOW)
+    database.execute(f"update movie set title = 'since' where movie_id % 3 = 0; {fill(601, 620)}")
+    act(lake)
+
+    assert store.create(*killed.store.late) is free
+
+    database.execute("update movie set title = 'later' where movie_id between 12 and 20")
+    lake.drain()
+    assert lake.compare() == SAME
+    assert len({footer.after.generation for footer in lake.footers()}) == 1
+    assert not [key for key in lake.all_keys() if "claims" in key]
 
 
 def test_while_one_run_copies_a_table_another_leaves_it_alone(database, bucket):
