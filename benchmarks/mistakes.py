@@ -794,7 +794,28 @@ FAULTS: list[Mistake] = [
         "refusal.py",
         'cannot decode. Exclude the table and report it.")\n    return _broken(label)',
         'cannot decode. Exclude the table and report it.")\n    return _altered(label)',
-        ("servers/test_postgres_faults.py::test_a_read_that_is_ended_in_the_midst_names_its_table",),
+        ("servers/test_postgres_faults.py::test_a_read_that_is_ended_amid_its_rows_copies_none_of_them",),
+    ),
+    Mistake(
+        "the rows that came before a COPY was ended are taken for all",
+        "reader.py",
+        'with cursor.copy(f"copy (\\n{query}\\n) to stdout (format binary)".encode()) as stream:\n'
+        "        for message in stream:\n"
+        "            messages.append(bytes(message))\n"
+        "            size_bytes += len(message)\n"
+        "            if size_bytes >= DECODE_BYTES:\n"
+        "                frames.append(decoder.rows(messages))\n"
+        "                messages, size_bytes = [], 0\n"
+        "    frames.append(decoder.rows(messages))\n"
+        "    if not decoder.complete:\n",
+        'copied = cursor.copy(f"copy (\\n{query}\\n) to stdout (format binary)".encode())\n'
+        "    with contextlib.suppress(psycopg.Error), copied as stream:\n"
+        "        for message in stream:\n            messages.append(bytes(message))\n"
+        "    frames.append(decoder.rows(messages))\n"
+        "    if not frames:\n",
+        (
+            "servers/test_postgres_faults.py::test_a_read_that_is_ended_amid_its_rows_copies_none_of_them[copy-cancelled]",
+        ),
     ),
     Mistake(
         "a read cancelled by a standby's replay is taken for a connection that broke",
@@ -936,8 +957,9 @@ READING: list[Mistake] = [
         'return "\\n  and ".join([*parts, guard(region.end)])',
         'return "\\n  and ".join(parts)',
         (
-            "servers/test_postgres_faults.py::test_a_snapshot_that_misses_a_transaction_below_the_horizon_is_not_read",
-            "servers/test_readers.py::test_a_snapshot_older_than_the_horizon_stops_both",
+            "servers/test_readers.py::test_a_snapshot_from_before_the_horizon_is_not_read",
+            "servers/test_pooler.py::test_an_older_snapshot_behind_a_pooler_stops_the_read",
+            "servers/test_postgres_faults.py::test_a_standby_behind_the_server_the_horizon_came_from_is_not_read",
         ),
     ),
     Mistake(
@@ -945,7 +967,7 @@ READING: list[Mistake] = [
         "window.py",
         '"(select (case when pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= "',
         '"(select (case when pg_snapshot_xmax(pg_current_snapshot())::text::bigint >= "',
-        ("servers/test_postgres_faults.py::test_a_snapshot_that_misses_a_transaction_below_the_horizon_is_not_read",),
+        ("servers/test_readers.py::test_a_snapshot_from_before_the_horizon_is_not_read",),
     ),
     Mistake(
         "the guard lets a snapshot pass that is 2^31 transactions ahead",

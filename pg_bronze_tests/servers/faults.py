@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import connectorx
 import psycopg
+import pytest
 
+from pg_bronze import reader
 from pg_bronze import store as stores
 from pg_bronze.source import Source
 from pg_bronze.store import Store
@@ -185,6 +188,30 @@ def held_reads(database: Any, table: str, act: Callable[[psycopg.Connection, int
         for thread in taken:
             thread.join()
     assert taken, "no slice was read"
+
+
+@contextmanager
+def stale_reads(database: Any, change: str) -> Iterator[None]:
+    """Inside, every slice is read in a snapshot from before ``change``, which was committed since."""
+    with (
+        database.connect(autocommit=False) as late,
+        database.connect(autocommit=False) as holder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        late.execute(change)
+        database.execute("select pg_current_xact_id()")  # a later id has ended: the next one says nothing of ``change``
+        holder.execute("set transaction isolation level repeatable read")
+        ((snapshot,),) = holder.execute("select pg_export_snapshot()").fetchall()
+        late.commit()
+        patch.setattr(reader, "_BEGIN", f"{reader._BEGIN}; set transaction snapshot '{snapshot}'")
+        read_sql = connectorx.read_sql
+
+        def read(*args: Any, pre_execution_query: list[str], **kwargs: Any) -> Any:
+            begin, *others = pre_execution_query  # connectorx prepares each, so each may be one statement only
+            return read_sql(*args, pre_execution_query=[*begin.split("; "), *others], **kwargs)
+
+        patch.setattr(connectorx, "read_sql", read)
+        yield
 
 
 def stocked(lake: Lake) -> Lake:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import psycopg
@@ -25,6 +25,7 @@ from pg_bronze.source import Source
 from pg_bronze.store import Store
 from pg_bronze.watermark import Watermark
 
+READERS = ("connectorx", "copy")
 STEPS = ("recover", "read", "claim", "list", "put", "unclaim")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -103,9 +104,10 @@ class Lake:
     recorded: dict[str, Watermark | None] = field(default_factory=dict)
     control: Control | None = None
     copier: type[TableCopy] = TableCopy
+    reader: Literal["auto", "connectorx", "copy"] = "auto"
 
     def source(self) -> Source:
-        return Source(self.database.conninfo, self.database.url, 60)
+        return Source(self.database.conninfo, self.database.url, 60, self.reader)
 
     def open(self, source: Source, table: str = "movie", *, now=None, on_step=None, dated=False, codec=None, **options):
         """The ``TableCopy`` of one table, not entered yet."""
