@@ -302,16 +302,40 @@ def test_rows_that_cannot_be_read_yet_cost_no_run(quiet: Project, holder: psycop
 
 
 def test_what_waited_behind_an_open_transaction_is_copied_once_it_ends(quiet: Project, holder: psycopg.Connection):
+    """Its counters stood still long before it could be read, so nothing but the horizon shows that it is not copied.
+
+    Seen red with unchanged counters alone taken for a table that is copied.
+    """
+    before = _counters(quiet, "movie")
     quiet.database.execute("insert into movie values (6, 'waits', now())")
-    settle(quiet)
+    _await_count(quiet, "movie", before)
+    assert asked(quiet.look()) == []
 
     holder.commit()
 
-    _due_soon(quiet)
-    quiet.copy()
+    for tables in _due_soon(quiet):
+        assert quiet.copy(*tables).success
     settle(quiet)
     assert lake.ids(quiet.bucket, "movie") == [1, 2, 3, 4, 5, 6]
-    assert lake.ids(quiet.bucket, "person") == [1, 2, 3, 100]
+
+
+def test_counters_that_come_long_after_the_rows_make_their_table_due(quiet: Project):
+    """A session counts what it wrote when it is idle or ends, and one transaction may follow another at once.
+
+    Seen red with counters remembered, once they have moved, without the transaction that they were seen at.
+    """
+    with quiet.database.connect() as busy:
+        busy.execute("begin; insert into person values (4, 'uncounted'); commit; begin")
+        quiet.database.execute("insert into movie values (6, 'counted', now())")
+        for tables in _due_soon(quiet):
+            assert tables == {"movie"}
+            assert quiet.copy(*tables).success
+    assert _due_soon(quiet) == [{"person"}]
+
+    assert asked(quiet.look()) == [{"person"}], "a run that never came is no copy"
+    assert quiet.copy("person").success
+
+    assert lake.ids(quiet.bucket, "person") == [1, 2, 3, 4]
 
 
 def test_a_prepared_transaction_is_named_too(quiet: Project):
