@@ -769,6 +769,13 @@ FAULTS: list[Mistake] = [
         ("servers/test_postgres_faults.py::test_ids_that_a_crash_hands_out_again_hide_no_row",),
     ),
     Mistake(
+        "the header of a log page that holds nothing else counts as not flushed",
+        "source.py",
+        "PAGE_BYTES, HEADER_BYTES = 8192, 40",
+        "PAGE_BYTES, HEADER_BYTES = 8192, 0",
+        ("servers/test_copy.py::test_an_idle_server_that_has_switched_its_log_postpones_nothing",),
+    ),
+    Mistake(
         "the look for a free connection asks over the kept one",
         "source.py",
         "_open(self._conninfo, self.name).close()",
