@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pg_bronze_tests.e2e.conftest import Shop, end, wait_until
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze_tests.conftest import Bucket, Database
+from pg_bronze_tests.e2e.conftest import Shop, end, make_shop, wait_until
+from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby
 from pg_bronze_tests.shell import lake
 
 MOVIES = """
@@ -250,3 +253,57 @@ def test_reconcile_says_that_lake_and_source_agree_and_goes_on(stocked: Shop):
     assert "movie: generation 0, object number 2" in done.stdout
     stocked.database.execute("insert into movie (id, title) values (9001, 'after')")
     assert "copied movie: 1 row," in stocked.run("tick", "movie").stdout
+
+
+@pytest.mark.slow
+def test_after_a_failover_each_table_stops_until_its_command_and_none_goes_on_unasked(bucket: Bucket, tmp_path: Path):
+    """The standby never got the last change of a note: going on unasked would leave it the newest in the lake.
+
+    Seen red with timelines that nobody compared.
+    """
+    with PostgresServer(tmp_path / "primary", options=PRIMARY_OPTIONS) as primary:
+        database = Database(primary, "postgres")
+        shop = make_shop(tmp_path / "a shop", database, bucket)
+        database.execute(f"{MOVIES}; create table note (id int primary key, body text)")
+        database.execute("insert into note select i, 'note ' || i from generate_series(1, 5) i")
+        with Standby(tmp_path / "standby", primary) as standby:
+            standby.catch_up()
+            standby.cut_off()
+            database.execute("update note set body = 'lost' where id = 3")
+            assert shop.run("tick").returncode == 0
+            primary.kill()
+            standby.promote()
+            shop.database = database = Database(standby, "postgres")
+            shop.environment |= database.environ
+            for _ in range(20):  # ids that the lost transactions had are used again
+                database.execute("select pg_current_xact_id()")
+            database.execute("insert into movie values (1000, 'new'); delete from movie where id = 5")
+            database.execute("insert into person values (1000, 'new')")
+            before = [item.key for item in bucket.store().list("")]
+
+            stopped = shop.run("tick")
+
+            assert stopped.returncode == 1
+            assert [line.split(" failed: ")[0] for line in stopped.stderr.strip().splitlines()] == [
+                "pg-bronze: movie", "pg-bronze: note", "pg-bronze: person"
+            ]  # fmt: skip
+            for table in ("movie", "note", "person"):
+                assert f"{table}: the database went from timeline 1 to 2" in stopped.stderr
+                assert f"pg-bronze reconcile {table}" in stopped.stderr
+            assert [item.key for item in bucket.store().list("")] == before
+
+            same, other = shop.run("reconcile", "movie"), shop.run("reconcile", "note")
+            assert (same.returncode, same.stderr) == (0, "")
+            assert "movie: reconciled: all 199 live rows copied so far are in the lake; of 1 more" in same.stdout
+            assert other.returncode == 1
+            assert "of 5 live rows 1 should have been copied and are not in the lake" in other.stderr
+            assert "and 1 row versions in it are later" in other.stderr
+            assert shop.run("continue", "person").returncode == 0
+            assert shop.run("reset", "note").returncode == 0
+
+            assert shop.run("tick").returncode == 0
+            assert lake.ids(bucket, "movie") == [*range(1, 201), 1000]
+            assert lake.ids(bucket, "person") == [*range(1, 31), 1000]
+            assert lake.ids(bucket, "note") == [1, 2, 3, 4, 5]
+            for table in ("movie", "person", "note"):
+                assert lake.compare(database, bucket, table) == lake.SAME
