@@ -259,7 +259,10 @@ COMMIT: list[Mistake] = [
         "commit.py",
         " and self._was_moved(watermark):",
         ":",
-        ("servers/test_commit.py::test_an_object_that_is_gone_stops_the_table_and_names_both_ways_on",),
+        (
+            "servers/test_commit.py::test_an_object_that_is_gone_stops_the_table_and_names_both_ways_on",
+            "shell/test_assets.py::test_the_last_object_gone_stops_the_table_and_names_the_way_out",
+        ),
     ),
     Mistake(
         "a footer longer than the first request is read from what came",
@@ -490,6 +493,7 @@ IDENTITY: list[Mistake] = [
         (
             "servers/test_partitioned.py::test_a_detached_partition_keeps_its_place_and_goes_on_when_it_returns",
             "servers/test_partitioned.py::test_two_levels_of_partitions_come_and_go_with_their_rows",
+            "servers/test_partitioned.py::test_a_partition_detached_while_it_is_read_loses_and_doubles_nothing",
         ),
     ),
     Mistake(
@@ -752,6 +756,24 @@ HISTORY: list[Mistake] = [
         "    if False:\n",
         ("servers/test_history.py::test_a_standby_that_lags_behind_the_primary_read_before_is_waited_for[18]",),
     ),
+    Mistake(
+        "timelines are not compared",
+        "planning.py",
+        "    if then.timeline != place.timeline:\n",
+        "    if False:\n",
+        (
+            "servers/test_generations.py::test_another_history_stops_the_table_until_somebody_decides",
+            "servers/test_history.py::test_after_a_failover_that_lost_nothing_the_table_stops_until_continued[18]",
+            "e2e/test_commands.py::test_after_a_failover_each_table_stops_until_its_command_and_none_goes_on_unasked",
+        ),
+    ),
+    Mistake(
+        "reconcile takes no version in the lake for a later one",
+        "reconcile.py",
+        "ahead=_ahead(source, held, copy.horizon),",
+        "ahead=0,",
+        ("servers/test_history.py::test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing",),
+    ),
 ]
 FAULTS: list[Mistake] = [
     Mistake(
@@ -860,7 +882,10 @@ FAULTS: list[Mistake] = [
         "control.py",
         "            if found is None:\n                self._make()\n",
         "            if before is None:\n                self._make()\n",
-        ("shell/test_faults.py::test_a_lost_memory_loses_and_doubles_nothing[etl_control dropped]",),
+        (
+            "shell/test_faults.py::test_a_lost_memory_loses_and_doubles_nothing[etl_control dropped]",
+            "servers/test_control.py::test_a_control_table_dropped_while_we_run_is_made_again",
+        ),
     ),
     Mistake(
         "a state found in the bucket is not recorded while nothing is new",
@@ -956,6 +981,75 @@ FAULTS: list[Mistake] = [
             "servers/test_s3_faults.py::test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws",
         ),
     ),
+    Mistake(
+        "a role's own limit of connections passes for a server that is down",
+        "refusal.py",
+        '("too many clients", "remaining connection slots", "too many connections")',
+        '("too many clients", "remaining connection slots")',
+        ("servers/test_postgres_faults.py::test_a_role_without_a_free_connection_is_told_so",),
+    ),
+    Mistake(
+        "the error of a look at a table is raised as it came",
+        "copy.py",
+        "            raise explain(error, self.label) from error\n",
+        "            raise\n",
+        ("servers/test_postgres_faults.py::test_a_connection_that_is_cut_after_any_step_loses_and_doubles_nothing",),
+    ),
+    Mistake(
+        "a read that failed counts as one that found nothing",
+        "copy.py",
+        "        except NotUtf8 as error:\n",
+        (
+            "        except Exception as error:\n            if not isinstance(error, NotUtf8):\n"
+            "                import polars as pl\n\n"
+            "                names = schema.read_schema(self.table.columns)\n"
+            "                return pl.DataFrame(schema={**names, schema.xid_column(self.table.columns): pl.Int64})\n"
+        ),
+        ("servers/test_postgres_faults.py::test_a_read_that_is_ended_amid_its_rows_copies_none_of_them",),
+    ),
+    Mistake(
+        "a statement that the server ended is left to an operator",
+        "refusal.py",
+        '    return SourceUnavailable(\n        f"{name}: the server ended the statement',
+        '    return SourceNotFit(\n        f"{name}: the server ended the statement',
+        (
+            "servers/test_postgres_faults.py::test_a_connection_that_is_cut_after_any_step_loses_and_doubles_nothing",
+            "servers/test_postgres_faults.py::test_a_restart_between_and_during_reads_is_gone_on_after[fast]",
+        ),
+    ),
+    Mistake(
+        "a control row that is there stays as it is",
+        "control.py",
+        (
+            "on conflict (table_name) do update\nset last_extracted_value = excluded.last_extracted_value,\n"
+            "    last_extracted_at = excluded.last_extracted_at,\n    tracking_column = excluded.tracking_column"
+        ),
+        "on conflict (table_name) do nothing",
+        (
+            "shell/test_assets.py::test_an_edited_control_row_changes_nothing_and_is_written_again",
+            "servers/test_control.py::test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again",
+        ),
+    ),
+    Mistake(
+        "nobody notices that a control row was edited",
+        "control.py",
+        "edited = before is not None and (found is None or found.value != before[:255])",
+        "edited = before is not None and found is None",
+        (
+            "shell/test_assets.py::test_an_edited_control_row_changes_nothing_and_is_written_again",
+            "servers/test_control.py::test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again",
+        ),
+    ),
+    Mistake(
+        "a role that may not write etl_control copies nothing",
+        "control.py",
+        '_READ_ONLY = {"42501", "25006"}',
+        '_READ_ONLY = {"25006"}',
+        (
+            "servers/test_control.py::test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so",
+            "servers/test_control.py::test_the_remedy_that_is_named_works_as_it_stands",
+        ),
+    ),
 ]
 READING: list[Mistake] = [
     Mistake(
@@ -988,7 +1082,10 @@ READING: list[Mistake] = [
         "reader.py",
         '"row_security": "off"',
         '"row_security": "on"',
-        ("servers/test_readers.py::test_a_fault_is_the_same_error_from_both[row security]",),
+        (
+            "servers/test_readers.py::test_a_fault_is_the_same_error_from_both[row security]",
+            "servers/test_copy.py::test_a_row_security_policy_is_an_error_and_not_a_filter",
+        ),
     ),
     Mistake(
         "a grant on columns need not name the transaction id",
@@ -1177,6 +1274,13 @@ READING: list[Mistake] = [
         "pl.when(length >= 0)",
         "pl.when(length > 0)",
         ("servers/test_readers.py::test_both_readers_give_the_same_frame_of_every_type[18]",),
+    ),
+    Mistake(
+        "a policy that hides rows is no reason to skip a table",
+        "catalog.py",
+        '    if node["filtered"]:\n',
+        "    if False:\n",
+        ("servers/test_copy.py::test_a_row_security_policy_is_an_error_and_not_a_filter",),
     ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [

@@ -87,7 +87,10 @@ def test_the_value_never_goes_back(lake, database):
     ],
 )
 def test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again(lake, database, change):
-    """People set it back to make the original system copy again; here that would double rows, so it does not."""
+    """People set it back to make the original system copy again; here that would double rows, so it does not.
+
+    Seen red with a row that stays as it is once it is there.
+    """
     database.execute(fill(1, 3))
     assert lake.tick().mirrored.edited is False
     lake.control = Control(lake.control.connection)
@@ -103,6 +106,10 @@ def test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again(lake
 
 
 def test_a_control_table_dropped_while_we_run_is_made_again(lake, database):
+    """Whoever drops it would stop all tables.
+
+    Seen red with a table made at the first load alone.
+    """
     database.execute(fill(1, 3))
     lake.tick()
     database.execute("drop table etl_control")
@@ -114,7 +121,10 @@ def test_a_control_table_dropped_while_we_run_is_made_again(lake, database):
 
 
 def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, database):
-    """The right to read is all the copying needs."""
+    """The right to read is all the copying needs.
+
+    Seen red with the refusal of the mirror raised for the table.
+    """
     database.execute(
         "do $$ begin create role looker login password 'looker'; exception when duplicate_object then null; end $$;"
         "grant select on movie to looker"
@@ -135,7 +145,10 @@ def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, dat
 
 @pytest.mark.parametrize("there", [True, False], ids=["the table is there", "it is not"])
 def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
-    """A grant on a table that does not exist is an error, and the second sentence nobody wants to look for."""
+    """A grant on a table that does not exist is an error, and the second sentence nobody wants to look for.
+
+    Seen red with the refusal of the mirror raised for the table.
+    """
     database.execute(fill(1, 3))
     if there:
         lake.tick()

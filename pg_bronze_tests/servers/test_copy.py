@@ -793,7 +793,10 @@ def test_deleted_rows_stay_in_the_lake_and_their_keys_can_return(movie, database
     "when, said", [("at the look", "has row-level security"), ("after it", "a row security policy would hide rows")]
 )
 def test_a_row_security_policy_is_an_error_and_not_a_filter(movie, database, postgres_server, monkeypatch, when, said):
-    """A policy hides rows in silence: the lake would look complete."""
+    """A policy hides rows in silence: the lake would look complete.
+
+    Seen red with a read that a policy filters, and with a look that passes over it.
+    """
     database.execute(fill(1, 4))
     database.execute(
         "do $$ begin create role filtered login password 'filtered'; exception when duplicate_object then null; end $$;"

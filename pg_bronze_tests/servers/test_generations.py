@@ -263,7 +263,7 @@ def test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_
 def test_another_history_stops_the_table_until_somebody_decides(lake, database, changed, found, act):
     """After a failover transactions already copied may be gone, and their ids used again.
 
-    Seen red with clusters told apart by their timelines, and without a look at the log position.
+    Seen red with clusters told apart by their timelines, and without a look at the timeline or the log position.
     """
     elsewhere(lake, **changed)
     database.execute(fill(9, 10))

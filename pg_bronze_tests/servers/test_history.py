@@ -74,7 +74,8 @@ def copy_what_the_standby_never_gets(lake: Lake, standby: Standby) -> None:
 def test_after_a_failover_that_lost_nothing_the_table_stops_until_continued(lake, standby):
     """Whether anything was lost is not for us to guess.
 
-    Seen red with a ``continue`` that began a new generation: all rows were copied again.
+    Seen red with a ``continue`` that began a new generation: all rows were copied again. Seen red with timelines that
+    nobody compared.
     """
     lake.database.execute(fill(9, 10))
     lake.drain()
@@ -214,7 +215,8 @@ def test_reconcile_goes_on_although_ids_went_back_when_no_row_was_lost(lake, sta
 def test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing(lake, standby, reconciling, here, there, found):
     """Ids of lost transactions are handed out again: neither they nor a count of rows would tell.
 
-    Seen red with ids compared and no values, and without a look for ids the database has yet to give.
+    Seen red with ids compared and no values, without a look for ids the database has yet to give, and with no version
+    in the lake taken for a later one.
     """
     standby.catch_up()
     standby.cut_off()

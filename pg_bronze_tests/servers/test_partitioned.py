@@ -119,6 +119,10 @@ def test_a_detached_partition_keeps_its_place_and_goes_on_when_it_returns(lake, 
 
 
 def test_a_partition_detached_while_it_is_read_loses_and_doubles_nothing(lake, database):
+    """It returns half read.
+
+    Seen red with what was delivered of it forgotten by the next commit.
+    """
     database.execute(f"{sales(1, 3_000, 1)}; {sales(3_001, 6_000, 2)}")
     done = []
 
@@ -128,6 +132,7 @@ def test_a_partition_detached_while_it_is_read_loses_and_doubles_nothing(lake, d
             database.execute("alter table sale detach partition sale_2")
 
     lake.tick("sale", slice_rows=1_000, crash_at=detach)
+    database.execute(sales(6_001, 6_001, 1))
     lake.drain("sale", slice_rows=1_000)
     assert done
     assert same(lake)

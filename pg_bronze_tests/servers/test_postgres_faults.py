@@ -42,12 +42,18 @@ def cut_off(database: Database) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_connection_that_is_cut_after_any_step_loses_and_doubles_nothing(lake, database, step):
+    """What was committed stays, and the rest is left to the next tick.
+
+    Seen red with the error of a look at the table raised as psycopg's own, and with a statement that the server ended
+    left to an operator.
+    """
+
     def on_step(name: str) -> None:
         if name == step:
             cut_off(database)
 
     with contextlib.suppress(SourceUnavailable):
-        lake.tick(crash_at=on_step)
+        lake.tick(crash_at=on_step, slice_rows=8)  # several, so that one is read while the other is committed
 
     heals(lake)
 
@@ -60,8 +66,8 @@ ENDINGS = {"terminated": "select pg_terminate_backend({})", "cancelled": "select
 def test_a_read_that_is_ended_amid_its_rows_copies_none_of_them(lake, database, name, ending):
     """The rows that had come would pass for all there are.
 
-    Seen red with every word of connectorx's that nobody knows taken for an altered table, and with a COPY that broke
-    taken for one that ended.
+    Seen red with a read that broke taken for one that found nothing, with every word of connectorx's that nobody knows
+    taken for an altered table, and with a COPY that broke taken for one that ended.
     """
     lake.reader = name
     database.execute(f"{SLOW}; alter table movie add f feeling default 'fast'")
@@ -168,6 +174,10 @@ def guest(database) -> Iterator[Callable[[int], dict]]:
 
 
 def test_a_role_without_a_free_connection_is_told_so(lake, database, guest):
+    """Nobody would look for it in a sentence that says that the server is down.
+
+    Seen red with a role's limit not told from a server that is down.
+    """
     login = guest(0)
 
     with (
@@ -245,6 +255,10 @@ def restart(server: PostgresServer, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "killed"])
 def test_a_restart_between_and_during_reads_is_gone_on_after(own, own_server, mode):
+    """A restart is over before a person has read the error.
+
+    Seen red with a statement that the server ended left to an operator.
+    """
     stocked(own)
     restart(own_server, mode)
     own.tick()

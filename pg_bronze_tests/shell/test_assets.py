@@ -362,7 +362,10 @@ def test_the_control_row_follows_the_event(cinema: Project):
 
 
 def test_an_edited_control_row_changes_nothing_and_is_written_again(cinema: Project):
-    """Old habits die hard: whoever sets the value back must not make rows double."""
+    """Old habits die hard: whoever sets the value back must not make rows double.
+
+    Seen red with a row that stays as it is once it is there.
+    """
     cinema.copy("movie")
     cinema.database.execute("update etl_control set last_extracted_value = '1999-01-01'")
     cinema.database.execute("insert into movie values (6, 'new', '2026-02-03 00:00+00')")
@@ -448,7 +451,10 @@ def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(c
 
 
 def test_the_last_object_gone_stops_the_table_and_names_the_way_out(cinema: Project):
-    """Going on silently would hide that rows are missing from the lake."""
+    """Going on silently would hide that rows are missing from the lake.
+
+    Seen red with an object that is gone taken for one moved away with its generation.
+    """
     cinema.copy()
     (object_key,) = lake.keys(cinema.bucket, "movie")
     cinema.bucket.store().delete(object_key)
