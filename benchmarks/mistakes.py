@@ -868,6 +868,13 @@ FAULTS: list[Mistake] = [
         ("shell/test_faults.py::test_a_bucket_that_fails_for_one_table_holds_back_no_other",),
     ),
     Mistake(
+        "what is wrong with a server is said of no table",
+        "metadata.py",
+        'start = f"{label}: " if label else ""',
+        'start = ""',
+        ("shell/test_faults.py::test_a_server_that_is_away_is_named_with_the_remedy_beside_every_table",),
+    ),
+    Mistake(
         "another database of a cluster is taken for the same",
         "planning.py",
         "    if then.database != place.database:\n",

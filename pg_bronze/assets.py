@@ -105,7 +105,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
             stuck.note(context.instance, context.run, context.asset_key, error, state)
             if isinstance(error, PgBronzeError):
                 source_database.doubt(error)
-                raise metadata.failure(error) from error
+                raise metadata.failure(error, table.label) from error
             raise
 
     return bronze

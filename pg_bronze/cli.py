@@ -186,7 +186,9 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance", told: _Told) -> di
             error = event.step_failure_data.error
             if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
                 raise KeyboardInterrupt  # which Dagster took for a failure of the step
-            failed[by_step.get(event.step_key, event.step_key)] = _sentence(event)
+            label = by_step.get(event.step_key, event.step_key)
+            # The table's name is said first anyway, and what several have in common is said once.
+            failed[label] = _sentence(event).removeprefix(f"{label}: ")
     if not result.success and not failed:
         failed["the batch"] = "it could not be started; the lines above say why"
     for key in selection:

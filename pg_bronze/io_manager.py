@@ -48,7 +48,7 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
                 state = stuck.state_of(load_settings().fingerprint(), obj.copy.table.fingerprint)
                 stuck.note(self._instance, self._run, context.asset_key, error, state)
             if isinstance(error, PgBronzeError):
-                raise metadata.failure(error) from error
+                raise metadata.failure(error, obj.copy.label) from error
             raise
         context.add_output_metadata(metadata.of_stream(obj, _lag_s(obj)))
 

@@ -185,6 +185,12 @@ def summary(rows: Mapping[str, int], quiet: Sequence[str]) -> str:
     return f"{text}, {len(quiet)} quiet" if quiet else text
 
 
-def failure(error: PgBronzeError) -> dg.Failure:
-    """An error of ours as Dagster shows it: the sentence alone, and whether the next tick may cure it."""
-    return dg.Failure(description=str(error), metadata={_CURE: error.cure}, allow_retries=False)
+def failure(error: PgBronzeError, label: str = "") -> dg.Failure:
+    """An error of ours as Dagster shows it: the table's ``label``, the sentence, and whether the next tick may cure it.
+
+    What is wrong with a server is the same sentence for every table, and names none.
+    """
+    start = f"{label}: " if label else ""
+    return dg.Failure(
+        description=start + str(error).removeprefix(start), metadata={_CURE: error.cure}, allow_retries=False
+    )

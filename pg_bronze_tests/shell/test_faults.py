@@ -3,13 +3,15 @@
 A table stops with the reason or goes on exactly; none goes on green over a hole.
 """
 
+import contextlib
 import functools
 from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+import typer
 
-from pg_bronze import metadata, store
+from pg_bronze import cli, metadata, store
 from pg_bronze.watermark import FORMAT
 from pg_bronze_tests.conftest import Bucket, new_bucket
 from pg_bronze_tests.servers.faults import Proxy
@@ -189,7 +191,51 @@ def test_a_batch_waits_once_for_a_server_that_does_not_answer(copied: Project, p
         said = sentences(copied.copy())
 
     assert len(said) == 5
-    assert len(set(said.values())) == 1
+    assert len({sentence.partition(": ")[2] for sentence in said.values()}) == 1
     assert "did not answer" in said["bronze__movie"]
     assert proxy.met <= 4, "two attempts, and two more to make sure"
+    goes_on(copied)
+
+
+@pytest.fixture
+def guest(copied: Project) -> Iterator[str]:
+    """The role that the project reads with, made for it."""
+    role = f"guest_{copied.database.name}"
+    copied.database.execute(f"create role {role} login password 'guest'; grant pg_read_all_data to {role}")
+    copied.set(PG_USER=role, PG_PASS="guest", PG_CONTROL_URL="off")
+    copied.reload()
+    yield role
+    copied.database.execute(f"drop role {role}")
+
+
+@pytest.mark.parametrize("away", ["S3", "PostgreSQL"])
+def test_a_server_that_is_away_is_named_with_the_remedy_beside_every_table(
+    copied: Project, guest: str, capsys: pytest.CaptureFixture[str], away: str
+):
+    """Whoever looks at one red table reads the same as whoever looks at the terminal.
+
+    Seen red with the server's sentence alone in the event.
+    """
+    copied.monkeypatch.setattr(cli, "_instance", lambda: contextlib.nullcontext(copied.instance))
+    there = copied.bucket.server.endpoint_url
+    if away == "S3":
+        words = ("http://127.0.0.1:1", "Check that MINIO_ENDPOINT is right")
+        copied.set(MINIO_ENDPOINT="http://127.0.0.1:1")
+        copied.reload()
+    else:
+        words = (f"{copied.database.name}@", "Raise its limit, or end sessions")
+        copied.database.execute(f"alter role {guest} connection limit 0")
+
+    said = sentences(copied.copy())
+    with pytest.raises(typer.Exit):
+        cli.tick([])
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert set(said) == STEPS
+    assert all(said[f"bronze__{table}"].startswith(f"{table}: ") for table in TABLES)
+    assert line.startswith("pg-bronze: movie, person failed: ")
+    assert [text for text in (*said.values(), line) if not all(word in text for word in words)] == []
+    copied.database.execute(f"alter role {guest} connection limit -1")
+    copied.set(MINIO_ENDPOINT=there)
+    copied.reload()
     goes_on(copied)

@@ -232,10 +232,10 @@ def test_a_fault_the_next_tick_may_cure_is_tried_at_the_next_three(cinema: Proje
 def test_one_cause_of_many_tables_is_said_once(cinema: Project):
     cinema.set(MINIO_ENDPOINT="http://127.0.0.1:1")
     cinema.reload()
-    said = set(sentences(cinema.copy()).values())
+    said = sentences(cinema.copy())
 
-    assert len(said) == 1
-    assert "no connection to the S3 server http://127.0.0.1:1" in said.pop()
+    (cause,) = {sentence.partition(": ")[2] for sentence in said.values()}
+    assert cause.startswith("no connection to the S3 server http://127.0.0.1:1")
     cinema.copy(tags=TICK)
     while asked(data := cinema.look()):
         cinema.copy(tags=TICK)

@@ -89,5 +89,7 @@ def test_an_observation_without_both_says_nothing(metadata):
 def test_a_failure_is_the_sentence_and_who_can_cure_it(error, cure):
     shown = failure(error)
     assert shown.description == str(error)
+    assert failure(error, "movie").description == f"movie: {error}"
+    assert failure(type(error)(f"movie: {error}"), "movie").description == f"movie: {error}"
     assert shown.metadata["pg_bronze/cure"].value == cure
     assert not shown.allow_retries
