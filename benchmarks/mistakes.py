@@ -868,6 +868,13 @@ FAULTS: list[Mistake] = [
         ("shell/test_faults.py::test_a_bucket_that_fails_for_one_table_holds_back_no_other",),
     ),
     Mistake(
+        "etl_control is written over the run's first connection to its end, although that was cut",
+        "resources.py",
+        "if self._control is None or self._control.broken:",
+        "if self._control is None:",
+        ("shell/test_faults.py::test_a_read_that_is_ended_in_the_midst_of_a_batch_fails_its_table_alone",),
+    ),
+    Mistake(
         "what is wrong with a server is said of no table",
         "metadata.py",
         'start = f"{label}: " if label else ""',

@@ -56,6 +56,11 @@ class Control:
         self.connection = connection
         self.off = off if connection is not None or off else "PG_CONTROL_URL is off"
 
+    @property
+    def broken(self) -> bool:
+        """Whether the connection has been cut, so that nothing can be mirrored over it any more."""
+        return self.connection is not None and self.connection.closed
+
     def last_value(self, table: str) -> ControlRow | None:
         """The row of a table, if the control table exists and holds one."""
         if self.connection is None:

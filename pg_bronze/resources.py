@@ -174,7 +174,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
                 self._store.check()
             if self._doubted:
                 self._source.check()
-            if self._control is None:
+            if self._control is None or self._control.broken:
                 self._control = open_control(self.settings, self._source)
         except PgBronzeError as error:
             self._down = error

@@ -153,7 +153,7 @@ class Proxy:
 
 @contextmanager
 def held_reads(database: Any, table: str, act: Callable[[psycopg.Connection, int], None]) -> Iterator[None]:
-    """Inside, the first slice read waits for a lock on the table, and ``act`` gets its session's pid meanwhile.
+    """Inside, the table's first slice read waits for a lock on it, and ``act`` gets its session's pid meanwhile.
 
     ``act`` is called in another thread with a connection of its own; the lock is given back after it.
     """
@@ -161,7 +161,7 @@ def held_reads(database: Any, table: str, act: Callable[[psycopg.Connection, int
     taken: list[threading.Thread] = []
 
     def read(self: Source, query: str, label: str) -> Any:
-        if not taken:
+        if label == table and not taken:
             ready = threading.Event()
             taken.append(threading.Thread(target=hold, args=(ready,)))
             taken[0].start()

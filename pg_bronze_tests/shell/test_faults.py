@@ -8,13 +8,15 @@ import functools
 from collections.abc import Iterator
 
 import dagster as dg
+import psycopg
 import pytest
 import typer
 
 from pg_bronze import cli, metadata, store
 from pg_bronze.watermark import FORMAT
 from pg_bronze_tests.conftest import Bucket, new_bucket
-from pg_bronze_tests.servers.faults import Proxy
+from pg_bronze_tests.servers.faults import Proxy, held_reads
+from pg_bronze_tests.servers.slow import SLOW, wait_until_gone
 from pg_bronze_tests.shell import lake
 from pg_bronze_tests.shell.conftest import MOVIES, Project, asked, key, sentences
 
@@ -195,6 +197,64 @@ def test_a_batch_waits_once_for_a_server_that_does_not_answer(copied: Project, p
     assert "did not answer" in said["bronze__movie"]
     assert proxy.met <= 4, "two attempts, and two more to make sure"
     goes_on(copied)
+
+
+def _cut(other: psycopg.Connection, _pid: int) -> None:
+    """End every session of the product's, as when the network goes."""
+    other.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where datname = current_database() and application_name like 'pg_bronze%'"
+    )
+
+
+def _end(other: psycopg.Connection, pid: int) -> None:
+    other.execute("select pg_terminate_backend(%s)", (pid,))
+
+
+def _cures(result: dg.ExecuteInProcessResult) -> set[str]:
+    """Who can cure the failures of a run, as its events say."""
+    return {
+        event.step_failure_data.user_failure_data.metadata["pg_bronze/cure"].value
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE
+    }
+
+
+def test_a_read_that_is_ended_in_the_midst_of_a_batch_fails_its_table_alone(cinema: Project):
+    """Three tables of five, each ended in its own way; a fault of one read is no fault of the server.
+
+    Seen red with the control table's connection never made again: every table after the cut one failed.
+    """
+    ended = ("cut", "ended", "slow")
+    for table in ended:
+        cinema.database.execute(f"create table {table} (id int primary key); insert into {table} values (1), (2)")
+    cinema.database.execute(f"{SLOW}; alter table slow add f feeling")
+    cinema.set(PG_BRONZE_STATEMENT_TIMEOUT_S="3")
+    cinema.reload()
+    assert cinema.copy().success
+    write(cinema)
+    for table in ended:
+        cinema.database.execute(f"insert into {table} values (3)")
+    cinema.database.execute("update slow set f = 'slow' where id = 2")
+
+    with held_reads(cinema.database, "cut", _cut), held_reads(cinema.database, "ended", _end):
+        result = cinema.copy()
+
+    said = sentences(result)
+    assert set(said) == {f"bronze__{table}" for table in ended}
+    for table in ended:
+        assert said[f"bronze__{table}"].startswith(f"{table}: ")
+        assert "the next tick tries again" in said[f"bronze__{table}"]
+    assert "by its time limit" in said["bronze__slow"]
+    assert "Raise PG_BRONZE_STATEMENT_TIMEOUT_S" in said["bronze__slow"]
+    assert _cures(result) == {"next tick"}
+    for table in TABLES:
+        assert lake.compare(cinema.database, cinema.bucket, table) == lake.SAME
+    wait_until_gone(cinema.database)
+    cinema.database.execute("update slow set f = 'fast'")
+    goes_on(cinema)
+    for table in ended:
+        assert lake.compare(cinema.database, cinema.bucket, table) == lake.SAME
 
 
 @pytest.fixture
