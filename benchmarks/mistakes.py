@@ -1113,7 +1113,10 @@ READING: list[Mistake] = [
         "store.py",
         'fenced = self.create(probe, b"1") and not self.create(probe, b"2")',
         'fenced = self.create(probe, b"1")',
-        ("servers/test_commit.py::test_a_bucket_that_overwrites_is_refused_unless_asked_for",),
+        (
+            "servers/test_commit.py::test_a_bucket_that_overwrites_is_refused_unless_asked_for",
+            "shell/test_faults.py::test_a_bucket_that_overwrites_gets_no_object_of_any_table",
+        ),
     ),
     Mistake(
         "an object of another name is passed over",

@@ -18,6 +18,9 @@ from typing import Any
 import connectorx
 import psycopg
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from pg_bronze import reader
 from pg_bronze import store as stores
@@ -36,6 +39,7 @@ class Fault:
 
     ``answer`` is a status and an S3 error code, given instead of forwarding. ``lost``: the server does what it was
     asked, and its answer does not come back. ``cut``: the answer ends in the middle. ``silent``: no answer ever comes.
+    ``unfenced``: it is forwarded without ``If-None-Match``, as if the server knew no such header.
     """
 
     method: str
@@ -46,6 +50,7 @@ class Fault:
     lost: bool = False
     cut: bool = False
     silent: bool = False
+    unfenced: bool = False
 
 
 class Proxy:
@@ -121,7 +126,8 @@ class Proxy:
         with contextlib.closing(upstream):
             # With the Host header as it came: it is signed.
             upstream.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in request.headers.items():
+            headers = dict(request.headers.items())
+            for name, value in (self._unfenced(request, body) if fault and fault.unfenced else headers).items():
                 upstream.putheader(name, value)
             upstream.endheaders(body)
             response = upstream.getresponse()
@@ -133,6 +139,15 @@ class Proxy:
         kept = {name: value for name, value in response.getheaders() if name.lower() not in _LAST}
         size = response.getheader("Content-Length") if request.command == "HEAD" else str(len(content))
         self._answer(request, response.status, kept, content, size, cut=bool(fault and fault.cut))
+
+    def _unfenced(self, request: BaseHTTPRequestHandler, body: bytes) -> dict[str, str]:
+        """The headers without ``If-None-Match``, signed anew: it is among those that the client signed."""
+        left_out = {"if-none-match", "authorization", "x-amz-date"}
+        kept = {name: value for name, value in request.headers.items() if name.lower() not in left_out}
+        server = self.bucket.server
+        made = AWSRequest(request.command, f"http://{request.headers['Host']}{request.path}", kept, body)
+        S3SigV4Auth(Credentials(server.access_key, server.secret_key), "s3", "us-east-1").add_auth(made)
+        return dict(made.headers.items())
 
     @staticmethod
     def _answer(

@@ -1,16 +1,17 @@
 """The commit: claims, create-only objects, and what is found in a bucket that does not fit."""
 
+import contextlib
 import io
 import json
 
 import polars as pl
 import pytest
 
-from pg_bronze import store as stores
 from pg_bronze.commit import Codec, TableObjects
 from pg_bronze.errors import FormatTooNew, LakeDamaged, StoreNotFit
 from pg_bronze.footer import ENTRY, Claim
 from pg_bronze.store import Store
+from pg_bronze_tests.servers.faults import Proxy
 from pg_bronze_tests.servers.harness import MOVIE, SAME, Crash, Lake, clock, fill
 
 CLAIM = "_pg_bronze/claims/movie/"
@@ -447,32 +448,17 @@ def test_a_wide_table_whose_footer_is_long_is_found_again(database, bucket):
     assert lake.compare() == SAME
 
 
-class Unfenced:
-    """A client of a server that ignores ``If-None-Match``."""
-
-    def __init__(self, client) -> None:
-        self._client = client
-
-    def __getattr__(self, name):
-        return getattr(self._client, name)
-
-    def put_object(self, IfNoneMatch=None, **arguments):
-        return self._client.put_object(**arguments)
-
-
 def test_a_bucket_that_overwrites_is_refused_unless_asked_for(bucket):
     """Two writers would double rows there, and nobody would notice.
 
     Seen red with a probe that was written once.
     """
-    store = bucket.store()
-    deaf = stores.Store(Unfenced(store.client), store.bucket)
+    with contextlib.closing(Proxy(bucket)) as proxy, proxy.broken("PUT", unfenced=True):
+        with pytest.raises(StoreNotFit, match=r"If-None-Match.*PG_BRONZE_UNFENCED=true"):
+            proxy.store.prepare()
+        proxy.store.prepare(unfenced=True)
 
-    with pytest.raises(StoreNotFit, match=r"If-None-Match.*PG_BRONZE_UNFENCED=true"):
-        deaf.prepare()
-    deaf.prepare(unfenced=True)
-
-    assert list(store.list("")) == []
+    assert list(bucket.store().list("")) == []
 
 
 def test_a_crash_is_not_taken_for_an_error_of_the_server(lake, database):

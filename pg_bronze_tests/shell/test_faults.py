@@ -156,12 +156,12 @@ def test_a_setting_that_points_elsewhere_stops_every_table(
 
 
 @pytest.fixture
-def proxy(copied: Project) -> Iterator[Proxy]:
+def proxy(cinema: Project) -> Iterator[Proxy]:
     """The bucket behind a network that can be made to fail; the project knows no other way to it."""
-    made = Proxy(copied.bucket)
-    copied.monkeypatch.setattr(store, "connect", functools.partial(store.connect, answer_s=0.5))
-    copied.set(MINIO_ENDPOINT=made.endpoint_url)
-    copied.reload()
+    made = Proxy(cinema.bucket)
+    cinema.monkeypatch.setattr(store, "connect", functools.partial(store.connect, answer_s=0.5))
+    cinema.set(MINIO_ENDPOINT=made.endpoint_url)
+    cinema.reload()
     yield made
     made.close()
 
@@ -197,6 +197,22 @@ def test_a_batch_waits_once_for_a_server_that_does_not_answer(copied: Project, p
     assert "did not answer" in said["bronze__movie"]
     assert proxy.met <= 4, "two attempts, and two more to make sure"
     goes_on(copied)
+
+
+def test_a_bucket_that_overwrites_gets_no_object_of_any_table(cinema: Project, proxy: Proxy):
+    """Two writers would double rows there, and nobody would notice.
+
+    Seen red with a probe that was written once.
+    """
+    with proxy.broken("PUT", unfenced=True):
+        said = sentences(cinema.copy())
+
+    assert set(said) == STEPS
+    for table in TABLES:
+        assert said[f"bronze__{table}"].startswith(f"{table}: bucket {cinema.bucket.name!r}: the server overwrites")
+        assert "PG_BRONZE_UNFENCED=true" in said[f"bronze__{table}"]
+    assert [item.key for item in cinema.bucket.store().list("") if not item.key.endswith("/catalog.json")] == []
+    goes_on(cinema)
 
 
 def _cut(other: psycopg.Connection, _pid: int) -> None:
