@@ -882,6 +882,32 @@ FAULTS: list[Mistake] = [
         ("shell/test_faults.py::test_a_server_that_is_away_is_named_with_the_remedy_beside_every_table",),
     ),
     Mistake(
+        "a fault nobody foresaw is kept from Dagster's own retries",
+        "io_manager.py",
+        "raise metadata.failure(error, obj.copy.label) from error\n            raise\n",
+        "raise metadata.failure(error, obj.copy.label) from error\n"
+        "            raise dg.Failure(allow_retries=False) from error\n",
+        ("shell/test_crashes.py::test_a_step_that_dagster_retries_goes_on_where_it_failed",),
+    ),
+    Mistake(
+        "a run that adopted an object and wrote others records the adopted one as its last",
+        "metadata.py",
+        "**of_watermark(watermark),\n    }\n",
+        "**of_watermark(stream.adopted[-1].watermark if stream.adopted else watermark),\n    }\n",
+        ("shell/test_crashes.py::test_a_copy_that_dies_at_any_place_loses_and_doubles_nothing",),
+    ),
+    Mistake(
+        "an adopted object does not move the state on",
+        "commit.py",
+        "            watermark = footer.after\n            adopted.append(",
+        "            adopted.append(",
+        (
+            "shell/test_crashes.py::test_a_copy_that_dies_at_any_place_loses_and_doubles_nothing",
+            "shell/test_crashes.py::test_a_step_that_dagster_retries_goes_on_where_it_failed",
+            "shell/test_crashes.py::test_a_run_executed_again_from_its_failure_copies_the_failed_table_alone",
+        ),
+    ),
+    Mistake(
         "another database of a cluster is taken for the same",
         "planning.py",
         "    if then.database != place.database:\n",

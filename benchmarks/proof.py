@@ -51,7 +51,7 @@ SERVERS = {
 # The tests that prove one case each, with the mistake it is about named in their docstrings.
 DETERMINISTIC = {
     "crash after every step of the commit, lost replies, claims": [
-        "servers/test_recovery.py", "servers/test_commit.py", "unit/test_planning_model.py",
+        "servers/test_recovery.py", "servers/test_commit.py", "shell/test_crashes.py", "unit/test_planning_model.py",
     ],
     "two writers at once": ["servers/test_two_writers.py"],
     "processes that are killed": ["e2e/test_kill.py", "shell/test_abandoned.py"],
