@@ -45,6 +45,8 @@ class Mistake:
         return Path("pg_bronze") / self.file
 
 
+_CHAOS = "servers/test_chaos.py::test_whatever_is_done_to_a_table_no_row_is_lost_stale_or_doubled[{}-18]"
+
 COMMIT: list[Mistake] = [
     Mistake(
         "the LIST after having a found claim in hand is left out",
@@ -366,6 +368,22 @@ COMMIT: list[Mistake] = [
     ),
 ]
 IDENTITY: list[Mistake] = [
+    Mistake(
+        "as long as a table is in its first generation, windows begin forty transactions late",
+        "planning.py",
+        "region = _region(table, None, leaf, tuple(oids), horizon)",
+        "late = leaf.swept + 40 if leaf.swept and not watermark.generation else leaf.swept\n        "
+        "region = _region(table, None, dataclasses.replace(leaf, swept=late), tuple(oids), horizon)",
+        (_CHAOS.format("primary"),),
+    ),
+    Mistake(
+        "as long as a table is in its first generation, windows begin forty transactions early",
+        "planning.py",
+        "region = _region(table, None, leaf, tuple(oids), horizon)",
+        "early = leaf.swept - 40 if leaf.swept and not watermark.generation else leaf.swept\n        "
+        "region = _region(table, None, dataclasses.replace(leaf, swept=early), tuple(oids), horizon)",
+        (_CHAOS.format("primary"),),
+    ),
     Mistake(
         "the oid behind an ordinary table's name is not compared",
         "planning.py",

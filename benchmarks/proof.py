@@ -28,7 +28,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.chaos import WHERE, arena, chaos
+from benchmarks.chaos import WHERE, arena, chaos, undone
 from benchmarks.large import large
 from benchmarks.memory import ALLOWED_MB
 from benchmarks.race import race
@@ -164,11 +164,14 @@ def storms(seconds: float, seed: int) -> Iterator[Line]:
                 place = servers.enter_context(arena(where, Path(folder), older_servers().get(version)))
                 bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
                 found = chaos(place, bucket.store(), seconds, 8, seed)
-            done = ", ".join(f"{_in_words(name)} {count}" for name, count in sorted(found.acts.items()))
+            counted = sorted({**found.acts, **found.changes}.items())
+            done = ", ".join(f"{_in_words(name)} {count}" for name, count in counted)
             yield Line(
                 f"chaos on a {where}, {version}, {kind}, seed {seed}", found.ticks, found.crashes, found.commits,
                 found.rows, found.versions, found.objects, found.difference,
-                f"{done}; {found.postponed.total()} ticks postponed",
+                f"{found.comparisons} comparisons of {found.compared:,} objects of {found.generations} generations; "
+                f"{done}; {found.postponed.total()} ticks postponed"
+                + (f"; never done: {', '.join(sorted(missing))}" if (missing := undone(found)) else ""),
             )  # fmt: skip
 
 
@@ -328,7 +331,8 @@ def report(sections: dict[str, Section]) -> str:
     return f"""# The proof
 
 Written by `make proof`; nothing here is written by hand. Every comparison is lake against source, row by row and value
-by value, after the writers have stopped. *lost*: live rows whose key the lake does not know. *stale*: live rows whose
+by value, while no writer writes; chaos pauses its writers for it about every 15 s, and its counts are sums over all
+comparisons. *lost*: live rows whose key the lake does not know. *stale*: live rows whose
 present version it does not hold. *doubled*: copies of a version beyond the first. *wrong latest*: keys whose highest
 `_pg_xid` is not the live version.
 
@@ -337,7 +341,8 @@ present version it does not hold. *doubled*: copies of a version beyond the firs
 {found["chaos"]}; {sections["chaos"].about}. In the race 12 writers commit out of order, with savepoints, rollbacks and
 transactions held open; one in four of pg_bronze's ticks crashes after a step of the commit, and half of these forget
 all state. Chaos adds what `benchmarks/chaos.py` says. Commits are those of the writers; versions and objects are those
-of the newest generation.
+of the newest generation at the end; earlier ones are compared too, and looked through for doubled rows when they have
+been moved away.
 
 {head}
 {lines["chaos"]}

@@ -3,7 +3,7 @@
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from pg_bronze.commit import Codec, Committed
 from pg_bronze.control import Control, Mirrored
 from pg_bronze.copy import CopyOptions, SliceStream, TableCopy
 from pg_bronze.errors import TransientError
+from pg_bronze.footer import ENTRY, Footer
 from pg_bronze.layout import Layout
 from pg_bronze.planning import Quiet
 from pg_bronze.policies import DATE_INFINITY, TIMESTAMP_INFINITY
@@ -90,6 +91,9 @@ class Difference:
     stale: int = 0
     doubled: int = 0
     wrong_latest: int = 0
+
+    def __add__(self, other: "Difference") -> "Difference":
+        return Difference(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 SAME = Difference()
@@ -191,12 +195,37 @@ class Lake:
         objects = copy.TableObjects(self.store, self.layout(table), Codec())
         return [objects.footer(key) for key in self.keys(table)]
 
+    def held(self, table: str = "movie") -> list[tuple[Footer, pl.DataFrame]]:
+        """Footer and rows of each object of the newest generation, oldest first."""
+        bodies = [(key, self.store.get(key) or b"") for key in self.keys(table)]
+        ours = [(footer, body) for key, body in bodies if (footer := _footer(key, body))]
+        newest = max((footer.after.generation for footer, _ in ours), default=0)
+        return [
+            (footer, pl.read_parquet(io.BytesIO(body))) for footer, body in ours if footer.after.generation == newest
+        ]
+
     def frames(self, table: str = "movie") -> list[pl.DataFrame]:
         """One frame for each object of the newest generation, oldest first."""
-        pairs = list(zip(self.keys(table), self.footers(table), strict=True))
-        newest = max((footer.after.generation for _, footer in pairs if footer), default=0)
-        ours = [key for key, footer in pairs if footer and footer.after.generation == newest]
-        return [pl.read_parquet(io.BytesIO(self.store.get(key) or b"")) for key in ours]
+        return [frame for _, frame in self.held(table)]
+
+    def old_generations(self, table: str = "movie") -> dict[int, list[str]]:
+        """The keys of the objects that were moved away, by their generation."""
+        found: dict[int, list[str]] = defaultdict(list)
+        folder = self.layout(table).old("", 0).partition("gen=")[0]
+        for key in self.all_keys(folder):
+            found[int(key.removeprefix(f"{folder}gen=").partition("/")[0])].append(key)
+        return dict(found)
+
+    def doubled(self, keys: Iterable[str], key: str) -> int:
+        """Copies of a row version beyond the first, in objects of one generation; ``key`` is its primary key.
+
+        What the source held then is not known any more, but one transaction leaves no two versions of one key.
+        """
+        count: Counter = Counter()
+        for name in keys:
+            frame = pl.read_parquet(io.BytesIO(self.store.get(name) or b""))
+            count.update(frame.select(key, frame.columns[-1]).iter_rows())
+        return count.total() - len(count)
 
     def rows(self, table: str = "movie") -> pl.DataFrame:
         """The newest generation of a table as one frame."""
@@ -209,15 +238,15 @@ class Lake:
         A column is followed by its number through renames; where a slice is older than it, its rows hold the value that
         the first footer with the column says they have.
         """
-        frames, footers = self.frames(table), [footer for footer in self.footers(table) if footer is not None]
-        footers = [footer for footer in footers if footer.after.generation == footers[-1].after.generation]
+        objects = self.held(table)
+        footers = [footer for footer, _ in objects]
         described = [{column["attnum"]: column for column in footer.columns} for footer in footers]
         missing = {
             attnum: next((columns[attnum].get("missing") for columns in described if attnum in columns), None)
             for attnum in attnums
         }
         held: list[tuple] = []
-        for frame, columns, footer in zip(frames, described, footers, strict=True):
+        for (footer, frame), columns in zip(objects, described, strict=True):
             values = [
                 texts(frame[columns[attnum]["name"]]) if attnum in columns else [missing[attnum]] * frame.height
                 for attnum in attnums
@@ -244,6 +273,15 @@ class Lake:
             ).fetchall()
         held = self.versions(table, [column.attnum for column in found.columns])
         return difference(live, held, columns.index(key) + 1 if key else None)
+
+
+def _footer(key: str, body: bytes) -> Footer | None:
+    """The footer of an object in hand; None if it is not one of pg_bronze's."""
+    try:
+        text = pl.read_parquet_metadata(io.BytesIO(body)).get(ENTRY)
+    except pl.exceptions.PolarsError:
+        return None
+    return Footer.from_text(text, key) if text is not None else None
 
 
 def difference(live: Iterable[tuple], held: Iterable[tuple], key: int | None) -> Difference:

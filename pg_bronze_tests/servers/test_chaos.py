@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos import WHERE, arena, chaos
+from benchmarks.chaos import WHERE, arena, chaos, undone
 from pg_bronze_tests.conftest import older_servers
 from pg_bronze_tests.servers.harness import SAME
 
@@ -17,14 +17,18 @@ VERSIONS = {"18": None, "15": older_servers().get("15")}
 def test_whatever_is_done_to_a_table_no_row_is_lost_stale_or_doubled(where, version, tmp_path: Path, bucket):
     """The promise, with rewrites, reloads, prepared transactions and cursor values that mean nothing.
 
-    Seen red with ``pg_snapshot_xmax`` for ``pg_snapshot_xmin`` in window.py: 28 rows lost, 4 keys with a wrong latest.
+    Everything that can be done was done, and it held in the middle of the run as at its end, where a reload or a new
+    generation has covered up what was wrong before.
+
+    Seen red with ``pg_snapshot_xmax`` for ``pg_snapshot_xmin`` in window.py: 28 rows lost, 4 keys with a wrong latest;
+    with windows of the first generation that begin forty transactions late, 124 rows lost at the first comparison and
+    none at the last; and with such windows that begin forty early, 288 doubled.
     """
     if version == "15" and VERSIONS["15"] is None:
         pytest.skip("no PostgreSQL 15 here")
     with arena(where, tmp_path, VERSIONS[version]) as place:
-        result = chaos(place, bucket.store(), seconds=6, writers=8, seed=11)
+        result = chaos(place, bucket.store(), seconds=5, writers=8, seed=11)
 
     assert result.difference == SAME
-    assert result.crashes > 0
-    assert result.acts["prepared"] > 0
-    assert result.acts["savepoints"] > 0
+    assert result.comparisons == 2
+    assert not undone(result)
