@@ -1108,6 +1108,41 @@ FAULTS: list[Mistake] = [
             "servers/test_control.py::test_the_remedy_that_is_named_works_as_it_stands",
         ),
     ),
+    Mistake(
+        "a server that is read-only copies nothing",
+        "control.py",
+        '_READ_ONLY = {"42501", "25006"}',
+        '_READ_ONLY = {"42501"}',
+        ("servers/test_control.py::test_a_session_that_is_read_only_switches_the_mirror_off",),
+    ),
+    Mistake(
+        "etl_control is created without a look whether it is there",
+        "control.py",
+        "        if found != (True,):\n            # Another",
+        "        if True:\n            # Another",
+        ("servers/test_control.py::test_a_role_that_may_write_an_existing_control_table_need_not_create_one",),
+    ),
+    Mistake(
+        "the times of etl_control have a zone",
+        "control.py",
+        "last_extracted_at timestamp default",
+        "last_extracted_at timestamptz default",
+        ("servers/test_control.py::test_the_control_table_is_made_with_the_originals_columns",),
+    ),
+    Mistake(
+        "a table's schema is left out of its control row",
+        "copy.py",
+        "ControlRow(self.label, watermark.cursor, column)",
+        "ControlRow(self.table.name, watermark.cursor, column)",
+        ("servers/test_control.py::test_a_table_outside_public_is_named_with_its_schema",),
+    ),
+    Mistake(
+        "the remedy for the mirror grants before it creates",
+        "control.py",
+        "Run as an owner of the schema: {create}; {grant}; {otherwise}",
+        "Run as an owner of the schema: {grant}; {create}; {otherwise}",
+        ("servers/test_control.py::test_the_remedy_that_is_named_works_as_it_stands",),
+    ),
 ]
 READING: list[Mistake] = [
     Mistake(

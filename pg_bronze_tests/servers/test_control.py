@@ -20,7 +20,10 @@ def rows(database):
 
 
 def test_the_control_table_is_made_with_the_originals_columns(lake, database):
-    """Tools of people read it by these names and types."""
+    """Tools of people read it by these names and types.
+
+    Seen red with a time that has a zone.
+    """
     database.execute(fill(1, 1))
     lake.tick()
 
@@ -51,6 +54,7 @@ def test_the_value_is_the_highest_copied_as_postgresql_prints_it_in_utc(lake, da
 
 
 def test_a_table_outside_public_is_named_with_its_schema(lake, database):
+    """Seen red with the bare name: two tables would share a row."""
     database.execute(
         "create schema sales; create table sales.movie (movie_id int primary key); insert into sales.movie values (7)"
     )
@@ -147,7 +151,7 @@ def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, dat
 def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
     """A grant on a table that does not exist is an error, and the second sentence nobody wants to look for.
 
-    Seen red with the refusal of the mirror raised for the table.
+    Seen red with the refusal of the mirror raised for the table, and with the grant before the table it needs.
     """
     database.execute(fill(1, 3))
     if there:
@@ -166,6 +170,10 @@ def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
 
 
 def test_a_role_that_may_write_an_existing_control_table_need_not_create_one(lake, database):
+    """``create table if not exists`` wants that right even where the table exists.
+
+    Seen red with the table created without a look whether it is there.
+    """
     database.execute(fill(1, 1))
     lake.tick()
     database.execute(
@@ -179,6 +187,10 @@ def test_a_role_that_may_write_an_existing_control_table_need_not_create_one(lak
 
 
 def test_a_session_that_is_read_only_switches_the_mirror_off(database):
+    """On a standby nobody can write, and copying needs no more than to read.
+
+    Seen red with that refusal raised for the table.
+    """
     with database.connect(options="-c default_transaction_read_only=on") as connection:
         control = Control(connection)
         mirrored = control.mirror(ControlRow("movie", "1", "movie_id"), None)
