@@ -264,7 +264,8 @@ class TableCopy:
         self._look()
         if watermark is None:
             watermark = self._beginning(recovered.foreign_key)
-        self._mirrored_before = watermark.cursor
+        # Whoever wrote what was adopted may have ended before the control row was written.
+        self._mirrored_before = None if recovered.adopted else watermark.cursor
         first = self._again(recovered.redo) if recovered.redo else self.next_slice(watermark) if new else None
         if first is None and not recovered.adopted and not recovered.rebuilt:
             return Quiet(f"no new row up to transaction {self.horizon}")

@@ -15,7 +15,7 @@ from pg_bronze.copy import TableCopy
 from pg_bronze.layout import Layout
 from pg_bronze_tests.servers.harness import STEPS, Crash
 from pg_bronze_tests.shell import lake
-from pg_bronze_tests.shell.conftest import Project, key, sentences
+from pg_bronze_tests.shell.conftest import Project, key, messages, sentences
 
 # After the IO manager has written and before Dagster has recorded it; then before etl_control is written.
 PLACES = (*STEPS, "record", "mirror")
@@ -154,6 +154,7 @@ def test_a_step_that_dagster_retries_goes_on_where_it_failed(project: Project):
     assert result.success
     assert faults == set()
     assert sum(event.is_step_up_for_retry for event in result.all_events) == 2
+    assert [line for line in messages(project, result) if "edited or deleted" in line] == []
     for table in ("movie", "person"):
         assert lake.ids(project.bucket, table) == expected[table]
         assert agrees(project, table)
