@@ -369,14 +369,6 @@ COMMIT: list[Mistake] = [
 ]
 IDENTITY: list[Mistake] = [
     Mistake(
-        "as long as a table is in its first generation, windows begin forty transactions late",
-        "planning.py",
-        "region = _region(table, None, leaf, tuple(oids), horizon)",
-        "late = leaf.swept + 40 if leaf.swept and not watermark.generation else leaf.swept\n        "
-        "region = _region(table, None, dataclasses.replace(leaf, swept=late), tuple(oids), horizon)",
-        (_CHAOS.format("primary"),),
-    ),
-    Mistake(
         "as long as a table is in its first generation, windows begin forty transactions early",
         "planning.py",
         "region = _region(table, None, leaf, tuple(oids), horizon)",
@@ -1817,6 +1809,7 @@ RANGES: list[Mistake] = [
         (
             "unit/test_planning.py::test_a_rewrite_of_a_pending_table_is_a_new_generation",
             "servers/test_copy.py::test_a_table_rewritten_during_a_first_load_in_blocks_becomes_a_new_generation",
+            "servers/test_generations.py::test_a_reload_during_a_first_load_in_blocks_becomes_a_new_generation",
         ),
     ),
     Mistake(
