@@ -1749,9 +1749,9 @@ TAKEOVER: list[Mistake] = [
     ),
     Mistake(
         "only objects that are newer by their names are looked at",
-        "commit.py",
-        "            if found.watermark:\n                self._look_back(found.watermark, now)\n",
-        "",
+        "copy.py",
+        "            self.objects.look_back(recovered.watermark, self.now())\n",
+        "            pass\n",
         ("servers/test_takeover.py::test_the_original_system_beside_us_is_seen_wherever_its_clock_is",),
     ),
     Mistake(

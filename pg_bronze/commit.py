@@ -180,11 +180,36 @@ class TableObjects:
                 return
             times = times[: bisect.bisect_left(times, (first, ""))]
 
+    def look_back(self, watermark: Watermark, now: datetime) -> None:
+        """Look for objects that something else wrote since this generation began, under names older than our last.
+
+        For whoever is about to write; once in ten minutes. Raises LakeDamaged if there is one.
+        """
+        last = self.layout.time(watermark.key)
+        if last is None or _turn(last) == _turn(now):
+            return
+        late: dict[str, tuple[datetime, timedelta]] = {}
+        for prefix, start_after in self.layout.listings(last - FURTHEST_WEST - LOOK_BACK_EVERY):
+            for item in self.store.list(prefix, start_after):
+                time = self.layout.time(item.key)
+                if time is not None and time <= last:
+                    late[item.key] = item.modified, item.modified - time
+        # Our own are named by the time at which they were written, as far as the clocks of the two servers agree.
+        usual = late[watermark.key][1] if watermark.key in late else timedelta()
+        odd = {key: at for key, (at, lateness) in late.items() if abs(lateness - usual) > LOOK_BACK_EVERY}
+        ours = [watermark.first_key] if watermark.first_key else [key for key in late if key not in odd]
+        if ours == [watermark.key] and watermark.seq > 1 and (footer := self.footer(watermark.key)):
+            ours.append(footer.before.key)
+        opened = min((time for key in ours if (time := self.layout.time(key))), default=last)
+        for key, at in odd.items():
+            if at - usual > opened + LOOK_BACK_EVERY:
+                self._own_footer(key)
+
     def recover(self, recorded: Watermark | None, now: datetime, forgive: bool = False) -> Recovered:
         """Find out where the table stands: adopt what was written and not recorded, find a claim to redo.
 
-        Raises LakeDamaged if the last object is gone (unless ``forgive``), an object does not continue the watermark,
-        or somebody else writes into the folder.
+        Raises LakeDamaged if the last object is gone (unless ``forgive``), or an object does not continue the
+        watermark.
         """
         for attempt in range(RECOVER_TRIES):
             try:
@@ -194,8 +219,6 @@ class TableObjects:
                     continue
                 raise
             last_key = found.watermark.key if found.watermark else found.foreign_key
-            if found.watermark:
-                self._look_back(found.watermark, now)
             try:
                 claim = self._open_claim(found.watermark.seq if found.watermark else 0)
             except LakeDamaged:
@@ -251,28 +274,6 @@ class TableObjects:
 
     def _was_moved(self, watermark: Watermark) -> bool:
         return self.store.tail(self.layout.old(watermark.key, watermark.generation), 8) is not None
-
-    def _look_back(self, watermark: Watermark, now: datetime) -> None:
-        """Look for objects that something else wrote since this generation began, under names older than our last."""
-        last = self.layout.time(watermark.key)
-        if last is None or _turn(last) == _turn(now):
-            return
-        late: dict[str, tuple[datetime, timedelta]] = {}
-        for prefix, start_after in self.layout.listings(last - FURTHEST_WEST - LOOK_BACK_EVERY):
-            for item in self.store.list(prefix, start_after):
-                time = self.layout.time(item.key)
-                if time is not None and time <= last:
-                    late[item.key] = item.modified, item.modified - time
-        # Our own are named by the time at which they were written, as far as the clocks of the two servers agree.
-        usual = late[watermark.key][1] if watermark.key in late else timedelta()
-        odd = {key: at for key, (at, lateness) in late.items() if abs(lateness - usual) > LOOK_BACK_EVERY}
-        ours = [watermark.first_key] if watermark.first_key else [key for key in late if key not in odd]
-        if ours == [watermark.key] and watermark.seq > 1 and (footer := self.footer(watermark.key)):
-            ours.append(footer.before.key)
-        opened = min((time for key in ours if (time := self.layout.time(key))), default=last)
-        for key, at in odd.items():
-            if at - usual > opened + LOOK_BACK_EVERY:
-                self._own_footer(key)
 
     def _own_footer(self, key: str) -> Footer:
         footer = self.footer(key)

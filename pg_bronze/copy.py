@@ -269,6 +269,8 @@ class TableCopy:
         first = self._again(recovered.redo) if recovered.redo else self.next_slice(watermark) if new else None
         if first is None and not recovered.adopted and not recovered.rebuilt:
             return Quiet(f"no new row up to transaction {self.horizon}")
+        if first is not None and recovered.watermark is not None:
+            self.objects.look_back(recovered.watermark, self.now())
         return SliceStream(self, recovered, watermark, first)
 
     def reset(self, recorded: Watermark | None, reason: str = "reset on request") -> SliceStream:
