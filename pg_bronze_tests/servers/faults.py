@@ -6,13 +6,17 @@ such as Toxiproxy know connections only.
 
 import contextlib
 import http.client
+import os
+import signal
 import socket
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import connectorx
@@ -203,6 +207,25 @@ def held_reads(database: Any, table: str, act: Callable[[psycopg.Connection, int
         for thread in taken:
             thread.join()
     assert taken, "no slice was read"
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, and return when each of its threads stands still; the signal does not wait for that.
+
+    AssertionError after ten seconds. ``SIGCONT`` lets it go on.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 10.0
+    while moving := [stat for stat in Path(f"/proc/{pid}/task").glob("*/stat") if not _is_stopped(stat)]:
+        assert time.monotonic() < deadline, f"{len(moving)} threads of process {pid} go on"
+        os.sched_yield()
+
+
+def _is_stopped(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] in {"T", "t"}
+    except ProcessLookupError:
+        return True
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 from pg_bronze import reader
 from pg_bronze.errors import SourceUnavailable
 from pg_bronze.source import Source
+from pg_bronze_tests.servers.faults import freeze
 from pg_bronze_tests.servers.harness import SAME, Lake
 from pg_bronze_tests.servers.slow import ASLEEP, SLOW, wait_until_gone, wait_until_slow
 
@@ -78,14 +79,14 @@ def test_an_interrupt_is_answered_when_the_server_is_frozen(make, database, monk
     monkeypatch.setattr(reader, "GIVE_UP_S", 1.0)
     frozen: list[int] = []
 
-    def freeze() -> None:
+    def freeze_and_interrupt() -> None:
         wait_until_slow(database)
         frozen.extend(pid for (pid,) in database.execute(ASLEEP))
         for pid in frozen:
-            os.kill(pid, signal.SIGSTOP)
+            freeze(pid)
         os.kill(os.getpid(), signal.SIGINT)
 
-    helper = threading.Thread(target=freeze)
+    helper = threading.Thread(target=freeze_and_interrupt)
     try:
         with make() as source:
             helper.start()

@@ -18,6 +18,7 @@ from pg_bronze.settings import S3Connection
 from pg_bronze.watermark import Watermark
 from pg_bronze.window import HORIZON
 from pg_bronze_tests.conftest import Database, older_servers
+from pg_bronze_tests.servers.faults import freeze
 from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, crash_after, fill
 from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby, Upgraded
 
@@ -100,7 +101,7 @@ def test_a_standby_promoted_just_now_stops_the_table_before_its_first_checkpoint
     standby.catch_up()
     checkpointer = "select pid from pg_stat_activity where backend_type = 'checkpointer'"
     [(pid,)] = Database(standby, "postgres").execute(checkpointer)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         database = fail_over(lake, standby)
         database.execute(fill(11, 12))

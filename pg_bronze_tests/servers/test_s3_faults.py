@@ -18,7 +18,7 @@ from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze.errors import AccessDenied, LakeDamaged, StoreNotFit, StoreUnavailable
 from pg_bronze.store import Store
 from pg_bronze_tests.conftest import ROOT, Bucket, new_bucket
-from pg_bronze_tests.servers.faults import Proxy, stocked
+from pg_bronze_tests.servers.faults import Proxy, freeze, stocked
 from pg_bronze_tests.servers.harness import SAME, Lake, fill
 
 CLAIM, DATA = "_pg_bronze/claims/movie/", "/movie/movie_"
@@ -255,14 +255,14 @@ def test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws(own: Lake, o
     Seen red with a server that does not answer left to an operator.
     """
 
-    def freeze(name: str) -> None:
+    def freeze_after(name: str) -> None:
         if name == step:
-            os.kill(own_server.child.pid, signal.SIGSTOP)
+            freeze(own_server.child.pid)
 
-    freeze("before the tick")
+    freeze_after("before the tick")
     try:
         with pytest.raises(StoreUnavailable, match=r"no connection to the S3 server http://127.*did not answer"):
-            own.tick(crash_at=freeze)
+            own.tick(crash_at=freeze_after)
     finally:
         os.kill(own_server.child.pid, signal.SIGCONT)
 
