@@ -357,8 +357,8 @@ been moved away.
 
 ## Deterministic cases
 
-{found["cases"]}. Tests on the product, with real servers but for the models among them. Those that ask for
-servers of every version or kind get all of them in either column.
+{found["cases"]}. Tests on the product with real servers, and tests of what it decides without any, where every order of
+events can be gone through. Those that ask for servers of every version or kind get all of them in either column.
 
 | case | {" | ".join(SERVERS)} |
 |---{"|---" * len(SERVERS)}|

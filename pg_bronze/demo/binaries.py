@@ -101,7 +101,7 @@ def _copy(bindir: Path, account: Account) -> Path:
     if (libraries := install.parent.with_name(f"{package}.libs")).is_dir():
         shutil.copytree(libraries, draft / libraries.name, symlinks=True)
     for folder, _, names in os.walk(draft):
-        os.chmod(folder, 0o755)  # noqa: S103
+        os.chmod(folder, 0o755)  # noqa: S103  (its programs run as another account)
         for name in names:
             file = Path(folder, name)
             if not file.is_symlink():
