@@ -1,6 +1,6 @@
 """Real servers for the tests: PostgreSQL, SeaweedFS and MinIO, started once a session on free ports.
 
-A server that cannot be started is a failure, never a skip. ``--postgres 15 --s3 minio`` runs the same tests on another
+A server that cannot be started is a failure, never a skip. ``--postgres=15 --s3=minio`` runs the same tests on another
 pair of servers; those that ask for servers by name get these in any case.
 """
 
