@@ -867,7 +867,9 @@ def test_an_idle_server_that_has_switched_its_log_postpones_nothing(movie, datab
     The role may not write the empty message that would get the log flushed. Seen red with the header not allowed for.
     """
     role = f"idle_{database.name}"
-    database.execute("revoke execute on function pg_logical_emit_message(boolean, text, text, boolean) from public")
+    messages = "select oid::regprocedure::text from pg_proc where proname = 'pg_logical_emit_message'"
+    for (function,) in database.execute(messages):
+        database.execute(f"revoke execute on function {function} from public")
     database.execute(f"create role {role} login password 'idle'; grant select on movie to {role}")
     login = database.url.replace(f"{database.server.user}:{database.server.password}", f"{role}:idle")
     movie.source = lambda: Source({**database.conninfo, "user": role, "password": "idle"}, login, 60)
