@@ -366,6 +366,30 @@ COMMIT: list[Mistake] = [
         ),
         ("servers/test_recovery.py::test_a_claimed_window_is_done_again_after_the_table_was_altered",),
     ),
+    Mistake(
+        "claims of numbers long past are left lying",
+        "commit.py",
+        "            if number is None:\n                continue\n            if number <= seq:",
+        ("            if number is None or number < seq:\n                continue\n            if number <= seq:"),
+        ("servers/test_commit.py::test_claims_of_numbers_long_past_are_removed",),
+    ),
+    Mistake(
+        "the watermark before a slice is said to be made where the server stands now",
+        "copy.py",
+        "claim = Claim(secrets.token_hex(8), watermark, after, step.region, nodes)",
+        (
+            "before = dataclasses.replace(watermark, place=after.place)\n"
+            "        claim = Claim(secrets.token_hex(8), before, after, step.region, nodes)"
+        ),
+        ("servers/test_commit.py::test_every_object_says_where_its_rows_came_from",),
+    ),
+    Mistake(
+        "whatever ends a commit is taken for another writer who was first",
+        "copy.py",
+        "        except Superseded:\n",
+        "        except BaseException:\n",
+        ("servers/test_commit.py::test_a_crash_is_not_taken_for_an_error_of_the_server",),
+    ),
 ]
 IDENTITY: list[Mistake] = [
     Mistake(
@@ -569,6 +593,59 @@ IDENTITY: list[Mistake] = [
         "watermark = recovered.watermark or recorded or claimed",
         "watermark = recovered.watermark or recorded",
         ("servers/test_generations.py::test_a_first_load_that_died_after_its_claim_can_be_reset",),
+    ),
+    Mistake(
+        "a table is known by the transaction that last wrote its definition",
+        "catalog.py",
+        '        oid=root["oid"],',
+        '        oid=int(root["versions"].partition("/")[0]),',
+        (
+            "servers/test_generations.py::test_a_table_renamed_there_and_back_is_the_same_generation",
+            "servers/test_generations.py::test_a_table_moved_to_another_schema_and_back_is_the_same_generation",
+            "servers/test_generations.py::test_a_truncated_table_goes_on_in_its_generation",
+        ),
+    ),
+    Mistake(
+        "a table never copied is reset to an empty object",
+        "copy.py",
+        "        if watermark is None:\n            raise SettingsError(",
+        (
+            "        watermark = watermark or self._beginning(recovered.foreign_key)\n"
+            "        if watermark is None:\n            raise SettingsError("
+        ),
+        ("servers/test_generations.py::test_a_table_never_copied_has_nothing_to_reset",),
+    ),
+    Mistake(
+        "each partition is a slice of its own",
+        "planning.py",
+        "            groups.setdefault(leaf, []).append(oid)",
+        "            groups[leaf] = [oid]",
+        ("servers/test_partitioned.py::test_the_partitions_of_a_table_are_one_table",),
+    ),
+    Mistake(
+        "a table without partitions is skipped as one that cannot be copied",
+        "catalog.py",
+        '    for node in nodes:\n        if node["kind"] == "p" and node is not root:',
+        (
+            '    if root["kind"] == "p" and len(nodes) == 1:\n'
+            '        return "it has no partitions"\n    for node in nodes:\n'
+            '        if node["kind"] == "p" and node is not root:'
+        ),
+        ("servers/test_partitioned.py::test_a_table_without_partitions_waits_for_one",),
+    ),
+    Mistake(
+        "partitions that came after the first load are not read",
+        "planning.py",
+        "    relations = {relation.oid: relation for relation in table.relations}\n    for oid",
+        (
+            "    known = [item for item in table.relations if item.oid in watermark.leaves]\n"
+            "    relations = {relation.oid: relation for relation in known or table.relations}\n"
+            "    for oid"
+        ),
+        (
+            "servers/test_partitioned.py::test_a_dropped_and_remade_partition_is_copied_again",
+            "servers/test_partitioned.py::test_a_filled_table_that_is_attached_is_copied_whole",
+        ),
     ),
 ]
 HISTORY: list[Mistake] = [
@@ -783,6 +860,16 @@ HISTORY: list[Mistake] = [
         "ahead=_ahead(source, held, copy.horizon),",
         "ahead=0,",
         ("servers/test_history.py::test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing",),
+    ),
+    Mistake(
+        "rows older than the table's relfrozenxid are taken for copied",
+        "window.py",
+        'and (select ({NEXT} - {start}) & {MASK})"',
+        (
+            'and (select ({NEXT} - {start}) & {MASK})" + (\n'
+            '        " and age(t.xmin) <= (select age(relfrozenxid) from pg_class where oid = t.tableoid)"\n    )'
+        ),
+        ("servers/test_generations.py::test_rows_frozen_between_two_ticks_are_neither_lost_nor_copied_again",),
     ),
 ]
 FAULTS: list[Mistake] = [
@@ -1369,6 +1456,27 @@ READING: list[Mistake] = [
         '    if node["filtered"]:\n',
         "    if False:\n",
         ("servers/test_copy.py::test_a_row_security_policy_is_an_error_and_not_a_filter",),
+    ),
+    Mistake(
+        "text that is no JSON is an error of the parser",
+        "footer.py",
+        '    except ValueError as error:\n        raise LakeDamaged(f"{key} does not hold JSON',
+        '    except UnicodeDecodeError as error:\n        raise LakeDamaged(f"{key} does not hold JSON',
+        ("servers/test_commit.py::test_a_claim_that_cannot_be_read_is_named",),
+    ),
+    Mistake(
+        "a footer calls the added column by its usual name",
+        "schema.py",
+        "        xid_column=xid_column(table.columns),\n        table={",
+        "        xid_column=XID_NAME,\n        table={",
+        ("servers/test_commit.py::test_a_source_column_called_like_ours_keeps_its_name",),
+    ),
+    Mistake(
+        "the added column has its usual name although the source has one",
+        "schema.py",
+        "return next(name for name in names if name not in taken)",
+        "return next(name for name in names if name not in taken or name == XID_NAME)",
+        ("servers/test_commit.py::test_a_source_column_called_like_ours_keeps_its_name",),
     ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [

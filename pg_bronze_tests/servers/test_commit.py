@@ -225,6 +225,7 @@ def test_a_claim_finished_between_two_looks_is_not_done_again(lake, database):
 
 
 def test_claims_of_numbers_long_past_are_removed(lake, database):
+    """Seen red with only the claim of the last object removed."""
     database.execute(fill(1, 3))
     lake.tick()
     database.execute(fill(4, 4))
@@ -344,6 +345,7 @@ def test_a_claim_of_a_newer_version_is_not_guessed_at(lake, database):
 
 
 def test_a_claim_that_cannot_be_read_is_named(lake, database):
+    """Seen red with the parser's own error."""
     database.execute(fill(1, 3))
     lake.store.create(f"{CLAIM}0000000001.json", b"not json")
 
@@ -402,6 +404,7 @@ def test_an_object_of_another_place_in_the_chain_under_our_key_does_not_count_as
 
 
 def test_every_object_says_where_its_rows_came_from(lake, database):
+    """Seen red when the watermark before a slice was said to be made where the server stands now."""
     database.execute(fill(1, 3))
     lake.tick()
     database.execute(fill(4, 4))
@@ -419,6 +422,7 @@ def test_every_object_says_where_its_rows_came_from(lake, database):
 
 
 def test_a_source_column_called_like_ours_keeps_its_name(database, bucket):
+    """Seen red with the usual name in the footer, and in the query: the table could not be read."""
     lake = Lake(database, bucket.store())
     database.execute('create table movie (movie_id int, "_pg_xid" text)')
     database.execute("insert into movie values (1, 'theirs')")
@@ -462,6 +466,7 @@ def test_a_bucket_that_overwrites_is_refused_unless_asked_for(bucket):
 
 
 def test_a_crash_is_not_taken_for_an_error_of_the_server(lake, database):
+    """Seen red when whatever ended a commit was taken for another writer who was first."""
     database.execute(fill(1, 3))
     with pytest.raises(Crash):
         lake.tick(crash_at="put")

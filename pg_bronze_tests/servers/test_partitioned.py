@@ -28,6 +28,7 @@ def same(lake: Lake) -> bool:
 
 
 def test_the_partitions_of_a_table_are_one_table(lake, database):
+    """Seen red with a slice for each partition."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.tick("sale")
     database.execute(f"{sales(9, 9, 1)}; {sales(10, 10, 2)}; update sale set amount = 0 where sale_id in (1, 6)")
@@ -54,6 +55,7 @@ def test_a_row_that_moves_to_another_partition_is_copied_there(lake, database):
 
 
 def test_a_table_without_partitions_waits_for_one(database, bucket):
+    """Seen red when such a table was skipped as one that cannot be copied."""
     lake = Lake(database, bucket.store())
     database.execute("create table sale (sale_id int, sold_on date, amount int) partition by range (sold_on)")
     assert lake.tick("sale").quiet
@@ -221,6 +223,7 @@ def test_partitions_of_partitions_are_copied(lake, database):
 
 
 def test_a_dropped_and_remade_partition_is_copied_again(lake, database):
+    """Seen red when partitions that came after the first load were not read."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute("drop table sale_2; create table sale_2 partition of sale default")
