@@ -65,6 +65,7 @@ COMMIT: list[Mistake] = [
             "servers/test_two_writers.py::test_a_writer_that_pauses_while_another_gets_far_ahead_doubles_nothing",
             "servers/test_two_writers.py::test_a_writer_that_comes_too_late_records_what_the_other_wrote",
             "unit/test_planning_model.py::test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing",
+            "servers/test_two_writers.py::test_two_writers_that_never_wait_for_each_other_double_nothing",
         ),
     ),
     Mistake(
@@ -312,6 +313,8 @@ COMMIT: list[Mistake] = [
         (
             "servers/test_two_writers.py::test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing",
             "servers/test_two_writers.py::test_two_writers_in_the_midst_of_block_ranges_double_nothing",
+            "servers/test_two_writers.py::test_two_writers_that_never_wait_for_each_other_double_nothing",
+            "servers/test_pooler.py::test_two_copiers_and_writers_race_through_shared_sessions",
         ),
     ),
     Mistake(
@@ -389,6 +392,20 @@ COMMIT: list[Mistake] = [
         "        except Superseded:\n",
         "        except BaseException:\n",
         ("servers/test_commit.py::test_a_crash_is_not_taken_for_an_error_of_the_server",),
+    ),
+    Mistake(
+        "a run that ends keeps its lock as long as its connection",
+        "copy.py",
+        "        if self._locked:\n            self.source.unlock(self.table.oid)\n",
+        "        self._locked = False\n",
+        ("servers/test_two_writers.py::test_a_dead_runs_lock_is_free_again",),
+    ),
+    Mistake(
+        "the lock of a table may be shared",
+        "source.py",
+        "select pg_try_advisory_lock(%(space)s, %(oid)s)",
+        "select pg_try_advisory_lock_shared(%(space)s, %(oid)s)",
+        ("servers/test_two_writers.py::test_while_one_run_copies_a_table_another_leaves_it_alone",),
     ),
 ]
 IDENTITY: list[Mistake] = [

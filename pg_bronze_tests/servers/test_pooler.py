@@ -145,7 +145,10 @@ def test_rows_are_neither_lost_nor_doubled_behind_a_pooler(pooled: Pooled, bucke
 
 
 def test_two_copiers_and_writers_race_through_shared_sessions(shared: Pooled, bucket):
-    """Without a lock that holds, only the claims keep order; a session's settings and snapshots must not be mixed."""
+    """Without a lock that holds, only the claims keep order; a session's settings and snapshots must not be mixed.
+
+    Seen red with keys by the writer's own clock.
+    """
     done, ticks = threading.Event(), []
 
     def rival() -> None:
