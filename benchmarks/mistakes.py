@@ -1239,6 +1239,13 @@ FAULTS: list[Mistake] = [
         "Run as an owner of the schema: {grant}; {create}; {otherwise}",
         ("servers/test_control.py::test_the_remedy_that_is_named_works_as_it_stands",),
     ),
+    Mistake(
+        "a server's own error is left to an operator",
+        "store.py",
+        '            return StoreUnavailable(\n                f"the S3 server {self.endpoint} did not',
+        '            return StoreNotFit(\n                f"the S3 server {self.endpoint} did not',
+        ("servers/test_s3_faults.py::test_a_server_that_errs_is_named_and_the_next_tick_heals",),
+    ),
 ]
 READING: list[Mistake] = [
     Mistake(
@@ -1895,6 +1902,27 @@ TAKEOVER: list[Mistake] = [
             "servers/test_takeover.py::test_the_original_system_still_running_beside_us_stops_the_table_with_the_reason",
             "servers/test_commit.py::test_a_foreign_object_newer_than_ours_stops_the_table",
         ),
+    ),
+    Mistake(
+        "an empty control row is a trace",
+        "takeover.py",
+        "(row is None or row.value is None):\n        return None",
+        "row is None:\n        return None",
+        ("servers/test_takeover.py::test_an_empty_control_row_is_no_trace",),
+    ),
+    Mistake(
+        "a first load beside their objects does not follow the last of them",
+        "copy.py",
+        "started = Watermark(place, self.table.oid, key=foreign_key)",
+        "started = Watermark(place, self.table.oid)",
+        ("servers/test_takeover.py::test_fresh_copies_the_whole_table_beside_their_objects",),
+    ),
+    Mistake(
+        "adopt-seed without a control row copies the whole table",
+        "takeover.py",
+        "        return _seed(source, table, row)\n",
+        "        return _seed(source, table, row) if row else None\n",
+        ("servers/test_takeover.py::test_adopt_seed_without_a_control_row_is_an_error",),
     ),
 ]
 RANGES: list[Mistake] = [

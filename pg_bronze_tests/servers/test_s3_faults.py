@@ -55,6 +55,7 @@ def heals(lake: Lake) -> None:
     ids=["list", "claim", "data", "unclaim"],
 )
 def test_a_server_that_errs_is_named_and_the_next_tick_heals(lake: Lake, proxy: Proxy, method, part, answer):
+    """Seen red with the server's own errors left to an operator."""
     with proxy.broken(method, part, answer=answer):
         with pytest.raises(StoreUnavailable, match=rf"{proxy.endpoint_url} did not .* \({answer[1]}\)"):
             lake.tick()

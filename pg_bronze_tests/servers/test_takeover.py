@@ -71,6 +71,7 @@ def test_a_control_row_before_an_empty_bucket_stops_the_table(lake, database):
 
 
 def test_an_empty_control_row_is_no_trace(lake, database):
+    """Seen red with any row a trace."""
     their_row(database)
     database.execute("update etl_control set last_extracted_value = null")
 
@@ -78,6 +79,7 @@ def test_an_empty_control_row_is_no_trace(lake, database):
 
 
 def test_fresh_copies_the_whole_table_beside_their_objects(lake, database):
+    """Seen red with a first load that does not follow their last object: that was then said to come after ours."""
     their_object(lake)
     their_row(database)
 
@@ -283,6 +285,7 @@ def test_a_control_row_that_fits_no_column_is_an_error(lake, database, value, co
 
 
 def test_adopt_seed_without_a_control_row_is_an_error(lake):
+    """Seen red when the whole table was copied then."""
     their_object(lake)
 
     with pytest.raises(SettingsError, match="Set takeover to fresh"):
