@@ -1246,6 +1246,27 @@ FAULTS: list[Mistake] = [
         '            return StoreNotFit(\n                f"the S3 server {self.endpoint} did not',
         ("servers/test_s3_faults.py::test_a_server_that_errs_is_named_and_the_next_tick_heals",),
     ),
+    Mistake(
+        "a control row has the time of its session",
+        "control.py",
+        "(current_timestamp at time zone 'UTC')",
+        "current_timestamp",
+        ("servers/test_control.py::test_the_value_is_the_highest_copied_as_postgresql_prints_it_in_utc",),
+    ),
+    Mistake(
+        "etl_control is written over the source's connection",
+        "copy.py",
+        "            return self.control.mirror(",
+        "            return Control(self.source.connection).mirror(",
+        ("servers/test_control.py::test_the_control_table_may_live_in_another_database",),
+    ),
+    Mistake(
+        "every table that is not mirrored has the same reason",
+        "control.py",
+        'self.off = off if connection is not None or off else "PG_CONTROL_URL is off"',
+        'self.off = off if connection is not None else "PG_CONTROL_URL is off"',
+        ("servers/test_control.py::test_without_a_connection_nothing_is_mirrored_and_nobody_is_surprised",),
+    ),
 ]
 READING: list[Mistake] = [
     Mistake(
@@ -1501,6 +1522,20 @@ READING: list[Mistake] = [
         "return next(name for name in names if name not in taken)",
         "return next(name for name in names if name not in taken or name == XID_NAME)",
         ("servers/test_commit.py::test_a_source_column_called_like_ours_keeps_its_name",),
+    ),
+    Mistake(
+        "fractions of a second are printed with six digits",
+        "cursor.py",
+        'f".{fraction:06}".rstrip("0")',
+        'f".{fraction:06}"',
+        ("servers/test_control.py::test_the_value_is_the_highest_copied_as_postgresql_prints_it_in_utc",),
+    ),
+    Mistake(
+        "the last cursor value is taken for the highest",
+        "cursor.py",
+        "top = counts.filter(~counts.is_in(list(ends))).max()",
+        "top = counts.filter(~counts.is_in(list(ends))).tail(1).max()",
+        ("servers/test_control.py::test_the_value_is_the_highest_copied_as_postgresql_prints_it_in_utc",),
     ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [
