@@ -1133,6 +1133,8 @@ FAULTS: list[Mistake] = [
             "servers/test_s3_faults.py::test_a_write_of_which_no_answer_ever_comes_is_found_by_the_next_tick",
             "servers/test_s3_faults.py::test_a_server_killed_between_claim_and_object_loses_and_doubles_nothing",
             "servers/test_s3_faults.py::test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws",
+            "servers/test_store.py::test_a_server_that_is_down_is_said_to_be_within_ten_seconds",
+            "servers/test_store.py::test_a_host_that_does_not_resolve_is_said_within_ten_seconds",
         ),
     ),
     Mistake(
@@ -1266,6 +1268,72 @@ FAULTS: list[Mistake] = [
         'self.off = off if connection is not None or off else "PG_CONTROL_URL is off"',
         'self.off = off if connection is not None else "PG_CONTROL_URL is off"',
         ("servers/test_control.py::test_without_a_connection_nothing_is_mirrored_and_nobody_is_surprised",),
+    ),
+    Mistake(
+        "to move an object that is gone is an error",
+        "store.py",
+        (
+            "            if _code(error) in _MISSING:\n                return\n"
+            '            raise self._explain(error, f"move {key}")'
+        ),
+        '            raise self._explain(error, f"move {key}")',
+        ("servers/test_store.py::test_what_is_missing_is_none_and_deleting_it_is_nothing",),
+    ),
+    Mistake(
+        "a moved object stays at its old key too",
+        "store.py",
+        '            raise self._explain(error, f"move {key}") from error\n        self.delete(key)\n',
+        '            raise self._explain(error, f"move {key}") from error\n',
+        ("servers/test_store.py::test_a_moved_object_is_only_at_its_new_key",),
+    ),
+    Mistake(
+        "a listing begins with the key it is to begin behind",
+        "store.py",
+        'arguments["StartAfter"] = start_after',
+        'arguments["StartAfter"] = start_after[:-1]',
+        ("servers/test_store.py::test_a_listing_begins_behind_a_key_that_need_not_exist",),
+    ),
+    Mistake(
+        "of the time of an object in a listing only the day is read",
+        "store.py",
+        "found = datetime.fromisoformat(value)",
+        "found = datetime.fromisoformat(value[:10])",
+        ("servers/test_store.py::test_a_listing_says_when_each_object_was_written",),
+    ),
+    Mistake(
+        "folders are named with what stands in front of them",
+        "store.py",
+        "name.removeprefix(prefix).removesuffix",
+        "name.removesuffix",
+        ("servers/test_store.py::test_folders_are_those_directly_below",),
+    ),
+    Mistake(
+        "a missing bucket is told by its name among error codes alone",
+        "store.py",
+        'not in _MISSING | {"NoSuchBucket"}',
+        '!= "NoSuchBucket"',
+        ("servers/test_store.py::test_a_missing_bucket_is_made",),
+    ),
+    Mistake(
+        "the probe of create-only writes is left in the bucket",
+        "store.py",
+        "        self.delete(probe)\n",
+        "",
+        ("servers/test_store.py::test_a_bucket_that_is_there_is_prepared_without_leaving_a_trace",),
+    ),
+    Mistake(
+        "a bucket removed meanwhile is told by 404 alone",
+        "store.py",
+        '        if code == "NoSuchBucket":\n',
+        '        if code == "404":\n',
+        ("servers/test_store.py::test_a_bucket_removed_while_we_run_is_named",),
+    ),
+    Mistake(
+        "a bucket that cannot be made is left to the next tick",
+        "store.py",
+        '            raise StoreNotFit(\n                f"bucket {self.bucket!r} does not exist and',
+        ('            raise StoreUnavailable(\n                f"bucket {self.bucket!r} does not exist and'),
+        ("servers/test_store.py::test_a_bucket_that_cannot_be_made_is_named_with_its_setting",),
     ),
 ]
 READING: list[Mistake] = [

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import botocore.loaders
 import pytest
+from botocore.exceptions import ClientError
 
 from pg_bronze import store as stores
 from pg_bronze.errors import AccessDenied, StoreNotFit, StoreUnavailable
@@ -38,6 +39,7 @@ def test_of_many_who_create_one_key_exactly_one_wins(any_bucket):
 
 
 def test_what_is_missing_is_none_and_deleting_it_is_nothing(any_bucket):
+    """Seen red when moving it was an error."""
     store = any_bucket.store()
 
     assert store.get("nothing") is None
@@ -59,6 +61,7 @@ def test_a_tail_is_the_end_of_an_object_or_all_of_it(any_bucket):
 
 
 def test_a_moved_object_is_only_at_its_new_key(any_bucket):
+    """Seen red when it stayed at the old one too."""
     store = any_bucket.store()
     store.create("a b/ñ%2F+.parquet", b"rows")
 
@@ -69,6 +72,7 @@ def test_a_moved_object_is_only_at_its_new_key(any_bucket):
 
 
 def test_a_listing_begins_behind_a_key_that_need_not_exist(any_bucket):
+    """Seen red when it began with that key."""
     store = any_bucket.store()
     for key in ("t/t_1.parquet", "t/t_2.parquet", "t/t_3.parquet", "t2/t2_1.parquet"):
         store.create(key, b"x")
@@ -94,7 +98,10 @@ def test_a_listing_of_more_than_one_page_is_complete_and_in_order(any_bucket):
 
 
 def test_a_listing_says_when_each_object_was_written(any_bucket):
-    """Its times are read by a parser of our own, because botocore's takes most of a listing's time."""
+    """Its times are read by a parser of our own, because botocore's takes most of a listing's time.
+
+    Seen red with no more than the day read.
+    """
     store = any_bucket.store()
     before = datetime.now(UTC).replace(microsecond=0)
     store.create("a/b", b"1")
@@ -128,6 +135,7 @@ def test_what_botocore_knows_of_s3_is_read_once_a_process(monkeypatch):
 
 
 def test_folders_are_those_directly_below(any_bucket):
+    """Seen red with the prefix left in front of their names."""
     store = any_bucket.store()
     for key in ("movie/1", "movie/2", "sales.movie/date=1/1", "file", "a b%2E/x/y"):
         store.create(key, b"1")
@@ -138,6 +146,7 @@ def test_folders_are_those_directly_below(any_bucket):
 
 
 def test_a_missing_bucket_is_made(any_bucket):
+    """Seen red when only its name among error codes counted as missing: to HEAD the servers answer 404."""
     here = any_bucket.store()
     store = Store(here.client, f"{here.bucket}-new")
 
@@ -149,6 +158,7 @@ def test_a_missing_bucket_is_made(any_bucket):
 
 
 def test_a_bucket_that_is_there_is_prepared_without_leaving_a_trace(any_bucket):
+    """Seen red with the probe of create-only writes left in it."""
     store = any_bucket.store("some/prefix")
 
     store.prepare()
@@ -157,14 +167,22 @@ def test_a_bucket_that_is_there_is_prepared_without_leaving_a_trace(any_bucket):
     assert list(store.list("")) == []
 
 
-def test_a_bucket_that_cannot_be_made_is_named_with_its_setting(any_bucket):
-    store = Store(any_bucket.store().client, "No_Such_Name!")
+def test_a_bucket_that_cannot_be_made_is_named_with_its_setting(any_bucket, monkeypatch):
+    """Seen red with the refusal left to the next tick."""
+    here = any_bucket.store()
+    store = Store(here.client, f"{here.bucket}-new")
 
-    with pytest.raises((StoreNotFit, StoreUnavailable, AccessDenied), match="No_Such_Name!"):
+    def refused(**_):
+        raise ClientError({"Error": {"Code": "TooManyBuckets"}}, "CreateBucket")
+
+    monkeypatch.setattr(store.client, "create_bucket", refused)
+
+    with pytest.raises(StoreNotFit, match=rf"{store.bucket}.*TooManyBuckets.*MINIO_BUCKET"):
         store.prepare()
 
 
 def test_a_bucket_removed_while_we_run_is_named(any_bucket):
+    """Seen red when only a 404 counted as a missing bucket: the next tick was said to cure it."""
     here = any_bucket.store()
     store = Store(here.client, f"{here.bucket}-gone")
 
@@ -194,7 +212,10 @@ def test_wrong_keys_are_an_error_of_rights_that_shows_neither(any_bucket, wrong)
 
 
 def test_a_server_that_is_down_is_said_to_be_within_ten_seconds():
-    """A tick has to end long before the next one is due."""
+    """A tick has to end long before the next one is due.
+
+    Seen red with a server that does not answer left to an operator.
+    """
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         store = Store(
@@ -209,6 +230,7 @@ def test_a_server_that_is_down_is_said_to_be_within_ten_seconds():
 
 
 def test_a_host_that_does_not_resolve_is_said_within_ten_seconds():
+    """Seen red with a server that does not answer left to an operator."""
     store = Store(stores.connect("http://no-such-host.invalid:9000", "us-east-1", "key", "secret"), "bronze")
     started = time.monotonic()
 
