@@ -407,6 +407,27 @@ COMMIT: list[Mistake] = [
         "select pg_try_advisory_lock_shared(%(space)s, %(oid)s)",
         ("servers/test_two_writers.py::test_while_one_run_copies_a_table_another_leaves_it_alone",),
     ),
+    Mistake(
+        "a session is looked for by the beginnings of a run's name",
+        "source.py",
+        "starts_with(application_name, %(name)s)",
+        "starts_with(%(name)s, application_name)",
+        ("shell/test_abandoned.py::test_a_run_without_session_and_event_is_ended_and_its_table_is_due_again",),
+    ),
+    Mistake(
+        "a run's session has another name than the one looked for",
+        "resources.py",
+        "abandoned.session_name(run_id)",
+        'f"pg_bronze {run_id[:8]}"',
+        ("shell/test_abandoned.py::test_a_run_holds_a_session_under_the_name_that_is_looked_for",),
+    ),
+    Mistake(
+        "runs of other assets are ended for their missing session",
+        "abandoned.py",
+        "if not run.asset_selection or not run.asset_selection <= set(ours):",
+        "if not run.asset_selection:",
+        ("shell/test_abandoned.py::test_a_run_of_other_assets_is_none_of_ours",),
+    ),
 ]
 IDENTITY: list[Mistake] = [
     Mistake(
@@ -1605,6 +1626,105 @@ READING: list[Mistake] = [
         "top = counts.filter(~counts.is_in(list(ends))).tail(1).max()",
         ("servers/test_control.py::test_the_value_is_the_highest_copied_as_postgresql_prints_it_in_utc",),
     ),
+    Mistake(
+        "the end of the calendar is compared without the shift of the epoch",
+        "wire.py",
+        "(value > infinity[1] - shift)",
+        "(value > infinity[1])",
+        ("servers/test_readers.py::test_both_refuse_a_time_beyond_the_calendar",),
+    ),
+    Mistake(
+        "the last day of the calendar lies beyond it",
+        "wire.py",
+        "(value > infinity[1] - shift)",
+        "(value >= infinity[1] - shift)",
+        ("servers/test_readers.py::test_both_read_the_last_and_the_first_of_the_calendar",),
+    ),
+    Mistake(
+        "a type without a rule is decoded as text",
+        "wire.py",
+        (
+            "        for name, oid in columns:\n"
+            "            if oid not in _TYPES:\n"
+            "                raise TableChanged(\n"
+            '                    f"Column {name!r} arrived as a type that was not asked for ({oid}); '
+            'the next tick looks again."\n'
+            "                )\n"
+            "        self.columns = [(name, _TYPES[oid]) for name, oid in columns]\n"
+        ),
+        '        self.columns = [(name, _TYPES.get(oid, "text")) for name, oid in columns]\n',
+        ("servers/test_readers.py::test_a_type_without_a_rule_is_refused_and_not_guessed",),
+    ),
+    Mistake(
+        "a footer does not say its window in words",
+        "footer.py",
+        '                "window": self.window,\n',
+        "",
+        ("servers/test_format.py::test_the_page_names_every_field_there_is_and_a_footer_holds_them",),
+    ),
+    Mistake(
+        "who reads has to name the source database",
+        "read.py",
+        "settings = settings or load_settings(lake_only=True)",
+        "settings = settings or load_settings()",
+        ("servers/test_read.py::test_one_line_reads_a_table_with_nothing_known_but_the_bucket",),
+    ),
+    Mistake(
+        "the keys are handed to Polars beside the environment's token",
+        "read.py",
+        'return {"storage_options": options, "credential_provider": lambda: (login, None)}',
+        'return {"storage_options": {**options, **login}}',
+        ("servers/test_read.py::test_credentials_of_another_account_in_the_environment_are_not_sent",),
+    ),
+    Mistake(
+        "any version of a row passes for the newest",
+        "latest.py",
+        'on=[*by, xid_column], how="semi"',
+        'on=list(by), how="semi"',
+        ("servers/test_read.py::test_the_newest_version_of_each_row",),
+    ),
+    Mistake(
+        "a renamed column keeps its first name",
+        "shape.py",
+        "column.name for run in runs for attnum, column in",
+        "column.name for run in reversed(runs) for attnum, column in",
+        ("servers/test_read.py::test_columns_added_dropped_renamed_and_widened_read_as_one_table",),
+    ),
+    Mistake(
+        "a column that was text once is text throughout",
+        "shape.py",
+        'if len(bases) == 1 and "String" in kinds:',
+        'if "String" in kinds:',
+        ("servers/test_read.py::test_types_with_nothing_in_common_are_an_error_that_says_what_to_do",),
+    ),
+    Mistake(
+        "as of a day columns are called as they are now",
+        "read.py",
+        "named_by_newest=days is not None or not chosen",
+        "named_by_newest=True",
+        ("servers/test_read.py::test_as_of_a_day_columns_and_key_are_those_of_that_day",),
+    ),
+    Mistake(
+        "the objects of some days say what columns are called",
+        "read.py",
+        "named_by_newest=days is not None or not chosen",
+        "named_by_newest=not chosen",
+        ("servers/test_read.py::test_days_without_objects_give_no_rows_and_all_columns",),
+    ),
+    Mistake(
+        "the folder of claims counts as a table",
+        "read.py",
+        " for name in opened.folders(own) if name != OWN)",
+        " for name in opened.folders(own))",
+        ("servers/test_read.py::test_a_name_that_is_not_there_says_which_are",),
+    ),
+    Mistake(
+        "a moment is taken for a day",
+        "read.py",
+        "if isinstance(as_of, datetime) or not isinstance(as_of, date | int | None):",
+        "if not isinstance(as_of, date | int | None):",
+        ("servers/test_read.py::test_wrong_arguments_are_sentences",),
+    ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [
     Mistake(
@@ -1749,6 +1869,80 @@ GATES_AND_RETRIES: list[Mistake] = [
         'sentence = f"an unforeseen {type(error).__name__}: {error}; run {run.run_id[:8]} has the traceback."',
         ("shell/test_stuck.py::test_an_unforeseen_error_counts_and_shows_no_value",),
     ),
+    Mistake(
+        "what only a person can cure is tried at the next three ticks too",
+        "retries.py",
+        'grown = count - PROMPT_TRIES if cure == "next tick" else count',
+        "grown = count - PROMPT_TRIES",
+        ("shell/test_stuck.py::test_a_table_that_only_a_person_can_cure_is_asked_for_with_growing_pauses",),
+    ),
+    Mistake(
+        "what the next tick may cure is waited for from the first failure on",
+        "retries.py",
+        'grown = count - PROMPT_TRIES if cure == "next tick" else count',
+        "grown = count",
+        ("shell/test_stuck.py::test_a_fault_the_next_tick_may_cure_is_tried_at_the_next_three",),
+    ),
+    Mistake(
+        "a stuck table is asked for whenever its rows are due",
+        "sensors.py",
+        'return gates.Verdict(False, "stuck", hint, verdict.swept)',
+        'return gates.Verdict(verdict.due, "stuck", hint, verdict.swept)',
+        ("shell/test_stuck.py::test_a_stuck_table_does_not_hold_back_the_others",),
+    ),
+    Mistake(
+        "a failure shows the time it happened as that of the next try",
+        "metadata.py",
+        "_NEXT: dg.MetadataValue.timestamp(next_try)",
+        "_NEXT: dg.MetadataValue.timestamp(trouble.last)",
+        ("shell/test_stuck.py::test_tick_and_asset_say_since_when_why_and_when_it_is_tried_next",),
+    ),
+    Mistake(
+        "every table in trouble is tried at once after a restart",
+        "retries.py",
+        "count = 1 if restarted > trouble.last else trouble.count",
+        "count = 0 if restarted > trouble.last else trouble.count",
+        ("shell/test_stuck.py::test_a_restart_or_a_reset_cursor_forgets_nothing_of_it[process]",),
+    ),
+    Mistake(
+        "the settings are read when definitions load and not at every tick",
+        "sensors.py",
+        "            found = load_settings()\n            if found",
+        "            found = self.settings or load_settings()\n            if found",
+        ("shell/test_stuck.py::test_a_changed_setting_is_tried_at_once",),
+    ),
+    Mistake(
+        "a table's definition is no part of its state",
+        "stuck.py",
+        'return f"{settings_fingerprint}-{table_fingerprint}"',
+        "return settings_fingerprint",
+        ("shell/test_stuck.py::test_a_changed_table_is_tried_as_soon_as_the_catalog_knows",),
+    ),
+    Mistake(
+        "a trouble once seen is believed for as long as the process lives",
+        "sensors.py",
+        "    run_id = entry.last_run_id\n",
+        (
+            "    if name in _outcomes and _outcomes[name][1].trouble is not None:\n"
+            "        return _outcomes[name][1]\n"
+            "    run_id = entry.last_run_id\n"
+        ),
+        ("shell/test_stuck.py::test_a_run_by_hand_that_succeeds_ends_it",),
+    ),
+    Mistake(
+        "a failure's sentence names its table",
+        "stuck.py",
+        "        sentence = str(error)\n",
+        '        sentence = f"{key.path[-1]}: {error}"\n',
+        ("shell/test_stuck.py::test_one_cause_of_many_tables_is_said_once",),
+    ),
+    Mistake(
+        "the failures of each table are looked up at every tick",
+        "sensors.py",
+        "        outcome = _outcome(instance, name, entry) if entry else stuck.Outcome()\n",
+        ("        outcome = stuck.Outcome(stuck.last_trouble(instance, keys[name])) if entry else stuck.Outcome()\n"),
+        ("shell/test_stuck.py::test_an_idle_tick_asks_nothing_about_failures",),
+    ),
 ]
 ACCESS: list[Mistake] = [
     Mistake(
@@ -1847,7 +2041,10 @@ ACCESS: list[Mistake] = [
         "source.py",
         "Reading(self._reader, query, label, timeout_s)",
         "Reading(self._reader, query, label, self._statement_timeout_s)",
-        ("servers/test_cancel.py::test_a_read_ends_when_the_time_of_its_run_is_up[connectorx]",),
+        (
+            "servers/test_cancel.py::test_a_read_ends_when_the_time_of_its_run_is_up[connectorx]",
+            "shell/test_limits.py::test_a_read_ends_before_the_time_of_its_run_is_up",
+        ),
     ),
     Mistake(
         "the read ahead is waited for and not ended",
@@ -1914,6 +2111,69 @@ ACCESS: list[Mistake] = [
         "            self._connection.prepare_threshold = None\n",
         "",
         ("servers/test_pooler.py::test_rows_are_neither_lost_nor_doubled_behind_a_pooler[transaction]",),
+    ),
+    Mistake(
+        "Ctrl-C ends the wait for a read and not the read",
+        "reader.py",
+        "        except BaseException:\n            self.end()\n            raise",
+        "        except Exception:\n            self.end()\n            raise",
+        ("servers/test_cancel.py::test_an_interrupt_ends_the_read",),
+    ),
+    Mistake(
+        "a read that nothing can end is waited for without a limit",
+        "reader.py",
+        "while not self._ended.is_set() and time.monotonic() < deadline:",
+        "while not self._ended.is_set():",
+        ("servers/test_cancel.py::test_an_interrupt_is_answered_when_the_server_is_frozen[connectorx]",),
+    ),
+    Mistake(
+        "a read begins as long as its run has any time left",
+        "source.py",
+        "if left_s < SHORTEST_READ_S:",
+        "if left_s <= 0:",
+        (
+            "servers/test_cancel.py::test_no_read_begins_when_the_time_of_its_run_is_nearly_up",
+            "servers/test_cancel.py::test_nothing_is_measured_when_the_time_of_its_run_is_nearly_up",
+        ),
+    ),
+    Mistake(
+        "a source keeps the read it has done",
+        "source.py",
+        (
+            "        try:\n"
+            "            return reading.wait(timeout_s + LOGIN_S)\n"
+            "        finally:\n"
+            "            self._reading = None  # it holds the frame, which would stay in memory beside "
+            "the next one\n"
+        ),
+        "        return reading.wait(timeout_s + LOGIN_S)\n",
+        ("servers/test_cancel.py::test_a_frame_that_was_read_is_not_kept",),
+    ),
+    Mistake(
+        "a server that rejects an unencrypted connection passes for one that is down",
+        "refusal.py",
+        'if "pg_hba.conf" in text:',
+        'if "no pg_hba.conf entry" in text:',
+        ("servers/test_access.py::test_a_server_that_wants_encryption_names_the_setting",),
+    ),
+    Mistake(
+        "connectorx, which takes one host only, reads where several are named",
+        "settings.py",
+        '    if "," in values.get("pg_host", ""):\n',
+        '    if "," in values.get("pg_host", "") and values.get("reader") == "connectorx":\n',
+        ("servers/test_access.py::test_of_several_hosts_the_one_that_answers_is_read",),
+    ),
+    Mistake(
+        "a materialization shows the first rows of a slice",
+        "io_manager.py",
+        "            for piece in obj:\n                started",
+        (
+            "            for piece in obj:\n"
+            '                context.add_output_metadata({"pg_bronze/preview": '
+            "dg.MetadataValue.md(str(piece.frame.head(5)))})\n"
+            "                started"
+        ),
+        ("shell/test_secrets.py::test_the_materialization_carries_no_row",),
     ),
 ]
 TAKEOVER: list[Mistake] = [
@@ -2084,7 +2344,10 @@ RANGES: list[Mistake] = [
         "copy.py",
         "if rows > self._size.row_limit or (size_bytes > limit and rows > 1):",
         "if rows > self._size.row_limit:",
-        ("servers/test_copy.py::test_a_block_that_alone_exceeds_the_byte_limit_is_divided",),
+        (
+            "servers/test_copy.py::test_a_block_that_alone_exceeds_the_byte_limit_is_divided",
+            "servers/test_memory.py::test_a_worker_stays_within_200_mb_of_an_idle_one",
+        ),
     ),
     Mistake(
         "an ordinary window is read without a bound on its bytes",
@@ -2101,6 +2364,10 @@ RANGES: list[Mistake] = [
         (
             "unit/test_planning.py::test_only_a_small_table_without_values_out_of_line_is_certain_to_fit",
             "servers/test_copy.py::test_values_that_are_small_only_while_compressed_are_bounded_too",
+            (
+                "servers/test_memory.py::"
+                "test_a_worker_stays_within_200_mb_of_an_idle_one[values that are large only while read]"
+            ),
         ),
     ),
     Mistake(

@@ -150,6 +150,7 @@ def test_certificates_are_not_read_for_a_server_without_tls(database: Database, 
 
 
 def test_a_server_that_wants_encryption_names_the_setting(guarded: Guarded):
+    """Seen red with a server's rejection taken for a server that is down."""
     wanted = {"PG_USER": "encrypted", "PG_PASS": "pw"}
     with guarded.source(**wanted, PG_SSLMODE="disable") as source, pytest.raises(AccessDenied, match="PG_SSLMODE"):
         source.read(ENCRYPTED, "thing")
@@ -178,7 +179,10 @@ def test_a_password_may_come_from_a_file(guarded: Guarded, tmp_path: Path, monke
 
 
 def test_of_several_hosts_the_one_that_answers_is_read(guarded: Guarded):
-    """127.0.0.2 is nobody's; the rows come from the server that the horizon came from."""
+    """127.0.0.2 is nobody's; the rows come from the server that the horizon came from.
+
+    Seen red with connectorx reading, which takes the list for one name.
+    """
     with guarded.source(PG_HOST="127.0.0.2,127.0.0.1") as source:
         assert source.read("select host(inet_server_addr())::text as h", "thing")["h"].to_list() == ["127.0.0.1"]
     with guarded.source(PG_HOST="127.0.0.2,127.0.0.3") as source, pytest.raises(SourceUnavailable) as error:

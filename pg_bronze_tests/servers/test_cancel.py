@@ -64,7 +64,10 @@ def test_closing_a_source_ends_its_read(make, database):
 
 
 def test_an_interrupt_ends_the_read(make, database):
-    """connectorx does not notice one: Ctrl-C would be answered when the rows are there."""
+    """connectorx does not notice one: Ctrl-C would be answered when the rows are there.
+
+    Seen red when only an Exception ended it: the sessions read on.
+    """
     helper = threading.Thread(target=interrupt, args=(database,))
     with make() as source:
         helper.start()
@@ -75,7 +78,10 @@ def test_an_interrupt_ends_the_read(make, database):
 
 
 def test_an_interrupt_is_answered_when_the_server_is_frozen(make, database, monkeypatch):
-    """Nothing can end such a read; whoever waits for it must not be caught with it."""
+    """Nothing can end such a read; whoever waits for it must not be caught with it.
+
+    Seen red with no limit to the wait for its end.
+    """
     monkeypatch.setattr(reader, "GIVE_UP_S", 1.0)
     frozen: list[int] = []
 
@@ -110,6 +116,7 @@ def test_a_read_ends_when_the_time_of_its_run_is_up(make, database):
 
 
 def test_no_read_begins_when_the_time_of_its_run_is_nearly_up(make, database):
+    """Seen red with a read begun as long as any time is left."""
     with make(ends_at=time.monotonic() + 1) as source, pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"):
         source.read(QUERY, "thing")
     wait_until_gone(database)
@@ -203,6 +210,7 @@ def test_measuring_ends_when_the_time_of_its_run_is_up(slow_end, database):
 
 
 def test_nothing_is_measured_when_the_time_of_its_run_is_nearly_up(slow_end, database):
+    """Seen red with a question asked as long as any time is left."""
     with (
         Source(database.conninfo, database.url, 600, ends_at=time.monotonic() + 1) as source,
         pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"),
@@ -211,7 +219,10 @@ def test_nothing_is_measured_when_the_time_of_its_run_is_nearly_up(slow_end, dat
 
 
 def test_a_frame_that_was_read_is_not_kept(database):
-    """With rows of 20 MB the one read before would stay in memory beside the next."""
+    """With rows of 20 MB the one read before would stay in memory beside the next.
+
+    Seen red with the read kept until the next.
+    """
     with Source(database.conninfo, database.url, 60) as source:
         frame = source.read("select 1::int4 as a", "movie")
         kept = weakref.ref(frame)

@@ -61,7 +61,10 @@ def change(lake: Lake, *statements: str, table: str = "movie", **options: Any) -
 def test_one_line_reads_a_table_with_nothing_known_but_the_bucket(
     database, any_bucket, monkeypatch: pytest.MonkeyPatch, tmp_path
 ):
-    """Who analyses needs no access to the database, and no setting about it."""
+    """Who analyses needs no access to the database, and no setting about it.
+
+    Seen red with the settings of a copy asked for.
+    """
     database.execute(MOVIE)
     lake = Lake(database, any_bucket.store())
     change(lake, fill(1, 30), fill(31, 40), "update movie set title = 'new' where movie_id <= 5")
@@ -80,7 +83,10 @@ def test_one_line_reads_a_table_with_nothing_known_but_the_bucket(
 def test_credentials_of_another_account_in_the_environment_are_not_sent(
     lake, bucket, scan, monkeypatch: pytest.MonkeyPatch
 ):
-    """A session token beside our keys would be refused, and an unknown profile is an error of botocore's."""
+    """A session token beside our keys would be refused, and an unknown profile is an error of botocore's.
+
+    Seen red with the keys among Polars' options.
+    """
     change(lake, fill(1, 3))
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of somebody else")
     monkeypatch.setenv("AWS_PROFILE", "unknown")
@@ -90,6 +96,7 @@ def test_credentials_of_another_account_in_the_environment_are_not_sent(
 
 
 def test_the_newest_version_of_each_row(lake, scan):
+    """Seen red with versions matched by their key alone."""
     change(
         lake,
         fill(1, 6),
@@ -164,7 +171,10 @@ def test_without_a_primary_key_somebody_has_to_say_what_a_row_is(lake, scan):
 
 
 def test_columns_added_dropped_renamed_and_widened_read_as_one_table(lake, scan):
-    """Each as psql would show it now, and rows from before have what they had."""
+    """Each as psql would show it now, and rows from before have what they had.
+
+    Seen red with columns called as they were first.
+    """
     change(
         lake,
         fill(1, 1),
@@ -232,6 +242,7 @@ def test_rows_from_before_a_column_with_a_default_read_with_that_default(lake, s
 
 
 def test_types_with_nothing_in_common_are_an_error_that_says_what_to_do(lake, scan):
+    """Seen red with everything made text that was text once."""
     change(lake, fill(1, 2), "alter table movie alter movie_id type text; update movie set title = 'again'")
     first, second = lake.keys()
 
@@ -287,6 +298,7 @@ def test_as_of_a_day_is_what_was_ingested_up_to_its_end(lake, scan):
 
 
 def test_as_of_a_day_columns_and_key_are_those_of_that_day(lake, scan):
+    """Seen red with columns called as they are now."""
     change(lake, fill(1, 2), "update movie set title = 'new'", now=clock(datetime(2026, 1, 1, tzinfo=UTC), step_s=1))
     change(lake, "alter table movie rename movie_id to id; insert into movie (id) values (3)")
 
@@ -298,6 +310,7 @@ def test_as_of_a_day_columns_and_key_are_those_of_that_day(lake, scan):
 
 
 def test_days_without_objects_give_no_rows_and_all_columns(lake, scan):
+    """Seen red with columns called as they were on those days."""
     change(lake, fill(1, 1), now=clock(datetime(2026, 1, 1, tzinfo=UTC)))
     change(lake, "alter table movie rename title to name; insert into movie (movie_id) values (2)")
 
@@ -375,6 +388,7 @@ def test_objects_of_another_system_are_left_out(lake, scan):
 
 
 def test_a_name_that_is_not_there_says_which_are(lake, scan, bucket):
+    """Seen red with the folder of claims among the tables."""
     with pytest.raises(NothingCopied, match="There is no table at all"):
         scan()
     change(lake, fill(1, 3))
@@ -400,6 +414,7 @@ def test_objects_in_date_folders_and_beside_them_are_one_table(lake, scan):
 
 
 def test_wrong_arguments_are_sentences(scan):
+    """Seen red with a moment taken for a day."""
     for options, words in (
         ({"versions": "newest"}, 'must be "all" or "latest"'),
         ({"by": ["movie_id"]}, 'needs versions="latest"'),

@@ -97,7 +97,10 @@ def same_frames(table, sources, monkeypatch) -> None:
     ],
 )
 def test_both_refuse_a_time_beyond_the_calendar(sources, value):
-    """The rule table sends none; one that slips in, after an ALTER, must not be stored as something else."""
+    """The rule table sends none; one that slips in, after an ALTER, must not be stored as something else.
+
+    Seen red with the second comparing days since 2000 with the last one counted since 1970.
+    """
     for source in sources.values():
         kind, sentence = outcome(source, f"select 1::int8 as a, {value} as v")
         assert kind is TableChanged
@@ -108,6 +111,7 @@ def test_both_refuse_a_time_beyond_the_calendar(sources, value):
     "value", ["'262142-12-31'::date", "'262142-12-31 23:59:59.999999'::timestamp", "'4714-11-24 BC'::timestamptz"]
 )
 def test_both_read_the_last_and_the_first_of_the_calendar(sources, value):
+    """Seen red with the last taken for one beyond it."""
     frames = [source.read(f"select {value} as v", "thing") for source in sources.values()]
 
     assert_frame_equal(*frames)
@@ -194,6 +198,7 @@ def test_the_reader_that_keeps_its_connection_heals_after_it_failed(database, so
 
 
 def test_a_type_without_a_rule_is_refused_and_not_guessed(sources):
+    """Seen red with such a type decoded as text by the second."""
     for source in sources.values():
         outcome(source, "select '1 day'::interval as v")
 

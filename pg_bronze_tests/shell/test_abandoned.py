@@ -29,7 +29,10 @@ def status(project: Project, run: dg.DagsterRun) -> dg.DagsterRunStatus:
 
 
 def test_a_run_without_session_and_event_is_ended_and_its_table_is_due_again(cinema: Project, started: dg.DagsterRun):
-    """A worker killed with its machine would otherwise block its tables until the longest run time has passed."""
+    """A worker killed with its machine would otherwise block its tables until the longest run time has passed.
+
+    Seen red with a session of no name taken for that of every run.
+    """
     with open_source(load_settings(), "pg_bronze test") as source:
         ended = abandoned.end(cinema.instance, source, OURS, time.time() + abandoned.SILENT_S + 1)
 
@@ -39,7 +42,10 @@ def test_a_run_without_session_and_event_is_ended_and_its_table_is_due_again(cin
 
 
 def test_a_run_holds_a_session_under_the_name_that_is_looked_for(cinema: Project, monkeypatch: pytest.MonkeyPatch):
-    """Were the two names different, every long run would be ended while it works."""
+    """Were the two names different, every long run would be ended while it works.
+
+    Seen red with a name of the resource's own.
+    """
     seen = []
     looked = abandoned.session_name
     monkeypatch.setattr(abandoned, "session_name", lambda run_id: seen.append(run_id) or looked(run_id))
@@ -74,6 +80,7 @@ def test_a_run_that_has_just_begun_is_left_alone(cinema: Project, started: dg.Da
 
 
 def test_a_run_of_other_assets_is_none_of_ours(cinema: Project):
+    """Seen red with every silent run ended."""
     run = create_run_for_test(
         cinema.instance, asset_selection=frozenset([dg.AssetKey("silver")]), status=dg.DagsterRunStatus.STARTED
     )
