@@ -428,6 +428,45 @@ COMMIT: list[Mistake] = [
         "if not run.asset_selection:",
         ("shell/test_abandoned.py::test_a_run_of_other_assets_is_none_of_ours",),
     ),
+    Mistake(
+        "an empty window becomes an object",
+        "copy.py",
+        "if frame.height == 0 and not step.must_commit:",
+        "if frame.height == 0 and step.region.blocks is not None and not step.must_commit:",
+        (
+            "servers/test_copy.py::test_other_tables_work_makes_no_object_for_a_quiet_one",
+            "servers/test_copy.py::test_an_empty_table_makes_no_object_until_it_has_a_row",
+            "servers/test_copy.py::test_rows_rolled_back_never_land",
+        ),
+    ),
+    Mistake(
+        "a quiet table says after which object nothing is new, and not up to which transaction",
+        "copy.py",
+        'return Quiet(f"no new row up to transaction {self.horizon}")',
+        'return Quiet(f"no new row since {watermark.key}")',
+        ("servers/test_copy.py::test_a_quiet_table_says_so_and_writes_nothing",),
+    ),
+    Mistake(
+        "an object is named by the second of its writer's time zone",
+        "layout.py",
+        "now = now.astimezone(UTC).replace(microsecond=0)",
+        "now = now.replace(microsecond=0)",
+        ("servers/test_copy.py::test_keys_are_named_by_the_second_in_utc_and_strictly_increase",),
+    ),
+    Mistake(
+        "objects of both layouts are put in the order of their keys",
+        "commit.py",
+        "sorted(found, key=lambda pair: (pair[0], pair[1].key))",
+        "sorted(found, key=lambda pair: pair[1].key)",
+        ("servers/test_copy.py::test_date_folders_and_flat_keys_of_one_table_are_one_history",),
+    ),
+    Mistake(
+        "objects are Snappy unless another codec is set",
+        "commit.py",
+        'compression: Any = "zstd"',
+        'compression: Any = "snappy"',
+        ("servers/test_copy.py::test_objects_are_zstd_unless_another_codec_is_set",),
+    ),
 ]
 IDENTITY: list[Mistake] = [
     Mistake(
@@ -453,7 +492,10 @@ IDENTITY: list[Mistake] = [
         "layout.py",
         'return _within(_part(name) if schema == "public" else f"{_part(schema)}.{_part(name)}")',
         "return _within(_part(name))",
-        ("servers/test_generations.py::test_a_table_moved_to_another_schema_leaves_its_name_to_another",),
+        (
+            "servers/test_generations.py::test_a_table_moved_to_another_schema_leaves_its_name_to_another",
+            "servers/test_copy.py::test_tables_of_one_name_in_two_schemas_have_folders_of_their_own",
+        ),
     ),
     Mistake(
         "a reset keeps what was delivered of each leaf",
@@ -685,6 +727,41 @@ IDENTITY: list[Mistake] = [
             "servers/test_partitioned.py::test_a_filled_table_that_is_attached_is_copied_whole",
         ),
     ),
+    Mistake(
+        "the folder of a table is without the prefix",
+        "layout.py",
+        "return self._below(folder(self.schema, self.name))",
+        "return folder(self.schema, self.name)",
+        ("servers/test_copy.py::test_two_databases_share_a_bucket_under_prefixes",),
+    ),
+    Mistake(
+        "the escape itself is not escaped in a folder",
+        "layout.py",
+        '_UNSAFE = re.compile(r"[./%',
+        '_UNSAFE = re.compile(r"[./',
+        ("servers/test_copy.py::test_tables_of_any_name_are_copied_and_found_again",),
+    ),
+    Mistake(
+        "what is delivered is noted under the number of the table's file",
+        "catalog.py",
+        "Relation(**{field: leaf[field] for field in _RELATION_FIELDS})",
+        'Relation(**{field: leaf[field] for field in _RELATION_FIELDS} | {"oid": leaf["relfilenode"]})',
+        ("servers/test_copy.py::test_a_vacuum_full_between_ticks_doubles_nothing",),
+    ),
+    Mistake(
+        "a table whose columns have changed is copied from its beginning",
+        "copy.py",
+        "            if isinstance(step, Quiet):\n                if planning",
+        (
+            "            if watermark.seq and watermark.columns_digest != schema.description(self.table).digest:\n"
+            '                step = NewGeneration("its columns changed")\n'
+            "            if isinstance(step, Quiet):\n                if planning"
+        ),
+        (
+            "servers/test_copy.py::test_a_column_added_between_ticks_comes_with_the_next_rows",
+            "servers/test_copy.py::test_a_column_dropped_or_renamed_between_ticks_stops_nothing",
+        ),
+    ),
 ]
 HISTORY: list[Mistake] = [
     Mistake(
@@ -841,6 +918,9 @@ HISTORY: list[Mistake] = [
             "servers/test_partitioned.py::test_a_row_that_moves_to_another_partition_is_copied_there",
             "servers/test_history.py::test_reading_moves_to_a_standby_and_back_without_losing_a_row[18]",
             "servers/test_boundaries.py::test_the_epoch_changes_under_a_table_that_is_copied_on[18]",
+            "servers/test_copy.py::test_the_first_load_takes_everything_and_the_next_ticks_only_what_is_new",
+            "servers/test_copy.py::test_the_highest_xid_of_a_key_is_the_live_row",
+            "servers/test_copy.py::test_a_type_changed_with_a_rewrite_brings_every_row_again_with_its_new_value",
         ),
     ),
     Mistake(
@@ -908,6 +988,20 @@ HISTORY: list[Mistake] = [
             '        " and age(t.xmin) <= (select age(relfrozenxid) from pg_class where oid = t.tableoid)"\n    )'
         ),
         ("servers/test_generations.py::test_rows_frozen_between_two_ticks_are_neither_lost_nor_copied_again",),
+    ),
+    Mistake(
+        "a first load takes whatever is there",
+        "window.py",
+        'return f"not age(t.xmin) between 0 and (select ({NEXT} - {end}) & {MASK})"',
+        'return "true"',
+        ("servers/test_copy.py::test_rows_written_while_a_window_is_split_come_with_the_next",),
+    ),
+    Mistake(
+        "a window leaves out the last transaction before its end",
+        "window.py",
+        "(({NEXT} - {end}) & {MASK}) + 1) and (select",
+        "(({NEXT} - {end}) & {MASK}) + 2) and (select",
+        ("servers/test_copy.py::test_deleted_rows_stay_in_the_lake_and_their_keys_can_return",),
     ),
 ]
 FAULTS: list[Mistake] = [
@@ -1725,6 +1819,32 @@ READING: list[Mistake] = [
         "if not isinstance(as_of, date | int | None):",
         ("servers/test_read.py::test_wrong_arguments_are_sentences",),
     ),
+    Mistake(
+        "a comma stands before the transaction id of a table without columns",
+        "window.py",
+        'listed = f"{projection},\\n  {xid}" if projection else xid',
+        'listed = f"{projection},\\n  {xid}"',
+        ("servers/test_copy.py::test_a_table_of_any_shape_is_copied",),
+    ),
+    Mistake(
+        "the column that shows progress is chosen once in a tick",
+        "copy.py",
+        "if table.fingerprint != self.table.fingerprint or self.cursor_column is None:",
+        "if self.cursor_column is None:",
+        ("servers/test_copy.py::test_dropping_the_cursor_column_loses_no_row",),
+    ),
+    Mistake(
+        "a table that is gone is taken for one that was altered",
+        "copy.py",
+        (
+            "        if table is None:\n            raise TableChanged(\n"
+            '                f"{self.label}: the table is not there any more; '
+            'the catalog is read again within a minute."\n'
+            "            )\n"
+        ),
+        '        if table is None:\n            return ""\n',
+        ("servers/test_copy.py::test_a_table_dropped_while_it_is_read_in_slices_says_so",),
+    ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [
     Mistake(
@@ -2175,6 +2295,13 @@ ACCESS: list[Mistake] = [
         ),
         ("shell/test_secrets.py::test_the_materialization_carries_no_row",),
     ),
+    Mistake(
+        "a read keeps its statement out of the server's log, which only a superuser may",
+        "reader.py",
+        '    "client_encoding": "UTF8",\n}',
+        '    "client_encoding": "UTF8",\n    "log_statement": "none",\n}',
+        ("servers/test_copy.py::test_the_source_is_only_read",),
+    ),
 ]
 TAKEOVER: list[Mistake] = [
     Mistake(
@@ -2326,6 +2453,7 @@ RANGES: list[Mistake] = [
             "unit/test_planning.py::test_a_rewrite_of_a_pending_table_is_a_new_generation",
             "servers/test_copy.py::test_a_table_rewritten_during_a_first_load_in_blocks_becomes_a_new_generation",
             "servers/test_generations.py::test_a_reload_during_a_first_load_in_blocks_becomes_a_new_generation",
+            "servers/test_copy.py::test_a_rewrite_in_the_midst_of_a_ticks_block_ranges_loses_and_doubles_nothing",
         ),
     ),
     Mistake(
@@ -2347,6 +2475,7 @@ RANGES: list[Mistake] = [
         (
             "servers/test_copy.py::test_a_block_that_alone_exceeds_the_byte_limit_is_divided",
             "servers/test_memory.py::test_a_worker_stays_within_200_mb_of_an_idle_one",
+            "servers/test_copy.py::test_slices_of_large_values_keep_the_byte_limit_wherever_a_block_does",
         ),
     ),
     Mistake(
@@ -2375,7 +2504,10 @@ RANGES: list[Mistake] = [
         "copy.py",
         "            if self._look() != table.fingerprint:\n                found = None",
         "            if found is None and self._look() != table.fingerprint:\n                found = None",
-        ("servers/test_copy.py::test_a_table_altered_while_it_is_read_is_read_again",),
+        (
+            "servers/test_copy.py::test_a_table_altered_while_it_is_read_is_read_again",
+            "servers/test_copy.py::test_a_table_altered_without_end_while_it_is_read_is_left_for_the_next_tick",
+        ),
     ),
     Mistake(
         "the wait for a flushed log asks nobody to flush it",
@@ -2383,6 +2515,34 @@ RANGES: list[Mistake] = [
         "                self._nudge_log()\n",
         "                pass\n",
         ("servers/test_copy.py::test_an_open_transaction_on_an_idle_server_does_not_postpone_the_tick",),
+    ),
+    Mistake(
+        "the block at which a range ends is read with it and with the next",
+        "window.py",
+        "parts.append(f\"t.ctid < '({last},{region.lines[1]})'::tid\")",
+        "parts.append(f\"t.ctid < '({last + 1},{region.lines[1]})'::tid\")",
+        (
+            "servers/test_copy.py::test_nothing_is_lost_or_doubled_where_a_slice_is_full",
+            "servers/test_copy.py::test_rows_written_while_a_window_is_split_come_with_the_next",
+            "servers/test_copy.py::test_a_rewrite_in_the_midst_of_a_ticks_block_ranges_loses_and_doubles_nothing",
+        ),
+    ),
+    Mistake(
+        "parts of a block stay as small as one large row made them",
+        "planning.py",
+        "return dataclasses.replace(self, lines=self.lines * 2 if self.lines * 2 < LINES_PER_BLOCK else 0)",
+        "return self",
+        ("servers/test_copy.py::test_a_row_larger_than_a_slice_does_not_make_the_others_come_one_by_one",),
+    ),
+    Mistake(
+        "a range is committed only if it holds a row",
+        "planning.py",
+        "must_commit=(last and pending.place > (0, 0)) or read_since_commit >= EMPTY_BLOCKS_PER_COMMIT,",
+        "must_commit=False,",
+        (
+            "servers/test_copy.py::test_a_large_table_of_deleted_rows_is_walked_and_ends",
+            "servers/test_copy.py::test_a_first_load_of_nothing_but_empty_blocks_ends",
+        ),
     ),
 ]
 MISTAKES = [*COMMIT, *IDENTITY, *HISTORY, *FAULTS, *READING, *GATES_AND_RETRIES, *ACCESS, *TAKEOVER, *RANGES]
