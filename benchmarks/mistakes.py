@@ -762,6 +762,16 @@ IDENTITY: list[Mistake] = [
             "servers/test_copy.py::test_a_column_dropped_or_renamed_between_ticks_stops_nothing",
         ),
     ),
+    Mistake(
+        "the columns of a leaf are named by their place",
+        "window.py",
+        "    found, condition = relation(region), where(region, column_names)\n",
+        (
+            '    named = ", ".join(quote(name) for name in column_names.values())\n'
+            '    found, condition = f"{relation(region)} ({named})", where(region, column_names)\n'
+        ),
+        ("servers/test_partitioned.py::test_a_partition_with_its_columns_in_another_order_is_read_by_name",),
+    ),
 ]
 HISTORY: list[Mistake] = [
     Mistake(
