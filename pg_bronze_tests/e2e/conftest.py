@@ -274,6 +274,20 @@ class Writers:
         assert not self.faults, self.faults
 
 
+@contextlib.contextmanager
+def running(shop: Shop) -> Iterator[Dev]:
+    """A `dagster dev` over a shop once it has loaded the assets; at the end it is stopped as Ctrl-C does."""
+    port, log = free_port(), shop.folder / "dev.log"
+    process = shop.start("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), output=log)
+    made = Dev(shop, port, log, process.pid)
+    try:
+        wait_until(lambda: made.loaded() or process.poll() is not None, "dagster dev to load the location", 90)
+        assert process.poll() is None, log.read_text()[-3000:]
+        yield made
+    finally:
+        end(process)
+
+
 @pytest.fixture(scope="module")
 def dev(postgres_server, s3_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """One `dagster dev` for all tests of a module, over a small shop with four tables."""
@@ -286,15 +300,10 @@ def dev(postgres_server, s3_server, tmp_path_factory: pytest.TempPathFactory) ->
     shop = make_shop(tmp_path_factory.mktemp("dev") / "project", database, new_bucket(s3_server))
     shop.environment["PG_BRONZE_START_DATE"] = "2026-01-01"
     shop.environment["PG_BRONZE_LATEST"] = "movie"
-    port, log = free_port(), shop.folder / "dev.log"
-    process = shop.start("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), output=log)
-    made = Dev(shop, port, log, process.pid)
     try:
-        wait_until(lambda: made.loaded() or process.poll() is not None, "dagster dev to load the location", 90)
-        assert process.poll() is None, log.read_text()[-3000:]
-        yield made
+        with running(shop) as made:
+            yield made
     finally:
-        end(process)
         with postgres_server.connect() as connection:
             connection.autocommit = True
             connection.execute(f'drop database "{name}" with (force)')

@@ -1,15 +1,22 @@
-"""Ticks killed with SIGKILL at random moments, while others write."""
+"""Ticks, and a whole `dagster dev`, killed with SIGKILL at random moments, while others write."""
 
+import contextlib
+import os
 import random
+import shutil
+import signal
 import subprocess
+import threading
 import time
 
 import pytest
 
-from pg_bronze_tests.e2e.conftest import TABLES, Shop, Writers
+from pg_bronze.demo.process_table import process_table
+from pg_bronze_tests.e2e.conftest import TABLES, Dev, Shop, Writers, running, wait_until
 from pg_bronze_tests.shell import lake
 
 COPIED = ("movie", "person", "note")
+COPYING = "select pid from pg_stat_activity where starts_with(application_name, 'pg_bronze run ')"
 
 
 @pytest.mark.slow
@@ -37,6 +44,48 @@ def test_ticks_that_are_killed_at_any_moment_lose_and_double_nothing(shop: Shop)
 
     for _ in range(2):
         assert shop.run("tick").returncode == 0
+
+    for table in COPIED:
+        assert lake.compare(shop.database, shop.bucket, table) == lake.SAME, table
+
+
+def kill_all(dev: Dev) -> int:
+    """Kill the web server, the daemon, the code server and every run worker; returns how many they were."""
+    killed = 0
+    while family := [process.pid for process in process_table() if process.session == dev.pid]:
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        killed = max(killed, len(family))
+    return killed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_dagster_dev_that_is_killed_whole_loses_and_doubles_nothing(shop: Shop):
+    """With the workers of its runs, at any moment of the second after a run has begun to copy.
+
+    The first time Dagster's storage is lost as well, and the next one knows nothing of the run that was under way.
+    Seen red with the bucket not looked at where nothing is recorded.
+    """
+    shop.database.execute(TABLES)
+    shop.environment["PG_BRONZE_SLICE_ROWS"] = "20"
+    chance, cut = random.Random(11), 0
+    with Writers(shop.database) as writers:
+        for storage_lost in (True, False):
+            with running(shop) as dev:
+                wait_until(lambda: shop.database.execute(COPYING), "a run of the sensor that copies", 60, 0.05)
+                threading.Event().wait(chance.uniform(0, 1.5))
+                cut += dev.unfinished() > 0
+                assert kill_all(dev) >= 4
+            if storage_lost:
+                shutil.rmtree(shop.folder / ".dagster")
+    assert writers.commits > 0
+    assert cut > 0, "no kill met a run"
+
+    for _ in range(2):
+        ended = shop.run("tick")
+        assert ended.returncode == 0, ended.stderr
 
     for table in COPIED:
         assert lake.compare(shop.database, shop.bucket, table) == lake.SAME, table
