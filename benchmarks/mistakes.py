@@ -1460,6 +1460,13 @@ FAULTS: list[Mistake] = [
         ('            raise StoreUnavailable(\n                f"bucket {self.bucket!r} does not exist and'),
         ("servers/test_store.py::test_a_bucket_that_cannot_be_made_is_named_with_its_setting",),
     ),
+    Mistake(
+        "the seed bounds every window that is written again",
+        "repair.py",
+        "seed = before.seed if leaf.swept is None else None",
+        "seed = before.seed",
+        ("servers/test_repair.py::test_a_repair_in_a_seeded_table_is_not_bounded_by_the_seed",),
+    ),
 ]
 READING: list[Mistake] = [
     Mistake(

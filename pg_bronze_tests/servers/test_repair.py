@@ -138,7 +138,10 @@ def test_an_object_of_a_table_made_again_since_is_reported_lost(lake, database):
 
 
 def test_a_repair_in_a_seeded_table_is_not_bounded_by_the_seed(database, bucket):
-    """The seed bounds the first load; a late row with an old time belongs to the window it was written in."""
+    """The seed bounds the first load; a late row with an old time belongs to the window it was written in.
+
+    Seen red when the seed bounded every window that was written again.
+    """
     database.execute(MOVIE)
     with database.connect() as connection:
         lake = Lake(database, bucket.store(), control=Control(connection))
