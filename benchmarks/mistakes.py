@@ -2319,6 +2319,45 @@ ACCESS: list[Mistake] = [
         '    "client_encoding": "UTF8",\n    "log_statement": "none",\n}',
         ("servers/test_copy.py::test_the_source_is_only_read",),
     ),
+    Mistake(
+        "rights to system columns are not asked for",
+        "catalog.py",
+        'system = ("xmin", "ctid", "tableoid") if partitioned else ("xmin", "ctid")',
+        "system: tuple[str, ...] = ()",
+        ("servers/test_catalog.py::test_missing_rights_are_answered_with_the_grant",),
+    ),
+    Mistake(
+        "more rights are asked for than a read needs",
+        "catalog.py",
+        'system = ("xmin", "ctid", "tableoid") if partitioned else ("xmin", "ctid")',
+        'system = ("xmin", "ctid", "tableoid")',
+        ("servers/test_catalog.py::test_the_grants_it_names_are_enough",),
+    ),
+    Mistake(
+        "an owner is thought to pass every policy",
+        "catalog.py",
+        "row_security_active(c.oid) as filtered",
+        "c.relrowsecurity and not pg_has_role(c.relowner, 'usage') as filtered",
+        ("servers/test_catalog.py::test_row_security_counts_where_it_applies_to_this_role",),
+    ),
+    Mistake(
+        "a table between root and leaf has to be readable",
+        "catalog.py",
+        '        if node["kind"] == "p" and node is not root:\n'
+        "            continue  # rows are read through the root or from a leaf, never through a table between\n",
+        "",
+        ("servers/test_catalog.py::test_a_closed_partition_skips_the_table_and_a_closed_one_in_between_does_not",),
+    ),
+    Mistake(
+        "a partition that cannot be read is none of the table's business",
+        "catalog.py",
+        '    for node in nodes:\n        if node["kind"] == "p" and',
+        '    for node in [root]:\n        if node["kind"] == "p" and',
+        (
+            "servers/test_catalog.py::test_a_closed_partition_skips_the_table_and_a_closed_one_in_between_does_not",
+            "servers/test_catalog.py::test_a_foreign_partition_or_access_method_skips_the_whole_table",
+        ),
+    ),
 ]
 TAKEOVER: list[Mistake] = [
     Mistake(

@@ -54,14 +54,16 @@ DETERMINISTIC = {
         "servers/test_recovery.py", "servers/test_commit.py", "shell/test_crashes.py", "unit/test_planning_model.py",
     ],
     "two writers at once": ["servers/test_two_writers.py"],
-    "processes that are killed": ["e2e/test_kill.py", "shell/test_abandoned.py"],
+    "processes that are killed, and a whole dagster dev": [
+        "e2e/test_kill.py", "e2e/test_kill_anywhere.py", "shell/test_abandoned.py",
+    ],
     "faults of PostgreSQL": ["servers/test_postgres_faults.py"],
     "faults of the S3 server": ["servers/test_s3_faults.py", "servers/test_store.py"],
     "lost memories and settings that point elsewhere": ["shell/test_faults.py"],
     "failover, restore, pg_upgrade, lagging standby": ["servers/test_history.py"],
     "ends of 32-bit transaction ids": ["servers/test_boundaries.py", "unit/test_window.py"],
-    "old snapshots, row security, grants, servers without a fence": [
-        "servers/test_read.py", "shell/test_limits.py", "shell/test_unfenced.py",
+    "row security, grants, servers without a fence": [
+        "servers/test_catalog.py", "shell/test_limits.py", "shell/test_unfenced.py",
     ],
     "generations, reset, identity of a table": ["servers/test_generations.py"],
     "what is recorded, recorded by hand, wiped or expired": ["shell/test_assets.py", "servers/test_control.py"],
@@ -74,7 +76,7 @@ DETERMINISTIC = {
     "a table that fails: pauses, and what is said meanwhile": [
         "unit/test_retries.py", "unit/test_refusal.py", "shell/test_stuck.py",
     ],
-    "encryption, passwords, hosts, poolers, cancelling": [
+    "encryption, passwords, hosts, poolers, old snapshots, cancelling": [
         "servers/test_access.py", "servers/test_pooler.py", "servers/test_readers.py", "servers/test_cancel.py",
         "e2e/test_cancel.py",
     ],
@@ -82,6 +84,7 @@ DETERMINISTIC = {
     "footers, watermarks and claims of other versions": [
         "unit/test_footer.py", "unit/test_watermark.py", "servers/test_format.py",
     ],
+    "reading a table back, and repairing a day": ["servers/test_read.py", "servers/test_repair.py"],
     "taking over from the original system": ["servers/test_takeover.py"],
 }  # fmt: skip
 

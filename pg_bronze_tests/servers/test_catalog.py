@@ -145,7 +145,10 @@ def test_a_table_that_is_not_there_is_none(sql):
 
 
 def test_a_foreign_partition_or_access_method_skips_the_whole_table(sql):
-    """Reading only the other partitions would look like a complete copy."""
+    """Reading only the other partitions would look like a complete copy.
+
+    Seen red when only the root was looked at.
+    """
     sql.execute(
         """
         create foreign data wrapper nowhere;
@@ -166,6 +169,7 @@ def test_an_unlogged_table_is_skipped_on_a_standby_only():
 
 
 def test_missing_rights_are_answered_with_the_grant(sql, role):
+    """Seen red with the system columns forgotten, without which no row can be copied."""
     sql.execute('create schema shut; create table shut.t (id int); create table movie (id int, "a b" int)')
     sql.execute(f"set role {role}")
     closed = read_table(sql, "shut", "t")
@@ -180,6 +184,7 @@ def test_missing_rights_are_answered_with_the_grant(sql, role):
 
 
 def test_the_grants_it_names_are_enough(sql, role):
+    """Seen red when ``tableoid`` was asked for too."""
     sql.execute('create table movie (id int, "a b" int)')
     sql.execute(f'grant select (id) on movie to {role}; grant select (xmin, ctid, "a b") on "public"."movie" to {role}')
     sql.execute(f"set role {role}")
@@ -188,6 +193,7 @@ def test_the_grants_it_names_are_enough(sql, role):
 
 
 def test_a_closed_partition_skips_the_table_and_a_closed_one_in_between_does_not(sql, role):
+    """Seen red when only the root was looked at, and when every table below it was."""
     sql.execute(
         f"""
         create table days (day date, kind int) partition by range (day);
@@ -206,7 +212,10 @@ def test_a_closed_partition_skips_the_table_and_a_closed_one_in_between_does_not
 
 @pytest.mark.parametrize("row_security", ["on", "off"])
 def test_row_security_counts_where_it_applies_to_this_role(sql, role, row_security):
-    """A policy filters silently: rows the role may not see would count as copied."""
+    """A policy filters silently: rows the role may not see would count as copied.
+
+    Seen red with an owner thought to pass every policy.
+    """
     sql.execute(f"set row_security = {row_security}")
     sql.execute("create table movie (id int); create table forced (id int)")
     sql.execute(f"grant select on movie, forced to {role}")
