@@ -1862,6 +1862,34 @@ READING: list[Mistake] = [
         '        if table is None:\n            return ""\n',
         ("servers/test_copy.py::test_a_table_dropped_while_it_is_read_in_slices_says_so",),
     ),
+    Mistake(
+        "objects in date folders come before all others",
+        "read.py",
+        "key=lambda pair: (pair[0], pair[1].key)",
+        "key=lambda pair: pair[1].key",
+        ("servers/test_read.py::test_objects_in_date_folders_and_beside_them_are_one_table",),
+    ),
+    Mistake(
+        "the footer of every object is asked",
+        "read.py",
+        "if not first:  # written",
+        "if True:  # written",
+        ("servers/test_read.py::test_footers_are_read_where_columns_changed_and_nowhere_else",),
+    ),
+    Mistake(
+        "runs found one by one are in the wrong order",
+        "read.py",
+        "runs += reversed(_each(objects, left, newest))",
+        "runs += _each(objects, left, newest)",
+        ("servers/test_read.py::test_objects_from_before_the_chain_of_columns_are_asked_each",),
+    ),
+    Mistake(
+        "no footer names the columns where no object is read",
+        "read.py",
+        "if apart and not runs:\n",
+        "if runs:\n",
+        ("servers/test_read.py::test_objects_from_before_the_chain_of_columns_are_asked_each",),
+    ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [
     Mistake(

@@ -258,6 +258,7 @@ def test_types_with_nothing_in_common_are_an_error_that_says_what_to_do(lake, sc
 
 
 def test_footers_are_read_where_columns_changed_and_nowhere_else(lake, scan, requests):
+    """Seen red with the footer of every object asked."""
     """With one for each object a day's table would take a minute to open."""
     change(lake, *(fill(number, number) for number in range(1, 9)))
     change(lake, "alter table movie rename title to name")
@@ -271,6 +272,7 @@ def test_footers_are_read_where_columns_changed_and_nowhere_else(lake, scan, req
 
 
 def test_objects_from_before_the_chain_of_columns_are_asked_each(lake, scan, monkeypatch: pytest.MonkeyPatch):
+    """Seen red with them in the wrong order, and with nothing that names the columns of no object."""
     with monkeypatch.context() as patched:
         patched.setattr(Watermark, "with_columns", lambda self, digest, before: self)
         change(lake, fill(1, 1), fill(2, 2), "alter table movie rename title to name")
@@ -380,6 +382,7 @@ def test_only_the_newest_generation_is_read_also_while_the_older_one_still_lies_
 
 
 def test_objects_of_another_system_are_left_out(lake, scan):
+    """They are looked for twice; seen red with both looks left out."""
     """The original system's stay in the folder when a table is taken over."""
     lake.store.create("movie/movie_20250101000000.parquet", b"PAR1 by somebody else PAR1")
     change(lake, fill(1, 3), takeover="fresh")
@@ -404,6 +407,7 @@ def test_a_name_that_is_not_there_says_which_are(lake, scan, bucket):
 
 
 def test_objects_in_date_folders_and_beside_them_are_one_table(lake, scan):
+    """Seen red with keys in the order of their names, where folders come first."""
     change(lake, fill(1, 1), now=clock(datetime(2026, 1, 1, tzinfo=UTC)))
     change(lake, fill(2, 2), now=clock(datetime(2026, 1, 2, tzinfo=UTC)), dated=True)
     change(lake, fill(3, 3), now=clock(datetime(2026, 1, 3, tzinfo=UTC)))
@@ -411,6 +415,7 @@ def test_objects_in_date_folders_and_beside_them_are_one_table(lake, scan):
     assert sorted(scan()["movie_id"]) == [1, 2, 3]
     assert scan().columns == ["movie_id", "title", "updated_at", "price", "_pg_xid"]
     assert scan(days=[date(2026, 1, 2)])["movie_id"].to_list() == [2]
+    assert scan(as_of=date(2026, 1, 1))["movie_id"].to_list() == [1]
 
 
 def test_wrong_arguments_are_sentences(scan):
