@@ -215,12 +215,16 @@ def test_a_bucket_that_overwrites_gets_no_object_of_any_table(cinema: Project, p
     goes_on(cinema)
 
 
-def _cut(other: psycopg.Connection, _pid: int) -> None:
-    """End every session of the product's, as when the network goes."""
-    other.execute(
-        "select pg_terminate_backend(pid) from pg_stat_activity "
-        "where datname = current_database() and application_name like 'pg_bronze%'"
-    )
+def _cut(other: psycopg.Connection, pid: int) -> None:
+    """End every session of the product's, as when the network goes; the one that reads last, so that all are gone then.
+
+    Otherwise the next table would begin over a session that has not noticed yet, and fail as well.
+    """
+    sessions = other.execute(
+        "select pid from pg_stat_activity where datname = current_database() and application_name like 'pg_bronze%'"
+    ).fetchall()
+    for (session,) in sorted(sessions, key=lambda session: session == (pid,)):
+        other.execute("select pg_terminate_backend(%s, 10000)", (session,))
 
 
 def _end(other: psycopg.Connection, pid: int) -> None:
