@@ -35,7 +35,7 @@ def lake(database, bucket) -> Lake:
 
 def cut_off(database: Database) -> None:
     database.execute(
-        "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "
+        "select pg_terminate_backend(pid, 10000) from pg_stat_activity where pid <> pg_backend_pid() "
         "and datname = current_database() and backend_type = 'client backend'"
     )
 

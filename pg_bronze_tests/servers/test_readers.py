@@ -189,7 +189,7 @@ def test_the_reader_that_keeps_its_connection_heals_after_it_failed(database, so
     assert source.read("select 1::int4 as a", "thing").height == 1
     if "'x'" not in query:
         database.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = current_database() "
             "and pid <> pg_backend_pid()"
         )
     outcome(source, query)
