@@ -72,7 +72,7 @@ def bare(folder: Path) -> float:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info", timeout=1):
                     return time.monotonic() - begun
             except OSError:
-                time.sleep(0.1)
+                time.sleep(0.1)  # nothing tells when it answers
     finally:
         stop(process)
     raise SystemExit("dagster dev did not answer within 180 s")

@@ -213,7 +213,7 @@ def _console() -> "dg.LoggerDefinition":
     @dg.logger
     def plain(_context: dg.InitLoggerContext) -> logging.Logger:
         # Not getLogger: each batch gets its own, or a second one in this process would print every line twice.
-        logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001  (see above)
+        logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001  (a logger of its own)
         logger.addHandler(Plain())
         return logger
 

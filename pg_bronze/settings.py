@@ -255,11 +255,11 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (pydantic's signature)
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's signature)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's signature)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's signature)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # Only arguments: load_settings merges environment and .env itself, so that a given mapping is all there is.
         return (init_settings,)

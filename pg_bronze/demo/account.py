@@ -15,7 +15,7 @@ from pg_bronze.demo.processes import as_owner
 from pg_bronze.errors import SettingsError
 
 # Both are world-writable by design: what is made in them is owned by us and checked before it is used again.
-_TEMPORARY = ("/var/tmp", "/tmp")  # noqa: S108
+_TEMPORARY = ("/var/tmp", "/tmp")  # noqa: S108  (see above)
 
 
 @dataclass(frozen=True)

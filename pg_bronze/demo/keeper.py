@@ -39,7 +39,7 @@ class Tree:
             command,
             stdin=subprocess.DEVNULL,
             process_group=0,
-            preexec_fn=prepare,  # noqa: PLW1509
+            preexec_fn=prepare,  # noqa: PLW1509  (one thread, see above)
         ).pid
         self.exit_code: int | None = None
 

@@ -89,7 +89,7 @@ class Demo:
     def signals(self) -> Iterator[None]:
         """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt; later ones are counted."""
 
-        def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (a handler's signature)
             self._interrupts += 1
             if not self._stopping:
                 self._stopping = True
@@ -209,7 +209,7 @@ class Demo:
                 if not ready and self._seconds() > _READY_WITHIN_S:
                     self.say(f"the web page does not answer. The log's last lines:\n{tail(dagster.log, 8)}")
                     return 1
-                time.sleep(_BEAT_S)
+                time.sleep(_BEAT_S)  # nothing tells of a web page that answers
         except KeyboardInterrupt:
             self.say("stopping; runs in flight end first (Ctrl-C again not to wait for them)")
             return 0

@@ -109,7 +109,7 @@ class PostgresServer:
                 # Both cures take only another try: the killed one's children end, or another port is free.
                 if time.monotonic() > deadline or not any(words in last for words in (*_NOT_YET, "could not bind")):
                     raise
-                time.sleep(0.2)
+                time.sleep(0.2)  # the old processes are not our children, so nobody tells when they end
             except BaseException:
                 self.child.kill()
                 raise
@@ -249,4 +249,4 @@ class PostgresServer:
                 return
             if time.monotonic() > deadline:
                 raise SourceUnavailable(f"PostgreSQL does not answer. Its log's last lines:\n{child.tail()}")
-            time.sleep(0.03)
+            time.sleep(0.03)  # a server that starts offers no event

@@ -209,7 +209,7 @@ def end_all(running: Callable[[], Sequence[Process]], *, timeout_s: float = 10.0
     while left and time.monotonic() < deadline:
         for process in left:
             send(process.pid, signal.SIGKILL)
-        time.sleep(0.02)
+        time.sleep(0.02)  # only a parent is told when they end
         left = running()
     return bool(found)
 
@@ -226,7 +226,7 @@ def end_leftover(record: Path, *, patience_s: float = 0.0) -> str | None:
         return None
     deadline = time.monotonic() + patience_s
     while members(leader, start) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.05)  # only a parent is told when they end
     ended = end_session(leader, start)
     record.unlink(missing_ok=True)
     return name if ended else None

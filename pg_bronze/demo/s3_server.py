@@ -115,7 +115,7 @@ class S3Server(ABC):
                 last = self.child.tail()
                 self.child.kill()
                 raise StoreUnavailable(f"{self.name} does not answer. Its log's last lines:\n{last}")
-            time.sleep(0.05)
+            time.sleep(0.05)  # a server that starts offers no event
 
     def stop(self, timeout_s: float = 15.0) -> None:
         """Stop it; killed if it still runs after ``timeout_s`` seconds."""
@@ -139,7 +139,7 @@ class S3Server(ABC):
             # Just started, it may not have found its own parts yet.
             if status < 500 or time.monotonic() > deadline:
                 raise StoreUnavailable(f"{self.name} did not make bucket {name}: HTTP status {status}")
-            time.sleep(0.1)
+            time.sleep(0.1)  # nor does one that has started in part
 
     @classmethod
     @abstractmethod

@@ -1,6 +1,8 @@
 """What goes wrong on the first day: one sentence with the remedy, soon, no traceback, no secret; and then it heals."""
 
+import functools
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -67,15 +69,12 @@ def _sentence(shop: Shop, **changed: str | None) -> str:
     return lines[0]
 
 
-def _start_s(found: list[float] = []) -> float:  # noqa: B006
+@functools.cache
+def _start_s() -> float:
     """How fast this machine is now: the seconds of a process that loads what the command has loaded already."""
-    if not found:
-        import subprocess
-
-        started = time.monotonic()
-        subprocess.run([BIN / "python", "-c", "import pg_bronze.definitions"], cwd=ROOT, check=True)
-        found.append(time.monotonic() - started)
-    return found[0]
+    started = time.monotonic()
+    subprocess.run([BIN / "python", "-c", "import pg_bronze.definitions"], cwd=ROOT, check=True)
+    return time.monotonic() - started
 
 
 @pytest.mark.parametrize("name", FAULTS)

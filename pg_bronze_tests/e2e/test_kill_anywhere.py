@@ -1,17 +1,15 @@
 """Ticks, and a whole `dagster dev`, killed with SIGKILL at random moments, while others write."""
 
-import contextlib
-import os
 import random
 import shutil
-import signal
 import subprocess
 import threading
 import time
 
 import pytest
 
-from pg_bronze.demo.process_table import process_table
+from pg_bronze.demo.process_table import Process, process_table
+from pg_bronze.demo.processes import end_all
 from pg_bronze_tests.e2e.conftest import TABLES, Dev, Shop, Writers, running, wait_until
 from pg_bronze_tests.shell import lake
 
@@ -49,15 +47,9 @@ def test_ticks_that_are_killed_at_any_moment_lose_and_double_nothing(shop: Shop)
         assert lake.compare(shop.database, shop.bucket, table) == lake.SAME, table
 
 
-def kill_all(dev: Dev) -> int:
-    """Kill the web server, the daemon, the code server and every run worker; returns how many they were."""
-    killed = 0
-    while family := [process.pid for process in process_table() if process.session == dev.pid]:
-        for pid in family:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        killed = max(killed, len(family))
-    return killed
+def family(dev: Dev) -> list[Process]:
+    """The web server, the daemon, the code server and every run worker."""
+    return [process for process in process_table() if process.session == dev.pid]
 
 
 @pytest.mark.slow
@@ -77,7 +69,8 @@ def test_a_dagster_dev_that_is_killed_whole_loses_and_doubles_nothing(shop: Shop
                 wait_until(lambda: shop.database.execute(COPYING), "a run of the sensor that copies", 60, 0.05)
                 threading.Event().wait(chance.uniform(0, 1.5))
                 cut += dev.unfinished() > 0
-                assert kill_all(dev) >= 4
+                assert len(family(dev)) >= 4
+                assert end_all(lambda dev=dev: family(dev))
             if storage_lost:
                 shutil.rmtree(shop.folder / ".dagster")
     assert writers.commits > 0

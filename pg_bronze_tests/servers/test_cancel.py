@@ -32,7 +32,7 @@ def reading(source: Source, outcomes: list[BaseException]) -> threading.Thread:
     def read() -> None:
         try:
             source.read(QUERY, "thing")
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001  (looked at by the test)
             outcomes.append(error)
 
     thread = threading.Thread(target=read)
