@@ -1,7 +1,9 @@
+import contextlib
 import os
 import socket
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,13 @@ def client(server: SeaweedServer, **other: Any) -> Any:
 
 def status(error: pytest.ExceptionInfo[botocore.exceptions.ClientError]) -> int:
     return error.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def open_files(pid: int) -> Iterator[str]:
+    """What the process has open, as the system names it; it opens and closes files while it is looked at."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(link)
 
 
 @pytest.fixture
@@ -92,7 +101,7 @@ def test_only_the_loopback_address_listens_and_nothing_runs_after_a_stop(folder:
     with SeaweedServer(folder) as server:
         assert server.child is not None
         pid = server.child.pid
-        targets = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+        targets = set(open_files(pid))
         sockets = [
             line for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
         ]

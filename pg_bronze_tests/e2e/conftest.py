@@ -102,6 +102,15 @@ def command_lines(pid: int) -> set[str]:
     return lines
 
 
+def texts(folder: Path) -> dict[str, str]:
+    """Every file below ``folder`` by its path; one that its process removes meanwhile is not there."""
+    found = {}
+    for path in filter(Path.is_file, folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            found[str(path)] = path.read_bytes().decode("latin-1")
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

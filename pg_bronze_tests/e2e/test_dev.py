@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from pg_bronze_tests.e2e.conftest import Dev, Writers, command_lines, wait_until
+from pg_bronze_tests.e2e.conftest import Dev, Writers, command_lines, texts, wait_until
 from pg_bronze_tests.shell import lake
 from pg_bronze_tests.shell.test_secrets import spellings
 
@@ -137,8 +137,8 @@ def test_nothing_that_can_be_seen_shows_a_secret(dev: Dev):
         commands |= command_lines(dev.pid)
 
     seen = {page[:40]: json.dumps(dev.ask(page)) for page in PAGES}
-    kept = [path for path in (dev.shop.folder / ".dagster").rglob("*") if path.is_file()]
-    seen |= {str(path): path.read_bytes().decode("latin-1") for path in [*kept, dev.log]}
+    kept = texts(dev.shop.folder / ".dagster")
+    seen |= kept | {str(dev.log): dev.log.read_text("latin-1")}
     seen["command lines"] = "\n".join(commands)
 
     assert "movie" in seen[PAGES[2][:40]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pg_bronze_tests.e2e.conftest import Shop, command_lines
+from pg_bronze_tests.e2e.conftest import Shop, command_lines, texts
 from pg_bronze_tests.shell import lake
 from pg_bronze_tests.shell.test_secrets import spellings
 
@@ -37,8 +37,7 @@ def test_a_tick_shows_no_secret(shop: Shop, tmp_path: Path, variables: dict[str,
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
 
-    kept = [path for path in shop.folder.rglob("*") if path.is_file()]
-    seen = {str(path): path.read_bytes().decode("latin-1") for path in [output, *kept]}
+    seen = texts(shop.folder) | {str(output): output.read_text("latin-1")}
     seen["command lines"] = "\n".join(commands)
     secrets = spellings(shop.database.server.password) | spellings(shop.bucket.server.secret_key) | {"pl4nted"}
     assert process.returncode == code, seen[str(output)]

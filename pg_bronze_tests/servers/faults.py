@@ -224,7 +224,7 @@ def freeze(pid: int) -> None:
 def _is_stopped(stat: Path) -> bool:
     try:
         return stat.read_text().rpartition(")")[2].split()[0] in {"T", "t"}
-    except ProcessLookupError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 
