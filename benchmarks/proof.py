@@ -241,12 +241,12 @@ def _counted(found: Counter) -> str:
 def mistakes() -> Section:
     """The table of planted mistakes."""
     section = Section()
-    ended = subprocess.run(
-        [sys.executable, "benchmarks/mistakes.py"], cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True
-    )
-    for line in ended.stdout.splitlines():
-        section.add(line, True)
-    section.clean = ended.returncode == 0
+    command = [sys.executable, "benchmarks/mistakes.py"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        for line in running.stdout or ():
+            print(line, end="", flush=True)
+            section.add(line.rstrip("\n"), True)
+    section.clean = running.returncode == 0
     return section
 
 
