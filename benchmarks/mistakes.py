@@ -1510,6 +1510,20 @@ FAULTS: list[Mistake] = [
         ("servers/test_repair.py::test_an_object_far_from_its_neighbours_is_written_again",),
     ),
     Mistake(
+        "the oldest object before a missing one is taken for the one before it",
+        "repair.py",
+        "footer(older[-1])",
+        "footer(older[0])",
+        ("servers/test_repair.py::test_an_object_far_from_its_neighbours_is_written_again",),
+    ),
+    Mistake(
+        "a repaired object has the number of a missing one before it",
+        "repair.py",
+        "dataclasses.replace(before, seq=after.seq - 1)",
+        "before",
+        ("servers/test_repair.py::test_two_objects_missing_in_a_row_are_written_as_one",),
+    ),
+    Mistake(
         "a table that was made again is repaired",
         "repair.py",
         " or after.table != copy.table.oid",
@@ -1563,6 +1577,13 @@ FAULTS: list[Mistake] = [
             "servers/test_repair.py::test_a_missing_object_nobody_knows_the_columns_of_says_which_it_got",
             "servers/test_repair.py::test_two_missing_objects_of_one_forgotten_run_get_the_same_columns",
         ),
+    ),
+    Mistake(
+        "a missing object's columns are known from the objects of the day only",
+        "repair.py",
+        "footers.get(first) or copy.objects.footer(first)",
+        "footers.get(first)",
+        ("servers/test_repair.py::test_two_missing_objects_of_one_forgotten_run_get_the_same_columns",),
     ),
     Mistake(
         "a column whose type changed is cast to its former type directly",

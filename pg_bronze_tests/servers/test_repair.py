@@ -83,7 +83,7 @@ def test_a_repaired_object_is_a_link_of_the_chain(lake, database):
 
 
 def test_two_objects_missing_in_a_row_are_written_as_one(lake):
-    """Seen red with a window that begins with the table."""
+    """Seen red with a window that begins with the table, and with the number of the object before the other one."""
     for key in of_day(lake, DAYS[1]):
         lake.store.delete(key)
 
@@ -91,6 +91,7 @@ def test_two_objects_missing_in_a_row_are_written_as_one(lake):
 
     assert report.row_count == 20
     assert lake.compare() == SAME
+    assert [footer.before.seq + 1 for footer in lake.footers()] == [footer.after.seq for footer in lake.footers()]
 
 
 def test_the_very_first_object_is_written_again(lake):
@@ -107,17 +108,17 @@ def test_the_very_first_object_is_written_again(lake):
 def test_an_object_far_from_its_neighbours_is_written_again(database, bucket):
     """A table may be quiet for a month.
 
-    Seen red when the search went back by one step only.
+    Seen red when the search went back by one step only, and with the oldest of what it found there.
     """
     database.execute(MOVIE)
     lake = Lake(database, bucket.store())
-    days = [FIRST, FIRST + timedelta(days=40), FIRST + timedelta(days=80)]
+    days = [FIRST + timedelta(days=day) for day in (0, 1, 40, 80)]
     for number, day in enumerate(days):
         database.execute(fill(10 * number, 10 * number + 9))
         lake.tick(now=lambda day=day: day)
-    lake.store.delete(lake.keys()[1])
+    lake.store.delete(lake.keys()[2])
 
-    report = verify(lake, days[1].date())
+    report = verify(lake, days[2].date())
 
     assert report.row_count == 10
     assert lake.compare() == SAME
@@ -289,11 +290,17 @@ def test_a_missing_object_nobody_knows_the_columns_of_says_which_it_got(database
     assert lake.column() == [0, 1, 2, 3]
 
 
-def test_two_missing_objects_of_one_forgotten_run_get_the_same_columns(database, bucket):
-    """Seen red with the columns of now, and with those of the object after them."""
+@pytest.mark.parametrize("apart", [1, 2])
+def test_two_missing_objects_of_one_forgotten_run_get_the_same_columns(database, bucket, apart):
+    """Two days apart, the object whose columns they have is none of those that are looked at.
+
+    Seen red with the columns of now, with those of the object after them, and with another object of the run asked
+    for its columns only where it is one of those that are looked at.
+    """
     database.execute(MOVIE)
     lake = Lake(database, bucket.store())
-    for number, day in enumerate(DAYS):
+    days = [FIRST + timedelta(days=apart * number) for number in range(4)]
+    for number, day in enumerate(days):
         if number in (1, 3):
             database.execute(f"alter table movie add extra_{number} int")
         database.execute(f"insert into movie (movie_id) values ({number})")
@@ -304,10 +311,10 @@ def test_two_missing_objects_of_one_forgotten_run_get_the_same_columns(database,
         lake.store.delete(key)
     database.execute("alter table movie rename extra_1 to one")
 
-    verify(lake, DAYS[2].date())
+    verify(lake, days[2].date())
     database.execute("alter table movie rename one to uno")
     lake.store.delete(keys[2])
     lake.store.create(keys[1], first)
-    verify(lake, DAYS[2].date())
+    verify(lake, days[2].date())
 
     assert frame_at(lake, keys[2]).columns == frame_at(lake, keys[1]).columns == [*COLUMNS[:-1], "extra_1", "_pg_xid"]
