@@ -1044,6 +1044,36 @@ FAULTS: list[Mistake] = [
         ("servers/test_postgres_faults.py::test_the_last_free_connection_is_not_enough",),
     ),
     Mistake(
+        "a damaged table is taken for a connection that broke",
+        "refusal.py",
+        "    if _DAMAGED_WORDS.search(text):\n        return _damaged(label)\n",
+        "",
+        (
+            "servers/test_postgres_faults.py::test_a_damaged_table_stops_and_says_so_until_it_is_restored[connectorx-pages]",
+        ),
+    ),
+    Mistake(
+        "a damaged table is taken for an altered one",
+        "refusal.py",
+        'if state in {"42P01", "42703", "42704", "42883", "3F000"}:',
+        'if state in {"42P01", "42703", "42704", "42883", "3F000", "XX001"}:',
+        ("servers/test_postgres_faults.py::test_a_damaged_table_stops_and_says_so_until_it_is_restored[copy-pages]",),
+    ),
+    Mistake(
+        "an error that nobody knows is taken for a connection that broke",
+        "refusal.py",
+        'return _broken(label) if state in _ENDED or state.startswith("08") else _failed(label, state)',
+        "return _broken(label)",
+        ("servers/test_postgres_faults.py::test_an_error_of_a_cast_of_the_users_own_is_told_as_such[copy]",),
+    ),
+    Mistake(
+        "an error of connectorx's that nobody knows is taken for a connection that broke",
+        "refusal.py",
+        "return _failed(label) if _FAILED_WORDS.match(text) else _broken(label)",
+        "return _broken(label)",
+        ("servers/test_postgres_faults.py::test_an_error_of_a_cast_of_the_users_own_is_told_as_such[connectorx]",),
+    ),
+    Mistake(
         "a server without a free connection passes for one that is down",
         "refusal.py",
         '("too many clients", "remaining connection slots", "too many connections")',
@@ -1060,8 +1090,8 @@ FAULTS: list[Mistake] = [
     Mistake(
         "a connection that broke is taken for an altered table",
         "refusal.py",
-        'cannot decode. Exclude the table and report it.")\n    return _broken(label)',
-        'cannot decode. Exclude the table and report it.")\n    return _altered(label)',
+        "_FAILED_WORDS.match(text) else _broken(label)",
+        "_FAILED_WORDS.match(text) else _altered(label)",
         ("servers/test_postgres_faults.py::test_a_read_that_is_ended_amid_its_rows_copies_none_of_them",),
     ),
     Mistake(

@@ -11,6 +11,7 @@
     ├── OperatorError             a person has to change something; until then every tick says so again
     │   ├── SettingsError         a setting is missing, unknown or wrong
     │   ├── AccessDenied          the database or the bucket refuses the credentials or the right
+    │   ├── SourceDamaged         the database cannot read what it stored
     │   ├── SourceNotFit          the source cannot be read exactly (version, encoding, row security)
     │   ├── StoreNotFit           the bucket cannot hold a commit (ignores If-None-Match, is gone or full)
     │   ├── HistoryChanged        another database, cluster, timeline or bucket than the watermark's
@@ -86,6 +87,10 @@ class AccessDenied(OperatorError):
 
 class SourceNotFit(OperatorError):
     """The source cannot be read exactly: its version, its encoding or a row security policy is in the way."""
+
+
+class SourceDamaged(OperatorError):
+    """The database cannot read what it stored of the table: a page is damaged or a file is missing."""
 
 
 class StoreNotFit(OperatorError):

@@ -15,6 +15,7 @@ from pg_bronze.errors import (
     NotUtf8,
     PgBronzeError,
     SliceTooLarge,
+    SourceDamaged,
     SourceNotFit,
     SourceUnavailable,
     StaleSnapshot,
@@ -24,6 +25,16 @@ from pg_bronze.schema import quote, split_label
 from pg_bronze.window import TOO_LARGE
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?")
+# SQLSTATEs as in the manual's appendix A: what is stored cannot be read, the machine has no room, the session ended.
+_DAMAGED = {"XX001", "XX002", "58030", "58P01"}
+_NO_ROOM = {"53100", "53200", "53400"}
+_ENDED = {"", "57P01", "57P02", "57P03", "57P05"}
+_DAMAGED_WORDS = re.compile(
+    r"ERROR: (invalid page in block|could not (open file|read blocks?|access status of transaction)"
+    r"|(missing|unexpected) chunk number|compressed \w+ data is corrupt)"
+)
+_NO_ROOM_WORDS = re.compile(r"ERROR: (out of memory|temporary file size exceeds|.*No space left on device)")
+_FAILED_WORDS = re.compile(r"db error: (?!FATAL|PANIC)")
 
 
 def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeError:
@@ -68,7 +79,9 @@ def explain(error: psycopg.Error, name: str) -> PgBronzeError:
     state = error.sqlstate or ""
     if state == "42501":
         return AccessDenied(f"{name}: the role may not read this ({_first_words(error)}). Grant select to it.")
-    if state in {"42P01", "42703", "42704", "XX001"}:
+    if state in _DAMAGED:
+        return _damaged(name)
+    if state in {"42P01", "42703", "42704"}:
         return TableChanged(f"{name}: a table or column is not there any more ({state}); the next tick looks again.")
     if state == "57014":
         return SourceUnavailable(
@@ -100,14 +113,18 @@ def explain_state(error: psycopg.Error, label: str) -> PgBronzeError:
         return _stale(label)
     if state == "42501":
         return _hidden(label) if "row-level security" in text or "row security" in text else _forbidden(label)
-    if state in {"42P01", "42703", "42704", "42883", "3F000", "XX001"}:
+    if state in {"42P01", "42703", "42704", "42883", "3F000"}:
         return _altered(label)
     # A conflict with recovery is a serialization failure to PostgreSQL.
     if state in {"57014", "40001", "40P01"}:
         return _cancelled(label)
     if state in {"22021", "22P05"}:
         return _not_utf8(label)
-    return _broken(label)
+    if state in _DAMAGED:
+        return _damaged(label)
+    if state in _NO_ROOM:
+        return _no_room(label)
+    return _broken(label) if state in _ENDED or state.startswith("08") else _failed(label, state)
 
 
 def explain_text(error: BaseException, label: str) -> PgBronzeError:
@@ -132,7 +149,11 @@ def explain_text(error: BaseException, label: str) -> PgBronzeError:
         return _not_utf8(label)
     if type(error).__name__ == "PanicException":
         return DataError(f"{label}: the reader gave up on a value it cannot decode. Exclude the table and report it.")
-    return _broken(label)
+    if _DAMAGED_WORDS.search(text):
+        return _damaged(label)
+    if _NO_ROOM_WORDS.search(text):
+        return _no_room(label)
+    return _failed(label) if _FAILED_WORDS.match(text) else _broken(label)
 
 
 def _stale(label: str) -> StaleSnapshot:
@@ -180,6 +201,27 @@ def explain_bad_texts(label: str, found: Mapping[str, int]) -> NotUtf8:
         f"{label}: texts are not valid UTF-8 in column {named}; the database's encoding, SQL_ASCII, lets in any bytes. "
         "Correct them in the source: if they are LATIN1, set the column to convert_from(convert(convert_to(column, "
         "'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII'). Or exclude the table (PG_BRONZE_EXCLUDE)."
+    )
+
+
+def _damaged(label: str) -> SourceDamaged:
+    return SourceDamaged(
+        f"{label}: PostgreSQL cannot read what it stored of it: a page is damaged, or a file is missing. Its log names "
+        "the place. Restore the table from a backup or a standby, or exclude it (PG_BRONZE_EXCLUDE)."
+    )
+
+
+def _no_room(label: str) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{label}: the server has too little memory or disk for the read; its log says which. The next tick tries "
+        "again."
+    )
+
+
+def _failed(label: str, state: str = "") -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{label}: PostgreSQL ended the read with an error{f' ({state})' if state else ''}. Its log says which; the "
+        "next tick tries again."
     )
 
 

@@ -326,8 +326,8 @@ class Source:
     def read(self, query: str, label: str) -> "pl.DataFrame":
         """Read one slice in a read-only snapshot of its own; an interrupt ends it on the server too.
 
-        Raises StaleSnapshot, TableChanged, AccessDenied, SourceNotFit, DataError or SourceUnavailable, naming the
-        table.
+        Raises StaleSnapshot, TableChanged, AccessDenied, SourceNotFit, SourceDamaged, DataError or SourceUnavailable,
+        naming the table.
         """
         timeout_s = self._time_left(label)
         if self._reader is None:

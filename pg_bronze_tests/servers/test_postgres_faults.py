@@ -11,8 +11,10 @@ import psycopg
 import pytest
 
 from pg_bronze import source as sources
+from pg_bronze.demo import home
+from pg_bronze.demo.account import unprivileged
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.errors import SourceUnavailable, StaleSnapshot
+from pg_bronze.errors import SourceDamaged, SourceUnavailable, StaleSnapshot
 from pg_bronze.source import Source
 from pg_bronze_tests.conftest import Database, older_servers
 from pg_bronze_tests.servers.faults import held_reads, stocked
@@ -276,6 +278,72 @@ def test_a_restart_between_and_during_reads_is_gone_on_after(own, own_server, mo
     assert restarted
     own.drain("movie", slice_rows=1_000)
     heals(own)
+
+
+# What is lost of a table's storage, and of which of its relations.
+DAMAGE = {
+    "pages": "'movie'",
+    "pages of its long values": "(select reltoastrelid from pg_class where relname = 'movie')",
+    "the file": "'movie'",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_table_stops_and_says_so_until_it_is_restored(own, own_server, name, damage):
+    """The network is in order and nobody altered the table: who is told either looks in the wrong place all night.
+
+    Seen red with damage taken for a connection that broke, and for an altered table.
+    """
+    stocked(own)
+    own.reader = name
+    own.database.execute("alter table movie add plot text; alter table movie alter plot set storage external")
+    own.drain("movie")
+    own.database.execute("insert into movie (movie_id, plot) values (100, repeat('x', 9000))")
+    [[path]] = own.database.execute(f"select pg_relation_filepath({DAMAGE[damage]}::regclass)")
+    own_server.stop()
+    file = home.open_home(own_server.data_dir, unprivileged()) / "data" / path
+    whole = file.read_bytes()
+    if damage == "the file":
+        file.unlink()
+    else:
+        with file.open("r+b") as opened:
+            opened.write(b"\xff" * len(whole))
+    own_server.start()
+    before = own.all_keys()
+
+    with pytest.raises(SourceDamaged, match=r"^movie: PostgreSQL cannot read .* Restore the table from a backup"):
+        own.tick()
+    assert own.all_keys() == before
+    own.drain("person")
+
+    own_server.stop()
+    file.write_bytes(whole)
+    home.hand_over(file, unprivileged())
+    own_server.start()
+    heals(own)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_error_of_a_cast_of_the_users_own_is_told_as_such(lake, database, name):
+    """A cast of the user's own may raise whatever it likes; what it says may hold a value, so it is not repeated.
+
+    Seen red with every error that nobody knows taken for a connection that broke.
+    """
+    lake.reader = name
+    database.execute(f"{SLOW}; alter table movie add f feeling default 'fast'")
+    lake.drain()
+    database.execute(
+        "create or replace function slowly(feeling) returns text language plpgsql as "
+        "$$ begin raise 'a secret value'; end $$; insert into movie (movie_id) values (100)"
+    )
+
+    with pytest.raises(SourceUnavailable, match=r"^movie: PostgreSQL ended the read with an error") as error:
+        lake.tick()
+
+    assert "secret" not in str(error.value)
+    database.execute("drop cast (feeling as text)")
+    heals(lake)
 
 
 def _rolled_back(connection: psycopg.Connection) -> None:
