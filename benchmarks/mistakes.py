@@ -1074,6 +1074,20 @@ FAULTS: list[Mistake] = [
         ("servers/test_postgres_faults.py::test_an_error_of_a_cast_of_the_users_own_is_told_as_such[connectorx]",),
     ),
     Mistake(
+        "a role that is not let in is told that the server is down",
+        "refusal.py",
+        "if any(words in text for words in _KEPT_OUT):",
+        "if False:",
+        ("servers/test_postgres_faults.py::test_a_role_that_is_not_let_in_is_told_why",),
+    ),
+    Mistake(
+        "a refusal in words that nobody knows is told as a server that is down",
+        "refusal.py",
+        "    if refused:\n",
+        "    if False:\n",
+        ("servers/test_postgres_faults.py::test_what_nobody_knows_of_a_refusal_is_repeated",),
+    ),
+    Mistake(
         "a server without a free connection passes for one that is down",
         "refusal.py",
         '("too many clients", "remaining connection slots", "too many connections")',

@@ -37,9 +37,17 @@ _NO_ROOM_WORDS = re.compile(r"ERROR: (out of memory|temporary file size exceeds|
 _FAILED_WORDS = re.compile(r"db error: (?!FATAL|PANIC)")
 
 
+_KEPT_OUT = ("is not permitted to log in", "permission denied for database", "not currently accepting connections")
+
+
 def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeError:
-    """Our error for a connection that could not be made; libpq's text is used to tell cases apart, not repeated."""
+    """Our error for a connection that could not be made.
+
+    libpq's text tells cases apart. Of it only what a server said when it refused is repeated, where no sentence of ours
+    says it better: poolers and hosts have words of their own, and a login has no values of rows yet.
+    """
     text = str(error)
+    refused = re.findall(r"FATAL:\s+(.+)", text)
     if "password authentication failed" in text or "no password supplied" in text:
         return AccessDenied(f"{name}: the server refused the user or password. Check PG_USER and PG_PASS.")
     # The second is pgbouncer's.
@@ -68,6 +76,16 @@ def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeEr
         return SourceUnavailable(f"{name}: the host name cannot be resolved. Check PG_HOST; the next tick tries again.")
     if "starting up" in text or "shutting down" in text or "recovery" in text:
         return SourceUnavailable(f"{name}: the server is starting or stopping. The next tick tries again.")
+    if any(words in text for words in _KEPT_OUT):
+        return AccessDenied(
+            f"{name}: the server does not let this role into the database ({refused[-1]}). Grant it login and connect, "
+            "or check PG_USER and PG_DB."
+        )
+    if refused:
+        return SourceUnavailable(
+            f"{name}: PostgreSQL, or what stands before it, refused the connection ({refused[-1][:200]}); the next "
+            "tick tries again."
+        )
     return SourceUnavailable(
         f"{name}: no connection to PostgreSQL. Check that it is up and that PG_HOST and PG_PORT are right; "
         "the next tick tries again."

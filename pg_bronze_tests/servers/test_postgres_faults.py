@@ -14,7 +14,7 @@ from pg_bronze import source as sources
 from pg_bronze.demo import home
 from pg_bronze.demo.account import unprivileged
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.errors import SourceDamaged, SourceUnavailable, StaleSnapshot
+from pg_bronze.errors import AccessDenied, SourceDamaged, SourceUnavailable, StaleSnapshot
 from pg_bronze.source import Source
 from pg_bronze_tests.conftest import Database, older_servers
 from pg_bronze_tests.servers.faults import held_reads, stocked
@@ -185,6 +185,37 @@ def test_a_role_without_a_free_connection_is_told_so(lake, database, guest):
     with (
         pytest.raises(SourceUnavailable, match=r"no free connection.*tick tries again"),
         Source({**database.conninfo, **login}, database.url, 60) as source,
+    ):
+        source.ask("select 1")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ("alter role {role} nologin", "is not permitted to log in"),
+        ("revoke connect on database {database} from public", "permission denied for database"),
+    ],
+)
+def test_a_role_that_is_not_let_in_is_told_why(database, guest, change, words):
+    """Seen red with a role that is not let in told that the server is down."""
+    login = guest(5)
+    database.execute(change.format(role=login["user"], database=database.name))
+
+    with (
+        pytest.raises(AccessDenied, match=rf"{words}.*Grant it login and connect"),
+        Source({**database.conninfo, **login}, database.url, 60) as source,
+    ):
+        source.ask("select 1")
+
+
+def test_what_nobody_knows_of_a_refusal_is_repeated(database):
+    """Poolers and hosts refuse in words of their own, and a server speaks its administrator's language.
+
+    Seen red with a refusal in unknown words told that the server is down.
+    """
+    with (
+        pytest.raises(SourceUnavailable, match=r"refused the connection \(.*unrecognized .* \"no_such\".*tick tries"),
+        Source({**database.conninfo, "options": "-c no_such=1"}, database.url, 60) as source,
     ):
         source.ask("select 1")
 
