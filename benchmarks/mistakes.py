@@ -1062,7 +1062,7 @@ FAULTS: list[Mistake] = [
     Mistake(
         "an error that nobody knows is taken for a connection that broke",
         "refusal.py",
-        'return _broken(label) if state in _ENDED or state.startswith("08") else _failed(label, state)',
+        'return _broken(label) if state in _ENDED or state.startswith("08") else _failed(label)',
         "return _broken(label)",
         ("servers/test_postgres_faults.py::test_an_error_of_a_cast_of_the_users_own_is_told_as_such[copy]",),
     ),

@@ -142,7 +142,7 @@ def explain_state(error: psycopg.Error, label: str) -> PgBronzeError:
         return _damaged(label)
     if state in _NO_ROOM:
         return _no_room(label)
-    return _broken(label) if state in _ENDED or state.startswith("08") else _failed(label, state)
+    return _broken(label) if state in _ENDED or state.startswith("08") else _failed(label)
 
 
 def explain_text(error: BaseException, label: str) -> PgBronzeError:
@@ -236,10 +236,9 @@ def _no_room(label: str) -> SourceUnavailable:
     )
 
 
-def _failed(label: str, state: str = "") -> SourceUnavailable:
+def _failed(label: str) -> SourceUnavailable:
     return SourceUnavailable(
-        f"{label}: PostgreSQL ended the read with an error{f' ({state})' if state else ''}. Its log says which; the "
-        "next tick tries again."
+        f"{label}: PostgreSQL ended the read with an error. Its log says which; the next tick tries again."
     )
 
 
