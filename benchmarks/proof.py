@@ -10,6 +10,7 @@ Starts servers of its own; needs what the tests need, and for the comparison a P
 import argparse
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -18,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,6 +135,10 @@ class Line:
         )
 
 
+# Its name, and what runs it.
+Case = tuple[str, Callable[[], Line]]
+
+
 @contextlib.contextmanager
 def s3_server(kind: str, folder: Path) -> Iterator[SeaweedServer | MinioServer]:
     minio = kind == "MinIO"
@@ -140,42 +146,51 @@ def s3_server(kind: str, folder: Path) -> Iterator[SeaweedServer | MinioServer]:
         yield server
 
 
-def races(seconds: float, seed: int, dlt: Path | None) -> Iterator[Line]:
+def races(seconds: float, seed: int, dlt: Path | None) -> Iterator[Case]:
     for version, kind in zip(VERSIONS, ("SeaweedFS", "MinIO"), strict=True):
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
-            bindir = older_servers().get(version)
-            postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres", bindir=bindir))
-            bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
-            found = race(Database(postgres, "postgres"), bucket.store(), seconds, 12, seed, dlt)
-        beside = f"`created_at > last`: {found.poller_lost} lost, {found.poller_stale} stale"
-        if dlt:
-            beside += (
-                f"; dlt in {found.dlt_runs} runs: {found.dlt_lost} lost, {found.dlt_stale} stale, "
-                f"{found.dlt_doubled} doubled"
-            )
-        yield Line(
-            f"race, {version}, {kind}, seed {seed}", found.ticks, found.crashes, found.commits, found.rows,
-            found.versions, found.objects, found.difference, beside,
-        )  # fmt: skip
+        name = f"race, {version}, {kind}, seed {seed}"
+        yield name, functools.partial(_race, name, version, kind, seconds, seed, dlt)
 
 
-def storms(seconds: float, seed: int) -> Iterator[Line]:
+def _race(name: str, version: str, kind: str, seconds: float, seed: int, dlt: Path | None) -> Line:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
+        bindir = older_servers().get(version)
+        postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres", bindir=bindir))
+        bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
+        found = race(Database(postgres, "postgres"), bucket.store(), seconds, 12, seed, dlt)
+    beside = f"`created_at > last`: {found.poller_lost} lost, {found.poller_stale} stale"
+    if dlt:
+        beside += (
+            f"; dlt in {found.dlt_runs} runs: {found.dlt_lost} lost, {found.dlt_stale} stale, "
+            f"{found.dlt_doubled} doubled"
+        )
+    return Line(
+        name, found.ticks, found.crashes, found.commits, found.rows, found.versions, found.objects, found.difference,
+        beside,
+    )  # fmt: skip
+
+
+def storms(seconds: float, seed: int) -> Iterator[Case]:
     for where in WHERE:
         for number, version in enumerate(VERSIONS):
             kind = ("SeaweedFS", "MinIO")[(number + WHERE.index(where)) % 2]
-            with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
-                place = servers.enter_context(arena(where, Path(folder), older_servers().get(version)))
-                bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
-                found = chaos(place, bucket.store(), seconds, 8, seed)
-            counted = sorted({**found.acts, **found.changes}.items())
-            done = ", ".join(f"{_in_words(name)} {count}" for name, count in counted)
-            yield Line(
-                f"chaos on a {where}, {version}, {kind}, seed {seed}", found.ticks, found.crashes, found.commits,
-                found.rows, found.versions, found.objects, found.difference,
-                f"{found.comparisons} comparisons of {found.compared:,} objects of {found.generations} generations; "
-                f"{done}; {found.postponed.total()} ticks postponed"
-                + (f"; never done: {', '.join(sorted(missing))}" if (missing := undone(found)) else ""),
-            )  # fmt: skip
+            name = f"chaos on a {where}, {version}, {kind}, seed {seed}"
+            yield name, functools.partial(_storm, name, where, version, kind, seconds, seed)
+
+
+def _storm(name: str, where: str, version: str, kind: str, seconds: float, seed: int) -> Line:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
+        place = servers.enter_context(arena(where, Path(folder), older_servers().get(version)))
+        bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
+        found = chaos(place, bucket.store(), seconds, 8, seed)
+    counted = sorted({**found.acts, **found.changes}.items())
+    done = ", ".join(f"{_in_words(act)} {count}" for act, count in counted)
+    return Line(
+        name, found.ticks, found.crashes, found.commits, found.rows, found.versions, found.objects, found.difference,
+        f"{found.comparisons} comparisons of {found.compared:,} objects of {found.generations} generations; "
+        f"{done}; {found.postponed.total()} ticks postponed"
+        + (f"; never done: {', '.join(sorted(missing))}" if (missing := undone(found)) else ""),
+    )  # fmt: skip
 
 
 def _in_words(name: str) -> str:
@@ -183,20 +198,24 @@ def _in_words(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").lower()
 
 
-def large_loads(rows: int, seed: int) -> Iterator[Line]:
+def large_loads(rows: int, seed: int) -> Iterator[Case]:
     for version, kind in zip(VERSIONS, ("MinIO", "SeaweedFS"), strict=True):
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
-            bindir = older_servers().get(version)
-            postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres", bindir=bindir))
-            bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
-            found = large(Database(postgres, "postgres"), bucket, rows, 6, seed, Path(folder) / "project")
-        yield Line(
-            f"first load under writers, {version}, {kind}", found.processes, found.kills, found.commits, found.rows,
-            found.versions, found.objects, found.difference,
-            f"highest memory of a process {found.peak_mb:.0f} MB, {found.peak_mb - found.idle_mb:.0f} MB above an idle "
-            f"one (at most {ALLOWED_MB})",
-            found.bounded,
-        )  # fmt: skip
+        name = f"first load under writers, {version}, {kind}"
+        yield name, functools.partial(_large_load, name, version, kind, rows, seed)
+
+
+def _large_load(name: str, version: str, kind: str, rows: int, seed: int) -> Line:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
+        bindir = older_servers().get(version)
+        postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres", bindir=bindir))
+        bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
+        found = large(Database(postgres, "postgres"), bucket, rows, 6, seed, Path(folder) / "project")
+    return Line(
+        name, found.processes, found.kills, found.commits, found.rows, found.versions, found.objects, found.difference,
+        f"highest memory of a process {found.peak_mb:.0f} MB, {found.peak_mb - found.idle_mb:.0f} MB above an idle "
+        f"one (at most {ALLOWED_MB})",
+        found.bounded,
+    )  # fmt: skip
 
 
 def deterministic(reports: Sequence[Path]) -> Section:
@@ -309,11 +328,18 @@ def _commit() -> str:
     return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).stdout.strip()
 
 
-def _section(rounds: Iterable[Iterable[Line]]) -> Section:
+def _section(rounds: Iterable[Iterable[Case]]) -> Section:
+    """Run one case after the other; one that breaks off is a line that is not clean, and the next ones are run."""
     section = Section()
-    for line in itertools.chain.from_iterable(rounds):
-        print(line.text, flush=True)
-        section.add(line.text, line.clean)
+    for name, run in itertools.chain.from_iterable(rounds):
+        try:
+            line = run()
+            text, clean = line.text, line.clean
+        except Exception as error:  # noqa: BLE001 - whatever it is, the cases after it are run, and the report says so
+            traceback.print_exc()
+            text, clean = f"| {name} |" + " |" * 10 + f" broke off: {type(error).__name__} |", False
+        print(text, flush=True)
+        section.add(text, clean)
     return section
 
 
