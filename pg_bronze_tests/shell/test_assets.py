@@ -11,8 +11,10 @@ from pg_bronze import metadata, resources
 from pg_bronze_tests.shell import lake
 from pg_bronze_tests.shell.conftest import Project, key, messages, sentences, values
 
-TODAY = datetime.now(UTC).date()
-YESTERDAY = TODAY - timedelta(days=1)
+
+def days_ago(days: int) -> date:
+    """Asked for in each test, because the tests of one process may run past midnight."""
+    return datetime.now(UTC).date() - timedelta(days=days)
 
 
 def _events(result: dg.ExecuteInProcessResult, table: str) -> list[dg.AssetMaterialization]:
@@ -39,7 +41,7 @@ def test_new_rows_make_one_materialization_that_says_all_about_them(cinema: Proj
     (event,) = _events(result, "movie")
     (object_key,) = lake.keys(cinema.bucket, "movie")
     said = values(event)
-    assert event.partition == TODAY.isoformat()
+    assert event.partition == days_ago(0).isoformat()
     assert said["pg_bronze/rows"] == 5
     assert "dagster/partition_row_count" not in said, (
         "the day has had other runs; the UI would show the last one's rows as the day's"
@@ -144,7 +146,9 @@ def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how:
     if how == "wiped":
         cinema.instance.wipe_assets([key("movie")])
     elif how == "reported by hand":
-        cinema.instance.report_runless_asset_event(dg.AssetMaterialization(key("movie"), partition=TODAY.isoformat()))
+        cinema.instance.report_runless_asset_event(
+            dg.AssetMaterialization(key("movie"), partition=days_ago(0).isoformat())
+        )
     else:
         cinema.instance = dg.DagsterInstance.ephemeral()
 
@@ -211,11 +215,11 @@ def test_a_past_day_is_verified_and_its_event_carries_the_current_watermark(cine
     cinema.copy("movie")
     before = cinema.watermark("movie")
 
-    result = cinema.copy("movie", day=YESTERDAY)
+    result = cinema.copy("movie", day=days_ago(1))
 
     assert result.success
     (event,) = _events(result, "movie")
-    assert event.partition == YESTERDAY.isoformat()
+    assert event.partition == days_ago(1).isoformat()
     assert values(event)["pg_bronze/verified_objects"] == 0
     assert cinema.watermark("movie") == before
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
@@ -225,7 +229,7 @@ def test_a_past_day_takes_nothing_new(cinema: Project):
     cinema.copy("movie")
     cinema.database.execute("insert into movie values (6, 'new', now())")
 
-    cinema.copy("movie", day=YESTERDAY)
+    cinema.copy("movie", day=days_ago(1))
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
 
     cinema.copy("movie")
@@ -233,7 +237,7 @@ def test_a_past_day_takes_nothing_new(cinema: Project):
 
 
 def test_a_past_day_before_the_first_load_loads_nothing(cinema: Project):
-    result = cinema.copy("movie", day=YESTERDAY)
+    result = cinema.copy("movie", day=days_ago(1))
 
     assert result.success
     assert lake.keys(cinema.bucket, "movie") == []
@@ -243,15 +247,15 @@ def test_a_past_day_before_the_first_load_loads_nothing(cinema: Project):
 
 def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
     """Lifecycle rules and tidy people delete objects; what is still current of them can be had back."""
-    _copy_on(cinema, YESTERDAY)
+    _copy_on(cinema, days_ago(1))
     cinema.database.execute("insert into movie values (6, 'kept', now()), (7, 'deleted since', now())")
-    _copy_on(cinema, YESTERDAY, second=10)
+    _copy_on(cinema, days_ago(1), second=10)
     cinema.database.execute("insert into movie values (8, 'new', now()); delete from movie where id = 7")
     cinema.copy("movie")
     before, missing = cinema.watermark("movie"), lake.keys(cinema.bucket, "movie")[1]
     cinema.bucket.store().delete(missing)
 
-    result = cinema.copy("movie", day=YESTERDAY)
+    result = cinema.copy("movie", day=days_ago(1))
 
     assert result.success
     (event,) = _events(result, "movie")
@@ -266,9 +270,9 @@ def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
 
 def test_a_verified_day_does_not_say_it_has_no_rows(cinema: Project):
     """The UI shows this number as the size of the partition."""
-    _copy_on(cinema, YESTERDAY)
+    _copy_on(cinema, days_ago(1))
 
-    result = cinema.copy("movie", day=YESTERDAY)
+    result = cinema.copy("movie", day=days_ago(1))
 
     (event,) = _events(result, "movie")
     assert "dagster/partition_row_count" not in values(event)
@@ -276,18 +280,18 @@ def test_a_verified_day_does_not_say_it_has_no_rows(cinema: Project):
 
 def test_objects_of_another_day_than_the_runs_give_that_day_its_materialization(cinema: Project):
     """A run that crosses midnight writes into the day before; it would be shown as missing for ever."""
-    _copy_on(cinema, YESTERDAY)
+    _copy_on(cinema, days_ago(1))
 
-    assert _days(cinema, "movie") == {YESTERDAY.isoformat(), TODAY.isoformat()}
+    assert _days(cinema, "movie") == {days_ago(1).isoformat(), days_ago(0).isoformat()}
 
 
 def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cinema: Project):
     """A run killed between its object and its event, found by the first run of the next day."""
-    _copy_on(cinema, YESTERDAY)
+    _copy_on(cinema, days_ago(1))
     first = cinema.watermark("movie")
     assert first is not None
     cinema.database.execute("insert into movie values (6, 'not recorded', now())")
-    _copy_on(cinema, YESTERDAY, second=10)
+    _copy_on(cinema, days_ago(1), second=10)
     cinema.instance = dg.DagsterInstance.ephemeral()  # it knows of the first object only
     cinema.instance.report_runless_asset_event(
         dg.AssetMaterialization(key("movie"), metadata=metadata.of_watermark(first))
@@ -296,7 +300,7 @@ def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cine
     result = cinema.copy("movie")
 
     assert result.success
-    assert _days(cinema, "movie") == {YESTERDAY.isoformat(), TODAY.isoformat()}
+    assert _days(cinema, "movie") == {days_ago(1).isoformat(), days_ago(0).isoformat()}
     assert values(cinema.latest("movie"))["pg_bronze/watermark"]["seq"] == 2
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6]
 
@@ -313,7 +317,7 @@ def test_what_was_adopted_is_recorded_although_nothing_is_new(cinema: Project):
 
 def test_several_days_in_one_run_copy_once_and_materialize_each(cinema: Project):
     """A backfill over months of empty days must not be one run a day, nor one copy a day."""
-    days = [TODAY - timedelta(days=2), YESTERDAY, TODAY]
+    days = [days_ago(2), days_ago(1), days_ago(0)]
     tags = {
         "dagster/asset_partition_range_start": days[0].isoformat(),
         "dagster/asset_partition_range_end": days[-1].isoformat(),
@@ -406,13 +410,13 @@ def _downstream(project: Project, **options):
 
 
 def test_an_asset_downstream_gets_the_rows_of_its_day(cinema: Project):
-    _copy_on(cinema, YESTERDAY)
+    _copy_on(cinema, days_ago(1))
     cinema.database.execute("insert into movie values (6, 'new', now())")
     cinema.copy("movie")
     days = cinema.definitions.resolve_asset_graph().get(key("movie")).partitions_def
     job, seen = _downstream(cinema, partitions_def=days)
 
-    for day in (TODAY, YESTERDAY, YESTERDAY - timedelta(days=1)):
+    for day in (days_ago(0), days_ago(1), days_ago(2)):
         result = job.execute_in_process(
             instance=cinema.instance, asset_selection=[dg.AssetKey("report")], partition_key=day.isoformat()
         )
@@ -434,7 +438,7 @@ def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
 
 def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(cinema: Project):
     """It would fail at the first column it names, on every day before the change or without a row."""
-    _copy_on(cinema, YESTERDAY)
+    _copy_on(cinema, days_ago(1))
     cinema.database.execute("alter table movie rename title to name; alter table movie add note text default 'none'")
     cinema.database.execute("insert into movie (id, name) values (6, 'new')")
     cinema.copy("movie")
@@ -442,7 +446,7 @@ def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(c
         cinema, partitions_def=cinema.definitions.resolve_asset_graph().get(key("movie")).partitions_def
     )
 
-    for day in (TODAY, YESTERDAY, YESTERDAY - timedelta(days=1)):
+    for day in (days_ago(0), days_ago(1), days_ago(2)):
         options = {"instance": cinema.instance, "asset_selection": [dg.AssetKey("report")]}
         assert job.execute_in_process(partition_key=day.isoformat(), **options).success
 

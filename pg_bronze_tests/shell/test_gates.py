@@ -11,7 +11,7 @@ from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze_tests.conftest import Database
 from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby, until
 from pg_bronze_tests.shell import lake
-from pg_bronze_tests.shell.conftest import MOVIES, Project, asked
+from pg_bronze_tests.shell.conftest import MOVIES, Project, asked, set_dagsters_clock
 
 
 def settle(project: Project) -> None:
@@ -39,6 +39,7 @@ def expire(project: Project) -> None:
     """Let 15 minutes pass for the sensor."""
     later = datetime.now(UTC) + timedelta(seconds=901)
     project.monkeypatch.setattr(sensors, "datetime", SimpleNamespace(now=lambda _zone: later))
+    set_dagsters_clock(project.monkeypatch, lambda: later)
 
 
 def test_rows_that_no_counter_shows_are_copied_once_the_gate_expires(quiet: Project):

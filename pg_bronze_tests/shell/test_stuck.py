@@ -10,7 +10,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from pg_bronze import metadata, sensors, stuck
 from pg_bronze_tests.shell import lake
-from pg_bronze_tests.shell.conftest import Project, asked, key, load, sentences
+from pg_bronze_tests.shell.conftest import Project, asked, key, load, sentences, set_dagsters_clock
 
 TICK = {"pg_bronze/batch": "tick"}
 
@@ -30,6 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
     monkeypatch.setattr(Clock, "ahead_s", 0.0)
     monkeypatch.setattr(sensors, "datetime", Clock)
     monkeypatch.setattr(stuck, "datetime", Clock)
+    set_dagsters_clock(monkeypatch, lambda: Clock.now(UTC))
     return Clock
 
 
