@@ -427,13 +427,17 @@ def test_ids_that_a_crash_hands_out_again_hide_no_row(own, own_server, case, how
 
 
 def _kill_a_session(database: Database) -> None:
-    """The server starts anew by itself when one of its processes was killed."""
+    """The server starts anew by itself when one of its processes was killed, and has begun to when this returns.
+
+    It ends every other session then; until it does, a statement can still commit and its answer be lost.
+    """
     import os
     import signal
 
-    with database.connect() as victim, contextlib.suppress(psycopg.OperationalError):
+    with database.connect() as victim, database.connect() as other:
         os.kill(victim.info.backend_pid, signal.SIGKILL)
-        victim.execute("select pg_sleep(60)")
+        with pytest.raises(psycopg.OperationalError):
+            other.execute("select pg_sleep(60)")
 
 
 def _patiently(database: Database, query: str) -> None:
