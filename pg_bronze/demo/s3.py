@@ -79,6 +79,14 @@ class MinioServer(S3Server):
         """The console; it asks for the two keys."""
         return f"http://{HOST}:{self._ports.get('console', 0)}/browser/"
 
+    def _is_ready(self) -> bool:
+        # It answers S3 requests before it listens for the console, and ends if it cannot.
+        console = http.client.HTTPConnection(HOST, self._ports["console"], timeout=2.0)
+        with contextlib.closing(console):
+            console.request("GET", "/")
+            console.getresponse()
+        return super()._is_ready()
+
     @classmethod
     def find(cls, binary: Path | None = None) -> Path | None:
         """Return ``minio`` from the argument, ``PG_BRONZE_MINIO_BIN``, or PATH."""

