@@ -1049,6 +1049,7 @@ FAULTS: list[Mistake] = [
         "    if _DAMAGED_WORDS.search(text):\n        return _damaged(label)\n",
         "",
         (
+            "unit/test_refusal.py::test_damage_is_told_by_both_readers_to_an_operator",
             "servers/test_postgres_faults.py::test_a_damaged_table_stops_and_says_so_until_it_is_restored[connectorx-pages]",
         ),
     ),
@@ -1074,9 +1075,23 @@ FAULTS: list[Mistake] = [
         ("servers/test_postgres_faults.py::test_an_error_of_a_cast_of_the_users_own_is_told_as_such[connectorx]",),
     ),
     Mistake(
+        "a want of memory or disk is taken for an error that nobody knows",
+        "refusal.py",
+        "    if state in _NO_ROOM:\n",
+        "    if False:\n",
+        ("unit/test_refusal.py::test_a_server_without_memory_or_disk_is_told_by_both_readers_and_tried_again",),
+    ),
+    Mistake(
+        "a want of memory or disk in connectorx's words is taken for an error that nobody knows",
+        "refusal.py",
+        "    if _NO_ROOM_WORDS.search(text):\n",
+        "    if False:\n",
+        ("unit/test_refusal.py::test_a_server_without_memory_or_disk_is_told_by_both_readers_and_tried_again",),
+    ),
+    Mistake(
         "a role that is not let in is told that the server is down",
         "refusal.py",
-        "if any(words in text for words in _KEPT_OUT):",
+        "if refused and any(words in refused[-1] for words in _KEPT_OUT):",
         "if False:",
         ("servers/test_postgres_faults.py::test_a_role_that_is_not_let_in_is_told_why",),
     ),

@@ -37,7 +37,7 @@ from benchmarks.race import race
 from pg_bronze import __version__
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
-from pg_bronze_tests.conftest import ROOT, Database, new_bucket, older_servers
+from pg_bronze_tests.conftest import ROOT, Bucket, Database, new_bucket, older_servers
 from pg_bronze_tests.servers.harness import Difference
 
 REPORT = ROOT / "docs/proof.md"
@@ -146,6 +146,16 @@ def s3_server(kind: str, folder: Path) -> Iterator[SeaweedServer | MinioServer]:
         yield server
 
 
+@contextlib.contextmanager
+def both_servers(version: str, kind: str) -> Iterator[tuple[Path, Database, Bucket]]:
+    """A PostgreSQL and an S3 server in a folder that is gone afterwards: the folder, a database, a new bucket."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as servers:
+        folder = Path(name)
+        postgres = PostgresServer(folder / "postgres", bindir=older_servers().get(version))
+        database = Database(servers.enter_context(postgres), "postgres")
+        yield folder, database, new_bucket(servers.enter_context(s3_server(kind, folder / "s3")))
+
+
 def races(seconds: float, seed: int, dlt: Path | None) -> Iterator[Case]:
     for version, kind in zip(VERSIONS, ("SeaweedFS", "MinIO"), strict=True):
         name = f"race, {version}, {kind}, seed {seed}"
@@ -153,11 +163,8 @@ def races(seconds: float, seed: int, dlt: Path | None) -> Iterator[Case]:
 
 
 def _race(name: str, version: str, kind: str, seconds: float, seed: int, dlt: Path | None) -> Line:
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
-        bindir = older_servers().get(version)
-        postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres", bindir=bindir))
-        bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
-        found = race(Database(postgres, "postgres"), bucket.store(), seconds, 12, seed, dlt)
+    with both_servers(version, kind) as (_, database, bucket):
+        found = race(database, bucket.store(), seconds, 12, seed, dlt)
     beside = f"`created_at > last`: {found.poller_lost} lost, {found.poller_stale} stale"
     if dlt:
         beside += (
@@ -205,11 +212,8 @@ def large_loads(rows: int, seed: int) -> Iterator[Case]:
 
 
 def _large_load(name: str, version: str, kind: str, rows: int, seed: int) -> Line:
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
-        bindir = older_servers().get(version)
-        postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres", bindir=bindir))
-        bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
-        found = large(Database(postgres, "postgres"), bucket, rows, 6, seed, Path(folder) / "project")
+    with both_servers(version, kind) as (folder, database, bucket):
+        found = large(database, bucket, rows, 6, seed, folder / "project")
     return Line(
         name, found.processes, found.kills, found.commits, found.rows, found.versions, found.objects, found.difference,
         f"highest memory of a process {found.peak_mb:.0f} MB, {found.peak_mb - found.idle_mb:.0f} MB above an idle "
@@ -335,7 +339,7 @@ def _section(rounds: Iterable[Iterable[Case]]) -> Section:
         try:
             line = run()
             text, clean = line.text, line.clean
-        except Exception as error:  # noqa: BLE001 - whatever it is, the cases after it are run, and the report says so
+        except Exception as error:  # noqa: BLE001  (the report says so, and the cases after it are run)
             traceback.print_exc()
             text, clean = f"| {name} |" + " |" * 10 + f" broke off: {type(error).__name__} |", False
         print(text, flush=True)

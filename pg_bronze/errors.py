@@ -85,12 +85,12 @@ class AccessDenied(OperatorError):
     """The database or the bucket refuses the credentials or the right."""
 
 
-class SourceNotFit(OperatorError):
-    """The source cannot be read exactly: its version, its encoding or a row security policy is in the way."""
-
-
 class SourceDamaged(OperatorError):
     """The database cannot read what it stored of the table: a page is damaged or a file is missing."""
+
+
+class SourceNotFit(OperatorError):
+    """The source cannot be read exactly: its version, its encoding or a row security policy is in the way."""
 
 
 class StoreNotFit(OperatorError):

@@ -35,8 +35,6 @@ _DAMAGED_WORDS = re.compile(
 )
 _NO_ROOM_WORDS = re.compile(r"ERROR: (out of memory|temporary file size exceeds|.*No space left on device)")
 _FAILED_WORDS = re.compile(r"db error: (?!FATAL|PANIC)")
-
-
 _KEPT_OUT = ("is not permitted to log in", "permission denied for database", "not currently accepting connections")
 
 
@@ -76,10 +74,10 @@ def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeEr
         return SourceUnavailable(f"{name}: the host name cannot be resolved. Check PG_HOST; the next tick tries again.")
     if "starting up" in text or "shutting down" in text or "recovery" in text:
         return SourceUnavailable(f"{name}: the server is starting or stopping. The next tick tries again.")
-    if any(words in text for words in _KEPT_OUT):
+    if refused and any(words in refused[-1] for words in _KEPT_OUT):
         return AccessDenied(
-            f"{name}: the server does not let this role into the database ({refused[-1]}). Grant it login and connect, "
-            "or check PG_USER and PG_DB."
+            f"{name}: the server does not let this role into the database ({refused[-1][:200]}). Grant it login and "
+            "connect, or check PG_USER and PG_DB."
         )
     if refused:
         return SourceUnavailable(

@@ -76,7 +76,7 @@ def test_damage_is_told_by_both_readers_to_an_operator(error, words):
     ],
 )
 def test_a_server_without_memory_or_disk_is_told_by_both_readers_and_tried_again(error, words):
-    """Seen red with a want of room taken for a connection that broke."""
+    """Seen red with a want of room taken for an error that nobody knows."""
     found = [explain_state(error(words), "movie"), explain_text(RuntimeError(f"db error: ERROR: {words}"), "movie")]
 
     assert {type(each) for each in found} == {SourceUnavailable}
