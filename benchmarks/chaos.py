@@ -10,9 +10,11 @@ on a standby a read that is cancelled.
 
     python benchmarks/chaos.py --seconds 60 --where standby --seed 7
 
-Starts servers of its own (extra ``demo``). What repeats with a seed is what is chosen: the n-th turn of a session draws
-the same act, kind, numbers and random() of the server. Not the order in time of turns of different sessions, hence not
-the rows that a choice meets; and an act of housekeeping that somebody's lock kept from being done comes again later.
+With ``--through assets`` a tick is Dagster's: the sensor looks, a run of the asset writes through the IO manager, and
+the watermark is what Dagster has recorded. Starts servers of its own (extra ``demo``). What repeats with a seed is what
+is chosen: the n-th turn of a session draws the same act, kind, numbers and random() of the server. Not the order in
+time of turns of different sessions, hence not the rows that a choice meets; and an act of housekeeping that somebody's
+lock kept from being done comes again later.
 """
 
 import argparse
@@ -366,12 +368,12 @@ class Arena:
     settle: Callable[[], None]
 
 
-def chaos(arena: Arena, store: Any, seconds: float, writers: int, seed: int, comparisons: int = 0) -> Result:
-    """Let writers and housekeeping loose for ``seconds``, copy meanwhile, and compare row by row, value by value.
+def chaos(arena: Arena, lake: Lake, seconds: float, writers: int, seed: int, comparisons: int = 0) -> Result:
+    """Let writers and housekeeping loose for ``seconds``, fill the lake, and compare row by row, value by value.
 
     They pause for each of ``comparisons``, the last of which is the end; 0 is one about every 15 s, two at least.
     """
-    lake, result = Lake(arena.reading, store), Result(arena.where)
+    result = Result(arena.where)
     count = comparisons or max(2, round(seconds / COMPARE_EVERY_S))
     known: set[int] = set()
     pause = threading.Event()
@@ -551,12 +553,14 @@ def arena(where: str, folder: Path, bindir: Path | None = None) -> Iterator[Aren
 def main() -> int:
     from pg_bronze.demo.s3 import SeaweedServer
     from pg_bronze_tests.conftest import new_bucket
+    from pg_bronze_tests.shell.asset_lake import asset_lake
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--where", choices=[*WHERE, "all"], default="all")
+    parser.add_argument("--through", choices=["copier", "assets"], default="copier", help="what a tick is")
     parser.add_argument("--bindir", type=Path, help="folder of initdb and postgres of another version")
     given = parser.parse_args()
     clean = True
@@ -569,7 +573,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
             place = servers.enter_context(arena(where, Path(folder), given.bindir))
             bucket = new_bucket(servers.enter_context(SeaweedServer(Path(folder) / "s3")))
-            found = chaos(place, bucket.store(), given.seconds, given.writers, given.seed)
+            lake = Lake(place.reading, bucket.store())
+            if given.through == "assets":
+                lake = servers.enter_context(asset_lake(place.reading, bucket, Path(folder)))
+            found = chaos(place, lake, given.seconds, given.writers, given.seed)
         what = found.difference
         print(
             line(where, found.rows, found.versions, found.objects, found.ticks, found.crashes, found.postponed.total(),

@@ -475,7 +475,11 @@ IDENTITY: list[Mistake] = [
         "region = _region(table, None, leaf, tuple(oids), horizon)",
         "early = leaf.swept - 40 if leaf.swept and not watermark.generation else leaf.swept\n        "
         "region = _region(table, None, dataclasses.replace(leaf, swept=early), tuple(oids), horizon)",
-        (_CHAOS.format("primary"),),
+        (
+            _CHAOS.format("primary"),
+            "shell/test_chaos.py::test_whatever_is_done_to_a_table_its_asset_loses_and_doubles_nothing[primary]",
+            "shell/test_chaos.py::test_while_twelve_writers_race_the_asset_loses_and_doubles_nothing",
+        ),
     ),
     Mistake(
         "the oid behind an ordinary table's name is not compared",

@@ -2,7 +2,7 @@
 
     make proof                          # an hour and three quarters, into docs/proof.md
     make proof ARGS="--minutes 6"       # the same with shorter races and chaos
-    make proof ARGS="--only mistakes"   # one part again; the others stay as they were found last
+    make proof ARGS="--only mistakes"   # one part again; the others stay as they stand there
 
 Starts servers of its own; needs what the tests need, and for the comparison a Python with requirements/dlt.txt.
 """
@@ -22,7 +22,7 @@ import time
 import traceback
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,17 +33,26 @@ if __name__ == "__main__":
 from benchmarks.chaos import WHERE, arena, chaos, undone
 from benchmarks.large import large
 from benchmarks.memory import ALLOWED_MB
+from benchmarks.race import Result as RaceResult
 from benchmarks.race import race
 from pg_bronze import __version__
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze_tests.conftest import ROOT, Bucket, Database, new_bucket, older_servers
-from pg_bronze_tests.servers.harness import Difference
+from pg_bronze_tests.servers.harness import Difference, Lake
+from pg_bronze_tests.shell.asset_lake import asset_lake
 
 REPORT = ROOT / "docs/proof.md"
 # What each part found last; one may be run again by itself.
 FOUND = ROOT / ".cache/proof"
-PARTS = ("chaos", "loads", "cases", "mistakes")
+# The parts of the report, with their titles there.
+PARTS = {
+    "chaos": "Races and chaos",
+    "assets": "Races and chaos through Dagster",
+    "loads": "Large first loads",
+    "cases": "Deterministic cases",
+    "mistakes": "Planted mistakes",
+}
 VERSIONS = ("18", "15")
 # What the deterministic cases run on, and what the tests are told for it.
 SERVERS = {
@@ -60,6 +69,9 @@ DETERMINISTIC = {
         "e2e/test_kill.py", "e2e/test_kill_anywhere.py", "shell/test_abandoned.py",
     ],
     "faults of PostgreSQL": ["servers/test_postgres_faults.py"],
+    "races and chaos in short, through copier and assets": [
+        "servers/test_race.py", "servers/test_chaos.py", "shell/test_chaos.py",
+    ],
     "faults of the S3 server": ["servers/test_s3_faults.py", "servers/test_store.py"],
     "lost memories and settings that point elsewhere": ["shell/test_faults.py"],
     "failover, restore, pg_upgrade, lagging standby": ["servers/test_history.py"],
@@ -164,9 +176,12 @@ def races(seconds: float, seed: int, dlt: Path | None) -> Iterator[Case]:
 
 def _race(name: str, version: str, kind: str, seconds: float, seed: int, dlt: Path | None) -> Line:
     with both_servers(version, kind) as (_, database, bucket):
-        found = race(database, bucket.store(), seconds, 12, seed, dlt)
+        return _raced(name, race(Lake(database, bucket.store()), seconds, 12, seed, dlt))
+
+
+def _raced(name: str, found: RaceResult) -> Line:
     beside = f"`created_at > last`: {found.poller_lost} lost, {found.poller_stale} stale"
-    if dlt:
+    if found.dlt_runs:
         beside += (
             f"; dlt in {found.dlt_runs} runs: {found.dlt_lost} lost, {found.dlt_stale} stale, "
             f"{found.dlt_doubled} doubled"
@@ -185,11 +200,14 @@ def storms(seconds: float, seed: int) -> Iterator[Case]:
             yield name, functools.partial(_storm, name, where, version, kind, seconds, seed)
 
 
-def _storm(name: str, where: str, version: str, kind: str, seconds: float, seed: int) -> Line:
+def _storm(name: str, where: str, version: str, kind: str, seconds: float, seed: int, assets: bool = False) -> Line:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
         place = servers.enter_context(arena(where, Path(folder), older_servers().get(version)))
         bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
-        found = chaos(place, bucket.store(), seconds, 8, seed)
+        lake = Lake(place.reading, bucket.store())
+        if assets:
+            lake = servers.enter_context(asset_lake(place.reading, bucket, Path(folder)))
+        found = chaos(place, lake, seconds, 8, seed)
     counted = sorted({**found.acts, **found.changes}.items())
     done = ", ".join(f"{_in_words(act)} {count}" for act, count in counted)
     return Line(
@@ -198,6 +216,23 @@ def _storm(name: str, where: str, version: str, kind: str, seconds: float, seed:
         f"{done}; {found.postponed.total()} ticks postponed"
         + (f"; never done: {', '.join(sorted(missing))}" if (missing := undone(found)) else ""),
     )  # fmt: skip
+
+
+def through_assets(seconds: float, seed: int) -> Iterator[Case]:
+    """Each once, on alternating servers."""
+    pairs = itertools.cycle(zip(VERSIONS, ("MinIO", "SeaweedFS"), strict=True))
+    version, kind = next(pairs)
+    name = f"race, {version}, {kind}, seed {seed}"
+    yield name, functools.partial(_race_of_assets, name, version, kind, seconds, seed)
+    for where in WHERE:
+        version, kind = next(pairs)
+        name = f"chaos on a {where}, {version}, {kind}, seed {seed}"
+        yield name, functools.partial(_storm, name, where, version, kind, seconds, seed, assets=True)
+
+
+def _race_of_assets(name: str, version: str, kind: str, seconds: float, seed: int) -> Line:
+    with both_servers(version, kind) as (folder, database, bucket), asset_lake(database, bucket, folder) as lake:
+        return _raced(name, race(lake, seconds, 12, seed))
 
 
 def _in_words(name: str) -> str:
@@ -290,7 +325,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=5_000_000, help="of the large first loads")
     parser.add_argument("--dlt", type=Path, help="a Python that has requirements/dlt.txt")
     parser.add_argument(
-        "--only", nargs="+", choices=PARTS, default=PARTS, help="the others stay as they were found last"
+        "--only", nargs="+", choices=[*PARTS], default=[*PARTS], help="the others stay as they stand in the report"
     )
     parser.add_argument(
         "--junit", type=Path, nargs="+", default=[], metavar="FILE",
@@ -298,7 +333,8 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--report", type=Path, default=REPORT, help="written instead of docs/proof.md")
     given = parser.parse_args()
-    seconds = given.minutes * 60 / given.rounds / (len(VERSIONS) + len(VERSIONS) * len(WHERE))
+    # A round is races and chaos on two servers each, and once more through the assets.
+    seconds = given.minutes * 60 / given.rounds / (len(VERSIONS) * (1 + len(WHERE)) + 1 + len(WHERE))
     commit = _commit()
     for part in given.only:
         started = time.monotonic()
@@ -307,6 +343,9 @@ def main() -> int:
                 itertools.chain(races(seconds, seed, given.dlt), storms(seconds, seed))
                 for seed in range(given.seed, given.seed + given.rounds)
             )
+            section.about = f"{seconds:.0f} s each, seeds {given.seed} to {given.seed + given.rounds - 1}"
+        elif part == "assets":
+            section = _section(through_assets(seconds, seed) for seed in range(given.seed, given.seed + given.rounds))
             section.about = f"{seconds:.0f} s each, seeds {given.seed} to {given.seed + given.rounds - 1}"
         elif part == "loads":
             section = _section([large_loads(given.rows, given.seed)])
@@ -320,10 +359,11 @@ def main() -> int:
         section.found += f" at {commit}" if commit else ""
         FOUND.mkdir(parents=True, exist_ok=True)
         (FOUND / f"{part}.json").write_text(json.dumps(dataclasses.asdict(section)), encoding="utf-8")
-    sections = {part: _last(part) for part in PARTS}
-    given.report.write_text(report(sections), encoding="utf-8")
+    found = {part: section for part in PARTS if (section := _last(part))}
+    before = given.report if given.report.exists() else REPORT
+    given.report.write_text(report(found, before.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"written: {given.report}")
-    return 0 if all(section.clean for section in sections.values()) else 1
+    return 0 if all(section.clean for section in found.values()) else 1
 
 
 def _commit() -> str:
@@ -347,65 +387,71 @@ def _section(rounds: Iterable[Iterable[Case]]) -> Section:
     return section
 
 
-def _last(part: str) -> Section:
+def _last(part: str) -> Section | None:
+    """What a part found last in this checkout; None if it was never run here."""
     file = FOUND / f"{part}.json"
-    return Section(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else Section("not run", clean=False)
+    return Section(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
 
-def report(sections: dict[str, Section]) -> str:
-    """The page; a line that is not all zeros stands in it as it came."""
-    columns = (
-        "case, ticks, crashes, commits, rows live, versions, objects",
-        "lost, stale, doubled, wrong latest, beside it",
-    )
-    head = f"| {', '.join(columns).replace(', ', ' | ')} |\n{'|---' * 12}|"
-    lines = {part: "\n".join(section.lines) for part, section in sections.items()}
-    found = {part: section.found for part, section in sections.items()}
-    return f"""# The proof
+def report(found: Mapping[str, Section], before: str) -> str:
+    """The page; a line that is not all zeros stands in it as it came.
 
-Written by `make proof`; nothing here is written by hand. Every comparison is lake against source, row by row and value
-by value, while no writer writes; chaos pauses its writers for it about every 15 s, and its counts are sums over all
-comparisons. *lost*: live rows whose key the lake does not know. *stale*: live rows whose
-present version it does not hold. *doubled*: copies of a version beyond the first. *wrong latest*: keys whose highest
-`_pg_xid` is not the live version.
+    A part that is not in ``found`` stays as it stands in the report ``before``.
+    """
+    standing = dict(text.split("\n\n", 1) for text in before.split("\n## ")[1:])
+    page = INTRODUCTION
+    for part, title in PARTS.items():
+        text = _text(part, found[part]) if part in found else standing.get(title, "not run")
+        page += f"\n## {title}\n\n{text.strip()}\n"
+    return page
 
-## Races and chaos
 
-{found["chaos"]}; {sections["chaos"].about}. In the race 12 writers commit out of order, with savepoints, rollbacks and
+def _text(part: str, section: Section) -> str:
+    said = "; ".join(filter(None, (section.found, section.about)))
+    return "\n".join((said + ABOUT[part], *section.lines))
+
+
+_COLUMNS = (
+    "| case | ticks | crashes | commits | rows live | versions | objects | lost | stale | doubled | wrong latest "
+    f"| beside it |\n{'|---' * 12}|"
+)
+INTRODUCTION = """# The proof
+
+Written by `make proof`; nothing here is written by hand. Each part says when and on which commit it was run. Every
+comparison is lake against source, row by row and value by value, while no writer writes; chaos pauses its writers for
+it about every 15 s, and its counts are sums over all comparisons. *lost*: live rows whose key the lake does not know.
+*stale*: live rows whose present version it does not hold. *doubled*: copies of a version beyond the first. *wrong
+latest*: keys whose highest `_pg_xid` is not the live version.
+"""
+# What stands in each part between its date and its lines.
+ABOUT = {
+    "chaos": f""". In the race 12 writers commit out of order, with savepoints, rollbacks and
 transactions held open; one in four of pg_bronze's ticks crashes after a step of the commit, and half of these forget
 all state. Chaos adds what `benchmarks/chaos.py` says. Commits are those of the writers; versions and objects are those
 of the newest generation at the end; earlier ones are compared too, and looked through for doubled rows when they have
 been moved away.
 
-{head}
-{lines["chaos"]}
+{_COLUMNS}""",
+    "assets": f""". The same with everything that runs for users in between: a
+tick is a look of the sensor and the run it asks for, the asset writes through the IO manager, the watermark is what
+Dagster recorded, and to forget is to wipe the asset.
 
-## Large first loads
-
-{found["loads"]}. Real processes, counted as ticks, are killed with SIGKILL at a random object while others write:
+{_COLUMNS}""",
+    "loads": f""". Real processes, counted as ticks, are killed with SIGKILL at a random object while others write:
 `benchmarks/large.py`.
 
-{head}
-{lines["loads"]}
-
-## Deterministic cases
-
-{found["cases"]}. Tests on the product with real servers, and tests of what it decides without any, where every order of
-events can be gone through. Those that ask for servers of every version or kind get all of them in either column.
+{_COLUMNS}""",
+    "cases": f""". Tests on the product with real servers, and tests of what it decides without any, where every order
+of events can be gone through. Those that ask for servers of every version or kind get all of them in either column.
 
 | case | {" | ".join(SERVERS)} |
-|---{"|---" * len(SERVERS)}|
-{lines["cases"]}
-
-## Planted mistakes
-
-{found["mistakes"]}. Each was planted by itself in a copy of pg_bronze, under tests that are green without it, and every
+|---{"|---" * len(SERVERS)}|""",
+    "mistakes": """. Each was planted by itself in a copy of pg_bronze, under tests that are green without it, and every
 test named had to go red: `benchmarks/mistakes.py`.
 
 | mistake | | tests |
-|---|---|---|
-{lines["mistakes"]}
-"""
+|---|---|---|""",
+}
 
 
 if __name__ == "__main__":

@@ -219,10 +219,11 @@ class Dlt:
         return Counter(row for file in files for row in pl.read_parquet(file, columns=["id", "turn"]).iter_rows())
 
 
-def race(database, store, seconds: float, writers: int, seed: int, dlt: Path | None = None) -> Result:
+def race(lake: Lake, seconds: float, writers: int, seed: int, dlt: Path | None = None) -> Result:
     """Run the race for ``seconds`` and compare row by row, value by value; ``dlt`` is a Python that has dlt."""
+    database = lake.database
     database.execute(TABLE)
-    lake, poller = Lake(database, store), Poller(database)
+    poller = Poller(database)
     ticks = crashes = forgotten = postponed = 0
     pause = threading.Event()
     with contextlib.ExitStack() as beside:
@@ -294,9 +295,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
         postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres"))
         bucket = new_bucket(servers.enter_context(SeaweedServer(Path(folder) / "s3")))
-        result = race(
-            Database(postgres, "postgres"), bucket.store(), given.seconds, given.writers, given.seed, given.dlt
-        )
+        lake = Lake(Database(postgres, "postgres"), bucket.store())
+        result = race(lake, given.seconds, given.writers, given.seed, given.dlt)
     print(
         f"{result.rows} rows live after {result.commits} commits of {given.writers} writers in "
         f"{given.seconds:.0f} s (seed {given.seed}); {result.ticks} ticks, {result.crashes} of them crashed, the state "

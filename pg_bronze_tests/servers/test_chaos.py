@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.chaos import WHERE, arena, chaos, undone
 from pg_bronze_tests.conftest import older_servers
-from pg_bronze_tests.servers.harness import SAME
+from pg_bronze_tests.servers.harness import SAME, Lake
 
 VERSIONS = {"18": None, "15": older_servers().get("15")}
 
@@ -27,7 +27,7 @@ def test_whatever_is_done_to_a_table_no_row_is_lost_stale_or_doubled(where, vers
     if version == "15" and VERSIONS["15"] is None:
         pytest.skip("no PostgreSQL 15 here")
     with arena(where, tmp_path, VERSIONS[version]) as place:
-        result = chaos(place, bucket.store(), seconds=5, writers=8, seed=11)
+        result = chaos(place, Lake(place.reading, bucket.store()), seconds=5, writers=8, seed=11)
 
     assert result.difference == SAME
     assert result.comparisons == 2

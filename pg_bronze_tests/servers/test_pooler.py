@@ -161,7 +161,7 @@ def test_two_copiers_and_writers_race_through_shared_sessions(shared: Pooled, bu
     with ThreadPoolExecutor(1) as pool:
         rivalry = pool.submit(rival)
         try:
-            result = race(shared, bucket.store(), seconds=6, writers=8, seed=11)
+            result = race(Lake(shared, bucket.store()), seconds=6, writers=8, seed=11)
         finally:
             done.set()
     rivalry.result()

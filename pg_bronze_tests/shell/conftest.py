@@ -1,6 +1,7 @@
 """One project in one process: a fresh database, a fresh bucket, an ephemeral Dagster instance, no `.env` in sight."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -59,9 +60,8 @@ class Project:
         selection = [key(table) for table in tables] or list(job.asset_layer.executable_asset_keys)
         if "dagster/asset_partition_range_start" not in options.get("tags", {}):
             options["partition_key"] = str(day or datetime.now(UTC).date())
-        return job.execute_in_process(
-            instance=self.instance, asset_selection=selection, raise_on_error=False, **options
-        )
+        options.setdefault("raise_on_error", False)
+        return job.execute_in_process(instance=self.instance, asset_selection=selection, **options)
 
     def look(self, sensor: str = "bronze_tick") -> Any:
         """One evaluation of a sensor, its cursor carried from the one before."""
@@ -103,19 +103,26 @@ def messages(project: Project, result: dg.ExecuteInProcessResult) -> list[str]:
     return [record.event_log_entry.user_message for record in records]
 
 
-@pytest.fixture
-def project(database, bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """A project whose definitions are not loaded yet: make tables, then ``reload()``."""
-    folder = tmp_path / "cwd"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+@contextmanager
+def opened(database: Any, bucket: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project in a folder, its settings in the environment, whose definitions are not loaded yet."""
+    cwd = folder / "cwd"
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         made = Project(database, bucket, instance, monkeypatch)
         made.set(**database.environ, **bucket.environ, PG_BRONZE_START_DATE=FIRST_DAY)
         yield made
     for source in sensors._kept.values():
         source.close()
     sensors._kept.clear()
+
+
+@pytest.fixture
+def project(database, bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project whose definitions are not loaded yet: make tables, then ``reload()``."""
+    with opened(database, bucket, tmp_path, monkeypatch) as made:
+        yield made
 
 
 MOVIES = """
