@@ -56,6 +56,30 @@ COMMIT: list[Mistake] = [
         ("servers/test_commit.py::test_a_claim_finished_between_two_looks_is_not_done_again",),
     ),
     Mistake(
+        "reset and continue are refused where objects do not follow one another",
+        "commit.py",
+        "if forgive:\n                    return self._adopt(",
+        "if False:\n                    return self._adopt(",
+        (
+            "servers/test_generations.py::test_a_reset_heals_a_table_whose_objects_do_not_follow_one_another",
+            "servers/test_generations.py::test_going_on_where_objects_do_not_follow_one_another_copies_only_what_is_new",
+        ),
+    ),
+    Mistake(
+        "reset is refused where a claim is far ahead",
+        "commit.py",
+        "if not forgive:\n                    raise\n",
+        "raise\n",
+        ("servers/test_generations.py::test_a_reset_heals_a_table_with_a_claim_far_ahead",),
+    ),
+    Mistake(
+        "a reset leaves a claim that is far ahead where it is",
+        "commit.py",
+        "if number <= seq or (alone and number > seq + 1):",
+        "if alone and number > seq + 1:\n                continue\n            if number <= seq:",
+        ("servers/test_generations.py::test_a_reset_heals_a_table_with_a_claim_far_ahead",),
+    ),
+    Mistake(
         "the LIST after creating a claim is left out",
         "commit.py",
         "if self.newer(claim.before.key):",

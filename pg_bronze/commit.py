@@ -208,8 +208,8 @@ class TableObjects:
     def recover(self, recorded: Watermark | None, now: datetime, forgive: bool = False) -> Recovered:
         """Find out where the table stands: adopt what was written and not recorded, find a claim to redo.
 
-        Raises LakeDamaged if the last object is gone (unless ``forgive``), or an object does not continue the
-        watermark.
+        Raises LakeDamaged if an object is not ours, and unless ``forgive`` if objects are gone: the last one, or one
+        that another object or a claim is about to follow.
         """
         for attempt in range(RECOVER_TRIES):
             try:
@@ -219,12 +219,15 @@ class TableObjects:
                     continue
                 raise
             last_key = found.watermark.key if found.watermark else found.foreign_key
+            seq = found.watermark.seq if found.watermark else 0
             try:
-                claim = self._open_claim(found.watermark.seq if found.watermark else 0)
+                claim = self._open_claim(seq)
             except LakeDamaged:
                 if self.newer(last_key):
                     continue  # written since the LIST, and the claim is for what follows it
-                raise
+                if not forgive:
+                    raise
+                claim = self._open_claim(seq, alone=True)
             if claim is None:
                 return found
             # Whoever holds a claim looks again after having it in hand: the slice may have been finished since our
@@ -249,9 +252,7 @@ class TableObjects:
         if watermark.seq and not forgive and (not items or items[0].key != watermark.key):
             raise LakeDamaged(
                 f"{self.layout.label}: its last object {self.store.uri(watermark.key)} is gone, deleted or "
-                "expired. Rows may be "
-                f"missing from the lake: `pg-bronze reset {argument(self.layout.label)}` copies the table again, "
-                f"`pg-bronze continue {argument(self.layout.label)}` goes on without it."
+                f"expired. Rows may be missing from the lake: {self._ways_on('goes on without it')}"
             )
         later = [item for item in items if item.key != watermark.key]
         if len(later) > ADOPT_BY_WALKING:
@@ -261,12 +262,13 @@ class TableObjects:
         for item in later:
             footer = self._own_footer(item.key)
             if not footer.continues(watermark):
+                if forgive:
+                    return self._adopt(None, now, forgive)  # the newest object says how far the table is copied
                 raise LakeDamaged(
                     f"{self.store.uri(item.key)} does not continue the watermark of {self.layout.label}: it follows "
                     f"{footer.before.key or 'nothing'!r} as number {footer.after.seq}, and the last one known is "
-                    f"{watermark.key!r}, number {watermark.seq}. Move it out of the folder if it does not "
-                    "belong there, "
-                    f"or run `pg-bronze reset {argument(self.layout.label)}`."
+                    f"{watermark.key!r}, number {watermark.seq}. Move it out of the folder if it does not belong "
+                    f"there; {self._ways_on('goes on after the newest object')}"
                 )
             watermark = footer.after
             adopted.append(_found(footer, item.key, item.size_bytes))
@@ -303,14 +305,19 @@ class TableObjects:
                 return None, foreign_key
         return None, ""
 
-    def _open_claim(self, seq: int) -> Claim | None:
-        """The claim for the next object; claims up to ``seq`` are garbage and removed."""
+    def _ways_on(self, without: str) -> str:
+        """What helps where objects are missing; ``without`` says what ``continue`` does."""
+        label = argument(self.layout.label)
+        return f"`pg-bronze reset {label}` copies the table again, `pg-bronze continue {label}` {without}."
+
+    def _open_claim(self, seq: int, alone: bool = False) -> Claim | None:
+        """The claim for the next object; claims up to ``seq`` are garbage and removed, and later ones if ``alone``."""
         claim = None
         for item in self.store.list(self.layout.claims):
             number = self.layout.claim_seq(item.key)
             if number is None:
                 continue
-            if number <= seq:
+            if number <= seq or (alone and number > seq + 1):
                 self.store.delete(item.key)
             elif number == seq + 1:
                 text = self.store.get(item.key)
@@ -318,8 +325,7 @@ class TableObjects:
             else:
                 raise LakeDamaged(
                     f"{self.store.uri(item.key)} claims object number {number}, and the last one known is "
-                    f"number {seq}: objects in "
-                    f"between are gone. Run `pg-bronze reset {argument(self.layout.label)}`."
+                    f"number {seq}: objects in between are gone. {self._ways_on('goes on without them')}"
                 )
         return claim
 

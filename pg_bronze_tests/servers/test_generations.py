@@ -187,6 +187,66 @@ def test_going_on_without_the_last_object_copies_only_what_is_new(lake, database
     assert lake.column() == [9]
 
 
+def without_one_in_between(lake, database) -> None:
+    """What was recorded is older than an object that is gone, and another one follows it."""
+    recorded = lake.recorded["movie"]
+    for number in (9, 10):
+        database.execute(fill(number, number))
+        lake.drain()
+    lake.store.delete(lake.keys()[-2])
+    lake.recorded["movie"] = recorded
+    with pytest.raises(LakeDamaged, match=r"does not continue the watermark of movie.*`pg-bronze reset movie`"):
+        lake.tick()
+
+
+def test_a_reset_heals_a_table_whose_objects_do_not_follow_one_another(lake, database):
+    """It is what the error says to do.
+
+    Seen red when it was refused with the same error.
+    """
+    without_one_in_between(lake, database)
+
+    lake.tick(act=TableCopy.reset)
+    database.execute(fill(11, 11))
+    lake.drain()
+
+    assert lake.compare() == SAME
+
+
+def test_going_on_where_objects_do_not_follow_one_another_copies_only_what_is_new(lake, database):
+    """The newest object says how far the table is copied; what was in the one that is gone stays out.
+
+    Seen red when it was refused with the same error.
+    """
+    without_one_in_between(lake, database)
+
+    lake.tick(act=TableCopy.go_on)
+    database.execute(fill(11, 11))
+    lake.drain()
+
+    assert lake.column() == [*range(1, 9), 10, 11]
+
+
+def test_a_reset_heals_a_table_with_a_claim_far_ahead(lake, database):
+    """It is what the error says to do. Left there, the claim would be taken up once its number comes.
+
+    Seen red when it was refused with the same error, and with the claim left where it was.
+    """
+    database.execute(fill(9, 9))
+    assert lake.crash("claim")
+    claim = lake.layout().claim(lake.recorded["movie"].seq + 1)
+    lake.store.move(claim, lake.layout().claim(lake.recorded["movie"].seq + 4))
+    with pytest.raises(LakeDamaged, match=r"claims object number.*`pg-bronze reset movie`"):
+        lake.tick()
+
+    lake.tick(act=TableCopy.reset)
+    for number in range(10, 16):
+        database.execute(fill(number, number))
+        lake.drain()
+
+    assert lake.compare() == SAME
+
+
 def test_resets_upon_resets_keep_every_generation_apart(lake, database):
     """Seen red when only the first generation said which object opened it."""
     for _ in range(3):
