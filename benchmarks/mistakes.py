@@ -158,8 +158,8 @@ COMMIT: list[Mistake] = [
     Mistake(
         "the claim of the last object counts as open",
         "commit.py",
-        "if number <= seq:",
-        "if number < seq:",
+        "if number <= seq or (",
+        "if number < seq or (",
         (
             "servers/test_commit.py::test_the_claim_of_a_finished_slice_is_dropped",
             "servers/test_recovery.py::test_a_crash_in_a_window_loses_and_doubles_nothing",
@@ -277,8 +277,8 @@ COMMIT: list[Mistake] = [
     Mistake(
         "any later object is adopted, whatever stood between",
         "commit.py",
-        'if not footer.continues(watermark):\n                raise LakeDamaged(\n                    f"{self',
-        'if footer.after.seq <= watermark.seq:\n                raise LakeDamaged(\n                    f"{self',
+        "if not footer.continues(watermark):\n",
+        "if footer.after.seq <= watermark.seq:\n",
         ("servers/test_recovery.py::test_a_gap_in_what_followed_stops_the_table",),
     ),
     Mistake(
@@ -372,8 +372,8 @@ COMMIT: list[Mistake] = [
     Mistake(
         "an object is adopted if it leaves out no number",
         "commit.py",
-        'if not footer.continues(watermark):\n                raise LakeDamaged(\n                    f"{self',
-        'if footer.after.seq > watermark.seq + 1:\n                raise LakeDamaged(\n                    f"{self',
+        "if not footer.continues(watermark):\n",
+        "if footer.after.seq > watermark.seq + 1:\n",
         ("servers/test_commit.py::test_an_object_that_does_not_continue_ours_stops_the_table",),
     ),
     Mistake(
@@ -396,8 +396,8 @@ COMMIT: list[Mistake] = [
     Mistake(
         "claims of numbers long past are left lying",
         "commit.py",
-        "            if number is None:\n                continue\n            if number <= seq:",
-        ("            if number is None or number < seq:\n                continue\n            if number <= seq:"),
+        "            if number is None:\n                continue\n",
+        "            if number is None or number < seq:\n                continue\n",
         ("servers/test_commit.py::test_claims_of_numbers_long_past_are_removed",),
     ),
     Mistake(
@@ -799,6 +799,30 @@ IDENTITY: list[Mistake] = [
             '    found, condition = f"{relation(region)} ({named})", where(region, column_names)\n'
         ),
         ("servers/test_partitioned.py::test_a_partition_with_its_columns_in_another_order_is_read_by_name",),
+    ),
+    Mistake(
+        "the sensor looks at the counters of a table alone, not at those of its partitions",
+        "sensors.py",
+        "[activity.tuples.get(leaf, 0) for leaf in leaves]",
+        "[activity.tuples.get(oid, 0)]",
+        ("shell/test_leaves.py::test_a_row_in_one_leaf_makes_its_table_due",),
+    ),
+    Mistake(
+        "the sensor knows the partitions of its first look",
+        "sensors.py",
+        "leaves = activity.leaves(oid)\n",
+        "leaves = gates.__dict__.setdefault(str(oid), activity.leaves(oid))\n",
+        (
+            "shell/test_leaves.py::test_a_filled_table_makes_the_one_it_is_attached_to_due",
+            "shell/test_leaves.py::test_rows_written_to_a_detached_leaf_are_copied_once_it_is_back",
+        ),
+    ),
+    Mistake(
+        "the sensor takes a table that inherits for a partition",
+        "source.py",
+        "where inhrelid = c.oid and c.relispartition)",
+        "where inhrelid = c.oid)",
+        ("shell/test_leaves.py::test_a_table_and_its_heir_are_due_each_for_its_own_rows",),
     ),
 ]
 HISTORY: list[Mistake] = [
