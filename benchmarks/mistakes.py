@@ -346,7 +346,10 @@ COMMIT: list[Mistake] = [
         "abandoned.py",
         "if now - last < SILENT_S or source.has_session(session_name(run.run_id)):",
         "if now - last < SILENT_S:",
-        ("shell/test_abandoned.py::test_a_run_that_reads_for_minutes_without_an_event_is_left_alone",),
+        (
+            "shell/test_abandoned.py::test_a_run_that_reads_for_minutes_without_an_event_is_left_alone",
+            "shell/test_pooled.py::test_a_run_that_reads_behind_a_pooler_is_not_taken_for_abandoned",
+        ),
     ),
     Mistake(
         "a run without a session is ended however young it is",
@@ -2389,6 +2392,13 @@ ACCESS: list[Mistake] = [
         ("servers/test_pooler.py::test_a_pooler_is_noticed_and_read_by_copy",),
     ),
     Mistake(
+        "questions behind a pooler are prepared in one session and asked in another",
+        "source.py",
+        "connection.prepare_threshold = None  # a",
+        "pass  # a",
+        ("shell/test_pooled.py::test_what_is_written_behind_a_pooler_is_seen_copied_and_mirrored[transaction]",),
+    ),
+    Mistake(
         "settings behind a pooler hold for longer than their transaction",
         "source.py",
         "self._settings(local=True)",
@@ -2625,6 +2635,23 @@ ACCESS: list[Mistake] = [
 ]
 TAKEOVER: list[Mistake] = [
     Mistake(
+        "what is set about the original system's traces does not reach the copy",
+        "resources.py",
+        "takeover=table.takeover,",
+        "takeover=None,",
+        (
+            "shell/test_takeover.py::test_adopt_seed_goes_on_after_the_row_of_the_original_system",
+            "shell/test_takeover.py::test_both_systems_side_by_side_are_refused_with_the_reason",
+        ),
+    ),
+    Mistake(
+        "a table with traces is copied whole unless somebody says otherwise",
+        "resources.py",
+        "takeover=table.takeover,",
+        'takeover=table.takeover or "fresh",',
+        ("shell/test_takeover.py::test_a_table_with_traces_waits_for_a_decision_and_others_do_not",),
+    ),
+    Mistake(
         "their objects are not looked for",
         "takeover.py",
         "    if not foreign_uri and (row is None or row.value is None):\n",
@@ -2710,6 +2737,7 @@ TAKEOVER: list[Mistake] = [
         "later = [item for item in items if item.key != watermark.key and self.footer(item.key)]",
         (
             "servers/test_takeover.py::test_the_original_system_still_running_beside_us_stops_the_table_with_the_reason",
+            "shell/test_takeover.py::test_both_systems_side_by_side_are_refused_with_the_reason",
             "servers/test_commit.py::test_a_foreign_object_newer_than_ours_stops_the_table",
         ),
     ),

@@ -81,7 +81,7 @@ DETERMINISTIC = {
     ],
     "generations, reset, identity of a table": ["servers/test_generations.py"],
     "what is recorded, recorded by hand, wiped or expired": ["shell/test_assets.py", "servers/test_control.py"],
-    "partitioned tables": ["servers/test_partitioned.py"],
+    "partitioned tables": ["servers/test_partitioned.py", "shell/test_leaves.py"],
     "large windows in block ranges, bounded memory": [
         "servers/test_copy.py", "servers/test_memory.py", "unit/test_planning.py",
     ],
@@ -92,14 +92,14 @@ DETERMINISTIC = {
     ],
     "encryption, passwords, hosts, poolers, old snapshots, cancelling": [
         "servers/test_access.py", "servers/test_pooler.py", "servers/test_readers.py", "servers/test_cancel.py",
-        "e2e/test_cancel.py",
+        "shell/test_pooled.py", "e2e/test_cancel.py",
     ],
     "secrets": ["shell/test_secrets.py", "e2e/test_secrets.py"],
     "footers, watermarks and claims of other versions": [
         "unit/test_footer.py", "unit/test_watermark.py", "servers/test_format.py",
     ],
     "reading a table back, and repairing a day": ["servers/test_read.py", "servers/test_repair.py"],
-    "taking over from the original system": ["servers/test_takeover.py"],
+    "taking over from the original system": ["servers/test_takeover.py", "shell/test_takeover.py"],
 }  # fmt: skip
 
 

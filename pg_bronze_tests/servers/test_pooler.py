@@ -1,44 +1,23 @@
 """Behind pgbouncer: nothing lost or doubled, and nothing of ours left in a session that somebody else gets next."""
 
 import contextlib
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from benchmarks.race import race
-from pg_bronze.demo.account import unprivileged
-from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.processes import free_ports
 from pg_bronze.errors import StaleSnapshot, TransientError
 from pg_bronze.reader import CopyReader
 from pg_bronze.source import Source
 from pg_bronze_tests.conftest import Database
 from pg_bronze_tests.servers.faults import stale_reads
 from pg_bronze_tests.servers.harness import MOVIE, SAME, Lake, fill
-
-CONFIGURATION = """[databases]
-* = host={server.host} port={server.port}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = plain
-auth_file = {users}
-pool_mode = {mode}
-default_pool_size = {size}
-server_idle_timeout = 600
-max_client_conn = 200
-"""
+from pg_bronze_tests.servers.pooler import pgbouncer
 
 
 @dataclass
@@ -60,42 +39,6 @@ class Pooled(Database):
 
     def source(self) -> Source:
         return Source(self.conninfo, self.url, 60)
-
-
-@contextlib.contextmanager
-def pgbouncer(server: PostgresServer, mode: str, size: int) -> Iterator[int]:
-    """Start a pgbouncer in front of a server; gives its port."""
-    (port,) = free_ports(1)
-    account = unprivileged()
-    with tempfile.TemporaryDirectory(prefix="pgbouncer") as name:
-        folder = Path(name)
-        folder.chmod(0o755)  # it drops root's rights before it reads the passwords
-        users, configuration = folder / "users", folder / "pgbouncer.ini"
-        users.write_text(f'"{server.user}" "{server.password}"\n')
-        configuration.write_text(CONFIGURATION.format(server=server, port=port, users=users, mode=mode, size=size))
-        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-        if program is None:
-            pytest.skip("pgbouncer is not installed")  # in continuous integration a skipped test is a failure
-        command = [program, str(configuration)]
-        if account:
-            command += ["-u", account.name]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "process up" in line:
-                break
-        else:
-            raise AssertionError(f"pgbouncer does not start: {''.join(said)}")
-        reads = threading.Thread(target=process.stderr.read, daemon=True)
-        reads.start()
-        try:
-            yield port
-        finally:
-            process.terminate()
-            process.wait(10)
-            reads.join(10)
 
 
 @pytest.fixture(scope="module")
