@@ -49,6 +49,16 @@ _CHAOS = "servers/test_chaos.py::test_whatever_is_done_to_a_table_no_row_is_lost
 
 COMMIT: list[Mistake] = [
     Mistake(
+        "the object of a newer version is not named",
+        "watermark.py",
+        'f"{what} has format {found}, and',
+        'f"a footer has format {found}, and',
+        (
+            "servers/test_commit.py::test_an_object_of_a_newer_version_is_not_guessed_at",
+            "servers/test_commit.py::test_a_claim_of_a_newer_version_is_not_guessed_at",
+        ),
+    ),
+    Mistake(
         "the LIST after having a found claim in hand is left out",
         "commit.py",
         "if not self.newer(last_key):\n                return Recovered(",
@@ -1777,7 +1787,7 @@ READING: list[Mistake] = [
     Mistake(
         "a footer is read without a look at its format",
         "footer.py",
-        '        check_format(data, "footer")\n',
+        '        check_format(data, f"the footer of {key}")\n',
         "",
         (
             "unit/test_footer.py::test_a_newer_format_is_said_before_anything_is_guessed",
@@ -1787,7 +1797,7 @@ READING: list[Mistake] = [
     Mistake(
         "a claim is read without a look at its format",
         "footer.py",
-        '        check_format(data, "claim")\n',
+        '        check_format(data, f"the claim {key}")\n',
         "",
         (
             "unit/test_footer.py::test_a_newer_format_is_said_before_anything_is_guessed",
@@ -2992,8 +3002,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("part", nargs="?", default="", help="of a title; all without")
     given = parser.parse_args()
+    chosen = [mistake for mistake in MISTAKES if given.part in mistake.title]
+    if not chosen:
+        parser.error(f"no mistake has {given.part!r} in its title")
     unseen = 0
-    for outcome in plant_all([mistake for mistake in MISTAKES if given.part in mistake.title]):
+    for outcome in plant_all(chosen):
         print(outcome.line, flush=True)
         unseen += bool(outcome.unseen)
     return 1 if unseen else 0

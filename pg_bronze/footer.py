@@ -51,7 +51,7 @@ class Claim:
     def from_text(cls, text: str | bytes, key: str) -> Self:
         """Raises LakeDamaged naming ``key`` for anything else, FormatTooNew for a later format."""
         data = _load(text, key)
-        check_format(data, "claim")
+        check_format(data, f"the claim {key}")
         try:
             return cls(
                 nonce=data["nonce"],
@@ -128,7 +128,7 @@ class Footer:
     def from_text(cls, text: str | bytes, key: str) -> Self:
         """Raises LakeDamaged naming ``key`` for anything else, FormatTooNew for a later format."""
         data = _load(text, key)
-        check_format(data, "footer")
+        check_format(data, f"the footer of {key}")
         try:
             return cls(
                 nonce=data["nonce"],

@@ -155,7 +155,7 @@ class Watermark:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Raises FormatTooNew for a later format, LakeDamaged for anything that is not a watermark."""
-        check_format(data, "watermark")
+        check_format(data, "a watermark")
         try:
             leaves: dict[int, Leaf] = {}
             for group in data["leaves"]:
@@ -189,11 +189,11 @@ def format_of(*watermarks: Watermark) -> int:
 def check_format(data: Any, what: str) -> None:
     """Raises FormatTooNew if ``data`` was written by a later pg_bronze, LakeDamaged if it is no JSON object at all."""
     if not isinstance(data, Mapping):
-        raise LakeDamaged(f"this is not a {what} of pg_bronze: a {type(data).__name__}, not an object")
+        raise LakeDamaged(f"this is not {what} of pg_bronze: a {type(data).__name__}, not an object")
     found = data.get("format")
     if isinstance(found, int) and found > FORMAT:
         raise FormatTooNew(
-            f"a {what} has format {found}, and this pg_bronze reads up to {FORMAT}: "
+            f"{what} has format {found}, and this pg_bronze reads up to {FORMAT}: "
             "a newer pg_bronze wrote it. Update this one; nothing was changed."
         )
 

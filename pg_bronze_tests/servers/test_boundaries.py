@@ -175,8 +175,11 @@ def test_windows_just_below_2_31_are_read_and_wider_ones_refused(cluster, lake, 
     """
     lake.drain()
     swept = lake.recorded["movie"].highest
+    database = cluster.database
+    database.execute(fill(9, 10))  # at the very beginning of the window
+    assert database.execute("select min(xmin::text::bigint) from movie where movie_id > 8") == [(swept % 2**32,)]
     cluster.move_to(swept + 2**31 - 10**6 + (10 if beyond else -100))
-    cluster.database.execute(fill(9, 12))
+    database.execute(fill(11, 12))
 
     if beyond:
         with pytest.raises(OperatorError, match="a window cannot be wider than"):
@@ -184,6 +187,10 @@ def test_windows_just_below_2_31_are_read_and_wider_ones_refused(cluster, lake, 
     else:
         assert sum(outcome.row_count for outcome in lake.drain()) == 4
         assert lake.compare() == SAME
+        bootstrapped = (
+            f"select count(*) from pg_am t where xmin::text = '1' and {written(swept, swept + 2**31 - 10**6)}"
+        )
+        assert database.execute(bootstrapped) == [(0,)]
 
 
 def test_equal_horizons_read_nothing_and_lose_nothing(cluster, lake):

@@ -77,7 +77,7 @@ of_both_kinds = pytest.mark.parametrize("kind, text", [(Claim, CLAIM.to_text()),
 @of_both_kinds
 def test_a_newer_format_is_said_before_anything_is_guessed(kind, text):
     """Seen red without the look at a footer's format, and at a claim's: damage was said."""
-    with pytest.raises(FormatTooNew, match=f"{kind.__name__.lower()} has format {FORMAT + 1}"):
+    with pytest.raises(FormatTooNew, match=rf"the {kind.__name__.lower()} .*{KEY} has format {FORMAT + 1}"):
         kind.from_text(json.dumps({"format": FORMAT + 1}), KEY)
 
 
