@@ -2775,6 +2775,13 @@ TAKEOVER: list[Mistake] = [
 ]
 RANGES: list[Mistake] = [
     Mistake(
+        "a part of a block is told as a range of blocks",
+        "window.py",
+        "    if lines != (0, 0):\n        upto",
+        "    if False:\n        upto",
+        ("unit/test_window.py::test_a_region_is_told_in_words_that_fit_what_is_read",),
+    ),
+    Mistake(
         "a read that is cut off by its row limit counts as whole",
         "copy.py",
         "if row_limit is not None and frame.height >= row_limit:",

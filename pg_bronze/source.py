@@ -345,8 +345,8 @@ class Source:
         left_s = min(self._statement_timeout_s, self._ends_at - time.monotonic())
         if left_s < SHORTEST_READ_S:
             raise SourceUnavailable(
-                f"{label}: the time of this run is up (PG_BRONZE_MAX_RUN_S); what was copied is committed, and the "
-                "next tick goes on from there."
+                f"{label}: the time of this run is up (PG_BRONZE_MAX_RUN_S, or max_runtime_seconds in dagster.yaml for "
+                "a run that was not the sensor's); what was copied is committed, and the next tick goes on from there."
             )
         return left_s
 

@@ -70,11 +70,18 @@ def in_words(region: Region) -> str:
     else:
         text = f"the row versions written by transactions in [{region.start}, {region.end})"
     if region.blocks is not None:
-        first, end = region.blocks
-        text += f", in blocks [{first}, {end}) of the table" if end is not None else f", from block {first} on"
+        text += _blocks_in_words(region.blocks, region.lines)
     if region.seed is not None:
         text += ", without those the original system had copied"
     return f"{text}, that were current when they were read"
+
+
+def _blocks_in_words(blocks: tuple[int, int | None], lines: tuple[int, int]) -> str:
+    first, end = blocks
+    if lines != (0, 0):
+        upto = "" if end is None else f" and before ({end},{lines[1]})"
+        return f", at ({first},{lines[0]}) or later{upto} by their ctid"
+    return f", in blocks [{first}, {end}) of the table" if end is not None else f", from block {first} on"
 
 
 def written(start: int | None, end: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 from pg_bronze.layout import Layout
 from pg_bronze.policies import Exceptional
 from pg_bronze.watermark import Box, Pending, Seed
+from pg_bronze.window import Region
 from pg_bronze_tests.servers.harness import Crash, Lake
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -62,16 +63,16 @@ def test_the_page_names_every_field_there_is_and_a_footer_holds_them(lake, any_d
         "Column": columns,
         "Table": footer["table"],
         "Database": footer["database"],
-        "Region": footer["region"],
         "Watermark": footer["after"],
         "Leaf": footer["after"]["leaves"][0],
         "Claim": claim,
         "Exceptional": Exceptional._fields,
-        **{kind.__name__: [field.name for field in fields(kind)] for kind in (Box, Pending, Seed)},
+        **{kind.__name__: [field.name for field in fields(kind)] for kind in (Box, Pending, Region, Seed)},
     }
     for section, names in found.items():
         assert sorted(documented(section)) == sorted(names), section
     assert set(re.findall(r"^#+ (\w+)$", PAGE, re.MULTILINE)) - {"Keys"} == set(found)
+    assert set(footer["region"]) == set(found["Region"]) - {"lines"}
     # What they hold, here too: the servers of five versions are made once.
     columns = {column.pop("name"): column for column in footer["columns"]}
     assert columns["movie_id"]["identity"] == "by default"

@@ -16,6 +16,7 @@ from pg_bronze.window import (
     Region,
     exists,
     guard,
+    in_words,
     measure,
     relation,
     select,
@@ -247,3 +248,19 @@ regions = st.builds(
 def test_a_region_survives_a_turn_through_json(before):
     """Seen red with the rows forgotten at which it begins and ends in a block."""
     assert Region.from_json(json.loads(json.dumps(before.to_json()))) == before
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ({}, "[50, 70), that were"),
+        ({"blocks": (3, 8)}, "in blocks [3, 8) of the table"),
+        ({"blocks": (3, None)}, "from block 3 on"),
+        ({"blocks": (3, 3), "lines": (100, 200)}, "at (3,100) or later and before (3,200) by their ctid"),
+        ({"blocks": (3, 4), "lines": (100, 0)}, "at (3,100) or later and before (4,0) by their ctid"),
+        ({"blocks": (3, None), "lines": (100, 0)}, "at (3,100) or later by their ctid"),
+    ],
+)
+def test_a_region_is_told_in_words_that_fit_what_is_read(more, words):
+    """Seen red with the lines of a divided block left out: it was said to lie in blocks [3, 3)."""
+    assert words in in_words(region(**more))
