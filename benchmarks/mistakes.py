@@ -1938,6 +1938,13 @@ READING: list[Mistake] = [
         ),
     ),
     Mistake(
+        "times have no zone to the second reader",
+        "wire.py",
+        'zone = "UTC" if kind == "timestamptz" else None',
+        "zone = None",
+        ("servers/test_access.py::test_a_table_is_the_same_in_the_lake_however_its_rows_travelled",),
+    ),
+    Mistake(
         "an empty value is NULL to the second reader",
         "wire.py",
         "pl.when(length >= 0)",
