@@ -156,7 +156,7 @@ COMMIT: list[Mistake] = [
         "store.py",
         "if code in _EXISTS:",
         "if code in _EXISTS | _CONFLICT:",
-        ("servers/test_commit.py::test_a_conflict_is_asked_again",),
+        ("servers/test_s3_faults.py::test_a_conflict_is_asked_again_and_left_to_the_next_tick_if_it_lasts",),
     ),
     Mistake(
         "a claim is removed before its object is written",

@@ -79,30 +79,6 @@ def test_an_object_whose_reply_was_lost_counts_as_ours(lake, database, part):
     assert lake.compare() == SAME
 
 
-def test_a_conflict_is_asked_again(lake, database, monkeypatch):
-    """S3 answers 409 while another conditional write of the same key is under way.
-
-    Seen red when that counted as an object that is there already.
-    """
-    from botocore.exceptions import ClientError
-
-    client, answers = lake.store.client, [409, 409, None, 409]
-    original = client.put_object
-
-    def put_object(**arguments):
-        if answers and answers.pop(0):
-            raise ClientError({"Error": {"Code": "ConditionalRequestConflict"}}, "PutObject")
-        return original(**arguments)
-
-    monkeypatch.setattr(client, "put_object", put_object)
-    database.execute(fill(1, 3))
-
-    lake.tick()
-
-    assert not answers
-    assert lake.compare() == SAME
-
-
 def test_a_claim_stands_while_a_slice_is_written_and_no_longer(lake, database):
     """Gone before the PUT, it would let another writer in whose slice overlaps.
 

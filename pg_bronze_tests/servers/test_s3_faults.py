@@ -202,6 +202,26 @@ def wait_for_room(store: Store) -> None:
             return store.delete("_room")
 
 
+@pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
+def test_a_conflict_is_asked_again_and_left_to_the_next_tick_if_it_lasts(lake: Lake, proxy: Proxy, part):
+    """S3 answers 409 while another conditional write of the same key is under way.
+
+    Seen red when that counted as an object that is there already.
+    """
+    conflict = (409, "ConditionalRequestConflict")
+    with proxy.broken("PUT", part, answer=conflict, times=2):
+        assert lake.tick().row_count == 11
+
+    lake.database.execute(fill(21, 22))
+    with (
+        proxy.broken("PUT", part, answer=conflict),
+        pytest.raises(StoreUnavailable, match=r"did not write .*ConditionalRequestConflict.*next tick tries again"),
+    ):
+        lake.tick()
+
+    heals(lake)
+
+
 @pytest.fixture(scope="module", params=["seaweed", "minio"])
 def own_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """A server nobody else uses, to be stopped, frozen and killed; of each kind in turn."""
