@@ -102,15 +102,17 @@ def test_a_write_of_which_no_answer_ever_comes_is_found_by_the_next_tick(lake: L
     heals(lake)
 
 
-@pytest.mark.parametrize("state", ["recorded", "forgotten"])
+@pytest.mark.parametrize("state", ["recorded", "forgotten", "claimed"])
 def test_an_answer_that_is_cut_short_is_no_end_of_an_object(lake: Lake, proxy: Proxy, state):
-    """Half a footer or half a listing that passes for a whole one would be another state of the table.
+    """Half a footer, listing or claim that passes for a whole one would be another state of the table.
 
     Seen red with such an object taken for one that is not there.
     """
     if state == "forgotten":
         lake.forget()
-    part = "list-type=2" if state == "recorded" else DATA
+    if state == "claimed":
+        assert lake.crash("claim")
+    part = {"recorded": "list-type=2", "forgotten": DATA, "claimed": "0000000002.json"}[state]
     with proxy.broken("GET", part, cut=True), pytest.raises(StoreUnavailable, match=r"cut short|\(500\)"):
         lake.tick()
 
