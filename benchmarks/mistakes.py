@@ -837,6 +837,55 @@ IDENTITY: list[Mistake] = [
         "where inhrelid = c.oid)",
         ("shell/test_leaves.py::test_a_table_and_its_heir_are_due_each_for_its_own_rows",),
     ),
+    Mistake(
+        "a table that is not pending has to keep the file it began with",
+        "planning.py",
+        "if leaf.pending and leaf.pending.relfilenode != relation.relfilenode:",
+        "if (leaf.pending.relfilenode if leaf.pending else 1) != relation.relfilenode:",
+        ("unit/test_planning.py::test_a_rewrite_of_any_other_table_changes_nothing",),
+    ),
+    Mistake(
+        "only the first leaf is looked at for a rewrite",
+        "planning.py",
+        (
+            "    for oid, relation in relations.items():\n"
+            "        leaf = watermark.leaf(oid)\n"
+            "        if leaf.pending and"
+        ),
+        (
+            "    for oid, relation in list(relations.items())[:1]:\n"
+            "        leaf = watermark.leaf(oid)\n"
+            "        if leaf.pending and"
+        ),
+        ("unit/test_planning.py::test_a_rewrite_of_a_second_pending_leaf_is_seen_at_once",),
+    ),
+    Mistake(
+        "another table behind the name is taken for the same",
+        "planning.py",
+        "    if watermark.table != table.oid:\n",
+        "    if False:\n",
+        ("unit/test_planning.py::test_another_table_behind_the_name_is_a_new_generation",),
+    ),
+    Mistake(
+        "only the leaves of now keep their state",
+        "planning.py",
+        "return Read(region, watermark.with_leaves(dict.fromkeys(oids, _swept(leaf, horizon))))",
+        (
+            "kept = dataclasses.replace(watermark, leaves={})\n"
+            "        return Read(region, kept.with_leaves(dict.fromkeys(oids, _swept(leaf, horizon))))"
+        ),
+        ("unit/test_planning.py::test_a_detached_leaf_keeps_its_entry",),
+    ),
+    Mistake(
+        "the file of a detached leaf is looked for among the others",
+        "planning.py",
+        "if leaf.pending and leaf.pending.relfilenode != relation.relfilenode:",
+        (
+            "if any(item.pending and item.pending.relfilenode != relation.relfilenode for item in "
+            "watermark.leaves.values()):"
+        ),
+        ("unit/test_planning.py::test_a_detached_leaf_that_was_pending_holds_nobody_up",),
+    ),
 ]
 HISTORY: list[Mistake] = [
     Mistake(
@@ -1077,6 +1126,76 @@ HISTORY: list[Mistake] = [
         "(({NEXT} - {end}) & {MASK}) + 1) and (select",
         "(({NEXT} - {end}) & {MASK}) + 2) and (select",
         ("servers/test_copy.py::test_deleted_rows_stay_in_the_lake_and_their_keys_can_return",),
+    ),
+    Mistake(
+        "a standby that lags is taken for a restored primary",
+        "planning.py",
+        "raise behind(table.label, horizon, leaf.swept, standby)",
+        "raise behind(table.label, horizon, leaf.swept, False)",
+        ("unit/test_planning.py::test_a_horizon_below_what_is_copied_stops_a_primary_and_postpones_a_standby",),
+    ),
+    Mistake(
+        "a window may be as wide as the limit",
+        "planning.py",
+        "horizon - since >= MAX_WIDTH:",
+        "horizon - since > MAX_WIDTH:",
+        ("unit/test_planning.py::test_a_window_just_narrow_enough_is_read_and_a_wider_one_stops",),
+    ),
+    Mistake(
+        "a pending window may lie for any time",
+        "planning.py",
+        "_check_width(table.label, pending.upto if leaf.swept is None else leaf.swept, horizon)",
+        "_check_width(table.label, leaf.swept, pending.upto)",
+        ("unit/test_planning.py::test_a_pending_window_that_lay_too_long_stops_too",),
+    ),
+    Mistake(
+        "a heartbeat comes one transaction early",
+        "planning.py",
+        "horizon - leaf.swept > HEARTBEAT_WIDTH",
+        "horizon - leaf.swept >= HEARTBEAT_WIDTH",
+        ("unit/test_planning.py::test_a_quiet_table_is_due_for_a_heartbeat_long_before_that",),
+    ),
+    Mistake(
+        "a partition that is away asks for a heartbeat",
+        "planning.py",
+        "leaves = [watermark.leaf(relation.oid) for relation in table.relations]",
+        "leaves = list(watermark.leaves.values())",
+        ("unit/test_planning.py::test_a_partition_detached_long_ago_asks_for_no_heartbeat",),
+    ),
+    Mistake(
+        "another timeline is the same history",
+        "planning.py",
+        "    if then.timeline != place.timeline:\n",
+        "    if False:\n",
+        ("unit/test_planning.py::test_another_place_stops_the_table_says_why_and_what_to_do[timeline]",),
+    ),
+    Mistake(
+        "a database that wrote nothing since was restored",
+        "planning.py",
+        "    if _lsn(place.lsn) < _lsn(then.lsn):\n        raise HistoryChanged(",
+        "    if _lsn(place.lsn) <= _lsn(then.lsn):\n        raise HistoryChanged(",
+        ("unit/test_planning.py::test_the_same_place_further_on_is_fine",),
+    ),
+    Mistake(
+        "log positions are compared as texts",
+        "planning.py",
+        "    return (int(high, 16) << 32) | int(low, 16)",
+        '    return int.from_bytes(text.ljust(17).encode(), "big")',
+        ("unit/test_planning.py::test_a_log_position_is_a_number_and_not_a_text",),
+    ),
+    Mistake(
+        "a standby behind the watermark was restored",
+        "planning.py",
+        "< _lsn(then.lsn) and standby:",
+        "< _lsn(then.lsn) and False:",
+        ("unit/test_planning.py::test_a_standby_that_has_not_come_so_far_is_asked_again",),
+    ),
+    Mistake(
+        "a standby may be on any timeline",
+        "planning.py",
+        "    if then.timeline != place.timeline:\n",
+        "    if then.timeline != place.timeline and not standby:\n",
+        ("unit/test_planning.py::test_a_standby_on_another_timeline_stops_all_the_same",),
     ),
 ]
 FAULTS: list[Mistake] = [
@@ -2915,6 +3034,174 @@ RANGES: list[Mistake] = [
             "servers/test_copy.py::test_a_large_table_of_deleted_rows_is_walked_and_ends",
             "servers/test_copy.py::test_a_first_load_of_nothing_but_empty_blocks_ends",
         ),
+    ),
+    Mistake(
+        "a window is read that begins where it ends",
+        "planning.py",
+        "        if leaf.swept != horizon:\n",
+        "        if True:\n",
+        ("unit/test_planning.py::test_a_quiet_table_says_since_when",),
+    ),
+    Mistake(
+        "a table without partitions is said to be read up to here",
+        "planning.py",
+        "    if not relations:\n        return Quiet(",
+        "    if False:\n        return Quiet(",
+        ("unit/test_planning.py::test_a_table_without_partitions_is_quiet",),
+    ),
+    Mistake(
+        "a table of just the size of a slice is read in ranges",
+        "planning.py",
+        "    small = relation.page_count <= size.blocks and",
+        "    small = relation.page_count < size.blocks and",
+        ("unit/test_planning.py::test_a_small_first_load_is_one_read",),
+    ),
+    Mistake(
+        "each small leaf never read is a read of its own",
+        "planning.py",
+        "size, outlook) if table.partitioned else []",
+        "size, outlook) if False else []",
+        ("unit/test_planning.py::test_small_leaves_never_read_are_one_read_as_far_as_they_fit",),
+    ),
+    Mistake(
+        "a first load is one read whatever its size",
+        "planning.py",
+        "    small = relation.page_count <= size.blocks and",
+        "    small = True and",
+        ("unit/test_planning.py::test_a_large_first_load_goes_by_ranges_of_blocks",),
+    ),
+    Mistake(
+        "every window over a large table is read in ranges",
+        "planning.py",
+        "blocky = [oid for oid in oids if oid in outlook.by_blocks]",
+        "blocky = [oid for oid in oids if oid in outlook.by_blocks or relations[oid].page_count > size.blocks]",
+        ("unit/test_planning.py::test_an_ordinary_window_is_one_read",),
+    ),
+    Mistake(
+        "a window that held too many rows is read whole again",
+        "planning.py",
+        "        if blocky:\n",
+        "        if False:\n",
+        ("unit/test_planning.py::test_a_window_with_too_many_rows_goes_by_blocks",),
+    ),
+    Mistake(
+        "the limit is halved and not what was read",
+        "planning.py",
+        "blocks = min(self.blocks, page_count)",
+        "blocks = self.blocks",
+        ("unit/test_planning.py::test_a_small_first_load_with_too_many_rows_goes_by_blocks",),
+    ),
+    Mistake(
+        "a block is the smallest range",
+        "planning.py",
+        "return self.blocks == 1 and self.lines == 1",
+        "return self.blocks == 1",
+        ("unit/test_planning.py::test_a_range_with_too_many_rows_is_halved_down_to_one_row",),
+    ),
+    Mistake(
+        "a range of few rows that fill a slice grows",
+        "planning.py",
+        "if rows * 4 >= self.row_limit or size_bytes * 4 >= self.byte_limit:",
+        "if rows * 4 >= self.row_limit:",
+        ("unit/test_planning.py::test_ranges_grow_while_they_come_back_nearly_empty",),
+    ),
+    Mistake(
+        "ranges inside a block grow beyond its lines",
+        "planning.py",
+        "lines=self.lines * 2 if self.lines * 2 < LINES_PER_BLOCK else 0",
+        "lines=self.lines * 2",
+        ("unit/test_planning.py::test_ranges_inside_a_block_grow_to_whole_blocks_again",),
+    ),
+    Mistake(
+        "the last range of a window begins with its whole block",
+        "planning.py",
+        "lines=(pending.line, 0 if last else end_line)",
+        "lines=(0 if last else pending.line, 0 if last else end_line)",
+        ("unit/test_planning.py::test_a_range_that_begins_inside_a_block_may_end_with_the_table",),
+    ),
+    Mistake(
+        "a long empty stretch is not committed",
+        "planning.py",
+        " or read_since_commit >= EMPTY_BLOCKS_PER_COMMIT,",
+        ",",
+        ("unit/test_planning.py::test_a_long_empty_stretch_is_committed",),
+    ),
+    Mistake(
+        "the first of several leaves is read for all",
+        "planning.py",
+        "region = _region(table, None, leaf, tuple(oids), horizon)",
+        "region = _region(table, relations[oids[0]], leaf, tuple(oids), horizon)",
+        ("unit/test_planning.py::test_leaves_of_equal_state_are_one_read_through_the_root",),
+    ),
+    Mistake(
+        "all leaves are read from where the first one stands",
+        "planning.py",
+        "groups.setdefault(leaf, []).append(oid)",
+        "groups.setdefault(next(iter(groups), leaf), []).append(oid)",
+        ("unit/test_planning.py::test_leaves_of_different_state_are_read_apart",),
+    ),
+    Mistake(
+        "a leaf that came later is not loaded by itself",
+        "planning.py",
+        "if watermark.leaf(oid).swept is None]",
+        "if watermark.leaf(oid).swept is None and not watermark.leaves]",
+        ("unit/test_planning.py::test_an_unknown_leaf_is_a_first_load_of_its_own",),
+    ),
+    Mistake(
+        "new leaves are read before a pending one",
+        "planning.py",
+        "        if watermark.leaf(oid).pending:\n",
+        "        if watermark.leaf(oid).pending and all(watermark.leaf(other).swept for other in relations):\n",
+        ("unit/test_planning.py::test_a_pending_leaf_comes_before_a_new_one_and_both_before_the_rest",),
+    ),
+    Mistake(
+        "the first leaf of a group is read in ranges for another",
+        "planning.py",
+        "relations[blocky[0]]",
+        "relations[oids[0]]",
+        ("unit/test_planning.py::test_only_leaves_with_too_many_rows_go_by_blocks_alone",),
+    ),
+    Mistake(
+        "a sweep leaves a box behind",
+        "planning.py",
+        "box = leaf.box and dataclasses.replace(leaf.box, upto=horizon)",
+        "box = leaf.box",
+        ("unit/test_planning.py::test_a_sweep_moves_a_box_along_and_leaves_its_floor",),
+    ),
+    Mistake(
+        "a row is taken to have 100 bytes",
+        "planning.py",
+        "max(24.0, pages * BLOCK_BYTES / table.row_estimate)",
+        "100.0",
+        ("unit/test_planning.py::test_the_first_guess_follows_the_size_of_a_row",),
+    ),
+    Mistake(
+        "the first guess leaves out what lies out of line",
+        "planning.py",
+        "int(slice_bytes / BLOCK_BYTES / (1 + out_of_line))",
+        "int(slice_bytes / BLOCK_BYTES)",
+        ("unit/test_planning.py::test_the_first_guess_of_blocks_counts_what_lies_out_of_line",),
+    ),
+    Mistake(
+        "the first guess takes NULL for nothing",
+        "planning.py",
+        "int(slice_bytes / max(row_bytes, memory_bytes(table.columns)))",
+        "int(slice_bytes / row_bytes)",
+        ("unit/test_planning.py::test_the_first_guess_counts_columns_that_are_null",),
+    ),
+    Mistake(
+        "the first guess may be less than a block",
+        "planning.py",
+        "blocks=max(1, blocks))",
+        "blocks=blocks)",
+        ("unit/test_planning.py::test_any_statistics_lead_to_a_guess_that_gets_on",),
+    ),
+    Mistake(
+        "columns are named by their position",
+        "planning.py",
+        "{column.attnum: column.name for column in table.columns}",
+        "{number: column.name for number, column in enumerate(table.columns)}",
+        ("unit/test_planning.py::test_columns_are_named_by_attnum",),
     ),
 ]
 MISTAKES = [*COMMIT, *IDENTITY, *HISTORY, *FAULTS, *READING, *GATES_AND_RETRIES, *ACCESS, *TAKEOVER, *RANGES]
