@@ -504,6 +504,136 @@ COMMIT: list[Mistake] = [
         'compression: Any = "snappy"',
         ("servers/test_copy.py::test_objects_are_zstd_unless_another_codec_is_set",),
     ),
+    Mistake(
+        "which leaves were away is forgotten",
+        "watermark.py",
+        'detached=frozenset(_unrange(data.get("detached", ()))),',
+        "detached=frozenset(),",
+        ("unit/test_watermark.py::test_a_watermark_survives_a_turn_through_json",),
+    ),
+    Mistake(
+        "only leaves side by side share an entry",
+        "watermark.py",
+        "elif oid - last == step:",
+        "elif oid - last == step == 1:",
+        ("unit/test_watermark.py::test_500_leaves_of_equal_state_stay_below_1_kb",),
+    ),
+    Mistake(
+        "a leaf never seen was read up to 0",
+        "watermark.py",
+        "return self.leaves.get(oid, Leaf())",
+        "return self.leaves.get(oid, Leaf(0))",
+        ("unit/test_watermark.py::test_an_unknown_leaf_has_nothing_delivered",),
+    ),
+    Mistake(
+        "a change of one leaf forgets the others",
+        "watermark.py",
+        "leaves=MappingProxyType({**self.leaves, **changed})",
+        "leaves=MappingProxyType({**changed})",
+        ("unit/test_watermark.py::test_changing_one_leaf_leaves_the_others_and_the_original_alone",),
+    ),
+    Mistake(
+        "an older watermark without columns is damaged",
+        "watermark.py",
+        'columns_key=data.get("columns_key", ""),',
+        'columns_key=data["columns_key"],',
+        ("unit/test_watermark.py::test_a_state_written_before_there_were_columns_in_it_is_read",),
+    ),
+    Mistake(
+        "columns may begin nowhere",
+        "watermark.py",
+        " and self.generation == before.generation and before.columns_key\n",
+        " and self.generation == before.generation\n",
+        ("unit/test_watermark.py::test_columns_known_by_digest_alone_begin_with_the_next_object",),
+    ),
+    Mistake(
+        "some damaged watermarks are a traceback",
+        "watermark.py",
+        (
+            "        except (KeyError, TypeError, ValueError) as error:\n"
+            '            raise LakeDamaged(f"this is not a watermark'
+        ),
+        '        except (KeyError, TypeError) as error:\n            raise LakeDamaged(f"this is not a watermark',
+        ("unit/test_watermark.py::test_anything_else_is_damage_and_not_a_traceback",),
+    ),
+    Mistake(
+        "a watermark that is a number is a traceback",
+        "watermark.py",
+        "    if not isinstance(data, Mapping):\n        raise LakeDamaged(",
+        "    if data is None:\n        raise LakeDamaged(",
+        ("unit/test_watermark.py::test_what_is_not_even_an_object_is_damage",),
+    ),
+    Mistake(
+        "a claim's leaves come back as texts",
+        "footer.py",
+        "relfilenodes={int(oid): node for",
+        "relfilenodes={oid: node for",
+        ("unit/test_footer.py::test_a_claim_survives_a_turn_through_its_text",),
+    ),
+    Mistake(
+        "a footer forgets that its object was written again",
+        "footer.py",
+        'repaired=data["repaired"],',
+        "repaired=False,",
+        ("unit/test_footer.py::test_a_footer_survives_a_turn_through_its_text",),
+    ),
+    Mistake(
+        "an object says that it follows itself",
+        "footer.py",
+        '"prev_key": self.before.key,',
+        '"prev_key": self.after.key,',
+        ("unit/test_footer.py::test_a_footer_says_what_a_person_looks_for_first",),
+    ),
+    Mistake(
+        "a key's columns stand in another order",
+        "footer.py",
+        '"primary_key": list(self.primary_key),',
+        '"primary_key": sorted(self.primary_key),',
+        ("unit/test_footer.py::test_a_footer_says_how_rows_are_told_apart",),
+    ),
+    Mistake(
+        "an older footer without a key is damaged",
+        "footer.py",
+        'data.get("primary_key", ())',
+        'data["primary_key"]',
+        ("unit/test_footer.py::test_a_footer_from_before_keys_were_noted_is_read",),
+    ),
+    Mistake(
+        "a damaged footer names no object",
+        "footer.py",
+        "                f\"{key}: its footer is not one of pg_bronze's",
+        "                f\"an object: its footer is not one of pg_bronze's",
+        ("unit/test_footer.py::test_a_part_that_is_damaged_names_the_object",),
+    ),
+    Mistake(
+        "a damaged claim is a traceback",
+        "footer.py",
+        (
+            "        except (AttributeError, KeyError, LakeDamaged, TypeError, ValueError) as error:\n"
+            "            raise LakeDamaged(\n"
+            '                f"{key} is not a claim'
+        ),
+        (
+            "        except (KeyError, LakeDamaged, TypeError, ValueError) as error:\n"
+            "            raise LakeDamaged(\n"
+            '                f"{key} is not a claim'
+        ),
+        ("unit/test_footer.py::test_relfilenodes_that_are_no_mapping_are_damage",),
+    ),
+    Mistake(
+        "an object with other columns names those of before",
+        "watermark.py",
+        "same = digest == before.columns_digest and self",
+        "same = self",
+        ("unit/test_watermark.py::test_objects_with_the_same_columns_all_name_the_first_of_them",),
+    ),
+    Mistake(
+        "garbage among the objects is not named",
+        "footer.py",
+        'raise LakeDamaged(f"{key} does not hold JSON',
+        'raise LakeDamaged("it does not hold JSON',
+        ("unit/test_footer.py::test_garbage_is_damage_that_names_the_object",),
+    ),
 ]
 IDENTITY: list[Mistake] = [
     Mistake(
@@ -885,6 +1015,13 @@ IDENTITY: list[Mistake] = [
             "watermark.leaves.values()):"
         ),
         ("unit/test_planning.py::test_a_detached_leaf_that_was_pending_holds_nobody_up",),
+    ),
+    Mistake(
+        "whatever is attached is read through the root",
+        "window.py",
+        "    if not region.only:\n",
+        "    if False:\n",
+        ("unit/test_window.py::test_leaves_through_the_root_are_told_by_tableoid",),
     ),
 ]
 HISTORY: list[Mistake] = [
@@ -2265,6 +2402,183 @@ READING: list[Mistake] = [
         "if runs:\n",
         ("servers/test_read.py::test_objects_from_before_the_chain_of_columns_are_asked_each",),
     ),
+    Mistake(
+        "the next id is written where the horizon is asked for",
+        "window.py",
+        'HORIZON = "select pg_snapshot_xmin(',
+        'HORIZON = "select pg_snapshot_xmax(',
+        ("unit/test_window.py::test_the_horizon_is_the_oldest_transaction_that_has_not_finished",),
+    ),
+    Mistake(
+        "a window ends one transaction late",
+        "window.py",
+        "& {MASK}) + 1) and (select",
+        "& {MASK}) + 0) and (select",
+        ("unit/test_window.py::test_a_window_is_asked_for_by_age",),
+    ),
+    Mistake(
+        "the guard's sentence names nobody",
+        "window.py",
+        "then '1' else 'pg_bronze: this snapshot is older",
+        "then '1' else 'this snapshot is older",
+        ("unit/test_window.py::test_the_guard_fails_with_a_sentence_that_errors_are_told_by",),
+    ),
+    Mistake(
+        "a row's transaction id has 32 bits",
+        "window.py",
+        'return f"({end - 1} - (({end - 1} - t.xmin::text::bigint) & {MASK}))::bigint"',
+        'return "t.xmin::text::bigint"',
+        ("unit/test_window.py::test_the_transaction_id_is_64_bits_wide",),
+    ),
+    Mistake(
+        "the name of a table is not quoted",
+        "window.py",
+        '{quote(region.schema)}.{quote(region.name)} t"',
+        '{quote(region.schema)}.{region.name} t"',
+        ("unit/test_window.py::test_names_and_values_are_quoted",),
+    ),
+    Mistake(
+        "another column stands in for one that is gone",
+        "window.py",
+        "column = quote(column_names[region.box.attnum])",
+        'column = quote(column_names.get(region.box.attnum, "id"))',
+        ("unit/test_window.py::test_a_column_that_is_gone_is_a_key_error",),
+    ),
+    Mistake(
+        "the transaction id stands first",
+        "window.py",
+        'listed = f"{projection},\\n  {xid}" if projection else xid',
+        'listed = f"{xid},\\n  {projection}" if projection else xid',
+        ("unit/test_window.py::test_a_slice_is_one_query_with_the_transaction_id_last",),
+    ),
+    Mistake(
+        "no limit is a limit of none",
+        "window.py",
+        'return query if row_limit is None else f"{query}limit {row_limit}\\n"',
+        'return f"{query}limit {row_limit or 0}\\n"',
+        ("unit/test_window.py::test_without_a_limit_there_is_no_limit",),
+    ),
+    Mistake(
+        "the sensor's question is not guarded",
+        "window.py",
+        'return f"select exists (select 1 from {relation(region)} where {where(region, column_names)})"',
+        'return f"select exists (select 1 from {relation(region)} where {written(region.start, region.end)})"',
+        ("unit/test_window.py::test_exists_asks_for_the_same_rows",),
+    ),
+    Mistake(
+        "a pending window waits for the next row",
+        "gates.py",
+        "    if any(state.pending for state in states):\n",
+        "    if moved and any(state.pending for state in states):\n",
+        ("unit/test_gates.py::test_a_window_in_blocks_goes_on_however_quiet_the_cluster_is",),
+    ),
+    Mistake(
+        "a table that cannot hold anything new is read again",
+        "gates.py",
+        "    if swept == next_xid:\n",
+        "    if swept == next_xid and now - hint.due_at < ungated_after_s:\n",
+        ("unit/test_gates.py::test_no_transaction_since_is_quiet_for_good",),
+    ),
+    Mistake(
+        "unchanged counters say nothing",
+        "gates.py",
+        "and swept >= seen.next_xid:",
+        "and swept > next_xid:",
+        ("unit/test_gates.py::test_unchanged_counters_are_quiet_once_the_watermark_has_passed_them",),
+    ),
+    Mistake(
+        "what an empty read found is forgotten",
+        "gates.py",
+        "swept = max(hint.quiet_upto, 0 if unread",
+        "swept = max(0, 0 if unread",
+        ("unit/test_gates.py::test_an_empty_read_counts_although_it_left_no_object",),
+    ),
+    Mistake(
+        "counters are added up",
+        "gates.py",
+        "repr((tuple(leaves), tuple(tuples)))",
+        "repr((tuple(leaves), sum(tuples)))",
+        ("unit/test_gates.py::test_a_signature_tells_leaves_and_counters_apart",),
+    ),
+    Mistake(
+        "an error is missing in the tree",
+        "errors.py",
+        "    │   ├── StaleSnapshot         a read saw",
+        "    │   ├── OldSnapshot           a read saw",
+        ("unit/test_retries.py::test_every_error_says_who_can_cure_it_and_stands_in_the_tree",),
+    ),
+    Mistake(
+        "what nobody foresaw is never cured",
+        "errors.py",
+        'return error.cure if isinstance(error, PgBronzeError) else "next tick"',
+        'return error.cure if isinstance(error, PgBronzeError) else "never"',
+        ("unit/test_retries.py::test_the_three_kinds_of_cure",),
+    ),
+    Mistake(
+        "what the next tick may cure waits at once",
+        "retries.py",
+        'grown = count - PROMPT_TRIES if cure == "next tick" else count',
+        "grown = count",
+        (
+            "unit/test_retries.py::test_what_the_next_tick_may_cure_is_tried_at_once_a_few_times_and_then_every_two_minutes",
+        ),
+    ),
+    Mistake(
+        "what only a person can cure is tried every two minutes",
+        "retries.py",
+        '"operator": 1800.0, "never": 1800.0',
+        '"operator": 120.0, "never": 1800.0',
+        ("unit/test_retries.py::test_what_only_a_person_can_cure_is_tried_after_one_two_four_up_to_thirty_minutes",),
+    ),
+    Mistake(
+        "what no retry cures is tried every two minutes",
+        "retries.py",
+        '"operator": 1800.0, "never": 1800.0',
+        '"operator": 1800.0, "never": 120.0',
+        ("unit/test_retries.py::test_what_no_retry_cures_is_tried_every_thirty_minutes",),
+    ),
+    Mistake(
+        "a change that could be the cure waits",
+        "retries.py",
+        "    if state != trouble.state:\n",
+        "    if False:\n",
+        ("unit/test_retries.py::test_a_change_that_could_be_the_cure_is_tried_at_once",),
+    ),
+    Mistake(
+        "a restarted process waits as long as the one before",
+        "retries.py",
+        "count = 1 if restarted > trouble.last else trouble.count",
+        "count = trouble.count",
+        ("unit/test_retries.py::test_a_restarted_process_waits_as_after_a_first_failure",),
+    ),
+    Mistake(
+        "one cause is said for each of its tables",
+        "retries.py",
+        "by_cause.setdefault(trouble.sentence, []).append(name)",
+        'by_cause.setdefault(f"{name} {trouble.sentence}", []).append(name)',
+        ("unit/test_retries.py::test_one_cause_is_said_once_with_the_count_of_its_tables",),
+    ),
+    Mistake(
+        "a first load ends one transaction late",
+        "window.py",
+        "not age(t.xmin) between 0 and (select ({NEXT} - {end}) & {MASK})",
+        "not age(t.xmin) between 0 and (select ({NEXT} - {end} - 1) & {MASK})",
+        ("unit/test_window.py::test_a_first_load_holds_every_id_below_its_end",),
+    ),
+    Mistake(
+        "changed counters say nothing",
+        "gates.py",
+        "if counted and hint.signature == signature_now and swept >= seen.next_xid:",
+        "if counted and swept >= hint.next_xid:",
+        ("unit/test_gates.py::test_changed_counters_are_due",),
+    ),
+    Mistake(
+        "pauses are counted from the first failure",
+        "retries.py",
+        "return trouble.last + pause_s(trouble.cure, count)",
+        "return trouble.since + pause_s(trouble.cure, count)",
+        ("unit/test_retries.py::test_a_row_of_failures_keeps_its_beginning_and_never_waits_longer_than_half_an_hour",),
+    ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [
     Mistake(
@@ -2768,6 +3082,13 @@ ACCESS: list[Mistake] = [
             "servers/test_catalog.py::test_a_foreign_partition_or_access_method_skips_the_whole_table",
         ),
     ),
+    Mistake(
+        "the grant that is named has no quotes",
+        "refusal.py",
+        "table = label if _PLAIN.fullmatch(label) else",
+        "table = label if True else",
+        ("unit/test_refusal.py::test_the_grant_that_is_named_can_be_run_as_it_stands",),
+    ),
 ]
 TAKEOVER: list[Mistake] = [
     Mistake(
@@ -3202,6 +3523,48 @@ RANGES: list[Mistake] = [
         "{column.attnum: column.name for column in table.columns}",
         "{number: column.name for number, column in enumerate(table.columns)}",
         ("unit/test_planning.py::test_columns_are_named_by_attnum",),
+    ),
+    Mistake(
+        "a leaf read alone is asked for its own number",
+        "window.py",
+        "    if not region.only:\n",
+        "    if True:\n",
+        ("unit/test_window.py::test_a_leaf_alone_needs_no_tableoid",),
+    ),
+    Mistake(
+        "the last range of blocks ends somewhere",
+        "window.py",
+        "        if last is not None:\n",
+        "        if True:\n",
+        ("unit/test_window.py::test_a_range_of_blocks_is_half_open_and_the_last_one_has_no_end",),
+    ),
+    Mistake(
+        "a box without a floor is asked for",
+        "window.py",
+        "if region.box is not None and region.box.floor is not None:",
+        "if region.box is not None:",
+        ("unit/test_window.py::test_a_box_without_a_floor_changes_nothing",),
+    ),
+    Mistake(
+        "one NULL makes the size of a row NULL",
+        "window.py",
+        'f"coalesce({width}, 0)::bigint" for width in widths',
+        'f"{width}::bigint" for width in widths',
+        ("unit/test_window.py::test_a_measure_counts_rows_and_the_bytes_of_wide_columns",),
+    ),
+    Mistake(
+        "a single row beyond the bound is never read",
+        "window.py",
+        "<= {bound.size_bytes} or t.{total} = t.{width} then",
+        "<= {bound.size_bytes} then",
+        ("unit/test_window.py::test_a_query_with_a_bound_fails_as_soon_as_its_rows_are_larger",),
+    ),
+    Mistake(
+        "a range ends with the block before",
+        "window.py",
+        "({last},{region.lines[1]})'::tid",
+        "({last},0)'::tid",
+        ("unit/test_window.py::test_a_range_can_begin_and_end_inside_a_block",),
     ),
 ]
 MISTAKES = [*COMMIT, *IDENTITY, *HISTORY, *FAULTS, *READING, *GATES_AND_RETRIES, *ACCESS, *TAKEOVER, *RANGES]

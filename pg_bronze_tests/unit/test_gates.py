@@ -38,19 +38,23 @@ def test_a_table_never_copied_is_due():
 
 
 def test_a_window_in_blocks_goes_on_however_quiet_the_cluster_is():
+    """Seen red with a pending window that waits for the next row."""
     pending = Leaf(200, pending=Pending(200, 3, 1))
     assert said(copied(pending), hint()) == (True, "a first load or a large window goes on")
 
 
 def test_no_transaction_since_is_quiet_for_good():
+    """Seen red with a gate that expires although there can be nothing."""
     assert said(copied(Leaf(200)), hint(due_at=0), now=1e9) == (False, "no transaction finished since 200")
 
 
 def test_unchanged_counters_are_quiet_once_the_watermark_has_passed_them():
+    """Seen red with counters that say nothing."""
     assert said(copied(Leaf(150)), hint()) == (False, "no row was written")
 
 
 def test_changed_counters_are_due():
+    """Seen red with changed counters passed over."""
     assert said(copied(Leaf(150)), hint(), seen="other") == (True, "rows may have been written")
 
 
@@ -125,6 +129,7 @@ def test_the_leaf_that_is_furthest_behind_decides():
 
 
 def test_an_empty_read_counts_although_it_left_no_object():
+    """Seen red with an empty read forgotten."""
     assert said(copied(Leaf(150)), hint(quiet_upto=200)) == (False, "no transaction finished since 200")
     empty = Hint(QUIET, 100, quiet_upto=200, generation=-1, due_at=NOW)
     assert said(None, empty) == (False, "no transaction finished since 200")
@@ -141,6 +146,7 @@ def test_a_hint_of_another_generation_is_forgotten(generation):
 
 
 def test_a_signature_tells_leaves_and_counters_apart():
+    """Seen red with counters added up."""
     assert signature([1, 2], [3, 4]) == signature((1, 2), (3, 4))
     assert (
         len({signature([1, 2], [3, 4]), signature([1], [3]), signature([1, 2], [4, 3]), signature([12], [3, 4])}) == 4

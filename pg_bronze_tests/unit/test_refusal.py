@@ -16,7 +16,10 @@ from pg_bronze.refusal import explain, explain_state, explain_text
     ],
 )
 def test_the_grant_that_is_named_can_be_run_as_it_stands(label, named):
-    """Unquoted, PostgreSQL looks for another table, or for none."""
+    """Unquoted, PostgreSQL looks for another table, or for none.
+
+    Seen red with names as they are, without quotes.
+    """
     error = explain_text(RuntimeError("db error: ERROR: permission denied for table x"), label)
 
     assert str(error).endswith(f"Run: grant select on {named} to the role.")

@@ -25,7 +25,10 @@ def all_classes() -> list[type[PgBronzeError]]:
 
 @pytest.mark.parametrize("error", all_classes(), ids=lambda error: error.__name__)
 def test_every_error_says_who_can_cure_it_and_stands_in_the_tree(error):
-    """One without would be retried as whatever its parent happens to be; one not in the tree is found by nobody."""
+    """One without would be retried as whatever its parent happens to be; one not in the tree is found by nobody.
+
+    Seen red with an error that the tree calls otherwise.
+    """
     assert error.cure in CURES
     assert re.search(rf"[├└]── {error.__name__} |^ +{error.__name__}$", errors.__doc__ or "", re.MULTILINE)
 
@@ -45,6 +48,7 @@ def test_the_tree_of_errors_is_drawn_as_it_is():
 
 
 def test_the_three_kinds_of_cure():
+    """Seen red with what nobody foresaw never cured."""
     assert cure_of(SourceUnavailable("down")) == "next tick"
     assert cure_of(SettingsError("wrong")) == "operator"
     assert cure_of(DataError("too large")) == "never"
@@ -52,14 +56,17 @@ def test_the_three_kinds_of_cure():
 
 
 def test_what_the_next_tick_may_cure_is_tried_at_once_a_few_times_and_then_every_two_minutes():
+    """Seen red with a pause after the first failure."""
     assert [pause_s("next tick", count) for count in range(1, 10)] == [0, 0, 0, 15, 30, 60, 120, 120, 120]
 
 
 def test_what_only_a_person_can_cure_is_tried_after_one_two_four_up_to_thirty_minutes():
+    """Seen red with pauses that end at two minutes."""
     assert [pause_s("operator", count) / 60 for count in range(1, 9)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_what_no_retry_cures_is_tried_every_thirty_minutes():
+    """Seen red with pauses that end at two minutes."""
     assert [pause_s("never", count) for count in range(1, 8)] == [pause_s("operator", count) for count in range(1, 8)]
 
 
@@ -86,6 +93,7 @@ def test_a_table_that_fails_all_day_is_tried_rarely(cure, most):
 
 @given(st.lists(st.tuples(st.sampled_from(CURES), st.sampled_from("ab"), st.booleans(), st.floats(0, 1e5)), min_size=1))
 def test_a_row_of_failures_keeps_its_beginning_and_never_waits_longer_than_half_an_hour(failures):
+    """Seen red with pauses counted from the first failure."""
     trouble, now = None, NOON
     for cure, state, by_hand, later in failures:
         now += later
@@ -100,12 +108,16 @@ STUCK = Trouble("no.", "operator", 6, NOON - 3600, NOON, "a")
 
 
 def test_a_change_that_could_be_the_cure_is_tried_at_once():
+    """Seen red with a change that waits as long as before."""
     assert next_try(STUCK, "a") == NOON + 1800
     assert next_try(STUCK, "b") == NOON
 
 
 def test_a_restarted_process_waits_as_after_a_first_failure():
-    """It may have been given the right password; but one that is restarted all the time must not try all the time."""
+    """It may have been given the right password; but one that is restarted all the time must not try all the time.
+
+    Seen red with the pause of the process before.
+    """
     assert next_try(STUCK, "a", restarted=NOON + 5) == NOON + 60
     assert next_try(STUCK, "a", restarted=NOON - 5) == NOON + 1800
 
@@ -119,7 +131,10 @@ def test_pauses_begin_anew_after_a_change_a_try_by_hand_or_another_fault(changed
 
 
 def test_one_cause_is_said_once_with_the_count_of_its_tables():
-    """A hundred tables behind one bucket that is down are one sentence, not a hundred."""
+    """A hundred tables behind one bucket that is down are one sentence, not a hundred.
+
+    Seen red with a sentence for each table.
+    """
     down = Trouble("no connection to the S3 server.", "next tick", 5, NOON - 90, NOON)
     own = Trouble("b: no.", "operator", 1, NOON - DAY_S, NOON)
 
