@@ -241,7 +241,13 @@ class Settings(BaseSettings):
         le=86400,
         description="Seconds after which a table is read even if it looks quiet, 10 to 86400.",
     )
-    max_run_s: int = Field(default=3600, ge=60, le=604800, description="Whole seconds one run may last, 60 to 604800.")
+    max_run_s: int = Field(
+        default=3600,
+        ge=60,
+        le=604800,
+        description="Whole seconds one run that the sensor asked for may last, 60 to 604800. For all others it is "
+        "`max_runtime_seconds` in `dagster.yaml`.",
+    )
     start_date: datetime.date | None = Field(
         default=None, description="First daily partition, `YYYY-MM-DD` (UTC). Not set: the first day seen."
     )
