@@ -634,6 +634,62 @@ COMMIT: list[Mistake] = [
         'raise LakeDamaged("it does not hold JSON',
         ("unit/test_footer.py::test_garbage_is_damage_that_names_the_object",),
     ),
+    Mistake(
+        "slices are counted as rows",
+        "metadata.py",
+        '"pg_bronze/rows": stream.row_count,',
+        '"pg_bronze/rows": len(done),',
+        ("shell/test_assets.py::test_new_rows_make_one_materialization_that_says_all_about_them",),
+    ),
+    Mistake(
+        "the rows of a run are shown as those of its day",
+        "metadata.py",
+        '"pg_bronze/slices": len(done),',
+        '"pg_bronze/slices": len(done),\n        "dagster/partition_row_count": stream.row_count,',
+        ("shell/test_assets.py::test_a_verified_day_does_not_say_it_has_no_rows",),
+    ),
+    Mistake(
+        "objects of another day than the run's are no materialization of it",
+        "assets.py",
+        "                yield from _other_days(context, stream, asked, copy.layout.day)\n",
+        "",
+        ("shell/test_assets.py::test_objects_of_another_day_than_the_runs_give_that_day_its_materialization",),
+    ),
+    Mistake(
+        "adopted objects are no materialization of their day",
+        "assets.py",
+        "for item in (*stream.adopted, *stream.committed)",
+        "for item in stream.committed",
+        ("shell/test_assets.py::test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization",),
+    ),
+    Mistake(
+        "what was found in the bucket is not recorded unless there is more",
+        "copy.py",
+        "if first is None and not recovered.adopted and not recovered.rebuilt:",
+        "if first is None:",
+        ("shell/test_assets.py::test_what_was_adopted_is_recorded_although_nothing_is_new",),
+    ),
+    Mistake(
+        "etl_control holds no value",
+        "control.py",
+        '"value": value, "column"',
+        '"value": None, "column"',
+        ("shell/test_assets.py::test_the_control_row_follows_the_event",),
+    ),
+    Mistake(
+        "a run ends with its second slice",
+        "io_manager.py",
+        "                if committed is None:\n",
+        "                if committed is None or len(obj.committed) > 1:\n",
+        ("shell/test_assets.py::test_many_slices_in_one_run_are_many_objects_and_one_event",),
+    ),
+    Mistake(
+        "a run over several days knows the first",
+        "assets.py",
+        "asked = [date.fromisoformat(key) for key in context.partition_keys]",
+        "asked = [date.fromisoformat(key) for key in context.partition_keys][:1]",
+        ("shell/test_assets.py::test_several_days_in_one_run_copy_once_and_materialize_each",),
+    ),
 ]
 IDENTITY: list[Mistake] = [
     Mistake(
@@ -1022,6 +1078,62 @@ IDENTITY: list[Mistake] = [
         "    if not region.only:\n",
         "    if False:\n",
         ("unit/test_window.py::test_leaves_through_the_root_are_told_by_tableoid",),
+    ),
+    Mistake(
+        "what a domain says of its numbers is forgotten",
+        "catalog.py",
+        "coalesce(resolved.typmod, a.atttypmod)",
+        "a.atttypmod",
+        ("servers/test_catalog.py::test_a_table_is_described_with_domains_resolved",),
+    ),
+    Mistake(
+        "a partition is a table of its own",
+        "catalog.py",
+        "    and not c.relispartition\n",
+        "",
+        ("servers/test_catalog.py::test_the_catalog_holds_every_table_once_and_says_what_it_skips",),
+    ),
+    Mistake(
+        "etl_control is copied too",
+        "catalog.py",
+        "    and c.relname <> 'etl_control'\n",
+        "",
+        ("servers/test_catalog.py::test_a_table_that_is_not_there_is_none",),
+    ),
+    Mistake(
+        "a table is another one once its statistics are",
+        "catalog.py",
+        '[[node["oid"], node["relfilenode"], node["versions"]] for node in nodes]',
+        '[[node["oid"], node["relfilenode"], node["versions"], node["row_estimate"]] for node in nodes]',
+        ("servers/test_catalog.py::test_the_fingerprint_stays_through_work_and_maintenance",),
+    ),
+    Mistake(
+        "a change that is undone was none",
+        "catalog.py",
+        '[[node["oid"], node["relfilenode"], node["versions"]] for node in nodes]',
+        '[[node["oid"], node["relfilenode"]] for node in nodes]',
+        ("servers/test_catalog.py::test_the_fingerprint_shows_a_change_even_when_it_is_undone",),
+    ),
+    Mistake(
+        "a partition is another one once it has grown",
+        "catalog.py",
+        '[[node["oid"], node["relfilenode"], node["versions"]] for node in nodes]',
+        '[[node["oid"], node["relfilenode"], node["versions"], node["page_count"]] for node in nodes]',
+        ("servers/test_catalog.py::test_a_partitioned_tables_fingerprint_stays_through_maintenance",),
+    ),
+    Mistake(
+        "what happens to a leaf does not happen to its table",
+        "catalog.py",
+        'node["versions"]] for node in nodes]',
+        'node["versions"]] for node in nodes if node is nodes[0]]',
+        ("servers/test_catalog.py::test_a_partitioned_tables_fingerprint_shows_every_change_of_its_leaves",),
+    ),
+    Mistake(
+        "a column that is retyped or described is no news",
+        "catalog.py",
+        "[tuple(vars(column).values()) for column in table.columns]",
+        "[column.name for column in table.columns]",
+        ("servers/test_catalog.py::test_the_catalogs_fingerprint_follows_definitions_and_nothing_else",),
     ),
 ]
 HISTORY: list[Mistake] = [
@@ -1972,6 +2084,44 @@ FAULTS: list[Mistake] = [
         'f"t.{quote(now.name)}"',
         ("servers/test_repair.py::test_a_column_whose_type_has_no_cast_to_the_former_is_no_hindrance",),
     ),
+    Mistake(
+        "a table with a wrong setting is left out",
+        "definitions.py",
+        'return f"**Faulty setting**: {error}", None',
+        'return "", str(error)',
+        ("shell/test_assets.py::test_a_wrong_cursor_setting_fails_its_table_alone",),
+    ),
+    Mistake(
+        "a failure does not say who can cure it",
+        "metadata.py",
+        "metadata={_CURE: error.cure}",
+        "metadata={}",
+        ("shell/test_assets.py::test_a_failure_is_one_sentence_and_says_who_can_cure_it",),
+    ),
+    Mistake(
+        "a past day is passed over",
+        "assets.py",
+        "past = [day for day in asked if day < today]",
+        "past: list[date] = []",
+        ("shell/test_assets.py::test_a_past_day_is_verified_and_its_event_carries_the_current_watermark",),
+    ),
+    Mistake(
+        "a past day takes what is new",
+        "assets.py",
+        "wants_new = any(day >= today for day in asked)",
+        "wants_new = True",
+        (
+            "shell/test_assets.py::test_a_past_day_takes_nothing_new",
+            "shell/test_assets.py::test_a_past_day_before_the_first_load_loads_nothing",
+        ),
+    ),
+    Mistake(
+        "a past day is not verified",
+        "assets.py",
+        "reports = [verify_day(copy, day) for day in past]",
+        "reports: list[Any] = []",
+        ("shell/test_assets.py::test_a_missing_object_of_a_past_day_is_written_again",),
+    ),
 ]
 READING: list[Mistake] = [
     Mistake(
@@ -2579,6 +2729,76 @@ READING: list[Mistake] = [
         "return trouble.since + pause_s(trouble.cure, count)",
         ("unit/test_retries.py::test_a_row_of_failures_keeps_its_beginning_and_never_waits_longer_than_half_an_hour",),
     ),
+    Mistake(
+        "a change of columns is not in the event",
+        "metadata.py",
+        "    if stream.drift:\n",
+        "    if False:\n",
+        ("shell/test_assets.py::test_a_change_of_columns_is_said_in_the_log_and_in_the_event_of_its_first_rows",),
+    ),
+    Mistake(
+        "what a policy changed is not in the event",
+        "metadata.py",
+        "    if found := policies.totals(value for item in done for value in item.exceptional):\n",
+        "    if (found := policies.totals(value for item in done for value in item.exceptional)) and False:\n",
+        ("shell/test_assets.py::test_values_that_a_policy_was_applied_to_are_counted_in_the_event",),
+    ),
+    Mistake(
+        "a refused value names the setting and not what to write",
+        "policies.py",
+        "for this table alone: PG_BRONZE_TABLES={alone}.",
+        "for this table alone: PG_BRONZE_TABLES.",
+        ("shell/test_assets.py::test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it",),
+    ),
+    Mistake(
+        "an empty run does not say how far it looked",
+        "assets.py",
+        "    if copy.horizon:\n        entries",
+        "    if False:\n        entries",
+        ("shell/test_assets.py::test_with_nothing_new_the_run_succeeds_and_notes_up_to_where",),
+    ),
+    Mistake(
+        "every window begins forty transactions early",
+        "planning.py",
+        "leaves=oids, start=leaf.swept, end=end",
+        "leaves=oids, start=leaf.swept and leaf.swept - 40, end=end",
+        ("shell/test_assets.py::test_only_what_is_new_is_copied",),
+    ),
+    Mistake(
+        "a batch counts tables as rows",
+        "resources.py",
+        "            self._rows[label] = row_count\n",
+        "            self._rows[label] = 1\n",
+        ("shell/test_assets.py::test_the_batch_is_summed_up_in_the_log_and_in_a_tag",),
+    ),
+    Mistake(
+        "a first load begins with transaction 0",
+        "metadata.py",
+        "'first' if start is None else number(start)",
+        "number(start or 0)",
+        ("shell/test_assets.py::test_each_slice_is_one_line_in_the_log",),
+    ),
+    Mistake(
+        "an asset downstream is given all days",
+        "io_manager.py",
+        "return {date.fromisoformat(key) for key in asked}",
+        "return None",
+        ("shell/test_assets.py::test_an_asset_downstream_gets_the_rows_of_its_day",),
+    ),
+    Mistake(
+        "a day is read with its own columns",
+        "read.py",
+        "named_by_newest=days is not None or not chosen)",
+        "named_by_newest=not chosen)",
+        ("shell/test_assets.py::test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day",),
+    ),
+    Mistake(
+        "a mirror that is off is said for every table",
+        "assets.py",
+        "if mirrored.reason and source_database.is_news(mirrored.reason):",
+        "if mirrored.reason:",
+        ("shell/test_assets.py::test_a_mirror_that_is_off_is_said_once_a_run_and_by_every_materialization",),
+    ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [
     Mistake(
@@ -3089,6 +3309,30 @@ ACCESS: list[Mistake] = [
         "table = label if True else",
         ("unit/test_refusal.py::test_the_grant_that_is_named_can_be_run_as_it_stands",),
     ),
+    Mistake(
+        "an unlogged table is read on a standby",
+        "catalog.py",
+        '    if node["persistence"] == "u" and node["standby"]:\n',
+        "    if False:\n",
+        ("servers/test_catalog.py::test_an_unlogged_table_is_skipped_on_a_standby_only",),
+    ),
+    Mistake(
+        "the catalog is read by somebody who writes",
+        "catalog.py",
+        '        where = cursor.execute("select datname',
+        (
+            "        cursor.execute(\"comment on schema public is 'looked at'\")\n"
+            '        where = cursor.execute("select datname'
+        ),
+        ("servers/test_catalog.py::test_it_works_in_a_read_only_transaction_and_a_sql_ascii_database",),
+    ),
+    Mistake(
+        "one table that may not be read stops the batch",
+        "resources.py",
+        "self._doubted = self._doubted or isinstance(error, SourceUnavailable | StoreUnavailable | AccessDenied)",
+        "self._down = error",
+        ("shell/test_assets.py::test_a_table_without_permission_does_not_stop_the_others",),
+    ),
 ]
 TAKEOVER: list[Mistake] = [
     Mistake(
@@ -3565,6 +3809,13 @@ RANGES: list[Mistake] = [
         "({last},{region.lines[1]})'::tid",
         "({last},0)'::tid",
         ("unit/test_window.py::test_a_range_can_begin_and_end_inside_a_block",),
+    ),
+    Mistake(
+        "what lies out of line is not measured",
+        "catalog.py",
+        "coalesce(pg_relation_size(toast.oid), 0)",
+        "0",
+        ("servers/test_catalog.py::test_sizes_are_measured_for_one_table_and_estimated_for_all",),
     ),
 ]
 MISTAKES = [*COMMIT, *IDENTITY, *HISTORY, *FAULTS, *READING, *GATES_AND_RETRIES, *ACCESS, *TAKEOVER, *RANGES]

@@ -51,6 +51,7 @@ def skipped(sql: psycopg.Connection, name: str) -> str:
 
 
 def test_a_table_is_described_with_domains_resolved(sql):
+    """Seen red with a domain's digits forgotten."""
     sql.execute(
         """
         create domain price as numeric(10,2);
@@ -89,6 +90,7 @@ def test_a_table_is_described_with_domains_resolved(sql):
 
 
 def test_the_catalog_holds_every_table_once_and_says_what_it_skips(sql):
+    """Seen red with partitions as tables of their own."""
     sql.execute(
         """
         create schema sales;
@@ -139,6 +141,7 @@ def test_the_catalog_holds_every_table_once_and_says_what_it_skips(sql):
 
 
 def test_a_table_that_is_not_there_is_none(sql):
+    """Seen red with etl_control a table like others."""
     assert read_table(sql, "public", "movie") is None
     sql.execute("create table etl_control (id int)")
     assert read_table(sql, "public", "etl_control") is None
@@ -164,6 +167,7 @@ def test_a_foreign_partition_or_access_method_skips_the_whole_table(sql):
 
 
 def test_an_unlogged_table_is_skipped_on_a_standby_only():
+    """Seen red with such a table read on a standby."""
     node = {"kind": "r", "method": "heap", "persistence": "u", "standby": True}
     assert "read it from the primary" in str(_unreadable(node, False, ()))
 
@@ -231,6 +235,7 @@ def test_row_security_counts_where_it_applies_to_this_role(sql, role, row_securi
 
 
 def test_sizes_are_measured_for_one_table_and_estimated_for_all(sql):
+    """Seen red with what lies out of line left out."""
     sql.execute("create table movie (id int, t text)")
     sql.execute("alter table movie alter t set storage external, set (autovacuum_enabled = off)")
     sql.execute("insert into movie select i, repeat('x', 3000) from generate_series(1, 100) i")
@@ -296,7 +301,10 @@ def movie(sql) -> None:
 
 @pytest.mark.usefixtures("movie")
 def test_the_fingerprint_stays_through_work_and_maintenance(sql, seen):
-    """If it moved, every read beside an autovacuum would be thrown away."""
+    """If it moved, every read beside an autovacuum would be thrown away.
+
+    Seen red with the planner's statistics in it.
+    """
     before = seen()
     for statements in QUIET:
         run(sql, statements)
@@ -306,7 +314,10 @@ def test_the_fingerprint_stays_through_work_and_maintenance(sql, seen):
 @pytest.mark.usefixtures("movie")
 @pytest.mark.parametrize("statements", LOUD)
 def test_the_fingerprint_shows_a_change_even_when_it_is_undone(sql, seen, statements):
-    """Between two equal looks the rows must have come from one and the same table."""
+    """Between two equal looks the rows must have come from one and the same table.
+
+    Seen red with only what stands there now.
+    """
     if "other" in statements:
         sql.execute("create table other (id int, title varchar(10))")
     before = seen()
@@ -325,6 +336,7 @@ DAY2 = "alter table days attach partition day2 for values from ('2025-01-02') to
 
 
 def test_a_partitioned_tables_fingerprint_stays_through_maintenance(sql, seen):
+    """Seen red with sizes in it."""
     sql.execute(DAYS)
     before = seen("days")
     for statements in [
@@ -352,6 +364,7 @@ def test_a_partitioned_tables_fingerprint_stays_through_maintenance(sql, seen):
     ],
 )
 def test_a_partitioned_tables_fingerprint_shows_every_change_of_its_leaves(sql, seen, statements):
+    """Seen red with the root alone looked at."""
     sql.execute(DAYS)
     before = seen("days")
     run(sql, statements)
@@ -359,7 +372,10 @@ def test_a_partitioned_tables_fingerprint_shows_every_change_of_its_leaves(sql, 
 
 
 def test_the_catalogs_fingerprint_follows_definitions_and_nothing_else(sql):
-    """It reloads the code location, which must not happen for every insert or new partition."""
+    """It reloads the code location, which must not happen for every insert or new partition.
+
+    Seen red with only the names of columns in it.
+    """
     sql.execute("create table movie (id int)")
     sql.execute(DAYS)
     before = read_catalog(sql).fingerprint
@@ -387,6 +403,7 @@ def test_the_catalogs_fingerprint_follows_definitions_and_nothing_else(sql):
 
 
 def test_it_works_in_a_read_only_transaction_and_a_sql_ascii_database(database):
+    """Seen red with a statement that writes."""
     name = f"ascii_{uuid4().hex[:12]}"
     with database.connect() as admin:
         admin.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0")

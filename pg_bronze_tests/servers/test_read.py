@@ -382,8 +382,10 @@ def test_only_the_newest_generation_is_read_also_while_the_older_one_still_lies_
 
 
 def test_objects_of_another_system_are_left_out(lake, scan):
-    """They are looked for twice; seen red with both looks left out."""
-    """The original system's stay in the folder when a table is taken over."""
+    """The original system's stay in the folder when a table is taken over.
+
+    Seen red with both looks for them left out.
+    """
     lake.store.create("movie/movie_20250101000000.parquet", b"PAR1 by somebody else PAR1")
     change(lake, fill(1, 3), takeover="fresh")
 

@@ -34,6 +34,7 @@ def _copy_on(project: Project, day: date, table: str = "movie", second: int = 0)
 
 
 def test_new_rows_make_one_materialization_that_says_all_about_them(cinema: Project):
+    """Seen red with slices counted as rows."""
     result = cinema.copy("movie")
 
     assert result.success
@@ -64,7 +65,10 @@ def test_events_stay_small(cinema: Project):
 
 
 def test_a_change_of_columns_is_said_in_the_log_and_in_the_event_of_its_first_rows(cinema: Project):
-    """Downstream breaks when a column goes; whoever looks for the reason looks here."""
+    """Downstream breaks when a column goes; whoever looks for the reason looks here.
+
+    Seen red with the log alone.
+    """
     cinema.copy("movie")
     cinema.database.execute("alter table movie rename title to name; insert into movie values (6, 'film 6')")
 
@@ -78,7 +82,10 @@ def test_a_change_of_columns_is_said_in_the_log_and_in_the_event_of_its_first_ro
 
 
 def test_values_that_a_policy_was_applied_to_are_counted_in_the_event(project: Project):
-    """An analyst who meets the year 262142 has to find out from somewhere what it means."""
+    """An analyst who meets the year 262142 has to find out from somewhere what it means.
+
+    Seen red with what was changed left out.
+    """
     project.database.execute("create table movie (id int primary key, price numeric(10,2), until date)")
     project.database.execute("insert into movie values (1, 'NaN', 'infinity'), (2, 'NaN', '2024-01-01'), (3, 1, null)")
     project.set(PG_BRONZE_TABLES='{"movie": {"nan": "null"}}')
@@ -93,6 +100,7 @@ def test_values_that_a_policy_was_applied_to_are_counted_in_the_event(project: P
 
 
 def test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it(cinema: Project):
+    """Seen red with the setting named, and not what to write there."""
     cinema.database.execute("alter table movie add price numeric(10,2); update movie set price = 'NaN' where id = 3")
     cinema.reload()
 
@@ -105,7 +113,10 @@ def test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it(
 
 
 def test_with_nothing_new_the_run_succeeds_and_notes_up_to_where(cinema: Project):
-    """A materialization without rows would hide when the last rows came; a failure would alarm somebody."""
+    """A materialization without rows would hide when the last rows came; a failure would alarm somebody.
+
+    Seen red with nothing said of how far it looked.
+    """
     cinema.copy("movie")
     before = cinema.watermark("movie")
     cinema.database.execute("create table noise ()")
@@ -124,6 +135,7 @@ def test_with_nothing_new_the_run_succeeds_and_notes_up_to_where(cinema: Project
 
 
 def test_only_what_is_new_is_copied(cinema: Project):
+    """Seen red with windows that begin forty transactions early."""
     cinema.copy("movie")
     cinema.database.execute(
         "insert into movie values (6, 'new', now()); update movie set title = 'changed' where id = 2"
@@ -163,6 +175,7 @@ def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how:
 
 
 def test_a_table_without_permission_does_not_stop_the_others(cinema: Project):
+    """Seen red with the batch stopped by its first error."""
     cinema.database.execute(
         "create role narrow login password 'narrow'; grant select on movie, person to narrow;"
         "grant create on schema public to narrow"
@@ -187,6 +200,7 @@ def test_a_table_without_permission_does_not_stop_the_others(cinema: Project):
 
 
 def test_a_wrong_cursor_setting_fails_its_table_alone(cinema: Project):
+    """Seen red with such a table left out."""
     cinema.set(PG_BRONZE_TABLES=json.dumps({"movie": {"cursor_column": "updatet_at"}}))
     graph = cinema.reload().resolve_asset_graph()
 
@@ -200,6 +214,7 @@ def test_a_wrong_cursor_setting_fails_its_table_alone(cinema: Project):
 
 
 def test_a_failure_is_one_sentence_and_says_who_can_cure_it(cinema: Project):
+    """Seen red without who can cure it."""
     cinema.database.execute("drop table movie")
 
     result = cinema.copy("movie")
@@ -211,7 +226,10 @@ def test_a_failure_is_one_sentence_and_says_who_can_cure_it(cinema: Project):
 
 
 def test_a_past_day_is_verified_and_its_event_carries_the_current_watermark(cinema: Project):
-    """Dagster calls the latest event current: one with an old watermark would send the next tick back."""
+    """Dagster calls the latest event current: one with an old watermark would send the next tick back.
+
+    Seen red with past days passed over.
+    """
     cinema.copy("movie")
     before = cinema.watermark("movie")
 
@@ -226,6 +244,7 @@ def test_a_past_day_is_verified_and_its_event_carries_the_current_watermark(cine
 
 
 def test_a_past_day_takes_nothing_new(cinema: Project):
+    """Seen red with past days like today."""
     cinema.copy("movie")
     cinema.database.execute("insert into movie values (6, 'new', now())")
 
@@ -237,6 +256,7 @@ def test_a_past_day_takes_nothing_new(cinema: Project):
 
 
 def test_a_past_day_before_the_first_load_loads_nothing(cinema: Project):
+    """Seen red with past days like today."""
     result = cinema.copy("movie", day=days_ago(1))
 
     assert result.success
@@ -246,7 +266,10 @@ def test_a_past_day_before_the_first_load_loads_nothing(cinema: Project):
 
 
 def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
-    """Lifecycle rules and tidy people delete objects; what is still current of them can be had back."""
+    """Lifecycle rules and tidy people delete objects; what is still current of them can be had back.
+
+    Seen red with nothing verified.
+    """
     _copy_on(cinema, days_ago(1))
     cinema.database.execute("insert into movie values (6, 'kept', now()), (7, 'deleted since', now())")
     _copy_on(cinema, days_ago(1), second=10)
@@ -269,7 +292,10 @@ def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
 
 
 def test_a_verified_day_does_not_say_it_has_no_rows(cinema: Project):
-    """The UI shows this number as the size of the partition."""
+    """The UI shows this number as the size of the partition.
+
+    Seen red with the run's rows shown as the day's.
+    """
     _copy_on(cinema, days_ago(1))
 
     result = cinema.copy("movie", day=days_ago(1))
@@ -279,14 +305,20 @@ def test_a_verified_day_does_not_say_it_has_no_rows(cinema: Project):
 
 
 def test_objects_of_another_day_than_the_runs_give_that_day_its_materialization(cinema: Project):
-    """A run that crosses midnight writes into the day before; it would be shown as missing for ever."""
+    """A run that crosses midnight writes into the day before; it would be shown as missing for ever.
+
+    Seen red with the run's day alone.
+    """
     _copy_on(cinema, days_ago(1))
 
     assert _days(cinema, "movie") == {days_ago(1).isoformat(), days_ago(0).isoformat()}
 
 
 def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cinema: Project):
-    """A run killed between its object and its event, found by the first run of the next day."""
+    """A run killed between its object and its event, found by the first run of the next day.
+
+    Seen red with adopted objects left out.
+    """
     _copy_on(cinema, days_ago(1))
     first = cinema.watermark("movie")
     assert first is not None
@@ -306,6 +338,7 @@ def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cine
 
 
 def test_what_was_adopted_is_recorded_although_nothing_is_new(cinema: Project):
+    """Seen red with what was found recorded together with new rows only."""
     cinema.copy("movie")
     cinema.instance = dg.DagsterInstance.ephemeral()
 
@@ -316,7 +349,10 @@ def test_what_was_adopted_is_recorded_although_nothing_is_new(cinema: Project):
 
 
 def test_several_days_in_one_run_copy_once_and_materialize_each(cinema: Project):
-    """A backfill over months of empty days must not be one run a day, nor one copy a day."""
+    """A backfill over months of empty days must not be one run a day, nor one copy a day.
+
+    Seen red with the first day alone.
+    """
     days = [days_ago(2), days_ago(1), days_ago(0)]
     tags = {
         "dagster/asset_partition_range_start": days[0].isoformat(),
@@ -332,6 +368,7 @@ def test_several_days_in_one_run_copy_once_and_materialize_each(cinema: Project)
 
 
 def test_the_batch_is_summed_up_in_the_log_and_in_a_tag(cinema: Project):
+    """Seen red with tables counted as rows."""
     cinema.copy("movie")
     cinema.database.execute("insert into person values (4, 'new')")
 
@@ -345,6 +382,7 @@ def test_the_batch_is_summed_up_in_the_log_and_in_a_tag(cinema: Project):
 
 
 def test_each_slice_is_one_line_in_the_log(cinema: Project):
+    """Seen red with a first load that begins with 0."""
     result = cinema.copy("movie")
 
     said = messages(cinema, result)
@@ -355,6 +393,7 @@ def test_each_slice_is_one_line_in_the_log(cinema: Project):
 
 
 def test_the_control_row_follows_the_event(cinema: Project):
+    """Seen red without the value."""
     cinema.copy()
 
     rows = cinema.database.execute(
@@ -383,6 +422,7 @@ def test_an_edited_control_row_changes_nothing_and_is_written_again(cinema: Proj
 
 
 def test_many_slices_in_one_run_are_many_objects_and_one_event(project: Project):
+    """Seen red with a run that ends with its second slice."""
     project.set(PG_BRONZE_SLICE_ROWS="300")
     project.database.execute("create table movie (id int); insert into movie select generate_series(1, 1000)")
     project.reload()
@@ -410,6 +450,7 @@ def _downstream(project: Project, **options):
 
 
 def test_an_asset_downstream_gets_the_rows_of_its_day(cinema: Project):
+    """Seen red with all days for each."""
     _copy_on(cinema, days_ago(1))
     cinema.database.execute("insert into movie values (6, 'new', now())")
     cinema.copy("movie")
@@ -437,7 +478,10 @@ def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
 
 
 def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(cinema: Project):
-    """It would fail at the first column it names, on every day before the change or without a row."""
+    """It would fail at the first column it names, on every day before the change or without a row.
+
+    Seen red with the columns of its day.
+    """
     _copy_on(cinema, days_ago(1))
     cinema.database.execute("alter table movie rename title to name; alter table movie add note text default 'none'")
     cinema.database.execute("insert into movie (id, name) values (6, 'new')")
@@ -473,7 +517,10 @@ def test_the_last_object_gone_stops_the_table_and_names_the_way_out(cinema: Proj
 
 
 def test_a_mirror_that_is_off_is_said_once_a_run_and_by_every_materialization(cinema: Project):
-    """A hundred tables would say it a hundred times, and then nobody reads it."""
+    """A hundred tables would say it a hundred times, and then nobody reads it.
+
+    Seen red with the same words for every table.
+    """
     cinema.set(PG_CONTROL_URL="off")
     cinema.reload()
 
