@@ -116,7 +116,7 @@ def large(database: Any, bucket: Any, rows: int, kills: int, seed: int, folder: 
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("workspace.yaml", "dagster.yaml"):
         (folder / name).write_text((ROOT / name).read_text())
-    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
     environment = {**kept, "HOME": str(folder), **database.environ, **bucket.environ, **settings}
     lake, chance = Lake(database, bucket.store()), random.Random(seed)
     idle_mb = tick(environment, folder, None, lake, "idle")[1]

@@ -690,6 +690,37 @@ COMMIT: list[Mistake] = [
         "asked = [date.fromisoformat(key) for key in context.partition_keys][:1]",
         ("shell/test_assets.py::test_several_days_in_one_run_copy_once_and_materialize_each",),
     ),
+    Mistake(
+        "every window begins two transactions early",
+        "planning.py",
+        "leaves=oids, start=leaf.swept, end=end",
+        "leaves=oids, start=leaf.swept and leaf.swept - 2, end=end",
+        (
+            "unit/test_planning_model.py::test_every_live_row_is_in_the_lake_exactly_once",
+            "unit/test_planning_model.py::test_a_planted_mistake_is_seen_and_nothing_without_it",
+        ),
+    ),
+    Mistake(
+        "every event describes the table",
+        "metadata.py",
+        '"pg_bronze/slices": len(done),',
+        (
+            '"pg_bronze/slices": len(done),\n'
+            '        **of_definition(stream.copy.table, ""),\n'
+            '        "pg_bronze/footer": dg.MetadataValue.json(stream.copy.table.to_json()),'
+        ),
+        ("shell/test_assets.py::test_events_stay_small",),
+    ),
+    Mistake(
+        "a pending window goes on one block early",
+        "planning.py",
+        "pending = leaf.pending or Pending(upto",
+        (
+            "pending = leaf.pending and dataclasses.replace(leaf.pending, block=max(0, leaf.pending.block "
+            "- 1)) or Pending(upto"
+        ),
+        ("e2e/test_kill.py::test_a_large_first_load_that_is_killed_again_and_again_loses_and_doubles_nothing",),
+    ),
 ]
 IDENTITY: list[Mistake] = [
     Mistake(
@@ -2762,7 +2793,10 @@ READING: list[Mistake] = [
         "planning.py",
         "leaves=oids, start=leaf.swept, end=end",
         "leaves=oids, start=leaf.swept and leaf.swept - 40, end=end",
-        ("shell/test_assets.py::test_only_what_is_new_is_copied",),
+        (
+            "shell/test_assets.py::test_only_what_is_new_is_copied",
+            "e2e/test_dev.py::test_while_writers_write_and_tables_come_and_go_nothing_is_lost_stale_or_doubled",
+        ),
     ),
     Mistake(
         "a batch counts tables as rows",
@@ -2980,6 +3014,62 @@ READING: list[Mistake] = [
         '        return Verdict(True, "nothing of it has been copied yet"',
         '        return Verdict(False, "nothing of it has been copied yet"',
         ("shell/test_sensors.py::test_a_new_table_is_due_as_soon_as_it_is_loaded",),
+    ),
+    Mistake(
+        "an asset without days is given none",
+        "io_manager.py",
+        "versions, days=_days(context))",
+        "versions, days=_days(context) or set())",
+        ("shell/test_assets.py::test_an_asset_downstream_without_partitions_gets_all_days",),
+    ),
+    Mistake(
+        "a bronze asset is made from nothing",
+        "assets.py",
+        "        deps=[partitions.source_key(table, database)],\n",
+        "        deps=[],\n",
+        ("e2e/test_dev.py::test_lineage_leads_from_each_source_table_to_its_bronze_table",),
+    ),
+    Mistake(
+        "a quiet tick does not say that it looked",
+        "sensors.py",
+        'text = f"looked at {len(judged)} tables up',
+        'text = f"{len(judged)} tables up',
+        ("e2e/test_dev.py::test_a_quiet_tick_says_what_it_looked_at",),
+    ),
+    Mistake(
+        "every look at the catalog fails",
+        "sensors.py",
+        "live = catalog_state.live(settings).fingerprint",
+        "live = catalog_state.live(settings).digest",
+        ("e2e/test_dev.py::test_no_tick_failed",),
+    ),
+    Mistake(
+        "verifying a past day fails",
+        "assets.py",
+        "reports = [verify_day(copy, day) for day in past]",
+        "reports = [verify_day(copy, day.isoformat()) for day in past]",
+        ("e2e/test_dev.py::test_people_can_materialize_today_and_verify_a_past_day",),
+    ),
+    Mistake(
+        "a tick comes every two minutes",
+        "sensors.py",
+        "        minimum_interval_seconds=interval,\n",
+        "        minimum_interval_seconds=120,\n",
+        ("e2e/test_dev.py::test_a_row_written_now_is_in_the_lake_within_two_ticks_and_a_run",),
+    ),
+    Mistake(
+        "somebody has to switch on what keeps the newest versions",
+        "silver.py",
+        "default_status=dg.DefaultSensorStatus.RUNNING",
+        "default_status=dg.DefaultSensorStatus.STOPPED",
+        ("e2e/test_dev.py::test_the_newest_versions_are_kept_without_anybody_asking",),
+    ),
+    Mistake(
+        "a connection that was cut is kept",
+        "source.py",
+        "if self._connection is None or self._connection.closed or self._connection.broken:",
+        "if self._connection is None:",
+        ("shell/test_sensors.py::test_a_cut_connection_fails_one_tick_at_most",),
     ),
 ]
 GATES_AND_RETRIES: list[Mistake] = [

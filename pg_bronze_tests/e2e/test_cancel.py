@@ -50,7 +50,10 @@ def test_a_tick_that_is_ended_reads_no_longer(shop: Shop, tmp_path: Path, number
 
 @pytest.mark.slow
 def test_a_run_that_is_terminated_in_the_ui_reads_no_longer(dev: Dev):
-    """Dagster sends the worker an interrupt and waits; a reader that ignored it would keep the table's pool."""
+    """Dagster sends the worker an interrupt and waits; a reader that ignored it would keep the table's pool.
+
+    Seen red with a read ended neither by the interrupt, nor with its source or the read ahead, nor by the server.
+    """
     database = dev.shop.database
     database.execute(SLOW)
     database.execute("alter table note add column f feeling default 'fast'")

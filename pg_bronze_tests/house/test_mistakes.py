@@ -27,7 +27,16 @@ def test_each_test_that_sees_a_mistake_says_so(mistake: Mistake):
         assert "Seen red" in (ast.get_docstring(functions[name.partition("[")[0]]) or "")
 
 
-def test_the_proof_names_files_that_exist():
-    named = [name for names in DETERMINISTIC.values() for name in names]
+NAMED = [name for names in DETERMINISTIC.values() for name in names]
 
-    assert [name for name in named if not (ROOT / "pg_bronze_tests" / name).exists()] == []
+
+@pytest.mark.parametrize("file", NAMED)
+def test_each_test_that_proves_a_case_says_by_which_mistake_it_was_seen_red(file: str):
+    module = ast.parse((ROOT / "pg_bronze_tests" / file).read_text(encoding="utf-8"))
+    tests = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+
+    assert [test.name for test in tests if "Seen red" not in (ast.get_docstring(test) or "")] == []
+
+
+def test_the_proof_names_files_that_exist():
+    assert [name for name in NAMED if not (ROOT / "pg_bronze_tests" / name).exists()] == []

@@ -58,7 +58,10 @@ def test_new_rows_make_one_materialization_that_says_all_about_them(cinema: Proj
 
 
 def test_events_stay_small(cinema: Project):
-    """Dagster stores each twice, every ten seconds; column schemas belong into the definition."""
+    """Dagster stores each twice, every ten seconds; column schemas belong into the definition.
+
+    Seen red with the table described in it.
+    """
     event = cinema.copy("movie") and cinema.instance.get_latest_materialization_event(key("movie"))
 
     assert len(dg._serdes.serialize_value(event)) < 5000
@@ -467,7 +470,10 @@ def test_an_asset_downstream_gets_the_rows_of_its_day(cinema: Project):
 
 
 def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
-    """Most days of a definition have no object: they are no error."""
+    """Most days of a definition have no object: they are no error.
+
+    Seen red with no day for it.
+    """
     cinema.copy("movie")
     job, seen = _downstream(cinema)
 

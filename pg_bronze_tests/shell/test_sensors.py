@@ -400,6 +400,7 @@ def test_a_prepared_transaction_is_named_too(quiet: Project):
 
 
 def test_a_cut_connection_fails_one_tick_at_most(quiet: Project):
+    """Seen red with the connection kept."""
     quiet.database.execute(
         "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = 'pg_bronze sensor'"
     )

@@ -768,6 +768,7 @@ EXAMPLES = settings(
 
 @pytest.mark.parametrize("attack", [Attack, PartitionedAttack])
 def test_every_live_row_is_in_the_lake_exactly_once(attack):
+    """Seen red with windows that begin two transactions early."""
     run_state_machine_as_test(attack, settings=EXAMPLES)
 
 
@@ -1101,7 +1102,10 @@ PLANTED = [
 
 @pytest.mark.parametrize("hole, attack, play", PLANTED, ids=[hole.__name__ for hole, _, _ in PLANTED])
 def test_a_planted_mistake_is_seen_and_nothing_without_it(hole, attack, play):
-    """A judge that never says no would let everything above pass."""
+    """A judge that never says no would let everything above pass.
+
+    Seen red with windows that begin two transactions early, and nothing else planted.
+    """
     broken = type("Broken", (attack,), {"hole": staticmethod(hole)})
 
     def play_all(kind: type[Attack]) -> None:
