@@ -30,7 +30,7 @@ class AssetLake(Lake):
         self.project = project
         self.loaded = self.by_hand = False
 
-    def tick(self, table: str = "movie", *, crash_at: str | Callable[[str], None] | None = None, act=None, **options):
+    def tick(self, table: str = "movie", *, crash_at: str | Callable[[str], None] | None = None, **options):
         """One look of the sensor, and the run it asks for, if it does; ``options`` are settings by their names."""
         on_step = crash_after(crash_at) if isinstance(crash_at, str) else crash_at
         if not self.loaded:
