@@ -1,6 +1,7 @@
 """The lake of the servers' tests, filled as users fill it: the sensor looks, and a run of the asset writes."""
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,13 @@ class AssetLake(Lake):
 
 @contextmanager
 def asset_lake(database: Any, bucket: Any, folder: Path) -> Iterator[AssetLake]:
-    """A project of its own, whose Dagster keeps what it knows in ``folder``; loaded at the first tick."""
+    """A project of its own, whose Dagster keeps what it knows in ``folder``; loaded at the first tick.
+
+    Hundreds of ticks would fill the terminal with what each of them looked at.
+    """
     with pytest.MonkeyPatch.context() as patch, opened(database, bucket, folder, patch) as project:
-        yield AssetLake(project)
+        logging.disable(logging.INFO)
+        try:
+            yield AssetLake(project)
+        finally:
+            logging.disable(logging.NOTSET)
