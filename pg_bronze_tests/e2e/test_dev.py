@@ -92,7 +92,7 @@ def test_people_can_materialize_today_and_verify_a_past_day(quiet: Dev):
 
 
 def test_a_row_written_now_is_in_the_lake_within_two_ticks_and_a_run(quiet: Dev):
-    """Seen red with a tick every two minutes."""
+    """Seen red with a tick every minute."""
     shop = quiet.shop
     shop.database.execute("insert into person values (900001, 'in a hurry')")
 

@@ -146,7 +146,7 @@ def _await_count(project: Project, table: str, before: tuple[int, ...]) -> None:
 
 
 def test_deletes_alone_cost_no_run(quiet: Project):
-    """Seen red with a table due after any transaction."""
+    """Seen red with deletes that make a table due."""
     before = _counters(quiet, "person")
     quiet.database.execute("delete from person where id = 1")
     _await_count(quiet, "person", before)
@@ -489,7 +489,7 @@ def test_a_dropped_table_is_no_more_due_and_leaves_with_the_reload(quiet: Projec
 
 
 def test_a_new_table_is_due_as_soon_as_it_is_loaded(quiet: Project):
-    """Seen red with new tables waiting."""
+    """Seen red with tables that came later taken for read."""
     quiet.database.execute("create table award (id int); insert into award values (1)")
     quiet.reload()
 
