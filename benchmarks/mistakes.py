@@ -1,6 +1,6 @@
 """Mistakes that would lose or double rows or hide an error, each planted for a moment; the tests named have to go red.
 
-    python benchmarks/mistakes.py                    # all of them, two at a time
+    python benchmarks/mistakes.py                    # all of them, three at a time
     python benchmarks/mistakes.py "horizon"          # those with this in their title
 
 A mistake is a change of the text of one file, made in a copy of the project. What is found says that the tests can see
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-AT_ONCE = 2
+AT_ONCE = 3
 _COPIED = ("pg_bronze", "pg_bronze_tests", "benchmarks", "docs", "deploy", "requirements", ".ci")
 _LINKED = (".cache", ".venv")
 
