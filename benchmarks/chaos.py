@@ -553,7 +553,7 @@ def arena(where: str, folder: Path, bindir: Path | None = None) -> Iterator[Aren
 def main() -> int:
     from pg_bronze.demo.s3 import SeaweedServer
     from pg_bronze_tests.conftest import new_bucket
-    from pg_bronze_tests.shell.asset_lake import asset_lake
+    from pg_bronze_tests.shell.asset_lake import lake_of
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60)
@@ -573,9 +573,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
             place = servers.enter_context(arena(where, Path(folder), given.bindir))
             bucket = new_bucket(servers.enter_context(SeaweedServer(Path(folder) / "s3")))
-            lake = Lake(place.reading, bucket.store())
-            if given.through == "assets":
-                lake = servers.enter_context(asset_lake(place.reading, bucket, Path(folder)))
+            lake = servers.enter_context(lake_of(place.reading, bucket, Path(folder), given.through))
             found = chaos(place, lake, given.seconds, given.writers, given.seed)
         what = found.difference
         print(

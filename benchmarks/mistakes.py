@@ -71,8 +71,8 @@ COMMIT: list[Mistake] = [
         "if forgive:\n                    return self._adopt(",
         "if False:\n                    return self._adopt(",
         (
-            "servers/test_generations.py::test_a_reset_heals_a_table_whose_objects_do_not_follow_one_another",
-            "servers/test_generations.py::test_going_on_where_objects_do_not_follow_one_another_copies_only_what_is_new",
+            "servers/test_generations.py::test_both_ways_on_help_where_objects_do_not_follow_one_another[reset]",
+            "servers/test_generations.py::test_both_ways_on_help_where_objects_do_not_follow_one_another[continue]",
         ),
     ),
     Mistake(

@@ -33,14 +33,13 @@ if __name__ == "__main__":
 from benchmarks.chaos import WHERE, arena, chaos, undone
 from benchmarks.large import large
 from benchmarks.memory import ALLOWED_MB
-from benchmarks.race import Result as RaceResult
 from benchmarks.race import race
 from pg_bronze import __version__
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze_tests.conftest import ROOT, Bucket, Database, new_bucket, older_servers
-from pg_bronze_tests.servers.harness import Difference, Lake
-from pg_bronze_tests.shell.asset_lake import asset_lake
+from pg_bronze_tests.servers.harness import Difference
+from pg_bronze_tests.shell.asset_lake import lake_of
 
 REPORT = ROOT / "docs/proof.md"
 # What each part found last; one may be run again by itself.
@@ -171,17 +170,14 @@ def both_servers(version: str, kind: str) -> Iterator[tuple[Path, Database, Buck
 def races(seconds: float, seed: int, dlt: Path | None) -> Iterator[Case]:
     for version, kind in zip(VERSIONS, ("SeaweedFS", "MinIO"), strict=True):
         name = f"race, {version}, {kind}, seed {seed}"
-        yield name, functools.partial(_race, name, version, kind, seconds, seed, dlt)
+        yield name, functools.partial(_race, name, version, kind, seconds, seed, "copier", dlt)
 
 
-def _race(name: str, version: str, kind: str, seconds: float, seed: int, dlt: Path | None) -> Line:
-    with both_servers(version, kind) as (_, database, bucket):
-        return _raced(name, race(Lake(database, bucket.store()), seconds, 12, seed, dlt))
-
-
-def _raced(name: str, found: RaceResult) -> Line:
+def _race(name: str, version: str, kind: str, seconds: float, seed: int, through: str, dlt: Path | None = None) -> Line:
+    with both_servers(version, kind) as (folder, database, bucket), lake_of(database, bucket, folder, through) as lake:
+        found = race(lake, seconds, 12, seed, dlt)
     beside = f"`created_at > last`: {found.poller_lost} lost, {found.poller_stale} stale"
-    if found.dlt_runs:
+    if dlt:
         beside += (
             f"; dlt in {found.dlt_runs} runs: {found.dlt_lost} lost, {found.dlt_stale} stale, "
             f"{found.dlt_doubled} doubled"
@@ -197,16 +193,14 @@ def storms(seconds: float, seed: int) -> Iterator[Case]:
         for number, version in enumerate(VERSIONS):
             kind = ("SeaweedFS", "MinIO")[(number + WHERE.index(where)) % 2]
             name = f"chaos on a {where}, {version}, {kind}, seed {seed}"
-            yield name, functools.partial(_storm, name, where, version, kind, seconds, seed)
+            yield name, functools.partial(_storm, name, where, version, kind, seconds, seed, "copier")
 
 
-def _storm(name: str, where: str, version: str, kind: str, seconds: float, seed: int, assets: bool = False) -> Line:
+def _storm(name: str, where: str, version: str, kind: str, seconds: float, seed: int, through: str) -> Line:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
         place = servers.enter_context(arena(where, Path(folder), older_servers().get(version)))
         bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
-        lake = Lake(place.reading, bucket.store())
-        if assets:
-            lake = servers.enter_context(asset_lake(place.reading, bucket, Path(folder)))
+        lake = servers.enter_context(lake_of(place.reading, bucket, Path(folder), through))
         found = chaos(place, lake, seconds, 8, seed)
     counted = sorted({**found.acts, **found.changes}.items())
     done = ", ".join(f"{_in_words(act)} {count}" for act, count in counted)
@@ -223,16 +217,11 @@ def through_assets(seconds: float, seed: int) -> Iterator[Case]:
     pairs = itertools.cycle(zip(VERSIONS, ("MinIO", "SeaweedFS"), strict=True))
     version, kind = next(pairs)
     name = f"race, {version}, {kind}, seed {seed}"
-    yield name, functools.partial(_race_of_assets, name, version, kind, seconds, seed)
+    yield name, functools.partial(_race, name, version, kind, seconds, seed, "assets")
     for where in WHERE:
         version, kind = next(pairs)
         name = f"chaos on a {where}, {version}, {kind}, seed {seed}"
-        yield name, functools.partial(_storm, name, where, version, kind, seconds, seed, assets=True)
-
-
-def _race_of_assets(name: str, version: str, kind: str, seconds: float, seed: int) -> Line:
-    with both_servers(version, kind) as (folder, database, bucket), asset_lake(database, bucket, folder) as lake:
-        return _raced(name, race(lake, seconds, 12, seed))
+        yield name, functools.partial(_storm, name, where, version, kind, seconds, seed, "assets")
 
 
 def _in_words(name: str) -> str:
@@ -338,15 +327,14 @@ def main() -> int:
     commit = _commit()
     for part in given.only:
         started = time.monotonic()
-        if part == "chaos":
-            section = _section(
-                itertools.chain(races(seconds, seed, given.dlt), storms(seconds, seed))
-                for seed in range(given.seed, given.seed + given.rounds)
-            )
-            section.about = f"{seconds:.0f} s each, seeds {given.seed} to {given.seed + given.rounds - 1}"
-        elif part == "assets":
-            section = _section(through_assets(seconds, seed) for seed in range(given.seed, given.seed + given.rounds))
-            section.about = f"{seconds:.0f} s each, seeds {given.seed} to {given.seed + given.rounds - 1}"
+        if part in ("chaos", "assets"):
+            seeds = range(given.seed, given.seed + given.rounds)
+            if part == "chaos":
+                rounds = (itertools.chain(races(seconds, seed, given.dlt), storms(seconds, seed)) for seed in seeds)
+            else:
+                rounds = (through_assets(seconds, seed) for seed in seeds)
+            section = _section(rounds)
+            section.about = f"{seconds:.0f} s each, seeds {seeds[0]} to {seeds[-1]}"
         elif part == "loads":
             section = _section([large_loads(given.rows, given.seed)])
         elif part == "cases":

@@ -73,14 +73,22 @@ class AssetLake(Lake):
 
 
 @contextmanager
+def lake_of(database: Any, bucket: Any, folder: Path, through: str) -> Iterator[Lake]:
+    """A lake filled by the ``copier`` alone, or ``through`` the ``assets``."""
+    if through == "copier":
+        yield Lake(database, bucket.store())
+        return
+    with asset_lake(database, bucket, folder) as lake:
+        yield lake
+
+
+@contextmanager
 def asset_lake(database: Any, bucket: Any, folder: Path) -> Iterator[AssetLake]:
     """A project of its own, whose Dagster keeps what it knows in ``folder``; loaded at the first tick.
 
-    Hundreds of ticks would fill the terminal with what each of them looked at.
+    Hundreds of ticks would fill the terminal with what each of them looked at; Dagster keeps it all the same.
     """
     with pytest.MonkeyPatch.context() as patch, opened(database, bucket, folder, patch) as project:
-        logging.disable(logging.INFO)
-        try:
-            yield AssetLake(project)
-        finally:
-            logging.disable(logging.NOTSET)
+        console = "dagster._core.definitions.instigation_logger.create_console_logger"
+        patch.setattr(console, lambda name, _level: logging.getLogger(f"{__name__}.{name}"))
+        yield AssetLake(project)

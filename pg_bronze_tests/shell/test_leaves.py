@@ -35,8 +35,11 @@ def write(project: Project, leaf: str, sql: str) -> None:
     until(project.database.server, project.database.name, f"select ({counted}) > {before}")
 
 
-def same(project: Project) -> bool:
-    return lake.compare(project.database, project.bucket, "sale") == lake.SAME
+def copies_sale(project: Project) -> None:
+    """The table is asked for, alone, and then all of it is in the lake."""
+    assert asked(project.look()) == [{"sale"}]
+    settle(project)
+    assert lake.compare(project.database, project.bucket, "sale") == lake.SAME
 
 
 @pytest.mark.parametrize("leaf, row", [("sale_1", "'2026-01-09', 5"), ("sale_2_a", "'2026-02-09', 1")])
@@ -47,9 +50,7 @@ def test_a_row_in_one_leaf_makes_its_table_due(sale: Project, leaf, row):
     """
     write(sale, leaf, f"insert into sale values (10, {row})")
 
-    assert asked(sale.look()) == [{"sale"}]
-    settle(sale)
-    assert same(sale)
+    copies_sale(sale)
 
 
 def test_a_filled_table_makes_the_one_it_is_attached_to_due(sale: Project):
@@ -62,9 +63,7 @@ def test_a_filled_table_makes_the_one_it_is_attached_to_due(sale: Project):
 
     sale.database.execute(f"alter table sale attach partition sale_3 {MARCH}")
 
-    assert asked(sale.look()) == [{"sale"}]
-    settle(sale)
-    assert same(sale)
+    copies_sale(sale)
 
 
 def test_rows_written_to_a_detached_leaf_are_copied_once_it_is_back(sale: Project):
@@ -80,9 +79,7 @@ def test_rows_written_to_a_detached_leaf_are_copied_once_it_is_back(sale: Projec
 
     sale.database.execute("alter table sale attach partition sale_1 for values from ('2026-01-01') to ('2026-02-01')")
 
-    assert asked(sale.look()) == [{"sale"}]
-    settle(sale)
-    assert same(sale)
+    copies_sale(sale)
     assert lake.ids(sale.bucket, "sale") == [1, *range(1, 8), 10]
 
 
