@@ -42,7 +42,7 @@ test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds
 	@exec $(BIN)/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house $(ARGS)
 
 proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos, faults and planted mistakes, an hour and three quarters, into docs/proof.md
-	@exec $(BIN)/python benchmarks/proof.py --dlt .cache/dlt/bin/python $(ARGS)
+	@exec $(BIN)/python -m benchmarks.proof --dlt .cache/dlt/bin/python $(ARGS)
 
 # .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
 lint: .venv/.dev ## ruff, mypy, import-linter

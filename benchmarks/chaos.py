@@ -8,7 +8,7 @@ the lake, as are doubled rows in every generation that was moved away since. In 
 brought about that chance may leave out: a table rewritten between two slices of a window, which opens a generation, and
 on a standby a read that is cancelled.
 
-    python benchmarks/chaos.py --seconds 60 --where standby --seed 7
+    python -m benchmarks.chaos --seconds 60 --where standby --seed 7
 
 With ``--through assets`` a tick is Dagster's: the sensor looks, a run of the asset writes through the IO manager, and
 the watermark is what Dagster has recorded. Starts servers of its own (extra ``demo``). What repeats with a seed is what
@@ -34,12 +34,9 @@ from typing import Any, TypeAlias
 
 import psycopg
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from pg_bronze.errors import PgBronzeError
-from pg_bronze_tests.servers.harness import STEPS, Difference, Lake, crash_after
-from pg_bronze_tests.servers.slow import SLOW, wait_until_slow
+from pg_bronze_tests.harness.lake import STEPS, Difference, Lake, crash_after
+from pg_bronze_tests.harness.slow import SLOW, wait_until_slow
 
 Act: TypeAlias = "Callable[[Session, psycopg.Connection], bool | None]"
 
@@ -523,8 +520,8 @@ def _attempt(result: Result, tick: Callable[[], Any]) -> None:
 def arena(where: str, folder: Path, bindir: Path | None = None) -> Iterator[Arena]:
     """Servers of one's own in ``folder``, with the table."""
     from pg_bronze.demo.postgres import PostgresServer
-    from pg_bronze_tests.conftest import Database
-    from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby, Subscription
+    from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, Subscription
+    from pg_bronze_tests.harness.servers import Database
 
     with contextlib.ExitStack() as servers:
         primary = servers.enter_context(PostgresServer(folder / "primary", bindir=bindir, options=PRIMARY_OPTIONS))
@@ -552,8 +549,8 @@ def arena(where: str, folder: Path, bindir: Path | None = None) -> Iterator[Aren
 
 def main() -> int:
     from pg_bronze.demo.s3 import SeaweedServer
-    from pg_bronze_tests.conftest import new_bucket
-    from pg_bronze_tests.shell.asset_lake import lake_of
+    from pg_bronze_tests.harness.asset_lake import lake_of
+    from pg_bronze_tests.harness.servers import new_bucket
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60)

@@ -1,6 +1,6 @@
 """A large first load under writers, by a real process that is killed again and again; then every row is looked for.
 
-    python benchmarks/large.py --rows 5000000 --kills 6
+    python -m benchmarks.large --rows 5000000 --kills 6
 
 Starts a PostgreSQL and an S3 server of its own (extra ``demo``). No process may take over 200 MB more than one that has
 copied a table of one row.
@@ -24,12 +24,9 @@ from typing import Any
 
 import polars as pl
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks.memory import ALLOWED_MB
-from pg_bronze_tests.conftest import ROOT, Database, new_bucket
-from pg_bronze_tests.servers.harness import Difference, Lake
+from pg_bronze_tests.harness.lake import Difference, Lake
+from pg_bronze_tests.harness.servers import ROOT, Database, new_bucket
 
 TABLE = """create table big (
   id bigint generated always as identity primary key,

@@ -1,6 +1,6 @@
 """How much memory one worker needs to copy tables of awkward sizes: the peak above an idle worker, in MB.
 
-    .venv/bin/python benchmarks/memory.py [case ...] [--slice-bytes 33554432]
+    .venv/bin/python -m benchmarks.memory [case ...] [--slice-bytes 33554432]
 
 Every case runs in a fresh process. Idle is its resident memory after the imports and one copy of a tiny table, peak is
 ``VmHWM`` after the case. A worker must stay within 200 MB above idle for any table whose single row is at most 20 MB.
@@ -16,9 +16,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-
 MB = 2**20
 ALLOWED_MB = 200
 # Text that no codec makes smaller, about {mb} MB of it.
@@ -101,8 +98,8 @@ def status(name: str) -> float:
 
 def child(plan: dict[str, object]) -> None:
     """Copy ``idle``, then ``t``, and print what was needed."""
-    from pg_bronze import copy  # noqa: F401  (before Polars, as in a worker)
-    from pg_bronze_tests.servers.harness import Lake
+    from pg_bronze.sync import table_sync  # noqa: F401  (before Polars, as in a worker)
+    from pg_bronze_tests.harness.lake import Lake
 
     lake = Lake(Remote.database(plan), Remote.store(plan))
     lake.tick("idle")
@@ -143,15 +140,19 @@ class Remote:
 
     @staticmethod
     def store(plan: dict) -> object:
-        from pg_bronze import store
+        from pg_bronze.lake import object_store, s3_client
 
-        return store.Store(store.connect(*plan["s3"]), plan["bucket"])
+        return object_store.Store(s3_client.connect(*plan["s3"]), plan["bucket"])
 
 
 def measure(plan: dict[str, object]) -> dict[str, float]:
     """What one case needs, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--child", json.dumps(plan)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.memory", "--child", json.dumps(plan)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -1,6 +1,6 @@
 """Codecs and row groups of one full slice: its size, what writing it costs, and what a selective read of it costs.
 
-    python benchmarks/parquet.py --rows 400000 --rounds 5
+    python -m benchmarks.parquet --rows 400000 --rounds 5
 
 The table looks like an order line: ids, money, times, words and a text. Times are medians over rounds whose order is
 shuffled, and ratios to the first line.

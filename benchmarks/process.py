@@ -1,6 +1,6 @@
 """What the processes cost that Dagster and cron start again and again, from their start to their end.
 
-    .venv/bin/python benchmarks/process.py [--rounds 7]
+    .venv/bin/python -m benchmarks.process [--rounds 7]
 
 Every number is CPU seconds of one process, its own and the system's for it. "dagster" only imports Dagster, which is
 the least that any run worker does; "location" imports what `dagster dev` loads, as each run worker does; "command" is a

@@ -27,9 +27,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks.chaos import WHERE, arena, chaos, undone
 from benchmarks.large import large
 from benchmarks.memory import ALLOWED_MB
@@ -37,9 +34,9 @@ from benchmarks.race import race
 from pg_bronze import __version__
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
-from pg_bronze_tests.conftest import ROOT, Bucket, Database, new_bucket, older_servers
-from pg_bronze_tests.servers.harness import Difference
-from pg_bronze_tests.shell.asset_lake import lake_of
+from pg_bronze_tests.harness.asset_lake import lake_of
+from pg_bronze_tests.harness.lake import Difference
+from pg_bronze_tests.harness.servers import ROOT, Bucket, Database, new_bucket, older_servers
 
 REPORT = ROOT / "docs/proof.md"
 # What each part found last; one may be run again by itself.

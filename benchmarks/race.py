@@ -3,7 +3,7 @@
 Beside it a plain ``created_at > last`` poller reads the same table, as incremental copiers usually do, and dlt if a
 Python that has it is named.
 
-    python benchmarks/race.py --seconds 60 --writers 12 --seed 7 --dlt .cache/dlt/bin/python
+    python -m benchmarks.race --seconds 60 --writers 12 --seed 7 --dlt .cache/dlt/bin/python
 
 Starts a PostgreSQL and an S3 server of its own (extra ``demo``). What repeats with a seed is what is chosen: the n-th
 transaction of a writer and the n-th tick draw the same numbers, random() of the server included. Not the order in time
@@ -26,11 +26,8 @@ from pathlib import Path
 import polars as pl
 import psycopg
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from pg_bronze.errors import TransientError
-from pg_bronze_tests.servers.harness import STEPS, Difference, Lake, crash_after
+from pg_bronze_tests.harness.lake import STEPS, Difference, Lake, crash_after
 
 TABLE = """create table race (
   id bigint generated always as identity primary key,
@@ -284,7 +281,7 @@ def race(lake: Lake, seconds: float, writers: int, seed: int, dlt: Path | None =
 def main() -> int:
     from pg_bronze.demo.postgres import PostgresServer
     from pg_bronze.demo.s3 import SeaweedServer
-    from pg_bronze_tests.conftest import Database, new_bucket
+    from pg_bronze_tests.harness.servers import Database, new_bucket
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60)

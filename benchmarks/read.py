@@ -1,6 +1,6 @@
 """How long it takes to read a table of many small objects: 8,640 are a day of one every ten seconds.
 
-    .venv/bin/python benchmarks/read.py [--objects 8640] [--rounds 5] [--server seaweed|minio] [--rows 50]
+    .venv/bin/python -m benchmarks.read [--objects 8640] [--rounds 5] [--server seaweed|minio] [--rows 50]
 
 Fills a bucket through the product's own footers and encoder, without PostgreSQL. Then, in seconds, medians of the
 rounds, on each server in turn:
@@ -28,16 +28,19 @@ from typing import Any
 import polars as pl
 
 import pg_bronze
-from pg_bronze import read, schema
-from pg_bronze.commit import Codec, encode, footer_of
+from pg_bronze.core import column_types, drift
+from pg_bronze.core.drift import Description
+from pg_bronze.core.table import Column, SourceTable
+from pg_bronze.core.watermark import Leaf, Place, Watermark
+from pg_bronze.core.window_sql import Region
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
-from pg_bronze.footer import Claim
-from pg_bronze.layout import Layout
-from pg_bronze.schema import Column, Description, SourceTable
-from pg_bronze.settings import load_settings
-from pg_bronze.store import Store
-from pg_bronze.watermark import Leaf, Place, Watermark
-from pg_bronze.window import Region
+from pg_bronze.lake.claim import Claim
+from pg_bronze.lake.footer import footer_of
+from pg_bronze.lake.keys import Layout
+from pg_bronze.lake.object_store import Store
+from pg_bronze.lake.parquet import Codec, encode
+from pg_bronze.lake.reading import scan
+from pg_bronze.settings.load import load_settings
 
 ROOT = Path(__file__).parents[1]
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,7 +61,7 @@ ALTERED = (
 
 def described(columns: Sequence[Column]) -> Description:
     table = SourceTable(1, "public", "movie", False, None, tuple(columns), ("movie_id",), (), 0, None, "")
-    return schema.description(table)
+    return drift.description(table)
 
 
 def rows(number: int, count: int, columns: Sequence[Column]) -> pl.DataFrame:
@@ -74,7 +77,7 @@ def rows(number: int, count: int, columns: Sequence[Column]) -> pl.DataFrame:
     }
     data = {column.name: values[column.attnum] for column in columns}
     data["_pg_xid"] = [1000 + number * 10 + index % 10 for index in range(count)]
-    return pl.DataFrame(data, schema=schema.no_rows(columns).schema, strict=False)
+    return pl.DataFrame(data, schema=column_types.no_rows(columns).schema, strict=False)
 
 
 def fill(store: Store, count: int, row_count: int, altered_at: int) -> None:
@@ -135,10 +138,10 @@ def benchmark(server: Any, count: int, row_count: int, rounds: int) -> None:
         server.create_bucket(bucket)
         given = settings(server, bucket)
         begun = time.perf_counter()
-        fill(Store(read.connect(given.s3), bucket), count, row_count, altered_at)
+        fill(Store(scan.connect(given.s3), bucket), count, row_count, altered_at)
         print(f"  filled bucket {bucket} in {time.perf_counter() - begun:.0f} s", flush=True)
     even, drifted = (settings(server, bucket) for bucket in buckets)
-    plain = pl.scan_parquet("s3://even/movie/*.parquet", **read.storage(even.s3))
+    plain = pl.scan_parquet("s3://even/movie/*.parquet", **scan.storage(even.s3))
     frame = pg_bronze.scan("movie", settings=even)
     assert frame.collect().sort("_pg_xid", "movie_id").equals(plain.collect().sort("_pg_xid", "movie_id"))
     newest = pg_bronze.scan("movie", versions="latest", settings=even)

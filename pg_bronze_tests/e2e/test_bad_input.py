@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pg_bronze_tests.e2e.conftest import BIN, ROOT, Shop, free_port
-from pg_bronze_tests.shell import lake
+from pg_bronze_tests.harness import plain_lake as lake
 
 SECRET = "pl4nted-secret"
 TRIED_S = 10.0

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pg_bronze_tests.e2e.conftest import Dev, Shop, wait_until
-from pg_bronze_tests.servers.slow import SLOW, wait_until_gone, wait_until_slow
-from pg_bronze_tests.shell import lake
+from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.slow import SLOW, wait_until_gone, wait_until_slow
 
 SOON_S = 20  # "within seconds", on a machine that does other things too
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze_tests.conftest import Bucket, Database
 from pg_bronze_tests.e2e.conftest import Shop, end, make_shop, wait_until
-from pg_bronze_tests.servers.replicas import PRIMARY_OPTIONS, Standby
-from pg_bronze_tests.shell import lake
+from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby
+from pg_bronze_tests.harness.servers import Bucket, Database
 
 MOVIES = """
 create table movie (id int primary key, title text, updated_at timestamptz default now());

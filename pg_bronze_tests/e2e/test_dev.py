@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from pg_bronze_tests.e2e.conftest import Dev, Writers, command_lines, texts, wait_until
-from pg_bronze_tests.shell import lake
-from pg_bronze_tests.shell.test_secrets import spellings
+from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.secrets import spellings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

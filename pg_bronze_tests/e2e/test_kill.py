@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.large import large
-from pg_bronze_tests.servers.harness import SAME
+from pg_bronze_tests.harness.lake import SAME
 
 
 @pytest.mark.slow

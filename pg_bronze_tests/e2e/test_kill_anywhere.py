@@ -11,7 +11,7 @@ import pytest
 from pg_bronze.demo.process_table import Process, process_table
 from pg_bronze.demo.processes import end_all
 from pg_bronze_tests.e2e.conftest import TABLES, Dev, Shop, Writers, running, wait_until
-from pg_bronze_tests.shell import lake
+from pg_bronze_tests.harness import plain_lake as lake
 
 COPIED = ("movie", "person", "note")
 COPYING = "select pid from pg_stat_activity where starts_with(application_name, 'pg_bronze run ')"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pg_bronze_tests.e2e.conftest import Shop, command_lines, texts
-from pg_bronze_tests.shell import lake
-from pg_bronze_tests.shell.test_secrets import spellings
+from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.secrets import spellings
 
 PLANTED = "pl4nted'wOrd/%40@:"
 

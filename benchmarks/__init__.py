@@ -1,0 +1,1 @@
+"""Measurements and long proofs; run one with ``python -m benchmarks.NAME`` in the project folder."""

@@ -1,0 +1,144 @@
+"""The rulebook: the rules of ``schema`` and ``policies`` as the tables that people read in ``docs/types.md``.
+
+Rendered from the code, so that the page cannot say something else. No connection, no clock, no Dagster.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pg_bronze.core.column_types import rule
+from pg_bronze.core.table import Column
+from pg_bronze.core.value_policies import LOSSLESS, Policies
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+_DATED = "`±infinity` and dates beyond the year 262142: see below"
+
+
+class Entry(NamedTuple):
+    """One line of the table: what a column is declared as, its base type and typmod, and what people should know."""
+
+    declared: str
+    base: str
+    note: str = ""
+    typmod: int = -1
+
+    @property
+    def column(self) -> Column:
+        """A column of this type, under the default policies."""
+        return Column(1, "c", self.declared, self.base, self.typmod, not_null=False)
+
+
+def _numeric(precision: int, scale: int) -> int:
+    return (precision << 16 | scale) + 4
+
+
+ENTRIES = (
+    Entry("`boolean`", "bool"),
+    Entry("`smallint`", "int2"),
+    Entry("`integer`", "int4"),
+    Entry("`bigint`", "int8", "serials are integers too"),
+    Entry("`oid`", "oid"),
+    Entry("`real`", "float4", "`NaN`, `±Infinity` and `-0` are kept"),
+    Entry("`double precision`", "float8", "`NaN`, `±Infinity` and `-0` are kept"),
+    Entry("`numeric(p,s)` up to 9 digits", "numeric", "`NaN`: see below; a scale may be negative", _numeric(9, 2)),
+    Entry("`numeric(p,s)` up to 18 digits", "numeric", "`NaN`: see below", _numeric(18, 4)),
+    Entry("`numeric(p,s)` up to 38 digits", "numeric", "`NaN`: see below", _numeric(38, 10)),
+    Entry("`numeric`, and `numeric(p,s)` beyond 38 digits", "numeric", "every digit, `NaN` and `±Infinity` are kept"),
+    Entry("`money`", "money", "a number in the units of the server's `lc_monetary`, without its signs"),
+    Entry("`money[]`", "_money", "an array of such numbers"),
+    Entry("`text`", "text"),
+    Entry("`varchar(n)`", "varchar"),
+    Entry("`char(n)`", "bpchar", "padded with blanks, as PostgreSQL prints it"),
+    Entry("`name`", "name"),
+    Entry("`uuid`", "uuid"),
+    Entry("`bytea`", "bytea"),
+    Entry("`date`", "date", _DATED),
+    Entry("`timestamp`", "timestamp", _DATED),
+    Entry("`timestamptz`", "timestamptz", f"in UTC; {_DATED}"),
+    Entry("`inet`", "inet", "as psql prints it: a host without `/32`"),
+    Entry(
+        "every other type",
+        "pg_catalog.other",
+        "`json`, `jsonb`, `xml`, `time`, `timetz`, `interval`, enums, composites, arrays, ranges, geometry, network, "
+        "text search, types of extensions, …: PostgreSQL's own text, which its input takes back",
+    ),
+)
+_PARQUET = {
+    "Boolean": "BOOLEAN",
+    "Int16": "INT32, integer of 16 bits",
+    "Int32": "INT32",
+    "Int64": "INT64",
+    "UInt32": "INT32, unsigned integer of 32 bits",
+    "Float32": "FLOAT",
+    "Float64": "DOUBLE",
+    "String": "BYTE_ARRAY, string",
+    "Binary": "BYTE_ARRAY",
+    "Date": "INT32, date",
+}
+_MEANING: dict[str, dict[str, str]] = {
+    "infinity": {
+        "sentinel": "the last day or microsecond of the year 262142, or the first of -262143. They sort where infinity "
+        "sorts, and no finite value is stored as one of them",
+        "text": "all date and timestamp columns of the table are stored as text",
+        "null": "NULL",
+        "error": "the table stops",
+    },
+    "late_dates": {
+        "error": "the table stops",
+        "text": "all date and timestamp columns of the table are stored as text",
+        "null": "NULL",
+    },
+    "nan": {
+        "error": "the table stops",
+        "text": "all `numeric(p,s)` columns of the table are stored as text",
+        "null": "NULL",
+    },
+}
+_VALUES: dict[str, str] = {
+    "infinity": "`infinity` and `-infinity` in a date or timestamp",
+    "late_dates": "a date from 262142-12-30, a timestamp from 262142-12-31 23:59:59.999998",
+    "nan": "`NaN` in `numeric(p,s)` of at most 38 digits",
+}
+
+
+def types_table() -> str:
+    """Render the rules: PostgreSQL type, expression, Polars type, Parquet type, note."""
+    lines = ["| PostgreSQL | is read as | Polars | Parquet | note |", "|---|---|---|---|---|"]
+    for entry in ENTRIES:
+        found = rule(entry.column)
+        stored = found.stored
+        lines.append(
+            f"| {entry.declared} | `{found.expression.format(c='c')}` | `{_polars(stored)}` | {parquet(stored)} "
+            f"| {entry.note} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def policies_table() -> str:
+    """Render the policies: setting, value, what becomes of it; the default stands first and in bold."""
+    lines = ["| setting | what it is about | value | what is stored |", "|---|---|---|---|"]
+    for kind in Policies._fields:
+        for value, meaning in _MEANING[kind].items():
+            shown = f"**`{value}`**" if value == getattr(LOSSLESS, kind) else f"`{value}`"
+            lines.append(f"| `PG_BRONZE_{kind.upper()}` | {_VALUES[kind]} | {shown} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def parquet(stored: "pl.DataType") -> str:
+    """Name the physical and the logical type in which Polars writes a type of its own."""
+    import polars as pl
+
+    if isinstance(stored, pl.Datetime):
+        return f"INT64, timestamp in microseconds{', UTC' if stored.time_zone else ', no zone'}"
+    if isinstance(stored, pl.Decimal):
+        physical = "INT32" if stored.precision <= 9 else "INT64" if stored.precision <= 18 else "FIXED_LEN_BYTE_ARRAY"
+        return f"{physical}, decimal of (p,s)"
+    return _PARQUET[str(stored)]
+
+
+def _polars(stored: "pl.DataType") -> str:
+    import polars as pl
+
+    return "Decimal(p, s)" if isinstance(stored, pl.Decimal) else str(stored)

@@ -1,0 +1,217 @@
+"""Resources: the source database and the bucket as Dagster hands them to assets, one of each a run."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import psycopg
+from dagster_aws.s3 import S3Resource
+from pydantic import Field, PrivateAttr
+
+from pg_bronze.core.table import SourceTable
+from pg_bronze.core.value_policies import Policies
+from pg_bronze.defs import run_watchdog
+from pg_bronze.defs.metadata import ROWS_TAG, summary
+from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
+from pg_bronze.lake import s3_client
+from pg_bronze.lake.object_store import Store
+from pg_bronze.lake.parquet import Codec
+from pg_bronze.postgres.connection import Source
+from pg_bronze.postgres.control_table import Control
+from pg_bronze.settings.load import load_settings
+from pg_bronze.settings.model import Settings
+from pg_bronze.sync.table_sync import CopyOptions, TableCopy
+
+
+class Bucket(S3Resource):
+    """dagster-aws' S3 settings pointed at MinIO; the keys are read from the settings when a run needs them.
+
+    They never stand in a resource's configuration, because the UI shows that.
+    """
+
+    bucket: str = Field(description="Bucket to write to; `MINIO_BUCKET`.")
+    prefix: str = Field(default="", description="Key prefix inside the bucket; `PG_BRONZE_PREFIX`.")
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "Bucket":
+        """The bucket the settings name."""
+        s3 = settings.s3
+        return cls(
+            bucket=settings.minio_bucket,
+            prefix=settings.prefix,
+            endpoint_url=s3.endpoint_url,
+            region_name=s3.region,
+            use_ssl=s3.use_ssl,
+        )
+
+    def get_client(self) -> Any:
+        """A botocore client that gives up soon enough for a tick."""
+        s3 = load_settings().s3
+        return s3_client.connect(
+            self.endpoint_url,
+            self.region_name or s3.region,
+            self.aws_access_key_id or s3.access_key.get_secret_value(),
+            self.aws_secret_access_key or s3.secret_key.get_secret_value(),
+            use_ssl=bool(self.use_ssl),
+            verify=self.verify,
+        )
+
+    def open(self) -> Store:
+        """The bucket, ready for use."""
+        return Store(self.get_client(), self.bucket, self.prefix)
+
+
+def open_source(settings: Settings, application_name: str, ends_at: float | None = None) -> Source:
+    """The source database the settings name; connects on first use. ``ends_at`` as in ``Source``."""
+    return Source(
+        settings.source_conninfo(application_name),
+        settings.source_url(),
+        settings.statement_timeout_s,
+        settings.reader,
+        ends_at,
+    )
+
+
+def open_control(settings: Settings, source: Source) -> Control:
+    """The control table the settings name: in the source database, elsewhere, or off."""
+    if settings.control_mirror == "source":
+        return Control(source.connection)
+    conninfo = settings.control_conninfo("pg_bronze control")
+    if conninfo is None:
+        return Control(None, "etl_control is not mirrored: PG_CONTROL_URL is off")
+    try:
+        # No prepared statements: the database may stand behind a pooler.
+        return Control(psycopg.connect(**conninfo, autocommit=True, prepare_threshold=None))
+    except psycopg.OperationalError:
+        # The mirror is for people; rows are copied without it, and every materialization says so.
+        return Control(None, "etl_control is not mirrored: the database of PG_CONTROL_URL does not answer")
+
+
+def copy_options(settings: Settings, label: str) -> CopyOptions:
+    """What is set for one table."""
+    table = settings.table_options(label)
+    return CopyOptions(
+        slice_rows=table.slice_rows,
+        slice_bytes=settings.slice_bytes,
+        codec=Codec(settings.compression, settings.compression_level),
+        dated=settings.layout == "date",
+        cursor_names=settings.cursor_names,
+        cursor_column=table.cursor_column,
+        takeover=table.takeover,
+        unfenced=settings.unfenced,
+        policies=Policies(table.infinity, table.late_dates, table.nan),
+    )
+
+
+class SourceDatabase(dg.ConfigurableResource[None]):
+    """The PostgreSQL database that tables are copied from; one connection a run, shared by its tables."""
+
+    host: str = Field(description="Host name or address; `PG_HOST`.")
+    port: int = Field(description="Port; `PG_PORT`.")
+    database: str = Field(description="Database; `PG_DB`.")
+    user: str = Field(description="User; `PG_USER`. The password is `PG_PASS` and stands nowhere else.")
+    bucket: dg.ResourceDependency[Bucket]
+
+    _settings: Settings | None = PrivateAttr(default=None)
+    _source: Source | None = PrivateAttr(default=None)
+    _control: Control | None = PrivateAttr(default=None)
+    _store: Store | None = PrivateAttr(default=None)
+    _rows: dict[str, int] = PrivateAttr(default_factory=dict)
+    _quiet: list[str] = PrivateAttr(default_factory=list)
+    _said: set[str] = PrivateAttr(default_factory=set)
+    _doubted: bool = PrivateAttr(default=False)
+    _down: PgBronzeError | None = PrivateAttr(default=None)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, bucket: Bucket) -> "SourceDatabase":
+        """The database the settings name."""
+        return cls(
+            host=settings.pg_host, port=settings.pg_port, database=settings.pg_db, user=settings.pg_user, bucket=bucket
+        )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Read the settings; connections are opened by the first table that needs them."""
+        self._settings = load_settings()
+        run_id = context.run.run_id if context.run else ""
+        self._source = open_source(self._settings, run_watchdog.session_name(run_id), _ends_at(context, self._settings))
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close the connection and say what the batch copied, in the run's log and as its tag."""
+        if self._source is not None:
+            self._source.close()
+        if context.log is not None and (self._rows or self._quiet):
+            context.log.info("batch: %s", summary(self._rows, self._quiet))
+        if context.instance is not None and context.run and self._rows:
+            context.instance.add_run_tags(context.run.run_id, {ROWS_TAG: str(sum(self._rows.values()))})
+
+    @property
+    def settings(self) -> Settings:
+        """The settings this run was started with."""
+        if self._settings is None:
+            raise RuntimeError("the resource is used outside a run")
+        return self._settings
+
+    def table_copy(self, table: SourceTable) -> TableCopy:
+        """The copy of one table, with this run's connections. Raises a PgBronzeError if one cannot be made."""
+        source, store, control = self._open()
+        return TableCopy(source, store, table, copy_options(self.settings, table.label), control, now=_now)
+
+    def doubt(self, error: PgBronzeError) -> None:
+        """Take note that a table failed: what is true of server or bucket is not found out once more for each table."""
+        self._doubted = self._doubted or isinstance(error, SourceUnavailable | StoreUnavailable | AccessDenied)
+
+    def _open(self) -> tuple[Source, Store, Control]:
+        if self._source is None:
+            raise RuntimeError("the resource is used outside a run")
+        if self._down is not None:
+            # A hundred tables would wait half a minute each; the next tick looks again.
+            raise type(self._down)(str(self._down))
+        try:
+            if self._store is None:
+                opened = self.bucket.open()
+                opened.prepare(self.settings.unfenced)
+                self._store = opened
+            elif self._doubted:
+                self._store.check()
+            if self._doubted:
+                self._source.check()
+            if self._control is None or self._control.broken:
+                self._control = open_control(self.settings, self._source)
+        except PgBronzeError as error:
+            self._down = error
+            raise
+        self._doubted = False
+        return self._source, self._store, self._control
+
+    def is_news(self, sentence: str) -> bool:
+        """Whether this run has not said the sentence yet: what is true of all tables is said once."""
+        known = sentence in self._said
+        self._said.add(sentence)
+        return not known
+
+    def report(self, label: str, row_count: int | None) -> None:
+        """Count a table into the batch's summary; None for a quiet one."""
+        if row_count is None:
+            self._quiet.append(label)
+        else:
+            self._rows[label] = row_count
+
+
+def _ends_at(context: dg.InitResourceContext, settings: Settings) -> float:
+    """The moment of ``time.monotonic`` at which Dagster ends this run for its length; reads have to end before."""
+    limit_s, spent_s = float(settings.max_run_s), 0.0
+    if context.run is not None and context.instance is not None:
+        monitored_s = context.instance.run_monitoring_max_runtime_seconds
+        limit_s = float(context.run.tags.get("dagster/max_runtime") or monitored_s or limit_s)
+        record = context.instance.get_run_record_by_id(context.run.run_id)
+        if record is not None and record.start_time is not None:
+            spent_s = max(0.0, time.time() - record.start_time)
+    return time.monotonic() + limit_s - spent_s
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+__all__ = ["Bucket", "PgBronzeError", "SourceDatabase", "copy_options", "open_control", "open_source"]

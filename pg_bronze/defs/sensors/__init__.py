@@ -1,0 +1,1 @@
+"""Sensors: which tables are due, whether the catalog changed, and which silver assets are stale."""

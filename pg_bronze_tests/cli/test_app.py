@@ -1,0 +1,84 @@
+"""What the commands do around a batch; the batches themselves are in e2e/test_commands.py."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pg_bronze.cli import app
+
+
+class _Dying:
+    """Gets Ctrl-C while it is finalized, where Python prints a KeyboardInterrupt and goes on."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_ctrl_c_that_python_swallowed_in_a_finalizer_still_ends_run_and_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Seen red by catching KeyboardInterrupt alone: ``run`` went on for ever, as it did once in a real garbage
+    collection; and with what Python prints of it left alone.
+    """
+    printed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    batches = []
+
+    def batch(tables: list[str], told: object) -> bool:
+        batches.append(len(batches))
+        assert len(batches) == 1, "run went on after Ctrl-C"
+        _Dying()
+        return True
+
+    monkeypatch.setattr(app, "run_batch", batch)
+
+    app.run(every="0")
+
+    assert batches == [0]
+    assert printed == []
+
+
+def test_other_errors_in_a_finalizer_are_shown_during_a_run(monkeypatch: pytest.MonkeyPatch):
+    printed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda shown: printed.append(shown.exc_type))
+
+    class Faulty:
+        def __del__(self) -> None:
+            raise ZeroDivisionError
+
+    def batch(tables: list[str], told: object) -> bool:
+        Faulty()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "run_batch", batch)
+
+    app.run(every="0")
+
+    assert printed == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize("interrupt", [True, False])
+def test_a_ctrl_c_that_a_library_logs_shows_no_traceback(interrupt: bool):
+    """SQLAlchemy does so when it comes while a connection is closed.
+
+    Seen red with what Python prints of errors in finalizers left out alone.
+    """
+    kind = "KeyboardInterrupt" if interrupt else "ValueError"
+    code = f"""
+import logging
+from pg_bronze.cli import app
+def batch(tables, told):
+    try:
+        raise {kind}
+    except BaseException:
+        logging.getLogger("sqlalchemy.pool.impl.NullPool").error("closing", exc_info=True)
+    raise KeyboardInterrupt
+app.run_batch = batch
+app.run(every="0")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert ("Traceback" in done.stderr) is not interrupt

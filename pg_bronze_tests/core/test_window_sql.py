@@ -1,0 +1,287 @@
+import json
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pg_bronze.core.watermark import Box, Seed
+from pg_bronze.core.window_sql import (
+    HORIZON,
+    MASK,
+    MAX_WIDTH,
+    NEXT,
+    TOO_LARGE,
+    Bound,
+    Region,
+    exists,
+    guard,
+    in_words,
+    measure,
+    relation,
+    select,
+    transaction_id,
+    where,
+    written,
+)
+
+GUARD_70 = (
+    "(select (case when pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= 70 "
+    "and (((age('3'::xid)::bigint + 3) - 70) & 4294967295) < 2147483648 "
+    "then '1' else 'pg_bronze: this snapshot is older than horizon 70' end)::int) = 1"
+)
+SINCE_50 = (
+    "age(t.xmin) between (select (((age('3'::xid)::bigint + 3) - 70) & 4294967295) + 1) "
+    "and (select ((age('3'::xid)::bigint + 3) - 50) & 4294967295)"
+)
+FIRST = "not age(t.xmin) between 0 and (select ((age('3'::xid)::bigint + 3) - 70) & 4294967295)"
+
+
+def region(start=50, only=True, leaves=(7,), **more):
+    return Region("public", "movie", only, leaves, start, 70, **more)
+
+
+def test_the_horizon_is_the_oldest_transaction_that_has_not_finished():
+    """Seen red with the next id for the oldest that still runs."""
+    assert HORIZON == "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+
+
+def test_a_window_is_asked_for_by_age():
+    """Seen red with an end one transaction late."""
+    assert written(50, 70) == SINCE_50
+
+
+def test_a_first_load_leaves_out_only_what_is_not_below_the_horizon():
+    """Rows frozen long ago have an age that says nothing; a lower bound would lose them.
+
+    Seen red with one.
+    """
+    assert written(None, 70) == FIRST
+
+
+def test_the_guard_fails_with_a_sentence_that_errors_are_told_by():
+    """Seen red with a sentence that names nobody."""
+    assert guard(70) == GUARD_70
+
+
+def test_the_transaction_id_is_64_bits_wide():
+    """Seen red with the 32 bits that a row has."""
+    assert transaction_id(70) == "(69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint"
+
+
+def test_a_leaf_alone_needs_no_tableoid():
+    """Seen red with tableoid asked for in every read."""
+    assert where(region(), {}) == f"{SINCE_50}\n  and {GUARD_70}"
+    assert relation(region()) == 'only "public"."movie" t'
+
+
+def test_leaves_through_the_root_are_told_by_tableoid():
+    """A partition attached since the plan was made would otherwise be read and not be recorded.
+
+    Seen red without that condition.
+    """
+    several = region(only=False, leaves=(7, 9))
+    assert where(several, {}) == f"{SINCE_50}\n  and t.tableoid in (7, 9)\n  and {GUARD_70}"
+    assert relation(several) == '"public"."movie" t'
+
+
+@pytest.mark.parametrize(
+    "blocks, expected",
+    [
+        ((0, 8), "t.ctid >= '(0,0)'::tid\n  and t.ctid < '(8,0)'::tid"),
+        ((8, None), "t.ctid >= '(8,0)'::tid"),
+    ],
+)
+def test_a_range_of_blocks_is_half_open_and_the_last_one_has_no_end(blocks, expected):
+    """Seen red with an end for the last one."""
+    assert where(region(blocks=blocks), {}) == f"{SINCE_50}\n  and {expected}\n  and {GUARD_70}"
+
+
+def test_a_box_splits_the_window_at_its_floor():
+    """With "<= floor" in place of "is not true" every row whose cursor is NULL would be lost.
+
+    Seen red with its opposite, "not".
+    """
+    above = """(t."at" > '2026-01-01 00:00:00+00')"""
+    fresh = SINCE_50.replace("- 50)", "- 60)")
+    found = where(region(box=Box(2, "2026-01-01 00:00:00+00", 60)), {2: "at"})
+    assert found == f"(({above} and {fresh}) or ({above} is not true and {SINCE_50}))\n  and {GUARD_70}"
+
+
+def test_a_box_without_a_floor_changes_nothing():
+    """Seen red with its floor asked for."""
+    assert where(region(box=Box(2, None, 60)), {2: "at"}) == where(region(), {})
+
+
+def test_a_seed_leaves_out_what_was_copied_before_and_keeps_null():
+    """Seen red with what lies above the seed asked for."""
+    found = where(region(start=None, seed=Seed(3, "41")), {3: "movie_id"})
+    assert found == f"""{FIRST}\n  and (t."movie_id" <= '41') is not true\n  and {GUARD_70}"""
+
+
+def test_names_and_values_are_quoted():
+    """Seen red with the table's name as it is."""
+    found = where(region(start=None, seed=Seed(3, "it's")), {3: 'a"b'})
+    assert """(t."a""b" <= 'it''s') is not true""" in found
+    assert relation(Region('s"', 'a"b', True, (7,), None, 70)) == 'only "s"""."a""b" t'
+
+
+@pytest.mark.parametrize("gone", [{"box": Box(2, "5", 60)}, {"seed": Seed(2, "5")}])
+def test_a_column_that_is_gone_is_a_key_error(gone):
+    """The caller makes a new generation of it; a query without the column would select other rows.
+
+    Seen red with another column in its place.
+    """
+    with pytest.raises(KeyError):
+        where(region(**gone), {1: "id"})
+
+
+def test_a_slice_is_one_query_with_the_transaction_id_last():
+    """Seen red with the transaction id first."""
+    query = select(region(), 't."id"::int8 as "id"', "_pg_xid", {}, 101)
+    assert query == (
+        't."id"::int8 as "id",\n  (69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint as "_pg_xid"\n'
+        f'from only "public"."movie" t\nwhere {SINCE_50}\n  and {GUARD_70}\nlimit 101\n'
+    ).replace("t.", "select t.", 1)
+
+
+def test_without_a_limit_there_is_no_limit():
+    """Seen red with a limit of 0."""
+    assert "limit" not in select(region(), "1", "_pg_xid", {}, None)
+
+
+def test_a_measure_counts_rows_and_the_bytes_of_wide_columns():
+    """Seen red with a row of unknown size where one column is NULL."""
+    assert measure(region(), ["octet_length(t.title)", "octet_length(t.a)"], {}) == (
+        "select count(*), coalesce(sum((coalesce(octet_length(t.title), 0)::bigint "
+        "+ coalesce(octet_length(t.a), 0)::bigint)), 0)::bigint\n"
+        f'from only "public"."movie" t\nwhere {SINCE_50}\n  and {GUARD_70}\n'
+    )
+    assert "sum((0::bigint))" in measure(region(), [], {})
+
+
+def test_a_query_with_a_bound_fails_as_soon_as_its_rows_are_larger():
+    """Seen red with a first row that does not come whatever it holds."""
+    query = select(region(), 't."a"::text as "a"', "_pg_xid", {1: "a", 2: "_pg_width"}, 101, Bound(500, ["w(t.a)"]))
+    assert query == (
+        'select t."a"::text as "a",\n  (69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint as "_pg_xid"\n'
+        'from (select t."a", t."_pg_width", t.xmin, w.width as "_pg_width_",\n'
+        '    sum(w.width) over (rows unbounded preceding) as "_pg_total"\n'
+        '  from only "public"."movie" t\n'
+        "  cross join lateral (select (coalesce(w(t.a), 0)::bigint) as width) w\n"
+        f"  where {SINCE_50}\n  and {GUARD_70}) t\n"
+        'where (case when t."_pg_total" <= 500 or t."_pg_total" = t."_pg_width_" '
+        f"then '1' else '{TOO_LARGE}' end)::int = 1\nlimit 101\n"
+    )
+
+
+def test_a_range_can_begin_and_end_inside_a_block():
+    """Seen red with ranges that end at a block's beginning."""
+    assert "t.ctid >= '(3,100)'::tid\n  and t.ctid < '(3,200)'::tid" in where(
+        region(blocks=(3, 3), lines=(100, 200)), {}
+    )
+    assert "t.ctid >= '(3,100)'::tid\n  and t.ctid < '(4,0)'::tid" in where(region(blocks=(3, 4), lines=(100, 0)), {})
+
+
+def test_exists_asks_for_the_same_rows():
+    """Seen red without the guard."""
+    assert exists(region(), {}) == f'select exists (select 1 from only "public"."movie" t where {where(region(), {})})'
+
+
+SQLITE = sqlite3.connect(":memory:", check_same_thread=False)
+
+
+def ask(sql: str, xid: int, next_xid: int) -> object:
+    """The value of an expression about one row version, where SQLite stands in for the arithmetic of PostgreSQL."""
+
+    def age(of: int) -> int:
+        return ((next_xid - of + 2**31) & MASK) - 2**31  # a 32-bit difference, as the server computes it
+
+    given_ages = {NEXT: f"({age(3)} + 3)", "age(t.xmin)": str(age(xid)), "t.xmin::text::bigint": str(xid & MASK)}
+    for name, value in given_ages.items():
+        sql = sql.replace(name, value)
+    sql = sql.replace("pg_snapshot_xmin(pg_current_snapshot())::text::bigint", str(next_xid))
+    return SQLITE.execute("select " + sql.replace("::bigint", "").replace("::int", " + 0")).fetchone()[0]
+
+
+@st.composite
+def moments(draw):
+    """A window, the next id of the reading transaction, and an id below it; near the ends of 32 bits most of all."""
+    next_xid = draw(st.sampled_from([2**31, 2**32, 3 * 2**31, 2**33, 2**40]).map(int)) + draw(st.integers(-50, 50))
+    reach = st.integers(0, 60) | st.integers(0, MAX_WIDTH)
+    start = max(3, next_xid - draw(reach))
+    end = draw(st.integers(start, min(next_xid, start + 60)) | st.integers(start, next_xid))
+    near = st.sampled_from([start - 1, start, start + 1, end - 1, end, next_xid - 1])
+    xid = draw(near | st.integers(max(3, next_xid - 2**31 + 1), next_xid - 1))
+    return start, end, next_xid, min(max(xid, 3, next_xid - 2**31 + 1), next_xid - 1)
+
+
+@given(moments())
+def test_a_window_holds_its_ids_and_no_others_across_the_wrap_around(moment):
+    """Seen red with the end taken in."""
+    start, end, next_xid, xid = moment
+    assert bool(ask(written(start, end), xid, next_xid)) == (start <= xid < end)
+
+
+@given(moments())
+def test_a_first_load_holds_every_id_below_its_end(moment):
+    """Seen red with an end one transaction late."""
+    _, end, next_xid, xid = moment
+    assert bool(ask(written(None, end), xid, next_xid)) == (xid < end)
+
+
+@given(moments())
+def test_an_id_below_the_end_comes_back_whole(moment):
+    """Seen red with the epoch of the horizon given to every id."""
+    _, end, next_xid, xid = moment
+    if xid < end:
+        assert ask(transaction_id(end), xid, next_xid) == xid
+
+
+@given(st.integers(3, 2**40), st.integers(-(2**31) + 1, 2**31))
+def test_the_guard_holds_back_a_snapshot_older_than_the_horizon(end, ahead):
+    """A standby that lags would give fewer rows, and the watermark would pass the others by.
+
+    Seen red with one that lets pass whatever lies ahead.
+    """
+    next_xid = max(3, end + ahead)
+    passed = ask(guard(end).replace("'pg_bronze: this snapshot is older than horizon", "'0"), 3, next_xid)
+    assert bool(passed) == (end <= next_xid < end + 2**31)
+
+
+texts = st.text(max_size=8)
+regions = st.builds(
+    Region,
+    texts,
+    texts,
+    st.booleans(),
+    st.lists(st.integers(1, MASK), min_size=1, max_size=5).map(tuple),
+    st.none() | st.integers(3, 2**62),
+    st.integers(3, 2**62),
+    st.none() | st.builds(Box, st.integers(1, 1600), st.none() | texts, st.integers(3)),
+    st.none() | st.tuples(st.integers(0, MASK), st.none() | st.integers(0, MASK)),
+    st.none() | st.builds(Seed, st.integers(1, 1600), texts),
+    st.tuples(st.integers(0, 291), st.integers(0, 291)),
+)
+
+
+@given(regions)
+def test_a_region_survives_a_turn_through_json(before):
+    """Seen red with the rows forgotten at which it begins and ends in a block."""
+    assert Region.from_json(json.loads(json.dumps(before.to_json()))) == before
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ({}, "[50, 70), that were"),
+        ({"blocks": (3, 8)}, "in blocks [3, 8) of the table"),
+        ({"blocks": (3, None)}, "from block 3 on"),
+        ({"blocks": (3, 3), "lines": (100, 200)}, "at (3,100) or later and before (3,200) by their ctid"),
+        ({"blocks": (3, 4), "lines": (100, 0)}, "at (3,100) or later and before (4,0) by their ctid"),
+        ({"blocks": (3, None), "lines": (100, 0)}, "at (3,100) or later by their ctid"),
+    ],
+)
+def test_a_region_is_told_in_words_that_fit_what_is_read(more, words):
+    """Seen red with the lines of a divided block left out: it was said to lie in blocks [3, 3)."""
+    assert words in in_words(region(**more))

@@ -1,0 +1,23 @@
+"""One project in one process: a fresh database, a fresh bucket, an ephemeral Dagster instance, no `.env` in sight."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pg_bronze_tests.harness.project import MOVIES, Project, opened
+
+
+@pytest.fixture
+def project(database, bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project whose definitions are not loaded yet: make tables, then ``reload()``."""
+    with opened(database, bucket, tmp_path, monkeypatch) as made:
+        yield made
+
+
+@pytest.fixture
+def cinema(project: Project) -> Project:
+    """The project with two small tables, loaded: ``movie`` shows its progress, ``person`` cannot."""
+    project.database.execute(MOVIES)
+    project.reload()
+    return project

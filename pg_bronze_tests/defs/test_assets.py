@@ -1,0 +1,537 @@
+"""Materializing: what lands, what the event says, and what a failure of one table means for the others."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from pg_bronze.defs import metadata, resources
+from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.project import Project, key, messages, sentences, values
+
+
+def days_ago(days: int) -> date:
+    """Asked for in each test, because the tests of one process may run past midnight."""
+    return datetime.now(UTC).date() - timedelta(days=days)
+
+
+def _events(result: dg.ExecuteInProcessResult, table: str) -> list[dg.AssetMaterialization]:
+    found = result.asset_materializations_for_node("__".join(key(table).path))
+    return [item for item in found if isinstance(item, dg.AssetMaterialization)]
+
+
+def _days(project: Project, table: str) -> set[str]:
+    return project.instance.get_materialized_partitions(key(table))
+
+
+def _copy_on(project: Project, day: date, table: str = "movie", second: int = 0) -> None:
+    """Copy as a run of that day did: its object is of that day, whatever partition it is recorded under now."""
+    with project.monkeypatch.context() as patch:
+        patch.setattr(resources, "_now", lambda: datetime(day.year, day.month, day.day, 12, 0, second, tzinfo=UTC))
+        assert project.copy(table).success
+
+
+def test_new_rows_make_one_materialization_that_says_all_about_them(cinema: Project):
+    """Seen red with slices counted as rows."""
+    result = cinema.copy("movie")
+
+    assert result.success
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+    (event,) = _events(result, "movie")
+    (object_key,) = lake.keys(cinema.bucket, "movie")
+    said = values(event)
+    assert event.partition == days_ago(0).isoformat()
+    assert said["pg_bronze/rows"] == 5
+    assert "dagster/partition_row_count" not in said, (
+        "the day has had other runs; the UI would show the last one's rows as the day's"
+    )
+    assert said["pg_bronze/bytes"] == len(cinema.bucket.store().get(object_key) or b"")
+    assert said["pg_bronze/slices"] == 1
+    assert said["pg_bronze/cursor_column"] == "updated_at"
+    assert said["pg_bronze/cursor_value"] == "2026-01-02 03:04:05+00"
+    assert said["pg_bronze/lag_s"] > 0
+    assert said["dagster/uri"] == f"s3://{cinema.bucket.name}/{object_key}"
+    assert said["pg_bronze/watermark"]["key"] == object_key
+    assert said["pg_bronze/window_end"] == said["pg_bronze/watermark"]["leaves"][0]["swept"]
+
+
+def test_events_stay_small(cinema: Project):
+    """Dagster stores each twice, every ten seconds; column schemas belong into the definition.
+
+    Seen red with the table described in it.
+    """
+    event = cinema.copy("movie") and cinema.instance.get_latest_materialization_event(key("movie"))
+
+    assert len(dg._serdes.serialize_value(event)) < 5000
+
+
+def test_a_change_of_columns_is_said_in_the_log_and_in_the_event_of_its_first_rows(cinema: Project):
+    """Downstream breaks when a column goes; whoever looks for the reason looks here.
+
+    Seen red with the log alone.
+    """
+    cinema.copy("movie")
+    cinema.database.execute("alter table movie rename title to name; insert into movie values (6, 'film 6')")
+
+    result = cinema.copy("movie")
+
+    assert "movie: column 'title' is now called 'name'" in messages(cinema, result)
+    assert values(cinema.latest("movie"))["pg_bronze/drift"] == "column 'title' is now called 'name'"
+    cinema.database.execute("insert into movie values (7, 'film 7')")
+    cinema.copy("movie")
+    assert "pg_bronze/drift" not in values(cinema.latest("movie"))
+
+
+def test_values_that_a_policy_was_applied_to_are_counted_in_the_event(project: Project):
+    """An analyst who meets the year 262142 has to find out from somewhere what it means.
+
+    Seen red with what was changed left out.
+    """
+    project.database.execute("create table movie (id int primary key, price numeric(10,2), until date)")
+    project.database.execute("insert into movie values (1, 'NaN', 'infinity'), (2, 'NaN', '2024-01-01'), (3, 1, null)")
+    project.set(PG_BRONZE_TABLES='{"movie": {"nan": "null"}}')
+    project.reload()
+
+    assert project.copy("movie").success
+
+    assert values(project.latest("movie"))["pg_bronze/exceptional_values"] == {
+        "price": {"nan as null": 2},
+        "until": {"infinity as sentinel": 1},
+    }
+
+
+def test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it(cinema: Project):
+    """Seen red with the setting named, and not what to write there."""
+    cinema.database.execute("alter table movie add price numeric(10,2); update movie set price = 'NaN' where id = 3")
+    cinema.reload()
+
+    result = cinema.copy()
+
+    (sentence,) = sentences(result).values()
+    assert sentence.startswith("movie: column 'price' (numeric(10,2)) holds NaN")
+    assert "PG_BRONZE_TABLES='" + '{"movie": {"nan": "text"}}' + "'" in sentence
+    assert lake.ids(cinema.bucket, "person") == [1, 2, 3]
+
+
+def test_with_nothing_new_the_run_succeeds_and_notes_up_to_where(cinema: Project):
+    """A materialization without rows would hide when the last rows came; a failure would alarm somebody.
+
+    Seen red with nothing said of how far it looked.
+    """
+    cinema.copy("movie")
+    before = cinema.watermark("movie")
+    cinema.database.execute("create table noise ()")
+
+    result = cinema.copy("movie")
+
+    assert result.success
+    assert _events(result, "movie") == []
+    observed = cinema.instance.fetch_observations(key("movie"), limit=5).records
+    assert len(observed) == 1
+    generation, upto = metadata.quiet_upto(observed[0].event_log_entry.asset_observation)
+    assert before is not None
+    assert generation == before.generation
+    assert upto > max(leaf.swept or 0 for leaf in before.leaves.values())
+    assert cinema.watermark("movie") == before
+
+
+def test_only_what_is_new_is_copied(cinema: Project):
+    """Seen red with windows that begin forty transactions early."""
+    cinema.copy("movie")
+    cinema.database.execute(
+        "insert into movie values (6, 'new', now()); update movie set title = 'changed' where id = 2"
+    )
+
+    cinema.copy("movie")
+
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 2, 3, 4, 5, 6]
+    assert lake.compare(cinema.database, cinema.bucket, "movie") == lake.SAME
+    assert values(cinema.latest("movie"))["pg_bronze/rows"] == 2
+
+
+@pytest.mark.parametrize("how", ["wiped", "reported by hand", "another instance"])
+def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how: str):
+    """The event is the working truth, the footers are the truth: losing the event must double nothing.
+
+    Seen red with a tick that was quiet although nothing was recorded.
+    """
+    cinema.copy("movie")
+    if how == "wiped":
+        cinema.instance.wipe_assets([key("movie")])
+    elif how == "reported by hand":
+        cinema.instance.report_runless_asset_event(
+            dg.AssetMaterialization(key("movie"), partition=days_ago(0).isoformat())
+        )
+    else:
+        cinema.instance = dg.DagsterInstance.ephemeral()
+
+    result = cinema.copy("movie")
+
+    assert result.success
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+    assert sum("going on from the objects there" in line for line in messages(cinema, result)) == 1
+    assert cinema.watermark("movie") is not None, "what was found has to be recorded, or it is looked for every tick"
+    assert cinema.copy("movie").success
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+
+
+def test_a_table_without_permission_does_not_stop_the_others(cinema: Project):
+    """Seen red with the batch stopped by its first error."""
+    cinema.database.execute(
+        "create role narrow login password 'narrow'; grant select on movie, person to narrow;"
+        "grant create on schema public to narrow"
+    )
+    cinema.set(PG_USER="narrow", PG_PASS="narrow")
+    try:
+        cinema.reload()
+        cinema.database.execute("revoke select on movie from narrow")
+
+        result = cinema.copy()
+
+        assert not result.success
+        said = sentences(result)
+        assert list(said) == ["bronze__movie"]
+        assert "grant select" in said["bronze__movie"]
+        assert lake.ids(cinema.bucket, "person") == [1, 2, 3]
+        cinema.database.execute("grant select on movie to narrow")
+        assert cinema.copy().success
+        assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+    finally:
+        cinema.database.execute("drop owned by narrow; drop role narrow")
+
+
+def test_a_wrong_cursor_setting_fails_its_table_alone(cinema: Project):
+    """Seen red with such a table left out."""
+    cinema.set(PG_BRONZE_TABLES=json.dumps({"movie": {"cursor_column": "updatet_at"}}))
+    graph = cinema.reload().resolve_asset_graph()
+
+    result = cinema.copy()
+
+    assert "Faulty setting" in graph.get(key("movie")).description
+    said = sentences(result)
+    assert list(said) == ["bronze__movie"]
+    assert "updatet_at" in said["bronze__movie"]
+    assert lake.ids(cinema.bucket, "person") == [1, 2, 3]
+
+
+def test_a_failure_is_one_sentence_and_says_who_can_cure_it(cinema: Project):
+    """Seen red without who can cure it."""
+    cinema.database.execute("drop table movie")
+
+    result = cinema.copy("movie")
+
+    (failed,) = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_FAILURE]
+    data = failed.step_failure_data.user_failure_data
+    assert data.description.startswith("movie: the table is not there any more")
+    assert data.metadata["pg_bronze/cure"].value == "next tick"
+
+
+def test_a_past_day_is_verified_and_its_event_carries_the_current_watermark(cinema: Project):
+    """Dagster calls the latest event current: one with an old watermark would send the next tick back.
+
+    Seen red with past days passed over.
+    """
+    cinema.copy("movie")
+    before = cinema.watermark("movie")
+
+    result = cinema.copy("movie", day=days_ago(1))
+
+    assert result.success
+    (event,) = _events(result, "movie")
+    assert event.partition == days_ago(1).isoformat()
+    assert values(event)["pg_bronze/verified_objects"] == 0
+    assert cinema.watermark("movie") == before
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+
+
+def test_a_past_day_takes_nothing_new(cinema: Project):
+    """Seen red with past days like today."""
+    cinema.copy("movie")
+    cinema.database.execute("insert into movie values (6, 'new', now())")
+
+    cinema.copy("movie", day=days_ago(1))
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+
+    cinema.copy("movie")
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_past_day_before_the_first_load_loads_nothing(cinema: Project):
+    """Seen red with past days like today."""
+    result = cinema.copy("movie", day=days_ago(1))
+
+    assert result.success
+    assert lake.keys(cinema.bucket, "movie") == []
+    assert cinema.copy("movie").success
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+
+
+def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
+    """Lifecycle rules and tidy people delete objects; what is still current of them can be had back.
+
+    Seen red with nothing verified.
+    """
+    _copy_on(cinema, days_ago(1))
+    cinema.database.execute("insert into movie values (6, 'kept', now()), (7, 'deleted since', now())")
+    _copy_on(cinema, days_ago(1), second=10)
+    cinema.database.execute("insert into movie values (8, 'new', now()); delete from movie where id = 7")
+    cinema.copy("movie")
+    before, missing = cinema.watermark("movie"), lake.keys(cinema.bucket, "movie")[1]
+    cinema.bucket.store().delete(missing)
+
+    result = cinema.copy("movie", day=days_ago(1))
+
+    assert result.success
+    (event,) = _events(result, "movie")
+    assert values(event)["pg_bronze/repaired_objects"] == 1
+    assert missing in lake.keys(cinema.bucket, "movie")
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6, 8]
+    assert cinema.watermark("movie") == before
+    cinema.database.execute("insert into movie values (9, 'after the repair', now())")
+    assert cinema.copy("movie").success
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6, 8, 9]
+
+
+def test_a_verified_day_does_not_say_it_has_no_rows(cinema: Project):
+    """The UI shows this number as the size of the partition.
+
+    Seen red with the run's rows shown as the day's.
+    """
+    _copy_on(cinema, days_ago(1))
+
+    result = cinema.copy("movie", day=days_ago(1))
+
+    (event,) = _events(result, "movie")
+    assert "dagster/partition_row_count" not in values(event)
+
+
+def test_objects_of_another_day_than_the_runs_give_that_day_its_materialization(cinema: Project):
+    """A run that crosses midnight writes into the day before; it would be shown as missing for ever.
+
+    Seen red with the run's day alone.
+    """
+    _copy_on(cinema, days_ago(1))
+
+    assert _days(cinema, "movie") == {days_ago(1).isoformat(), days_ago(0).isoformat()}
+
+
+def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cinema: Project):
+    """A run killed between its object and its event, found by the first run of the next day.
+
+    Seen red with adopted objects left out.
+    """
+    _copy_on(cinema, days_ago(1))
+    first = cinema.watermark("movie")
+    assert first is not None
+    cinema.database.execute("insert into movie values (6, 'not recorded', now())")
+    _copy_on(cinema, days_ago(1), second=10)
+    cinema.instance = dg.DagsterInstance.ephemeral()  # it knows of the first object only
+    cinema.instance.report_runless_asset_event(
+        dg.AssetMaterialization(key("movie"), metadata=metadata.of_watermark(first))
+    )
+
+    result = cinema.copy("movie")
+
+    assert result.success
+    assert _days(cinema, "movie") == {days_ago(1).isoformat(), days_ago(0).isoformat()}
+    assert values(cinema.latest("movie"))["pg_bronze/watermark"]["seq"] == 2
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_was_adopted_is_recorded_although_nothing_is_new(cinema: Project):
+    """Seen red with what was found recorded together with new rows only."""
+    cinema.copy("movie")
+    cinema.instance = dg.DagsterInstance.ephemeral()
+
+    result = cinema.copy("movie")
+
+    assert len(_events(result, "movie")) == 1
+    assert cinema.watermark("movie") is not None
+
+
+def test_several_days_in_one_run_copy_once_and_materialize_each(cinema: Project):
+    """A backfill over months of empty days must not be one run a day, nor one copy a day.
+
+    Seen red with the first day alone.
+    """
+    days = [days_ago(2), days_ago(1), days_ago(0)]
+    tags = {
+        "dagster/asset_partition_range_start": days[0].isoformat(),
+        "dagster/asset_partition_range_end": days[-1].isoformat(),
+    }
+
+    result = cinema.copy("movie", tags=tags)
+
+    assert result.success, sentences(result)
+    assert {event.partition for event in _events(result, "movie")} == {day.isoformat() for day in days}
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+    assert all(values(event)["pg_bronze/watermark"]["seq"] == 1 for event in _events(result, "movie"))
+
+
+def test_the_batch_is_summed_up_in_the_log_and_in_a_tag(cinema: Project):
+    """Seen red with tables counted as rows."""
+    cinema.copy("movie")
+    cinema.database.execute("insert into person values (4, 'new')")
+
+    result = cinema.copy()
+
+    run = cinema.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.tags["pg_bronze/new_rows"] == "4"
+    said = messages(cinema, result)
+    assert "batch: 4 new rows in 1 table, 1 quiet" in said
+
+
+def test_each_slice_is_one_line_in_the_log(cinema: Project):
+    """Seen red with a first load that begins with 0."""
+    result = cinema.copy("movie")
+
+    said = messages(cinema, result)
+    (line,) = [message for message in said if message.startswith("copied ")]
+    (object_key,) = lake.keys(cinema.bucket, "movie")
+    assert line.startswith("copied movie: 5 rows, transactions [first, ")
+    assert f"updated_at up to 2026-01-02 03:04:05+00 -> s3://{cinema.bucket.name}/{object_key} in " in line
+
+
+def test_the_control_row_follows_the_event(cinema: Project):
+    """Seen red without the value."""
+    cinema.copy()
+
+    rows = cinema.database.execute(
+        "select table_name, last_extracted_value, tracking_column from etl_control order by 1"
+    )
+
+    assert rows[0] == ("movie", "2026-01-02 03:04:05+00", "updated_at")
+    assert [row[0] for row in rows] == ["movie", "person"]
+
+
+def test_an_edited_control_row_changes_nothing_and_is_written_again(cinema: Project):
+    """Old habits die hard: whoever sets the value back must not make rows double.
+
+    Seen red with a row that stays as it is once it is there.
+    """
+    cinema.copy("movie")
+    cinema.database.execute("update etl_control set last_extracted_value = '1999-01-01'")
+    cinema.database.execute("insert into movie values (6, 'new', '2026-02-03 00:00+00')")
+
+    result = cinema.copy("movie")
+
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6]
+    assert cinema.database.execute("select last_extracted_value from etl_control") == [("2026-02-03 00:00:00+00",)]
+    said = messages(cinema, result)
+    assert any("etl_control: the row of movie was edited or deleted" in message for message in said)
+
+
+def test_many_slices_in_one_run_are_many_objects_and_one_event(project: Project):
+    """Seen red with a run that ends with its second slice."""
+    project.set(PG_BRONZE_SLICE_ROWS="300")
+    project.database.execute("create table movie (id int); insert into movie select generate_series(1, 1000)")
+    project.reload()
+
+    result = project.copy("movie")
+
+    assert result.success
+    assert len(lake.keys(project.bucket, "movie")) >= 4
+    assert len(_events(result, "movie")) == 1
+    assert lake.ids(project.bucket, "movie") == list(range(1, 1001))
+    assert values(project.latest("movie"))["pg_bronze/rows"] == 1000
+
+
+def _downstream(project: Project, **options):
+    """An asset of the user's own, in the same location, that takes the bronze table as its input."""
+    seen: list[pl.DataFrame] = []
+
+    @dg.asset(ins={"movie": dg.AssetIn(key("movie"))}, **options)
+    def report(movie) -> None:
+        assert isinstance(movie, pl.LazyFrame)
+        seen.append(movie.collect())
+
+    merged = dg.Definitions.merge(project.definitions, dg.Definitions([report]))
+    return merged.resolve_implicit_global_asset_job_def(), seen
+
+
+def test_an_asset_downstream_gets_the_rows_of_its_day(cinema: Project):
+    """Seen red with all days for each."""
+    _copy_on(cinema, days_ago(1))
+    cinema.database.execute("insert into movie values (6, 'new', now())")
+    cinema.copy("movie")
+    days = cinema.definitions.resolve_asset_graph().get(key("movie")).partitions_def
+    job, seen = _downstream(cinema, partitions_def=days)
+
+    for day in (days_ago(0), days_ago(1), days_ago(2)):
+        result = job.execute_in_process(
+            instance=cinema.instance, asset_selection=[dg.AssetKey("report")], partition_key=day.isoformat()
+        )
+        assert result.success
+
+    assert [frame["id"].to_list() for frame in seen] == [[6], [1, 2, 3, 4, 5], []]
+
+
+def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
+    """Most days of a definition have no object: they are no error.
+
+    Seen red with no day for it.
+    """
+    cinema.copy("movie")
+    job, seen = _downstream(cinema)
+
+    assert job.execute_in_process(instance=cinema.instance, asset_selection=[dg.AssetKey("report")]).success
+
+    assert seen[0]["id"].to_list() == [1, 2, 3, 4, 5]
+    assert "_pg_xid" in seen[0].columns
+
+
+def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(cinema: Project):
+    """It would fail at the first column it names, on every day before the change or without a row.
+
+    Seen red with the columns of its day.
+    """
+    _copy_on(cinema, days_ago(1))
+    cinema.database.execute("alter table movie rename title to name; alter table movie add note text default 'none'")
+    cinema.database.execute("insert into movie (id, name) values (6, 'new')")
+    cinema.copy("movie")
+    job, seen = _downstream(
+        cinema, partitions_def=cinema.definitions.resolve_asset_graph().get(key("movie")).partitions_def
+    )
+
+    for day in (days_ago(0), days_ago(1), days_ago(2)):
+        options = {"instance": cinema.instance, "asset_selection": [dg.AssetKey("report")]}
+        assert job.execute_in_process(partition_key=day.isoformat(), **options).success
+
+    assert [frame["note"].to_list() for frame in seen] == [["none"], ["none"] * 5, []]
+    assert {tuple(frame.columns) for frame in seen} == {("id", "name", "updated_at", "note", "_pg_xid")}
+
+
+def test_the_last_object_gone_stops_the_table_and_names_the_way_out(cinema: Project):
+    """Going on silently would hide that rows are missing from the lake.
+
+    Seen red with an object that is gone taken for one moved away with its generation.
+    """
+    cinema.copy()
+    (object_key,) = lake.keys(cinema.bucket, "movie")
+    cinema.bucket.store().delete(object_key)
+    cinema.database.execute("insert into movie values (6, 'new', now()); insert into person values (4, 'new')")
+
+    result = cinema.copy()
+
+    said = sentences(result)
+    assert list(said) == ["bronze__movie"]
+    assert "pg-bronze reset movie" in said["bronze__movie"]
+    assert lake.ids(cinema.bucket, "person") == [1, 2, 3, 4]
+
+
+def test_a_mirror_that_is_off_is_said_once_a_run_and_by_every_materialization(cinema: Project):
+    """A hundred tables would say it a hundred times, and then nobody reads it.
+
+    Seen red with the same words for every table.
+    """
+    cinema.set(PG_CONTROL_URL="off")
+    cinema.reload()
+
+    run = cinema.copy()
+
+    assert len([line for line in messages(cinema, run) if "PG_CONTROL_URL is off" in line]) == 1
+    for table in ("movie", "person"):
+        assert "off" in values(cinema.latest(table))["pg_bronze/control_mirror"]

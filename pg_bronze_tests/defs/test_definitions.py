@@ -1,0 +1,322 @@
+"""What a code server loads: one bronze asset per table, its source upstream of it, sensors that run by themselves."""
+
+import json
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pg_bronze.core.table import SourceTable, label, literal, quote
+from pg_bronze.defs import asset_keys
+from pg_bronze_tests.harness.names import TABLES
+from pg_bronze_tests.harness.project import key
+
+SOURCE = "postgres"
+
+
+def _bronze(definitions: dg.Definitions) -> set[str]:
+    graph = definitions.resolve_asset_graph()
+    return {"/".join(item.path) for item in graph.executable_asset_keys}
+
+
+def test_what_a_process_has_loaded_is_out_of_the_garbage_collectors_way():
+    """Going through all of it again and again is a third of what a run worker costs (`benchmarks/process.py`).
+
+    Seen red without ``gc.freeze`` in definitions: 0 objects.
+    """
+    counted = subprocess.run(
+        [sys.executable, "-c", "import gc, pg_bronze.definitions; print(gc.get_freeze_count(), gc.isenabled())"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+
+    assert int(counted[0]) > 100_000
+    assert counted[1] == "True"
+
+
+def test_each_table_is_a_bronze_asset_with_its_source_upstream(cinema):
+    """Without the lineage nobody can tell from the catalog where a bronze table comes from."""
+    graph = cinema.definitions.resolve_asset_graph()
+
+    assert _bronze(cinema.definitions) == {"bronze/movie", "bronze/person"}
+    for table in ("movie", "person"):
+        upstream = dg.AssetKey([SOURCE, asset_keys._part(cinema.database.name), table])
+        assert graph.get(key(table)).parent_keys == {upstream}
+        assert not graph.get(upstream).is_executable
+
+
+def test_a_table_outside_public_carries_its_schema(project):
+    project.database.execute("create schema sales; create table sales.movie (id int); create table movie (id int)")
+
+    assert _bronze(project.reload()) == {"bronze/movie", "bronze/sales/movie"}
+
+
+def test_the_control_table_is_no_source(cinema):
+    """Copying it would make each batch the reason for the next one, for ever."""
+    assert cinema.copy("movie").success
+    assert cinema.database.execute("select table_name from etl_control") == [("movie",)]
+
+    definitions = cinema.reload()
+
+    assert _bronze(definitions) == {"bronze/movie", "bronze/person"}
+    assert not any("etl_control" in item.path for item in definitions.resolve_asset_graph().get_all_asset_keys())
+
+
+def test_what_cannot_be_copied_is_listed_with_the_reason(project):
+    """A table that is simply absent looks like a fault of the catalog."""
+    project.database.execute("create table movie (id int); create view best as select * from movie")
+
+    definitions = project.reload()
+
+    assert _bronze(definitions) == {"bronze/movie"}
+    graph = definitions.resolve_asset_graph()
+    view = graph.get(dg.AssetKey([SOURCE, asset_keys._part(project.database.name), "best"]))
+    assert "**Skipped**: it is a view" in view.description
+    assert view.tags["pg_bronze/status"] == "skipped"
+
+
+def test_columns_stand_in_the_definition_with_types_and_comments(cinema):
+    graph = cinema.definitions.resolve_asset_graph()
+
+    schema = graph.get(key("movie")).metadata["dagster/column_schema"]
+
+    found = {column.name: (column.type, column.description, column.constraints.nullable) for column in schema.columns}
+    assert found == {
+        "id": ("integer", None, False),
+        "title": ("text", "As on the poster", False),
+        "updated_at": ("timestamp with time zone", None, True),
+    }
+    assert graph.get(key("movie")).metadata["dagster/table_name"] == f"{cinema.database.name}.public.movie"
+    assert graph.get(key("movie")).description.startswith("Films and when they changed")
+
+
+def test_the_description_says_which_column_shows_progress_and_why(cinema):
+    description = cinema.definitions.resolve_asset_graph().get(key("movie")).description
+
+    assert "Progress is shown by `updated_at`" in description
+
+
+def test_kinds_groups_and_pools(cinema):
+    """The pool keeps two runs of one table apart; without it they race for the claim every tick."""
+    graph = cinema.definitions.resolve_asset_graph()
+    movie, person = graph.get(key("movie")), graph.get(key("person"))
+
+    assert (movie.group_name, set(movie.kinds)) == ("bronze", {"polars", "parquet", "s3"})
+    assert movie.pools != person.pools
+    assert len(movie.pools) == 1
+    upstream = graph.get(next(iter(movie.parent_keys)))
+    assert (upstream.group_name, set(upstream.kinds)) == ("postgres", {"postgres", "table"})
+
+
+def test_all_tables_share_one_process(cinema):
+    """Dagster's default executor costs seconds of CPU for each table of each tick."""
+    assert cinema.definitions.resolve_implicit_global_asset_job_def().executor_def is dg.in_process_executor
+
+
+def test_sensors_run_by_themselves_and_often_enough_for_ten_seconds(cinema):
+    """Dagster looks every 5 s: with an interval of 10 a tick would take up to 15 s."""
+    tick = cinema.definitions.resolve_sensor_def("bronze_tick")
+    catalog = cinema.definitions.resolve_sensor_def("bronze_catalog")
+
+    assert (tick.default_status, tick.minimum_interval_seconds) == (dg.DefaultSensorStatus.RUNNING, 9)
+    assert catalog.default_status == dg.DefaultSensorStatus.RUNNING
+    assert catalog.minimum_interval_seconds < 60
+
+
+def test_today_is_a_partition_and_the_first_day_is_kept(project):
+    """A first day that moves with every start makes partitions of the past disappear."""
+    from datetime import UTC, datetime, timedelta
+
+    project.database.execute("create table movie (id int)")
+    project.monkeypatch.delenv("PG_BRONZE_START_DATE")
+    store = project.bucket.store()
+    project.reload()
+    catalog = json.loads(store.get("_pg_bronze/catalog.json"))
+    earlier = (datetime.now(UTC) - timedelta(days=3)).date().isoformat()
+    store.replace("_pg_bronze/catalog.json", json.dumps({**catalog, "first_day": earlier}).encode())
+
+    graph = project.reload().resolve_asset_graph()
+
+    keys = graph.get(key("movie")).partitions_def.get_partition_keys()
+    assert (keys[0], keys[-1], len(keys)) == (earlier, datetime.now(UTC).date().isoformat(), 4)
+
+
+def test_untracked_skip_leaves_a_table_out_and_says_why(project):
+    project.database.execute("create table movie (id int primary key); create table note (body text)")
+    project.set(PG_BRONZE_UNTRACKED="skip")
+
+    definitions = project.reload()
+
+    assert _bronze(definitions) == {"bronze/movie"}
+    note = definitions.resolve_asset_graph().get(dg.AssetKey([SOURCE, asset_keys._part(project.database.name), "note"]))
+    assert "no cursor column" in note.description
+    assert "PG_BRONZE_UNTRACKED" in note.description
+
+
+def test_an_untracked_table_is_copied_by_default(project):
+    project.database.execute("create table note (body text); insert into note values ('a'), ('a')")
+    project.reload()
+
+    assert project.copy("note").success
+
+    from pg_bronze_tests.harness import plain_lake as lake
+
+    assert lake.read(project.bucket, "note")["body"].to_list() == ["a", "a"]
+
+
+def test_excluded_tables_do_not_exist(cinema):
+    cinema.set(PG_BRONZE_EXCLUDE="per*")
+
+    assert _bronze(cinema.reload()) == {"bronze/movie"}
+
+
+def test_names_that_dagster_cannot_hold_load_and_copy(project):
+    """One odd name must not keep the whole location from loading."""
+    project.database.execute(
+        'create schema "a.b"; create table "a.b"."c" (id int); create table "Größe/%" (id int);'
+        'create table "x__y" (id int);'
+        'create table "select" (id int); create table "día" (id int); create table "_" (id int);'
+        'create table "result" (id int); create table "1st" (id int);'
+        'insert into "Größe/%" values (1); insert into "a.b"."c" values (2); insert into "_" values (3);'
+        'insert into "select" values (4);'
+    )
+
+    project.reload()
+    result = project.copy()
+
+    assert result.success
+    assert len(project.definitions.resolve_asset_graph().executable_asset_keys) == 8
+    written = {item.key.rsplit("/", 1)[0] for item in project.bucket.store().list("") if item.key.endswith(".parquet")}
+    assert len(written) == 4
+
+
+_names = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1, max_size=12)
+_plain = st.text("ab_.", min_size=1, max_size=4)
+_pairs = st.sampled_from(TABLES) | st.tuples(st.one_of(_plain, _names, st.just("public")), st.one_of(_plain, _names))
+
+
+def _table(schema: str, name: str) -> SourceTable:
+    return SourceTable(1, schema, name, False, None, (), (), (), 0.0, None, "")
+
+
+@given(_pairs)
+@example(("public", "a_b_x0_2E_0"))
+@example(("public", "a.b"))
+@example(("x0_2E", "x"))
+def test_a_table_comes_back_from_its_asset_key(pair):
+    assert asset_keys.table_of(asset_keys.bronze_key(_table(*pair))) == pair
+
+
+@pytest.mark.parametrize(
+    "name, part",
+    [
+        ("movie_2", "movie_2"),
+        ("two words", "two_words_x0_20_0"),
+        ("a.b", "a_b_x0_2E_0"),
+        ("_", "x5F"),
+        ("película", "pel_cula_x0_C3AD_0"),
+        ("a_b_x0_2E_0", "a_b_x0_2E_0_x0_5F_5F_5F_5F_0"),
+    ],
+)
+def test_what_a_key_cannot_hold_stands_in_hexadecimal_behind_it(name, part):
+    assert asset_keys.bronze_key(_table("public", name)).path == ["bronze", part]
+
+
+@given(one=_pairs, other=_pairs)
+def test_two_tables_never_share_a_key_a_step_or_a_pool(one, other):
+    """They would share one watermark: rows of one are lost, rows of the other doubled."""
+    first, second = _table(*one), _table(*other)
+    if one == other:
+        return
+
+    keys = asset_keys.bronze_key(first), asset_keys.bronze_key(second)
+
+    assert keys[0] != keys[1]
+    assert keys[0].to_python_identifier() != keys[1].to_python_identifier()
+    assert asset_keys.pool(first) != asset_keys.pool(second)
+    assert all(dg._core.definitions.utils.is_valid_name(item.to_python_identifier()) for item in keys)
+
+
+def test_a_run_worker_asks_nobody_for_the_catalog(cinema):
+    """Each run would otherwise read the catalog again, and die when the database is down at that moment."""
+    with DefinitionsLoadContext.scoped(DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)) as context:
+        from pg_bronze.definitions import defs
+
+        loaded = defs(context)
+        handed_on = context.get_pending_reconstruction_metadata()
+    cinema.set(PG_PORT="1", MINIO_ENDPOINT="http://127.0.0.1:1")
+
+    again = _reconstruct(handed_on)
+
+    assert _bronze(again) == _bronze(loaded)
+    assert (
+        again.resolve_asset_graph().get(key("movie")).description
+        == loaded.resolve_asset_graph().get(key("movie")).description
+    )
+
+
+def _reconstruct(handed_on):
+    from dagster._core.definitions.repository_definition.repository_definition import RepositoryLoadData
+
+    from pg_bronze.definitions import defs
+
+    data = RepositoryLoadData(cacheable_asset_data={}, reconstruction_metadata=handed_on, code_location_name="x")
+    with DefinitionsLoadContext.scoped(DefinitionsLoadContext(DefinitionsLoadType.RECONSTRUCTION, data)) as context:
+        return defs(context)
+
+
+def _description(project, table: str) -> str:
+    return project.definitions.resolve_asset_graph().get(key(table)).description
+
+
+def test_the_last_change_of_a_tables_columns_stays_in_its_description(cinema):
+    """The run that met it is one of thousands by the time somebody wonders why a column is gone."""
+    assert "**Changed**" not in _description(cinema, "movie")
+    cinema.database.execute("alter table movie rename title to name; alter table movie add rating int default 7")
+
+    for _ in range(2):
+        cinema.reload()
+        assert "UTC: column 'rating' (integer) was added; column 'title' is now called 'name'." in _description(
+            cinema, "movie"
+        )
+        assert "**Changed**" not in _description(cinema, "person")
+    cinema.database.execute("alter table movie drop rating")
+    cinema.reload()
+    assert "UTC: column 'rating' (integer) was dropped." in _description(cinema, "movie")
+    cinema.database.execute("drop table movie; create table movie (id int)")
+    cinema.reload()
+    assert "it is another table than before" in _description(cinema, "movie")
+
+
+def _made(number: int) -> str:
+    schema, name = TABLES[number]
+    table = f"{quote(schema)}.{quote(name)}"
+    return (
+        f"create schema if not exists {quote(schema)}; create table {table} (id int primary key, word text);"
+        f"insert into {table} values ({number}, {literal(f'of {name}')})"
+    )
+
+
+def test_settings_name_tables_by_their_label(project):
+    numbers = [TABLES.index(("public", name)) for name in ("movie", "Movie", "a.b", "a,b", " movie", "[a]*")]
+    numbers.append(TABLES.index(("a", "b.c")))
+    project.database.execute(";".join(map(_made, numbers)))
+    dotted = label("a", "b.c")
+    project.set(
+        PG_BRONZE_INCLUDE='movie, "a.b", a?b, ?movie, [[]a]*, a."b.c"',
+        PG_BRONZE_EXCLUDE="[m]ovie",
+        PG_BRONZE_TABLES=json.dumps({dotted: {"cursor_column": "nothing"}, '"a.b"': {"slice_rows": 7}}),
+    )
+
+    graph = project.reload().resolve_asset_graph()
+
+    tables = {
+        (graph.get(key).metadata["pg_bronze/schema"], graph.get(key).metadata["pg_bronze/table"]): graph.get(key)
+        for key in graph.executable_asset_keys
+    }
+    assert set(tables) == {("public", "a.b"), ("public", "a,b"), ("public", " movie"), ("public", "[a]*"), ("a", "b.c")}
+    assert "a.\"b.c\": the cursor column 'nothing' does not exist" in tables["a", "b.c"].description
+    assert "Faulty" not in tables["public", "a.b"].description

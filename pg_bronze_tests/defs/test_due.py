@@ -1,0 +1,87 @@
+"""Gates on real servers whose counters lie: a table may be looked at late, and is never passed over for good."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pg_bronze.defs.sensors import tick
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.project import MOVIES, Project, asked, set_dagsters_clock, settle
+from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, until
+from pg_bronze_tests.harness.servers import Database
+
+
+@pytest.fixture
+def quiet(cinema: Project) -> Project:
+    settle(cinema)
+    return cinema
+
+
+def copied(project: Project) -> list[int]:
+    return lake.ids(project.bucket, "person")
+
+
+def expire(project: Project) -> None:
+    """Let 15 minutes pass for the sensor."""
+    later = datetime.now(UTC) + timedelta(seconds=901)
+    project.monkeypatch.setattr(tick, "datetime", SimpleNamespace(now=lambda _zone: later))
+    set_dagsters_clock(project.monkeypatch, lambda: later)
+
+
+def test_rows_that_no_counter_shows_are_copied_once_the_gate_expires(quiet: Project):
+    """``track_counts = off``, as some set it to save a percent.
+
+    Seen red with the gate expiring only for counters that moved.
+    """
+    quiet.database.execute("set track_counts = off; insert into person values (4, 'unseen')")
+    assert asked(quiet.look()) == []
+
+    expire(quiet)
+    settle(quiet)
+
+    assert copied(quiet) == [1, 2, 3, 4]
+
+
+def test_counters_set_back_that_come_as_far_again_hide_rows_no_longer_than_the_gate(quiet: Project):
+    """Three rows were counted, and after ``pg_stat_reset`` three others are.
+
+    Seen red with the gate expiring only for counters that moved.
+    """
+    counted = "select pg_stat_get_tuples_inserted('person'::regclass), pg_stat_get_tuples_updated('person'::regclass)"
+    assert quiet.database.execute(counted) == [(3, 0)]
+    quiet.database.execute("select pg_stat_reset()")
+    quiet.database.execute("insert into person select i, 'after' from generate_series(4, 6) i")
+    until(quiet.database.server, quiet.database.name, f"select (3, 0) = ({counted})")
+    settle(quiet)
+    assert copied(quiet) == [1, 2, 3], "hidden, or this shows nothing"
+
+    expire(quiet)
+    settle(quiet)
+
+    assert copied(quiet) == [1, 2, 3, 4, 5, 6]
+
+
+def test_on_a_standby_without_counters_of_its_own_new_rows_are_seen(project: Project, bindir, tmp_path: Path):
+    """Its statistics say zero for ever.
+
+    Seen red with counters believed wherever they come from.
+    """
+    options = PRIMARY_OPTIONS | {"autovacuum": "off"}
+    with PostgresServer(tmp_path / "primary", bindir=bindir, options=options) as primary:
+        source = Database(primary, "postgres")
+        source.execute(MOVIES)
+        with Standby(tmp_path / "standby", primary) as standby:
+            project.set(**Database(standby, "postgres").environ)
+            project.reload()
+            settle(project)
+            assert copied(project) == [1, 2, 3]
+            assert project.look().skip_message
+            source.execute("insert into person values (4, 'new')")
+            standby.catch_up()
+
+            settle(project)
+
+            assert copied(project) == [1, 2, 3, 4]

@@ -1,0 +1,323 @@
+"""What people and servers do to a running project: memories lost, settings pointed elsewhere, a bucket that fails.
+
+A table stops with the reason or goes on exactly; none goes on green over a hole.
+"""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import dagster as dg
+import psycopg
+import pytest
+import typer
+
+from pg_bronze.cli import app, instance
+from pg_bronze.core.watermark import FORMAT
+from pg_bronze.defs import metadata
+from pg_bronze.lake import s3_client
+from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.faults import Proxy, held_reads
+from pg_bronze_tests.harness.project import MOVIES, Project, asked, key, sentences
+from pg_bronze_tests.harness.servers import Bucket, new_bucket
+from pg_bronze_tests.harness.slow import SLOW, wait_until_gone
+
+TABLES = ("movie", "person")
+STEPS = {f"bronze__{table}" for table in TABLES}
+
+
+@pytest.fixture
+def copied(cinema: Project) -> Project:
+    """Both tables copied, with new rows waiting in each."""
+    assert cinema.copy().success
+    write(cinema)
+    return cinema
+
+
+def write(project: Project) -> None:
+    project.database.execute(
+        "insert into movie select max(id) + 1, 'new', now() from movie;"
+        "insert into person select max(id) + 1 from person;"
+        "update movie set title = 'changed' where id = 2"
+    )
+
+
+def goes_on(project: Project) -> None:
+    """The next batch brings everything, once."""
+    result = project.copy()
+    assert result.success, sentences(result)
+    for table in TABLES:
+        assert lake.compare(project.database, project.bucket, table) == lake.SAME
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "etl_control dropped",
+        "etl_control edited",
+        "Dagster's storage",
+        "etl_control dropped, and Dagster's storage",
+        "etl_control edited, and Dagster's storage",
+    ],
+)
+def test_a_lost_memory_loses_and_doubles_nothing(copied: Project, lost: str):
+    """Only the bucket's own footers are the truth; etl_control is a mirror, and Dagster's storage a shortcut.
+
+    Seen red with a control table that was made at the first load alone.
+    """
+    if "edited" in lost:
+        copied.database.execute("update etl_control set last_extracted_value = '1999-01-01'")
+    if "dropped" in lost:
+        copied.database.execute("drop table etl_control")
+    if "Dagster" in lost:
+        copied.instance = dg.DagsterInstance.ephemeral()
+
+    goes_on(copied)
+    write(copied)
+    goes_on(copied)
+
+    names = copied.database.execute("select table_name from etl_control order by 1")
+    assert [name for (name,) in names] == list(TABLES)
+
+
+NEWER = {"format": FORMAT + 1}
+UNREADABLE = {"leaves": None}
+
+
+@pytest.mark.parametrize(
+    "changed, said", [(NEWER, f"format {FORMAT + 1}"), (UNREADABLE, "Wipe")], ids=["newer", "damaged"]
+)
+def test_a_watermark_that_cannot_be_read_stops_its_table_and_no_other(copied: Project, changed, said):
+    """Somebody went back to an older pg_bronze: guessing at what a newer one wrote could copy anything twice.
+
+    Seen red with a newer format read as ours, with the sensor failing at it for all tables, and with a traceback in
+    place of the sentence.
+    """
+    written = copied.latest("movie").metadata[metadata.WATERMARK].value
+    copied.instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            key("movie"), metadata={metadata.WATERMARK: dg.JsonMetadataValue({**written, **changed})}
+        )
+    )
+    write(copied)
+    before = lake.keys(copied.bucket, "movie")
+
+    assert {"movie", "person"} <= set().union(*asked(copied.look()))
+    result = copied.copy()
+
+    sentence = sentences(result)
+    assert list(sentence) == ["bronze__movie"]
+    assert said in sentence["bronze__movie"]
+    assert "movie" in sentence["bronze__movie"]
+    assert lake.keys(copied.bucket, "movie") == before
+    assert lake.compare(copied.database, copied.bucket, "person") == lake.SAME
+
+
+@pytest.fixture
+def elsewhere(copied: Project) -> Iterator[dict[str, dict[str, str]]]:
+    """Settings that name another place than the one copied from or to."""
+    other = f"{copied.database.name}_other"
+    copied.database.execute(f'create database "{other}"')
+    type(copied.database)(copied.database.server, other).execute(MOVIES)
+    empty: Bucket = new_bucket(copied.bucket.server)
+    yield {"MINIO_BUCKET": {"MINIO_BUCKET": empty.name}, "PG_DB": {"PG_DB": other}}
+    for table in TABLES:
+        assert lake.keys(empty, table) == [], "an object was written beside what stopped"
+    empty.remove()
+    copied.database.execute(f'drop database "{other}" with (force)')
+
+
+@pytest.mark.parametrize("forgetful", [False, True], ids=["Dagster knows", "Dagster's storage is new"])
+@pytest.mark.parametrize("setting", ["MINIO_BUCKET", "PG_DB"])
+def test_a_setting_that_points_elsewhere_stops_every_table(
+    copied: Project, elsewhere: dict[str, dict[str, str]], setting: str, forgetful: bool
+):
+    """A first load from or into the wrong place looks like any other, and mixes what can never be parted again.
+
+    Seen red with databases of one cluster not told apart, and with a control row that counted for nothing.
+    """
+    right = {"MINIO_BUCKET": copied.bucket.name, "PG_DB": copied.database.name}[setting]
+    instance = copied.instance
+    before = {table: lake.keys(copied.bucket, table) for table in TABLES}
+    if forgetful:
+        copied.instance = dg.DagsterInstance.ephemeral()
+    copied.set(**elsewhere[setting])
+    copied.reload()
+
+    result = copied.copy()
+
+    said = sentences(result)
+    assert set(said) == STEPS
+    for table in TABLES:
+        assert f"pg-bronze reset {table}" in said[f"bronze__{table}"] or "takeover" in said[f"bronze__{table}"].lower()
+    assert {table: lake.keys(copied.bucket, table) for table in TABLES} == before
+    copied.instance = instance
+    copied.set(**{setting: right})
+    copied.reload()
+    goes_on(copied)
+
+
+@pytest.fixture
+def proxy(cinema: Project) -> Iterator[Proxy]:
+    """The bucket behind a network that can be made to fail; the project knows no other way to it."""
+    made = Proxy(cinema.bucket)
+    cinema.monkeypatch.setattr(s3_client, "connect", functools.partial(s3_client.connect, answer_s=0.5))
+    cinema.set(MINIO_ENDPOINT=made.endpoint_url)
+    cinema.reload()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("method, part, doing", [("GET", "prefix=movie/", "list"), ("PUT", "/movie/movie_", "write")])
+def test_a_bucket_that_fails_for_one_table_holds_back_no_other(
+    copied: Project, proxy: Proxy, method: str, part: str, doing: str
+):
+    """Seen red with a table's fault taken for the server's."""
+    with proxy.broken(method, part, answer=(500, "InternalError")):
+        said = sentences(copied.copy())
+
+    assert list(said) == ["bronze__movie"]
+    assert f"the S3 server {proxy.endpoint_url} did not {doing} movie/" in said["bronze__movie"]
+    assert lake.compare(copied.database, copied.bucket, "person") == lake.SAME
+    goes_on(copied)
+
+
+# Looking at the bucket takes four requests; the fifth is the first table's.
+@pytest.mark.parametrize("spared", [0, 4], ids=["from the start", "in the midst of the first table"])
+def test_a_batch_waits_once_for_a_server_that_does_not_answer(copied: Project, proxy: Proxy, spared: int):
+    """A hundred tables, each after its own twenty seconds, would be half an hour of nothing.
+
+    Seen red without ``SourceDatabase._down``: ten requests waited for an answer.
+    """
+    copied.database.execute("create table a (id int); create table b (id int); create table c (id int)")
+    copied.reload()
+    with proxy.broken("GET|HEAD|PUT|DELETE", spared=spared, silent=True):
+        said = sentences(copied.copy())
+
+    assert len(said) == 5
+    assert len({sentence.partition(": ")[2] for sentence in said.values()}) == 1
+    assert "did not answer" in said["bronze__movie"]
+    assert proxy.met <= 4, "two attempts, and two more to make sure"
+    goes_on(copied)
+
+
+def test_a_bucket_that_overwrites_gets_no_object_of_any_table(cinema: Project, proxy: Proxy):
+    """Two writers would double rows there, and nobody would notice.
+
+    Seen red with a probe that was written once.
+    """
+    with proxy.broken("PUT", unfenced=True):
+        said = sentences(cinema.copy())
+
+    assert set(said) == STEPS
+    for table in TABLES:
+        assert said[f"bronze__{table}"].startswith(f"{table}: bucket {cinema.bucket.name!r}: the server overwrites")
+        assert "PG_BRONZE_UNFENCED=true" in said[f"bronze__{table}"]
+    assert [item.key for item in cinema.bucket.store().list("") if not item.key.endswith("/catalog.json")] == []
+    goes_on(cinema)
+
+
+def _cut(other: psycopg.Connection, pid: int) -> None:
+    """End every session of the product's, as when the network goes; the one that reads last, so that all are gone then.
+
+    Otherwise the next table would begin over a session that has not noticed yet, and fail as well.
+    """
+    sessions = other.execute(
+        "select pid from pg_stat_activity where datname = current_database() and application_name like 'pg_bronze%'"
+    ).fetchall()
+    for (session,) in sorted(sessions, key=lambda session: session == (pid,)):
+        other.execute("select pg_terminate_backend(%s, 10000)", (session,))
+
+
+def _end(other: psycopg.Connection, pid: int) -> None:
+    other.execute("select pg_terminate_backend(%s)", (pid,))
+
+
+def _cures(result: dg.ExecuteInProcessResult) -> set[str]:
+    """Who can cure the failures of a run, as its events say."""
+    return {
+        event.step_failure_data.user_failure_data.metadata["pg_bronze/cure"].value
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE
+    }
+
+
+def test_a_read_that_is_ended_in_the_midst_of_a_batch_fails_its_table_alone(cinema: Project):
+    """Three tables of five, each ended in its own way; a fault of one read is no fault of the server.
+
+    Seen red with the control table's connection never made again: every table after the cut one failed.
+    """
+    ended = ("cut", "ended", "slow")
+    for table in ended:
+        cinema.database.execute(f"create table {table} (id int primary key); insert into {table} values (1), (2)")
+    cinema.database.execute(f"{SLOW}; alter table slow add f feeling")
+    cinema.set(PG_BRONZE_STATEMENT_TIMEOUT_S="3")
+    cinema.reload()
+    assert cinema.copy().success
+    write(cinema)
+    for table in ended:
+        cinema.database.execute(f"insert into {table} values (3)")
+    cinema.database.execute("update slow set f = 'slow' where id = 2")
+
+    with held_reads(cinema.database, "cut", _cut), held_reads(cinema.database, "ended", _end):
+        result = cinema.copy()
+
+    said = sentences(result)
+    assert set(said) == {f"bronze__{table}" for table in ended}
+    for table in ended:
+        assert said[f"bronze__{table}"].startswith(f"{table}: ")
+        assert "the next tick tries again" in said[f"bronze__{table}"]
+    assert "by its time limit" in said["bronze__slow"]
+    assert "Raise PG_BRONZE_STATEMENT_TIMEOUT_S" in said["bronze__slow"]
+    assert _cures(result) == {"next tick"}
+    for table in TABLES:
+        assert lake.compare(cinema.database, cinema.bucket, table) == lake.SAME
+    wait_until_gone(cinema.database)
+    cinema.database.execute("update slow set f = 'fast'")
+    goes_on(cinema)
+    for table in ended:
+        assert lake.compare(cinema.database, cinema.bucket, table) == lake.SAME
+
+
+@pytest.fixture
+def guest(copied: Project) -> Iterator[str]:
+    """The role that the project reads with, made for it."""
+    role = f"guest_{copied.database.name}"
+    copied.database.execute(f"create role {role} login password 'guest'; grant pg_read_all_data to {role}")
+    copied.set(PG_USER=role, PG_PASS="guest", PG_CONTROL_URL="off")
+    copied.reload()
+    yield role
+    copied.database.execute(f"drop role {role}")
+
+
+@pytest.mark.parametrize("away", ["S3", "PostgreSQL"])
+def test_a_server_that_is_away_is_named_with_the_remedy_beside_every_table(
+    copied: Project, guest: str, capsys: pytest.CaptureFixture[str], away: str
+):
+    """Whoever looks at one red table reads the same as whoever looks at the terminal.
+
+    Seen red with the server's sentence alone in the event.
+    """
+    copied.monkeypatch.setattr(instance, "_instance", lambda: contextlib.nullcontext(copied.instance))
+    there = copied.bucket.server.endpoint_url
+    if away == "S3":
+        words = ("http://127.0.0.1:1", "Check that MINIO_ENDPOINT is right")
+        copied.set(MINIO_ENDPOINT="http://127.0.0.1:1")
+        copied.reload()
+    else:
+        words = (f"{copied.database.name}@", "Raise its limit, or end sessions")
+        copied.database.execute(f"alter role {guest} connection limit 0")
+
+    said = sentences(copied.copy())
+    with pytest.raises(typer.Exit):
+        app.tick([])
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert set(said) == STEPS
+    assert all(said[f"bronze__{table}"].startswith(f"{table}: ") for table in TABLES)
+    assert line.startswith("pg-bronze: movie, person failed: ")
+    assert [text for text in (*said.values(), line) if not all(word in text for word in words)] == []
+    copied.database.execute(f"alter role {guest} connection limit -1")
+    copied.set(MINIO_ENDPOINT=there)
+    copied.reload()
+    goes_on(copied)

@@ -1,0 +1,77 @@
+"""Sensor, assets and mirror behind pgbouncer, where every transaction may get another session than the one before."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from pg_bronze.defs import run_watchdog
+from pg_bronze.defs.resources import open_source
+from pg_bronze.settings.load import load_settings
+from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.pooler import pgbouncer
+from pg_bronze_tests.harness.project import Project, asked, key, settle
+from pg_bronze_tests.harness.replicas import until
+
+
+@pytest.fixture(scope="module")
+def poolers(postgres_server) -> Iterator[dict[str, int]]:
+    """The port of a pooler for each mode; in transaction mode three sessions are shared by all."""
+    with pgbouncer(postgres_server, "transaction", 3) as transaction, pgbouncer(postgres_server, "session", 30) as own:
+        yield {"transaction": transaction, "session": own}
+
+
+@pytest.fixture(params=["transaction", "session"])
+def pooled(request: pytest.FixtureRequest, cinema: Project, poolers) -> Project:
+    cinema.set(PG_PORT=str(poolers[request.param]))
+    cinema.reload()
+    return cinema
+
+
+def test_what_is_written_behind_a_pooler_is_seen_copied_and_mirrored(pooled: Project):
+    """The sensor keeps its connection from tick to tick, and shares it with whoever else goes through the pooler.
+
+    Seen red with statements prepared in one session and asked for in another.
+    """
+    settle(pooled)
+    for number in (10, 11, 12):
+        pooled.database.execute(
+            f"insert into movie values ({number}, 'new'); update movie set updated_at = '2026-02-{number}' where id = 1"
+        )
+        counted = "pg_stat_get_tuples_inserted('movie'::regclass)"
+        until(pooled.database.server, pooled.database.name, f"select {counted} >= 5 + {number} - 9")
+        assert {"movie"} <= set().union(*asked(pooled.look()))
+        settle(pooled)
+        assert lake.compare(pooled.database, pooled.bucket, "movie") == lake.SAME
+
+    watermark = pooled.watermark("movie")
+    assert watermark is not None
+    query = "select last_extracted_value from etl_control where table_name = 'movie'"
+    assert pooled.database.execute(query) == [(watermark.cursor,)]
+
+
+def test_a_run_that_reads_behind_a_pooler_is_not_taken_for_abandoned(pooled: Project):
+    """The pooler gives the session that reads the name of the run that reads.
+
+    Seen red when nobody asked for the session.
+    """
+    selection = frozenset([key("movie")])
+    run = create_run_for_test(
+        pooled.instance, job_name="bronze", asset_selection=selection, status=dg.DagsterRunStatus.STARTED
+    )
+    settings, name = load_settings(), run_watchdog.session_name(run.run_id)
+    reading = f"select count(*) > 0 from pg_stat_activity where application_name = '{name}' and state = 'active'"
+    with ThreadPoolExecutor(1) as pool, open_source(settings, name) as worker, pooled.database.connect() as blocker:
+        blocker.execute("begin; lock table movie")
+        read = pool.submit(worker.ask, "select count(*) from movie")
+        until(pooled.database.server, pooled.database.name, reading)
+
+        with open_source(settings, "pg_bronze test") as source:
+            ended = run_watchdog.end(pooled.instance, source, [key("movie")], time.time() + run_watchdog.SILENT_S + 1)
+        blocker.execute("rollback")
+
+        assert read.result() == [(5,)]
+    assert ended == []

@@ -1,0 +1,144 @@
+"""Secrets: a password or key is nowhere that Dagster, the bucket or a log keeps or shows."""
+
+import threading
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._utils.error import serializable_error_info_from_exc_info
+
+from pg_bronze_tests.harness.project import Project, key, sentences
+from pg_bronze_tests.harness.secrets import spellings
+from pg_bronze_tests.harness.slow import SLOW, wait_until_slow
+
+PASSWORD = "pl4nted'pass word/%40@:\\"
+
+
+@pytest.fixture
+def guarded(cinema: Project) -> Iterator[Project]:
+    """The project read by a role whose password would be noticed anywhere."""
+    literal = PASSWORD.replace("'", "''")
+    cinema.database.execute("set standard_conforming_strings = on")
+    cinema.database.execute(f"create role guarded login password '{literal}'")
+    cinema.database.execute("grant select on movie, person to guarded; grant create on schema public to guarded")
+    cinema.set(PG_USER="guarded", PG_PASS=PASSWORD)
+    cinema.reload()
+    yield cinema
+    cinema.database.execute("drop owned by guarded; drop role guarded")
+
+
+def _traces(project: Project) -> str:
+    """All text that is kept: events, runs, definitions as the UI gets them, the sensor's cursor, every object."""
+    instance = project.instance
+    parts = [project.cursor or ""]
+    for record in instance.get_run_records():
+        parts.append(dg._serdes.serialize_value(record.dagster_run))
+        events = instance.get_records_for_run(record.dagster_run.run_id).records
+        parts += [dg._serdes.serialize_value(item.event_log_entry) for item in events]
+    repository = project.definitions.get_repository_def()
+    parts.append(dg._serdes.serialize_value(RepositorySnap.from_def(repository)))
+    store = project.bucket.store()
+    parts += [(store.get(item.key) or b"").decode("latin-1") for item in store.list("")]
+    return "\n".join(parts)
+
+
+def _check(project: Project, text: str) -> None:
+    for secret in (PASSWORD, project.bucket.server.secret_key):
+        for spelling in spellings(secret):
+            assert spelling not in text
+
+
+def test_nothing_that_is_kept_holds_a_secret(guarded: Project, capfd: pytest.CaptureFixture[str]):
+    """Seen red with the password in the configuration of a resource, which the UI shows."""
+    guarded.look()
+    guarded.look("bronze_catalog")
+    assert guarded.copy().success
+
+    text = _traces(guarded)
+
+    assert "guarded" in text, "the user's name may be shown, so the search does look in the right place"
+    _check(guarded, text)
+    _check(guarded, "".join(capfd.readouterr()))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PG_PASS": PASSWORD + "wrong"},
+        {"PG_PASS": PASSWORD + "wrong", "PG_BRONZE_READER": "copy"},
+        {"PG_HOST": "127.0.0.1,127.0.0.2", "PG_PORT": "1"},
+        {"PG_PORT": "1"},
+        {"MINIO_SECRET_KEY": "pl4ntedkey"},
+        {"MINIO_ENDPOINT": "http://127.0.0.1:1"},
+        {"PG_CONTROL_URL": "postgresql://guarded:pl4ntedurl@127.0.0.1:1/nowhere"},
+    ],
+    ids=["password", "password, copy", "hosts down", "database down", "secret key", "bucket down", "control url"],
+)
+def test_a_failure_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], variables: dict[str, str]):
+    """Errors travel furthest: into events, mails and chat.
+
+    Seen red with the database named by its whole connection string.
+    """
+    guarded.set(**variables)
+    guarded.reload()
+
+    result = guarded.copy()
+    try:
+        guarded.look()
+        said = ""
+    except Exception as error:  # noqa: BLE001  # whatever it is, its text is what the UI shows
+        said = serializable_error_info_from_exc_info((type(error), error, error.__traceback__)).to_string()
+
+    text = _traces(guarded) + said + "".join(capfd.readouterr())
+    assert "pl4nted" not in text
+    assert result.success == ("PG_CONTROL_URL" in variables)
+
+
+@pytest.mark.parametrize("reader", ["connectorx", "copy"])
+def test_a_read_that_breaks_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], reader: str):
+    """The reader holds a URL with the password, and what it says goes into the run's log as the error's cause.
+
+    Seen red with the URL named in the error.
+    """
+    database = guarded.database
+    database.execute(SLOW)
+    database.execute("alter table movie add f feeling default 'slow'")
+    guarded.set(PG_BRONZE_READER=reader)
+    guarded.reload()
+
+    def cut() -> None:
+        wait_until_slow(database)
+        database.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' "
+            "and datname = current_database()"
+        )
+
+    helper = threading.Thread(target=cut)
+    helper.start()
+    result = guarded.copy("movie")
+    helper.join()
+
+    assert "the connection to PostgreSQL broke" in sentences(result)["bronze__movie"]
+    text = _traces(guarded) + "".join(capfd.readouterr())
+    assert "guarded" in text
+    _check(guarded, text)
+
+
+def test_the_materialization_carries_no_row(cinema: Project):
+    """Cursor values may be shown; other values of a row are nobody's business who only sees the UI.
+
+    Seen red with the first rows of a slice in its metadata.
+    """
+    cinema.database.execute("update movie set title = 'private-' || id")
+    cinema.copy("movie")
+
+    entries = [
+        dg._serdes.serialize_value(item.event_log_entry)
+        for record in cinema.instance.get_run_records()
+        for item in cinema.instance.get_records_for_run(record.dagster_run.run_id).records
+    ]
+
+    assert "private-" not in "\n".join(entries)
+    assert cinema.latest("movie") is not None
+    assert key("movie").to_string() in "\n".join(entries).replace('\\"', '"')

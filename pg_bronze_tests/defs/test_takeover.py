@@ -1,0 +1,96 @@
+"""Taking over from the original system with the settings, sensor and assets that its operator has."""
+
+import io
+
+import polars as pl
+import pytest
+
+from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.project import Project, asked, sentences, settle
+
+THEIRS = "movie/movie_20260101000000.parquet"
+CONTROL = """create table etl_control (table_name varchar(255) primary key, last_extracted_value varchar(255),
+  last_extracted_at timestamp default current_timestamp, tracking_column varchar(255));
+insert into etl_control values ('movie', '2026-01-02 03:04:05+00', default, 'updated_at')"""
+NEW = "insert into movie values (6, 'new', '2026-02-01'), (7, 'newer', '2026-02-02')"
+
+
+@pytest.fixture
+def inherited(cinema: Project) -> Project:
+    """Films 1 to 5 have been copied by the original system, 6 and 7 not yet; it never copied ``person``."""
+    store_object(cinema, THEIRS)
+    cinema.database.execute(f"{CONTROL}; {NEW}")
+    return cinema
+
+
+def store_object(project: Project, key: str) -> None:
+    body = io.BytesIO()
+    pl.DataFrame({"id": [1, 2, 3, 4, 5]}).write_parquet(body)
+    assert project.bucket.store().create(key, body.getvalue())
+
+
+def control(project: Project) -> list[tuple]:
+    return project.database.execute("select table_name, last_extracted_value, tracking_column from etl_control")
+
+
+def test_a_table_with_traces_waits_for_a_decision_and_others_do_not(inherited: Project):
+    """Its objects and its row stay as they are until somebody says what they mean.
+
+    Seen red with a table that is copied whole unless somebody says otherwise.
+    """
+    before = control(inherited)
+
+    result = inherited.copy()
+
+    said = sentences(result)
+    assert list(said) == ["bronze__movie"]
+    for part in ("movie: ", THEIRS, "etl_control has a row", "PG_BRONZE_TAKEOVER", "fresh", "adopt-seed"):
+        assert part in said["bronze__movie"]
+    assert lake.keys(inherited.bucket, "movie") == [THEIRS]
+    assert set(before) <= set(control(inherited))
+    assert lake.compare(inherited.database, inherited.bucket, "person") == lake.SAME
+
+
+@pytest.mark.parametrize("name", ["PG_BRONZE_TAKEOVER", "PG_BRONZE_TABLES"])
+def test_adopt_seed_goes_on_after_the_row_of_the_original_system(inherited: Project, name):
+    """Set for all tables or for one; the row is ours from then on.
+
+    Seen red when the setting did not reach the copy.
+    """
+    inherited.set(**{name: "adopt-seed" if name == "PG_BRONZE_TAKEOVER" else '{"movie": {"takeover": "adopt-seed"}}'})
+    inherited.reload()
+
+    settle(inherited)
+    inherited.database.execute("insert into movie values (8, 'late', '2020-01-01')")
+    assert inherited.copy("movie").success
+
+    theirs, *ours = lake.keys(inherited.bucket, "movie")
+    assert theirs == THEIRS
+    store = inherited.bucket.store()
+    rows = pl.concat([pl.read_parquet(io.BytesIO(store.get(key) or b"")) for key in ours])
+    assert sorted(rows["id"]) == [6, 7, 8], "the rows above the value, and whatever came afterwards"
+    assert [row for row in control(inherited) if row[0] == "movie"] == [
+        ("movie", inherited.watermark("movie").cursor, "updated_at")
+    ]
+    assert lake.compare(inherited.database, inherited.bucket, "person") == lake.SAME
+
+
+def test_both_systems_side_by_side_are_refused_with_the_reason(inherited: Project):
+    """Whoever reads the folder would get every new row twice.
+
+    Seen red with objects that have no footer passed over.
+    """
+    inherited.set(PG_BRONZE_TAKEOVER="fresh")
+    inherited.reload()
+    settle(inherited)
+    ours = lake.keys(inherited.bucket, "movie")
+    store_object(inherited, "movie/movie_29991231235959.parquet")
+    inherited.database.execute("insert into movie values (8, 'new', '2026-02-03')")
+
+    said = sentences(inherited.copy("movie"))["bronze__movie"]
+
+    assert "movie/movie_29991231235959.parquet is not an object of pg_bronze" in said
+    assert "Stop it" in said
+    assert lake.keys(inherited.bucket, "movie") == [*ours, "movie/movie_29991231235959.parquet"]
+    assert asked(inherited.look()) == []
+    assert "stuck" in inherited.look().skip_message

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: servers, lakes to compare, faults to inject. Contains no tests."""

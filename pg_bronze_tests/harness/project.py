@@ -1,0 +1,141 @@
+"""One project in one process: a fresh database, a fresh bucket and an ephemeral Dagster instance."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+
+from pg_bronze import definitions
+from pg_bronze.core.watermark import Watermark
+from pg_bronze.defs import metadata
+from pg_bronze.defs.sensors import tick
+
+FIRST_DAY = "2026-01-01"
+
+
+def load() -> dg.Definitions:
+    """What a code server loads when it starts, with the environment as it is now."""
+    with DefinitionsLoadContext.scoped(DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)) as context:
+        return definitions.defs(context)
+
+
+def key(table: str) -> dg.AssetKey:
+    return dg.AssetKey(["bronze", *table.split(".")])
+
+
+def set_dagsters_clock(monkeypatch: pytest.MonkeyPatch, now: Callable[[], datetime]) -> None:
+    """Dagster knows no partition of a day that has not begun yet; a sensor whose clock is ahead may ask for one.
+
+    The name is that which Dagster's own ``freeze_time`` replaces.
+    """
+    monkeypatch.setattr("dagster._time._mockable_get_current_datetime", now)
+
+
+@dataclass
+class Project:
+    """What an operator would do with one project, as methods."""
+
+    database: Any
+    bucket: Any
+    instance: dg.DagsterInstance
+    monkeypatch: pytest.MonkeyPatch
+    definitions: dg.Definitions = field(default_factory=dg.Definitions)
+    cursor: str | None = None
+
+    def set(self, **variables: str) -> None:
+        for name, value in variables.items():
+            self.monkeypatch.setenv(name, value)
+
+    def reload(self) -> dg.Definitions:
+        self.definitions = load()
+        return self.definitions
+
+    def copy(self, *tables: str, day: date | str | None = None, **options: Any) -> dg.ExecuteInProcessResult:
+        """Materialize tables (all if none are named) for one day, today if not given."""
+        job = self.definitions.resolve_implicit_global_asset_job_def()
+        selection = [key(table) for table in tables] or list(job.asset_layer.executable_asset_keys)
+        if "dagster/asset_partition_range_start" not in options.get("tags", {}):
+            options["partition_key"] = str(day or datetime.now(UTC).date())
+        options.setdefault("raise_on_error", False)
+        return job.execute_in_process(instance=self.instance, asset_selection=selection, **options)
+
+    def look(self, sensor: str = "bronze_tick") -> Any:
+        """One evaluation of a sensor, its cursor carried from the one before."""
+        with dg.build_sensor_context(self.instance, cursor=self.cursor, definitions=self.definitions) as context:
+            data = self.definitions.resolve_sensor_def(sensor).evaluate_tick(context)
+        self.cursor = data.cursor if data.cursor is not None else self.cursor
+        return data
+
+    def latest(self, table: str) -> dg.AssetMaterialization | None:
+        event = self.instance.get_latest_materialization_event(key(table))
+        return event.asset_materialization if event else None
+
+    def watermark(self, table: str) -> Watermark | None:
+        return metadata.watermark_of(self.instance.get_latest_materialization_event(key(table)))
+
+
+def asked(data: Any) -> list[set[str]]:
+    """The tables of each run a sensor asked for."""
+    return [{".".join(item.path[1:]) for item in request.asset_selection} for request in data.run_requests]
+
+
+def values(materialization: dg.AssetMaterialization | None) -> Mapping[str, Any]:
+    assert materialization is not None
+    return {name: value.value for name, value in materialization.metadata.items()}
+
+
+def sentences(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """What each failed step says, by step."""
+    return {
+        event.step_key: event.step_failure_data.user_failure_data.description
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE
+    }
+
+
+def messages(project: Project, result: dg.ExecuteInProcessResult) -> list[str]:
+    """Every line of a run's log."""
+    records = project.instance.get_records_for_run(result.run_id).records
+    return [record.event_log_entry.user_message for record in records]
+
+
+@contextmanager
+def opened(database: Any, bucket: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project in a folder, its settings in the environment, whose definitions are not loaded yet."""
+    cwd = folder / "cwd"
+    cwd.mkdir()
+    monkeypatch.chdir(cwd)
+    with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
+        made = Project(database, bucket, instance, monkeypatch)
+        made.set(**database.environ, **bucket.environ, PG_BRONZE_START_DATE=FIRST_DAY)
+        yield made
+    for source in tick._kept.values():
+        source.close()
+    tick._kept.clear()
+
+
+MOVIES = """
+create table movie (id int primary key, title text not null, updated_at timestamptz default now());
+comment on table movie is 'Films and when they changed';
+comment on column movie.title is 'As on the poster';
+insert into movie select i, 'film ' || i, '2026-01-02 03:04:05+00' from generate_series(1, 5) i;
+create table person (id int primary key, name text);
+insert into person select i, 'person ' || i from generate_series(1, 3) i;
+"""
+
+
+def settle(project: Project) -> None:
+    """Tick and copy until nothing is due."""
+    for _ in range(8):
+        due = asked(project.look())
+        if not due:
+            return
+        for tables in due:
+            assert project.copy(*tables).success
+    raise AssertionError(f"still due: {due}")

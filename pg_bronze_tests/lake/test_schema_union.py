@@ -1,0 +1,206 @@
+"""The columns that objects of one table have in common."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pg_bronze.core.column_types import rule, stored_schema
+from pg_bronze.core.table import Column, label, split_label
+from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY, Policies
+from pg_bronze.errors import DataError, SettingsError
+from pg_bronze.lake.reading.schema_union import Run, unite
+
+TYPES = {
+    "int2": (-1, pl.Int16()),
+    "int4": (-1, pl.Int32()),
+    "int8": (-1, pl.Int64()),
+    "float4": (-1, pl.Float32()),
+    "float8": (-1, pl.Float64()),
+    "numeric(10,2)": ((10 << 16 | 2) + 4, pl.Decimal(10, 2)),
+    "numeric(12,4)": ((12 << 16 | 4) + 4, pl.Decimal(12, 4)),
+    "numeric": (-1, pl.String()),
+    "text": (-1, pl.String()),
+    "oid": (-1, pl.UInt32()),
+    "bool": (-1, pl.Boolean()),
+    "date": (-1, pl.Date()),
+    "timestamp": (-1, pl.Datetime("us")),
+    "timestamptz": (-1, pl.Datetime("us", "UTC")),
+}
+
+
+def column(attnum: int, name: str, declared: str = "text", missing: str | None = None) -> Column:
+    return Column(attnum, name, declared, declared.partition("(")[0], TYPES[declared][0], False, missing=missing)
+
+
+def run(*columns: Column, xid: str = "_pg_xid", example: str = "s3://b/k") -> Run:
+    schema = pl.Schema({**{c.name: rule(c).stored for c in columns}, xid: pl.Int64()})
+    assert dict(stored_schema(columns)).items() <= dict(schema).items()
+    return Run(("k",), columns, schema, xid, example)
+
+
+def read(runs: list[Run], rows: list[list[tuple]], **options) -> pl.DataFrame:
+    """The rows of each run, in its own columns, as the shape of all of them shows them."""
+    shape = unite(runs, **options)
+    frames = []
+    for one, values in zip(runs, rows, strict=True):
+        frame = pl.DataFrame(values, schema=one.schema, orient="row")
+        expressions = shape.expressions(one)
+        frames.append(frame if expressions is None else frame.select(expressions))
+    return pl.concat(frames)
+
+
+@pytest.mark.parametrize(
+    "before,after,wide",
+    [
+        ("int2", "int4", pl.Int32()),
+        ("int8", "int2", pl.Int64()),
+        ("oid", "int4", pl.Int64()),
+        ("float4", "float8", pl.Float64()),
+        ("int4", "float8", pl.Float64()),
+        ("int2", "float4", pl.Float32()),
+        ("numeric(10,2)", "numeric(12,4)", pl.Decimal(12, 4)),
+        ("int4", "numeric(10,2)", pl.Decimal(12, 2)),
+        ("numeric(10,2)", "numeric", pl.String()),
+        ("int8", "numeric", pl.String()),
+        ("date", "timestamp", pl.Datetime("us")),
+        ("text", "text", pl.String()),
+    ],
+)
+def test_the_wider_type_holds_the_values_of_both(before, after, wide):
+    for one, other in ((before, after), (after, before)):
+        assert unite([run(column(1, "c", one)), run(column(1, "c", other))]).schema["c"] == wide
+
+
+@pytest.mark.parametrize(
+    "before,after",
+    [("int4", "text"), ("bool", "int4"), ("date", "timestamptz"), ("timestamp", "timestamptz"), ("int8", "float8"),
+     ("text", "numeric(10,2)"), ("float8", "numeric")],
+)  # fmt: skip
+def test_types_without_a_common_one_name_both_objects(before, after):
+    """A cast that rounds, or reads a time in a zone nobody named, would change values in silence."""
+    runs = [run(column(1, "c", before), example="s3://b/one"), run(column(1, "c", after), example="s3://b/two")]
+
+    with pytest.raises(DataError, match=f"'c' was {before[:4]}.*s3://b/one.*{after[:4]}.*s3://b/two.*cast="):
+        unite(runs)
+
+    assert unite(runs, {"c": pl.String()}).schema["c"] == pl.String()
+
+
+def test_a_widened_number_keeps_its_digits():
+    runs = [run(column(1, "c", "numeric(10,2)")), run(column(1, "c", "numeric"))]
+
+    assert read(runs, [[(Decimal("1.50"), 1)], [("NaN", 2)]])["c"].to_list() == ["1.50", "NaN"]
+
+
+def test_a_column_stored_as_text_by_a_policy_reads_as_postgresql_prints_it_throughout():
+    """Otherwise a policy chosen after the fact would make all objects from before it unreadable."""
+    times = {
+        "date": [
+            (-1, "1969-12-31"),
+            (2932897, "10000-01-01"),
+            (-719163, "0001-12-31 BC"),
+            (DATE_INFINITY[1], "infinity"),
+        ],
+        "timestamp": [
+            (0, "1970-01-01 00:00:00"),
+            (1500000, "1970-01-01 00:00:01.5"),
+            (TIMESTAMP_INFINITY[0], "-infinity"),
+        ],
+        "timestamptz": [(10, "1970-01-01 00:00:00.00001+00"), (TIMESTAMP_INFINITY[1], "infinity")],
+    }
+    for declared, values in times.items():
+        before = run(column(1, "c", declared))
+        after = run(replace(column(1, "c", declared), policies=Policies("text", "text", "text")))
+        shape = unite([before, after])
+        numbers = pl.Series("c", [number for number, _ in values] + [None]).cast(before.schema["c"])
+        frame = pl.DataFrame([numbers]).with_columns(pl.lit(1, pl.Int64).alias("_pg_xid"))
+
+        assert frame.select(shape.expressions(before))["c"].to_list() == [text for _, text in values] + [None]
+
+
+def test_names_are_those_of_the_newest_and_swapped_names_stay_apart():
+    runs = [run(column(1, "a"), column(2, "b")), run(column(1, "b"), column(2, "a"))]
+
+    assert read(runs, [[("first", "second", 1)], [("first", "second", 2)]]).rows() == [
+        ("first", "second", 1),
+        ("first", "second", 2),
+    ]
+    assert unite(runs).schema.names() == ["b", "a", "_pg_xid"]
+
+
+def test_a_dropped_column_whose_name_is_taken_again_is_told_apart():
+    runs = [run(column(1, "a"), column(2, "a_1")), run(column(3, "a"))]
+
+    assert unite(runs).schema.names() == ["a", "a_1", "a_1_2", "_pg_xid"]
+
+
+def test_the_transaction_id_is_one_column_whatever_it_is_called():
+    runs = [run(column(1, "id")), run(column(1, "id"), column(2, "_pg_xid"), xid="_pg_xid_1")]
+
+    assert read(runs, [[("a", 5)], [("b", "own", 6)]]).rows() == [("a", None, 5), ("b", "own", 6)]
+    assert unite(runs).xid_column == "_pg_xid_1"
+
+
+def test_a_value_of_rows_from_before_is_that_of_the_type_it_was_added_with():
+    runs = [
+        run(column(1, "id")),
+        run(column(1, "id"), column(2, "c", "int4", "7")),
+        run(column(1, "id"), column(2, "c", "int8")),
+    ]
+
+    found = read(runs, [[("a", 1)], [("b", 7, 2)], [("c", None, 3)]])
+
+    assert found["c"].to_list() == [7, 7, None]
+    assert found.schema["c"] == pl.Int64()
+
+
+def test_a_value_that_cannot_be_read_is_an_error_and_not_null():
+    runs = [run(column(1, "id")), run(column(1, "id"), column(2, "born", "date", "0044-03-15 BC"))]
+
+    with pytest.raises(DataError, match="'born' was added with a default"):
+        unite(runs).expressions(runs[0])
+
+    assert read(runs, [[("a", 1)], [("b", None, 2)]], cast={"born": pl.String()})["born"].to_list() == [
+        "0044-03-15 BC",
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    "declared,missing,policy,value",
+    [
+        ("date", "infinity", Policies(), DATE_INFINITY[1]),
+        ("date", "infinity", Policies(infinity="null"), None),
+        ("timestamptz", "-infinity", Policies(), TIMESTAMP_INFINITY[0]),
+        ("numeric(10,2)", "NaN", Policies(nan="null"), None),
+        ("numeric(10,2)", "NaN", Policies(nan="text"), "NaN"),
+    ],
+)
+def test_an_infinite_value_of_rows_from_before_follows_the_policy(declared, missing, policy, value):
+    added = replace(column(2, "c", declared, missing), policies=policy)
+    runs = [run(column(1, "id")), run(column(1, "id"), added)]
+
+    assert read(runs, [[("a", 1)], []])["c"].to_physical().to_list() == [value]
+
+
+def test_one_run_is_read_as_it_is():
+    only = run(column(1, "id"))
+
+    assert unite([only]).expressions(only) is None
+
+
+def test_cast_names_a_column_that_is_there():
+    with pytest.raises(SettingsError, match="cast names 'x', and the columns are 'id'"):
+        unite([run(column(1, "id"))], {"x": pl.String()})
+
+
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8)
+
+
+@given(st.one_of(st.just("public"), NAMES), NAMES)
+def test_a_label_says_which_table_is_meant(schema, name):
+    assert split_label(label(schema, name)) == (schema, name)

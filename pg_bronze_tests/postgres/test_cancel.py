@@ -1,0 +1,234 @@
+"""A read that nobody waits for any more ends, on the server too."""
+
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from pg_bronze.errors import SourceUnavailable
+from pg_bronze.postgres.connection import Source
+from pg_bronze.postgres.readers import reading as slice_reading
+from pg_bronze_tests.harness.faults import freeze
+from pg_bronze_tests.harness.lake import SAME, Lake
+from pg_bronze_tests.harness.slow import ASLEEP, SLOW, wait_until_gone, wait_until_slow
+
+QUERY = "select f::text as f from slow"
+LIMIT_S = 15
+
+
+@pytest.fixture(params=["connectorx", "copy"])
+def make(request: pytest.FixtureRequest, database) -> Callable[..., Source]:
+    """Sources over a table of which every read takes ten minutes."""
+    database.execute(SLOW)
+    database.execute("create table slow (f feeling); insert into slow values ('slow')")
+    return lambda **options: Source(database.conninfo, database.url, 600, request.param, **options)
+
+
+def reading(source: Source, outcomes: list[BaseException]) -> threading.Thread:
+    def read() -> None:
+        try:
+            source.read(QUERY, "thing")
+        except BaseException as error:  # noqa: BLE001  (looked at by the test)
+            outcomes.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    return thread
+
+
+def interrupt(database) -> None:
+    wait_until_slow(database)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_closing_a_source_ends_its_read(make, database):
+    """The read ahead of a run that was ended would go on for as long as it takes.
+
+    Seen red with only the connections closed.
+    """
+    outcomes: list[BaseException] = []
+    source = make()
+    thread = reading(source, outcomes)
+    wait_until_slow(database)
+
+    source.close()
+    thread.join(10)
+
+    wait_until_gone(database)
+    assert [type(error) for error in outcomes] == [SourceUnavailable]
+    assert "thing" in str(outcomes[0])
+
+
+def test_an_interrupt_ends_the_read(make, database):
+    """connectorx does not notice one: Ctrl-C would be answered when the rows are there.
+
+    Seen red when only an Exception ended it: the sessions read on.
+    """
+    helper = threading.Thread(target=interrupt, args=(database,))
+    with make() as source:
+        helper.start()
+        with pytest.raises(KeyboardInterrupt):
+            source.read(QUERY, "thing")
+        helper.join()
+        wait_until_gone(database)
+
+
+def test_an_interrupt_is_answered_when_the_server_is_frozen(make, database, monkeypatch):
+    """Nothing can end such a read; whoever waits for it must not be caught with it.
+
+    Seen red with no limit to the wait for its end.
+    """
+    monkeypatch.setattr(slice_reading, "GIVE_UP_S", 1.0)
+    frozen: list[int] = []
+
+    def freeze_and_interrupt() -> None:
+        wait_until_slow(database)
+        frozen.extend(pid for (pid,) in database.execute(ASLEEP))
+        for pid in frozen:
+            freeze(pid)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    helper = threading.Thread(target=freeze_and_interrupt)
+    try:
+        with make() as source:
+            helper.start()
+            with pytest.raises(KeyboardInterrupt):
+                source.read(QUERY, "thing")
+            helper.join()
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    assert frozen
+    wait_until_gone(database)
+
+
+def test_a_read_ends_when_the_time_of_its_run_is_up(make, database):
+    """Seen red with the time that is left never told to the server: the read went on for half a minute."""
+    began = time.monotonic()
+    with make(ends_at=began + 3) as source, pytest.raises(SourceUnavailable, match="thing: the read was cancelled"):
+        source.read(QUERY, "thing")
+    wait_until_gone(database)
+    assert time.monotonic() - began < 15
+
+
+def test_no_read_begins_when_the_time_of_its_run_is_nearly_up(make, database):
+    """Seen red with a read begun as long as any time is left."""
+    with make(ends_at=time.monotonic() + 1) as source, pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"):
+        source.read(QUERY, "thing")
+    wait_until_gone(database)
+
+
+@pytest.fixture
+def slow_end(database, bucket, monkeypatch) -> Lake:
+    """A lake of sources whose statements end after ``LIMIT_S``; ``movie`` is what a test fills with ``fill_slow``."""
+    monkeypatch.setattr(Lake, "source", lambda lake: Source(lake.database.conninfo, lake.database.url, LIMIT_S))
+    database.execute(SLOW)
+    return Lake(database, bucket.store())
+
+
+def fill_slow(database, rows: int) -> None:
+    """A table whose last row takes ten minutes. Blocks of 400 rows are certain to fit in a slice, and not measured."""
+    database.execute(
+        "create table movie (movie_id int primary key, title text default repeat('x', 200), f feeling default 'fast');"
+        f"insert into movie select i from generate_series(1, {rows}) i;"
+        f"insert into movie values ({rows} + 1, 'last', 'slow')"
+    )
+
+
+@pytest.mark.parametrize("rows, slice_rows", [(400, 100), (2000, 200)], ids=["while it reads", "while it measures"])
+def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(slow_end, database, rows, slice_rows):
+    """What is committed stays; the slice read ahead is thrown away at once, and read again by the next tick.
+
+    Seen red with the read ahead waited for and not ended, and with the question that measures it not ended.
+    """
+    fill_slow(database, rows)
+    lake = slow_end
+    steps: list[str] = []
+    ended: list[float] = []
+
+    def interrupted(step: str) -> None:
+        """An interrupt of the commit, as soon as the read beside it is the slow one."""
+        steps.append(step)
+        while step == "put" and steps.count("read") == steps.count("put"):
+            if wait_until_slow(database, 0):
+                ended.append(time.monotonic())
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lake.tick(slice_rows=slice_rows, crash_at=interrupted)
+
+    assert time.monotonic() - ended[0] < LIMIT_S / 2
+    wait_until_gone(database, LIMIT_S / 3)
+    database.execute("drop cast (feeling as text)")
+    kept = lake.keys()
+    lake.drain(slice_rows=slice_rows)
+    assert lake.keys()[: len(kept)] == kept != []
+    assert lake.compare() == SAME
+
+
+def test_an_interrupt_is_answered_while_the_read_ahead_is_waited_for(slow_end, database):
+    """Polars has signals restart the calls they interrupt.
+
+    Seen red with a wait for the read ahead that has no time limit.
+    """
+    fill_slow(database, 400)
+    answered: list[float] = []
+
+    def press() -> None:
+        interrupt(database)
+        answered.append(-time.monotonic())
+
+    helper = threading.Thread(target=press)
+    helper.start()
+    with pytest.raises(KeyboardInterrupt):
+        slow_end.tick(slice_rows=100)
+    answered.append(time.monotonic())
+    helper.join()
+
+    assert sum(answered) < LIMIT_S / 2
+    wait_until_gone(database, LIMIT_S / 3)
+
+
+def test_measuring_ends_when_the_time_of_its_run_is_up(slow_end, database):
+    """A block of wide rows is measured before it is read.
+
+    Seen red with the time limit of a statement instead of what is left of the run.
+    """
+    fill_slow(database, 1)
+    began = time.monotonic()
+    source = Source(database.conninfo, database.url, 40, ends_at=began + 3)
+
+    with source, pytest.raises(SourceUnavailable, match="thing: the read was cancelled"):
+        source.measure("select count(*), sum(octet_length(f::text)) from movie", "thing")
+
+    wait_until_gone(database)
+    assert time.monotonic() - began < 15
+
+
+def test_nothing_is_measured_when_the_time_of_its_run_is_nearly_up(slow_end, database):
+    """Seen red with a question asked as long as any time is left."""
+    with (
+        Source(database.conninfo, database.url, 600, ends_at=time.monotonic() + 1) as source,
+        pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"),
+    ):
+        source.measure("select 1", "thing")
+
+
+def test_a_frame_that_was_read_is_not_kept(database):
+    """With rows of 20 MB the one read before would stay in memory beside the next.
+
+    Seen red with the read kept until the next.
+    """
+    with Source(database.conninfo, database.url, 60) as source:
+        frame = source.read("select 1::int4 as a", "movie")
+        kept = weakref.ref(frame)
+        for thread in threading.enumerate():
+            if thread.name.startswith("read "):
+                thread.join(10)
+        del frame
+
+        assert kept() is None

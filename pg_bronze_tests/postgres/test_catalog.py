@@ -1,0 +1,416 @@
+import dataclasses
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from pg_bronze.core.table import Column
+from pg_bronze.postgres.catalog import Catalog, _unreadable, read_catalog, read_table
+
+
+@pytest.fixture
+def database(any_database):
+    """All of this on every version."""
+    return any_database
+
+
+@pytest.fixture
+def sql(database) -> Iterator[psycopg.Connection]:
+    with database.connect() as conn:
+        yield conn
+
+
+@pytest.fixture
+def role(sql) -> Iterator[str]:
+    """A plain role; `set role` to it, and what it may not see is what the catalog must say."""
+    name = f"reader_{uuid4().hex[:12]}"
+    sql.execute(f"create role {name}")
+    yield name
+    sql.execute("reset role")
+    sql.execute(f"drop owned by {name}")
+    sql.execute(f"drop role {name}")
+
+
+@pytest.fixture
+def seen(sql) -> Callable[..., str]:
+    """Give the fingerprint of a table; the caller compares two of them."""
+
+    def look(name: str = "movie", schema: str = "public") -> str:
+        found = read_table(sql, schema, name)
+        assert found is not None
+        return found.fingerprint
+
+    return look
+
+
+def skipped(sql: psycopg.Connection, name: str) -> str:
+    found = read_catalog(sql).table("public", name)
+    assert found is not None
+    return found.skipped or ""
+
+
+def test_a_table_is_described_with_domains_resolved(sql):
+    """Seen red with a domain's digits forgotten."""
+    sql.execute(
+        """
+        create domain price as numeric(10,2);
+        create domain net as price;
+        create domain loose as numeric;
+        create type mood as enum ('sad', 'happy');
+        create table movie (
+          gone int, a int not null, n net, l loose, m mood, ms mood[], w varchar(10), t text collate "C",
+          at timestamptz(3), "Ünï ""q" uuid, primary key (w, a)
+        );
+        alter table movie drop column gone;
+        comment on table movie is 'films';
+        comment on column movie.n is 'before tax';
+        """
+    )
+
+    movie = read_table(sql, "public", "movie")
+
+    assert movie is not None
+    assert (movie.label, movie.comment, movie.primary_key, movie.skipped) == ("movie", "films", ("w", "a"), None)
+    price = (10 << 16 | 2) + 4
+    assert movie.columns == (
+        Column(2, "a", "integer", "int4", -1, True),
+        Column(3, "n", "net", "numeric", price, False, "before tax"),
+        Column(4, "l", "loose", "numeric", -1, False),
+        Column(5, "m", "mood", "public.mood", -1, False, labels=("sad", "happy")),
+        Column(6, "ms", "mood[]", "public._mood", -1, False, labels=("sad", "happy"), dimensions=1),
+        Column(7, "w", "character varying(10)", "varchar", 14, True),
+        Column(8, "t", "text", "text", -1, False, collation="pg_catalog.C"),
+        Column(9, "at", "timestamp(3) with time zone", "timestamptz", 3, False),
+        Column(10, 'Ünï "q', "uuid", "uuid", -1, False),
+    )
+    # What only footers tell is asked for one table at a time.
+    brief = tuple(dataclasses.replace(column, labels=None, dimensions=None) for column in movie.columns)
+    assert read_catalog(sql).table("public", "movie") == dataclasses.replace(movie, columns=brief)
+
+
+def test_the_catalog_holds_every_table_once_and_says_what_it_skips(sql):
+    """Seen red with partitions as tables of their own."""
+    sql.execute(
+        """
+        create schema sales;
+        create table sales.movie (id int);
+        create table movie (id int);
+        create table etl_control (id int);
+        create table sales.etl_control (id int);
+        create temp table scratch (id int);
+        create unlogged table fast (id int);
+        create table empty ();
+        create view v as select 1 as one;
+        create materialized view mv as select 1 as one;
+        create table parent (id int);
+        create table child () inherits (parent);
+        create table days (day date, kind int) partition by range (day);
+        create table day1 partition of days for values from ('2025-01-01') to ('2025-01-02');
+        create table day2 partition of days for values from ('2025-01-02') to ('2025-01-03') partition by list (kind);
+        create table day2_rest partition of day2 default;
+        create table none_yet (id int) partition by list (id);
+        create foreign data wrapper nowhere;
+        create server far foreign data wrapper nowhere;
+        create foreign table f (id int) server far;
+        """
+    )
+
+    catalog = read_catalog(sql)
+
+    copied = {table.label: [leaf.name for leaf in table.relations] for table in catalog.tables if not table.skipped}
+    assert copied == {
+        "child": ["child"],
+        "days": ["day1", "day2_rest"],
+        "empty": ["empty"],
+        "fast": ["fast"],
+        "movie": ["movie"],
+        "none_yet": [],
+        "parent": ["parent"],
+        "sales.movie": ["movie"],
+    }
+    assert {table.label: table.skipped for table in catalog.tables if table.skipped} == {
+        "f": "it is a foreign table, whose rows carry no transaction id",
+        "mv": "it is a materialized view, whose rows carry no transaction id",
+        "v": "it is a view, whose rows carry no transaction id",
+    }
+    assert [t.label for t in catalog.tables if t.partitioned] == ["days", "none_yet"]
+    assert Catalog.from_text(catalog.to_text()) == catalog
+    assert catalog.server_version == sql.info.server_version
+    assert catalog.database == sql.info.dbname
+
+
+def test_a_table_that_is_not_there_is_none(sql):
+    """Seen red with etl_control a table like others."""
+    assert read_table(sql, "public", "movie") is None
+    sql.execute("create table etl_control (id int)")
+    assert read_table(sql, "public", "etl_control") is None
+
+
+def test_a_foreign_partition_or_access_method_skips_the_whole_table(sql):
+    """Reading only the other partitions would look like a complete copy.
+
+    Seen red when only the root was looked at.
+    """
+    sql.execute(
+        """
+        create foreign data wrapper nowhere;
+        create server far foreign data wrapper nowhere;
+        create table days (day date) partition by range (day);
+        create foreign table day1 partition of days for values from ('2025-01-01') to ('2025-01-02') server far;
+        create access method other type table handler heap_tableam_handler;
+        create table odd (id int) using other;
+        """
+    )
+    assert skipped(sql, "days").startswith("its partition public.day1 is a foreign table")
+    assert "access method other" in skipped(sql, "odd")
+
+
+def test_an_unlogged_table_is_skipped_on_a_standby_only():
+    """Seen red with such a table read on a standby."""
+    node = {"kind": "r", "method": "heap", "persistence": "u", "standby": True}
+    assert "read it from the primary" in str(_unreadable(node, False, ()))
+
+
+def test_missing_rights_are_answered_with_the_grant(sql, role):
+    """Seen red with the system columns forgotten, without which no row can be copied."""
+    sql.execute('create schema shut; create table shut.t (id int); create table movie (id int, "a b" int)')
+    sql.execute(f"set role {role}")
+    closed = read_table(sql, "shut", "t")
+    assert closed is not None
+    assert closed.skipped == f'it lies in a schema closed to this role; grant usage on schema "shut" to "{role}"'
+    assert skipped(sql, "movie") == f'it may not be read by this role; grant select on "public"."movie" to "{role}"'
+
+    sql.execute("reset role")
+    sql.execute(f"grant select (id) on movie to {role}")
+    sql.execute(f"set role {role}")
+    assert f'grant select (xmin, ctid, "a b") on "public"."movie" to "{role}"' in skipped(sql, "movie")
+
+
+def test_the_grants_it_names_are_enough(sql, role):
+    """Seen red when ``tableoid`` was asked for too."""
+    sql.execute('create table movie (id int, "a b" int)')
+    sql.execute(f'grant select (id) on movie to {role}; grant select (xmin, ctid, "a b") on "public"."movie" to {role}')
+    sql.execute(f"set role {role}")
+    assert skipped(sql, "movie") == ""
+    assert sql.execute('select id, "a b", xmin, ctid from only movie').fetchall() == []
+
+
+def test_a_closed_partition_skips_the_table_and_a_closed_one_in_between_does_not(sql, role):
+    """Seen red when only the root was looked at, and when every table below it was."""
+    sql.execute(
+        f"""
+        create table days (day date, kind int) partition by range (day);
+        create table day2 partition of days for values from ('2025-01-02') to ('2025-01-03') partition by list (kind);
+        create table rest partition of day2 default;
+        grant select on days to {role};
+        """
+    )
+    sql.execute(f"set role {role}")
+    assert f'its partition public.rest may not be read by this role; grant select on "public"."rest" to "{role}"' == (
+        skipped(sql, "days")
+    )
+    sql.execute(f"reset role; grant select on rest to {role}; set role {role}")
+    assert skipped(sql, "days") == ""
+
+
+@pytest.mark.parametrize("row_security", ["on", "off"])
+def test_row_security_counts_where_it_applies_to_this_role(sql, role, row_security):
+    """A policy filters silently: rows the role may not see would count as copied.
+
+    Seen red with an owner thought to pass every policy.
+    """
+    sql.execute(f"set row_security = {row_security}")
+    sql.execute("create table movie (id int); create table forced (id int)")
+    sql.execute(f"grant select on movie, forced to {role}")
+    sql.execute("alter table movie enable row level security; alter table forced enable row level security")
+    sql.execute(f"alter table forced force row level security; grant create on schema public to {role}")
+    sql.execute(f"alter table forced owner to {role}")
+    assert skipped(sql, "movie") == ""  # a superuser passes every policy
+    sql.execute(f"set role {role}")
+    assert "row-level security" in skipped(sql, "movie")
+    assert "row-level security" in skipped(sql, "forced")
+    sql.execute(f"reset role; alter role {role} bypassrls; set role {role}")
+    assert skipped(sql, "movie") == ""
+
+
+def test_sizes_are_measured_for_one_table_and_estimated_for_all(sql):
+    """Seen red with what lies out of line left out."""
+    sql.execute("create table movie (id int, t text)")
+    sql.execute("alter table movie alter t set storage external, set (autovacuum_enabled = off)")
+    sql.execute("insert into movie select i, repeat('x', 3000) from generate_series(1, 100) i")
+    measured = read_table(sql, "public", "movie")
+    estimated = read_catalog(sql).table("public", "movie")
+    assert measured is not None
+    assert estimated is not None
+    pages = sql.execute("select pg_relation_size('movie') / current_setting('block_size')::int").fetchone()
+    assert (measured.relations[0].page_count,) == pages
+    assert measured.relations[0].toast_page_count > measured.relations[0].page_count
+    assert estimated.relations[0].page_count == 0
+    sql.execute("analyze movie")
+    analyzed = read_catalog(sql).table("public", "movie")
+    assert analyzed is not None
+    assert analyzed.row_estimate == 100
+    assert analyzed.relations[0].page_count == measured.relations[0].page_count
+
+
+QUIET = [
+    "vacuum movie",
+    "analyze movie",
+    "vacuum (analyze, freeze) movie",
+    "insert into movie select generate_series(1, 10000)",
+    "update movie set id = id + 1",
+    "delete from movie",
+    "begin; lock table movie; rollback",
+    "vacuum freeze pg_class; vacuum freeze pg_attribute; vacuum freeze pg_inherits; analyze",
+    "create table other (id int)",
+]
+LOUD = [
+    "alter table movie rename to film; alter table film rename to movie",
+    (
+        "alter table movie rename to a; alter table other rename to movie; "
+        "alter table movie rename to other; alter table a rename to movie"
+    ),
+    "alter schema public rename to elsewhere; alter schema elsewhere rename to public",
+    "alter table movie set schema side; alter table side.movie set schema public",
+    "drop table movie; create table movie (id int, title varchar(10))",
+    "alter table movie add x int; alter table movie drop x",
+    "alter table movie rename title to t; alter table movie rename t to title",
+    "alter table movie alter title type varchar(20)",
+    "alter table movie alter title type varchar(20); alter table movie alter title type varchar(10)",
+    "alter table movie alter id set not null",
+    "vacuum full movie",
+    "cluster movie using movie_id",
+    "truncate movie",
+    "alter table movie enable row level security; alter table movie disable row level security",
+]
+
+
+def run(sql: psycopg.Connection, statements: str) -> None:
+    for statement in statements.split("; "):
+        sql.execute(statement)
+
+
+@pytest.fixture
+def movie(sql) -> None:
+    sql.execute(
+        "create schema side; create table movie (id int, title varchar(10)); create index movie_id on movie (id)"
+    )
+    sql.execute("insert into movie select generate_series(1, 1000)")
+
+
+@pytest.mark.usefixtures("movie")
+def test_the_fingerprint_stays_through_work_and_maintenance(sql, seen):
+    """If it moved, every read beside an autovacuum would be thrown away.
+
+    Seen red with the planner's statistics in it.
+    """
+    before = seen()
+    for statements in QUIET:
+        run(sql, statements)
+        assert seen() == before, statements
+
+
+@pytest.mark.usefixtures("movie")
+@pytest.mark.parametrize("statements", LOUD)
+def test_the_fingerprint_shows_a_change_even_when_it_is_undone(sql, seen, statements):
+    """Between two equal looks the rows must have come from one and the same table.
+
+    Seen red with only what stands there now.
+    """
+    if "other" in statements:
+        sql.execute("create table other (id int, title varchar(10))")
+    before = seen()
+    run(sql, statements)
+    assert seen() != before
+
+
+DAYS = """
+create table days (day date, n int) partition by range (day);
+create table day1 partition of days for values from ('2025-01-01') to ('2025-01-02');
+create table day2 partition of days for values from ('2025-01-02') to ('2025-01-03') partition by list (n);
+create table rest partition of day2 default;
+"""
+DAY1 = "alter table days attach partition day1 for values from ('2025-01-01') to ('2025-01-02')"
+DAY2 = "alter table days attach partition day2 for values from ('2025-01-02') to ('2025-01-03')"
+
+
+def test_a_partitioned_tables_fingerprint_stays_through_maintenance(sql, seen):
+    """Seen red with sizes in it."""
+    sql.execute(DAYS)
+    before = seen("days")
+    for statements in [
+        "insert into days values ('2025-01-01', 1), ('2025-01-02', 2)",
+        "vacuum (analyze, freeze) days",
+        "vacuum freeze pg_class; vacuum freeze pg_attribute; vacuum freeze pg_inherits",
+        "create table apart (day date, n int)",
+    ]:
+        run(sql, statements)
+        assert seen("days") == before, statements
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "create table day3 partition of days for values from ('2025-01-03') to ('2025-01-04')",
+        "alter table days detach partition day1",
+        f"alter table days detach partition day1; {DAY1}",
+        f"alter table days detach partition day1 concurrently; {DAY1}",
+        f"alter table days detach partition day2; {DAY2}",
+        "alter table rest rename to x; alter table x rename to rest",
+        "truncate rest",
+        "vacuum full day1",
+        "alter table days add x int; alter table days drop x",
+    ],
+)
+def test_a_partitioned_tables_fingerprint_shows_every_change_of_its_leaves(sql, seen, statements):
+    """Seen red with the root alone looked at."""
+    sql.execute(DAYS)
+    before = seen("days")
+    run(sql, statements)
+    assert seen("days") != before
+
+
+def test_the_catalogs_fingerprint_follows_definitions_and_nothing_else(sql):
+    """It reloads the code location, which must not happen for every insert or new partition.
+
+    Seen red with only the names of columns in it.
+    """
+    sql.execute("create table movie (id int)")
+    sql.execute(DAYS)
+    before = read_catalog(sql).fingerprint
+    for statements in [
+        "insert into movie select generate_series(1, 10000)",
+        "vacuum full analyze",
+        "create table day3 partition of days for values from ('2025-01-03') to ('2025-01-04')",
+        "create temp table scratch (id int)",
+    ]:
+        run(sql, statements)
+        assert read_catalog(sql).fingerprint == before, statements
+    for statements in [
+        "alter table movie add title text",
+        "alter table movie alter title type varchar(3)",
+        "comment on column movie.title is 'name'",
+        "alter table movie add primary key (id)",
+        "create table genre (id int)",
+        "alter table genre rename to kind",
+        "drop table kind",
+    ]:
+        run(sql, statements)
+        after = read_catalog(sql).fingerprint
+        assert after != before, statements
+        before = after
+
+
+def test_it_works_in_a_read_only_transaction_and_a_sql_ascii_database(database):
+    """Seen red with a statement that writes."""
+    name = f"ascii_{uuid4().hex[:12]}"
+    with database.connect() as admin:
+        admin.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0")
+        with database.connect(dbname=name, client_encoding="UTF8", autocommit=False) as conn:
+            conn.execute("create table película (año int)")
+            conn.commit()
+            conn.execute("set transaction isolation level repeatable read read only")
+            (table,) = read_catalog(conn).tables
+        admin.execute(f"drop database {name}")
+    assert (table.name, table.columns[0].name, table.skipped) == ("película", "año", None)

@@ -1,0 +1,264 @@
+"""Runs of objects with the same columns: the watermarks name where each began, whatever happens in between."""
+
+import dataclasses
+import io
+from datetime import datetime
+
+import polars as pl
+import pytest
+
+from pg_bronze.core.column_types import stored_schema
+from pg_bronze.core.table import Column
+from pg_bronze.lake.parquet import Codec
+from pg_bronze.sync.table_sync import TableCopy, TableObjects
+from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, NoLock, crash_after, fill, texts
+from pg_bronze_tests.harness.servers import new_bucket
+
+CHANGES = {
+    "add": "alter table movie add rating int",
+    "add with a default": "alter table movie add rating int default 7",
+    "drop": "alter table movie drop price",
+    "rename": "alter table movie rename title to name",
+    "retype": "alter table movie alter movie_id type bigint",
+    "key": "alter table movie drop constraint movie_pkey, add primary key (movie_id, title)",
+    "our own name": "alter table movie add _pg_xid int",
+}
+
+
+@pytest.fixture
+def lake(database, bucket) -> Lake:
+    database.execute(MOVIE)
+    database.execute(fill(1, 5))
+    made = Lake(database, bucket.store())
+    made.drain()
+    return made
+
+
+def runs(lake: Lake, table: str = "movie") -> list[list[str]]:
+    """The names of the columns of each run, oldest run first, after checking every object against its watermarks."""
+    keys, footers = lake.keys(table), lake.footers(table)
+    newest = footers[-1].after.generation
+    pairs = [(key, footer) for key, footer in zip(keys, footers, strict=True) if footer.after.generation == newest]
+    began, found = "", []
+    for key, footer in pairs:
+        frame = pl.read_parquet(io.BytesIO(lake.store.get(key)))
+        columns = [Column.from_description(column) for column in footer.columns]
+        assert frame.schema == pl.Schema({**stored_schema(columns), footer.xid_column: pl.Int64()})
+        assert footer.after.columns_digest == footer.described.digest
+        if not found or footer.described.digest != found[-1].described.digest:
+            began = key
+            found.append(footer)
+        assert footer.after.columns_key == began
+    objects = TableObjects(lake.store, lake.layout(table), Codec())
+    walked = list(objects.runs(keys))
+    assert [footer.described.digest for footer in walked] == [footer.described.digest for footer in reversed(found)]
+    return [[column["name"] for column in footer.columns] for footer in found]
+
+
+def more(lake: Lake, database, first: int, **options):
+    database.execute(f"insert into movie (movie_id) values ({first}), ({first + 1})")
+    return lake.drain(**options)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_begins_a_run_and_the_next_slice_continues_it(lake, database, change):
+    more(lake, database, 10)
+    assert len(runs(lake)) == 1
+
+    database.execute("alter table movie alter title set default 'x'; update movie set title = '' where title is null")
+    database.execute(change)
+    more(lake, database, 20)
+    more(lake, database, 30)
+
+    assert len(runs(lake)) == 2
+    assert lake.compare() == SAME
+
+
+def test_what_a_reader_need_not_know_begins_no_run(lake, database):
+    database.execute("comment on column movie.title is 'new'; alter table movie alter title set not null")
+    more_title = "insert into movie values (10, 'a', now(), 1)"
+    database.execute(more_title)
+    lake.drain()
+
+    assert len(runs(lake)) == 1
+    assert lake.footers()[-1].columns[1]["comment"] == "new"
+
+
+@pytest.mark.parametrize("step", ["claim", "put"])
+@pytest.mark.parametrize("change", ["rename", "add with a default", "key"])
+def test_a_claimed_slice_done_again_says_the_columns_it_got(lake, database, change, step):
+    """The claim was made with the columns from before the change; its object has those after it."""
+    database.execute("alter table movie alter title set default 'x'; insert into movie values (10, 'a', now(), 1)")
+    assert lake.crash(step)
+    database.execute(CHANGES[change])
+    lake.drain()
+    more(lake, database, 20)
+
+    assert len(runs(lake)) == 2
+    assert lake.compare() == SAME
+    lake.forget()
+    lake.tick()
+    assert lake.recorded["movie"] == lake.footers()[-1].after
+
+
+def test_a_claimed_change_that_was_taken_back_continues_the_old_run(lake, database):
+    database.execute("alter table movie rename title to name; insert into movie values (10, 'a', now(), 1)")
+    assert lake.crash("claim")
+    database.execute("alter table movie rename name to title")
+    lake.drain()
+
+    assert runs(lake) == [["movie_id", "title", "updated_at", "price"]]
+
+
+def test_two_writers_with_different_columns_agree_on_what_landed(database, bucket):
+    database.execute(f"{MOVIE}; {fill(1, 5)}")
+    one = Lake(database, bucket.store(), copier=NoLock)
+    one.drain()
+    two = Lake(database, bucket.store(), dict(one.recorded), copier=NoLock)
+    database.execute(fill(6, 9))
+    left = [True]
+
+    def meanwhile(step: str) -> None:
+        if step == "list" and left.pop():
+            left.append(False)
+            database.execute("alter table movie rename title to name")
+            two.tick()
+
+    one.tick(crash_at=meanwhile)
+
+    assert one.recorded == two.recorded
+    assert runs(one)[-1] == ["movie_id", "name", "updated_at", "price"]
+    assert one.compare() == SAME
+
+
+def test_a_reset_starts_with_the_columns_of_now(lake, database):
+    database.execute("alter table movie drop price")
+    more(lake, database, 10)
+    lake.tick(act=TableCopy.reset)
+    lake.drain()
+
+    assert runs(lake) == [["movie_id", "title", "updated_at"]]
+
+
+@pytest.mark.parametrize("act", [TableCopy.reset, TableCopy.go_on])
+def test_a_change_of_state_that_takes_over_a_claim_says_its_columns(lake, database, act):
+    database.execute(fill(10, 11))
+    assert lake.crash("claim")
+    database.execute("alter table movie drop price")
+
+    lake.tick(act=act)
+    lake.drain()
+
+    assert runs(lake)[-1] == ["movie_id", "title", "updated_at"]
+    assert lake.compare() == SAME
+
+
+def test_a_given_up_claim_starts_with_the_columns_of_now(lake, database):
+    database.execute(fill(100, 3_000))
+    assert lake.crash(crash_after("claim", 2), slice_rows=500)
+    database.execute("vacuum full movie")
+    database.execute("alter table movie drop price")
+    lake.drain()
+
+    assert runs(lake) == [["movie_id", "title", "updated_at"]]
+    assert lake.compare() == SAME
+
+
+def test_continuing_in_another_bucket_names_nothing_in_the_old_one(lake, database, s3_server):
+    other = new_bucket(s3_server)
+    lake.store = other.store()
+    database.execute(fill(10, 11))
+
+    lake.tick(act=TableCopy.go_on)
+    lake.drain()
+
+    assert len(runs(lake)) == 1
+    other.remove()
+
+
+def test_the_runs_are_found_when_objects_are_gone(lake, database):
+    """Expired by a life-cycle rule, say: what is left still says what its neighbours look like."""
+    for number, change in enumerate(["rename title to name", "drop price", "add rating int"]):
+        database.execute(f"alter table movie {change}")
+        more(lake, database, 100 + 10 * number)
+        more(lake, database, 105 + 10 * number)
+    objects = TableObjects(lake.store, lake.layout(), Codec())
+    complete = [footer.described.digest for footer in objects.runs(lake.keys())]
+    assert len(complete) == 4
+
+    for key in lake.keys()[1::2]:
+        lake.store.delete(key)
+
+    assert [footer.described.digest for footer in objects.runs(lake.keys())] == complete
+
+
+DEFAULTS = [
+    ("int", "7"),
+    ("text", "'a,b \"c\" {d} \\'"),
+    ("text", "''"),
+    ("text", "'NULL'"),
+    ("boolean", "true"),
+    ("numeric(10,2)", "1.5"),
+    ("numeric", "1.50"),
+    ("money", "12.5"),
+    ("inet", "'10.0.0.1'"),
+    ("box", "'(1,2),(0,0)'"),
+    ("box[]", "'{(1,2),(0,0);(3,4),(1,1)}'"),
+    ("int[]", "'{1,2,null}'"),
+    ("text[]", '\'{"a b",""}\''),
+    ("timestamptz", "'2026-01-02 03:04:05.5+02'"),
+    ("timestamptz", "now()"),
+    ("date", "'infinity'"),
+    ("bytea", "'\\xff00'"),
+    ("float8", "0.1"),
+    ("interval", "'1 day 02:03:04'"),
+    ("int4range", "'[1,5)'"),
+    ("jsonb", "'{\"a\": [1, null]}'"),
+    ("mood", "'happy'"),
+    ("pair", "row(1, 'a b')"),
+    ("small", "5"),
+]
+
+
+def test_the_value_of_rows_from_before_stands_in_the_footer(lake, database):
+    """As the text of what a new row's slice holds: a reader fills older slices with it."""
+    database.execute(
+        "create type mood as enum ('sad', 'happy'); create type pair as (a int, b text); create domain small as int"
+    )
+    added = ", ".join(f"add c{n} {declared} default {value}" for n, (declared, value) in enumerate(DEFAULTS))
+    database.execute(f"alter table movie {added}")
+    database.execute("insert into movie (movie_id) select 10")
+    lake.drain()
+
+    missing = [column.get("missing") for column in lake.footers()[-1].columns[4:]]
+
+    landed = [texts(lake.frames()[-1][f"c{number}"]) for number in range(len(DEFAULTS))]
+    of_now = DEFAULTS.index(("timestamptz", "now()"))
+    [[before]] = database.execute(f"select distinct c{of_now} from movie where movie_id < 10")
+    assert datetime.fromisoformat(missing[of_now]) == before
+    landed[of_now] = [missing[of_now]]
+    binary = DEFAULTS.index(("bytea", "'\\xff00'"))
+    landed[binary] = ["\\xff00"]
+    assert [[value] for value in missing] == landed
+
+
+def test_a_rewrite_clears_the_default_and_the_earlier_footer_keeps_it(lake, database):
+    database.execute("alter table movie add rating int default 7")
+    more(lake, database, 10)
+    database.execute("vacuum full movie")
+    more(lake, database, 20)
+
+    held = [[column.get("missing") for column in footer.columns][-1] for footer in lake.footers()]
+    assert held == [None, "7", None]
+    assert len(runs(lake)) == 3
+
+
+def test_a_state_from_before_columns_were_noted_goes_on_and_notes_them(lake, database):
+    """What changed since is said all the same: the last object has its columns in its footer."""
+    lake.recorded["movie"] = dataclasses.replace(lake.recorded["movie"], columns_key="", columns_digest="")
+    database.execute("alter table movie drop price")
+    more(lake, database, 10)
+
+    newest = lake.footers()[-1]
+    assert newest.after.columns_key == newest.after.key
+    assert newest.drift == ("column 'price' (numeric(10,2)) was dropped",)

@@ -1,0 +1,94 @@
+"""Databases in other encodings than UTF-8: the lake is UTF-8, and no text changes or gets lost on the way."""
+
+import itertools
+
+import pytest
+
+from pg_bronze.errors import NotUtf8
+from pg_bronze_tests.harness.lake import Lake
+from pg_bronze_tests.harness.servers import Database
+
+_number = itertools.count(1)
+
+
+@pytest.fixture
+def database_in(postgres_server):
+    """Makes a database in an encoding; ``locale`` C goes with all of them."""
+    made = []
+
+    def make(encoding: str) -> Database:
+        name = f"encoded_{next(_number)}"
+        with postgres_server.connect() as connection:
+            connection.autocommit = True
+            connection.execute(
+                f"create database {name} encoding '{encoding}' template template0 locale_provider libc locale 'C'"
+            )
+        made.append(name)
+        return Database(postgres_server, name)
+
+    yield make
+    with postgres_server.connect() as connection:
+        connection.autocommit = True
+        for name in made:
+            connection.execute(f"drop database {name} with (force)")
+
+
+def test_every_character_of_latin1_is_exact(database_in, bucket):
+    database = database_in("LATIN1")
+    texts = ["".join(map(chr, range(1, 128))), "".join(map(chr, range(160, 256))), "ñandú", ""]
+    with database.connect(client_encoding="utf8") as connection:
+        connection.execute('create table movie (movie_id int, "título" text, tags varchar[], kind "char")')
+        for number, text in enumerate(texts):
+            connection.execute("insert into movie values (%s, %s, %s, 'x')", (number, text, [text, "é"]))
+        connection.execute("create type mood as enum ('añejo'); alter table movie add mood mood default 'añejo'")
+        printed = connection.execute("select tags::text, mood::text from movie order by movie_id").fetchall()
+    lake = Lake(database, bucket.store())
+
+    lake.tick()
+
+    frame = lake.rows().sort("movie_id")
+    assert frame["título"].to_list() == texts
+    assert frame.select("tags", "mood").rows() == printed
+
+
+def raw(database, query: bytes) -> None:
+    """Run a statement whose bytes reach the server as they are."""
+    with database.connect(client_encoding="SQL_ASCII") as connection:
+        connection.execute(query)
+
+
+def test_bytes_that_are_no_text_stop_the_table_and_name_the_column(database_in, bucket):
+    database = database_in("SQL_ASCII")
+    raw(database, b"create table movie (movie_id int, title text, note varchar(20), tags text[], raw bytea)")
+    valid = ["\x7f", "\u0080", "\u07ff", "\u0800", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff", "ñ 🎬"]
+    for number, text in enumerate(valid):
+        raw(database, f"insert into movie values ({number}, '{text}', '{text}', array['{text}'], '\\xff')".encode())
+    lake = Lake(database, bucket.store())
+    lake.tick()
+    assert lake.rows().sort("movie_id")["title"].to_list() == valid
+    wrong = [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"a\xc3", b"\xe0\x80\x80"]
+    for number, text in enumerate(wrong):
+        raw(database, b"insert into movie values (%d, '%s', 'x', array['%s'])" % (100 + number, text, text))
+
+    with pytest.raises(NotUtf8, match=r"^movie: .* 'title' \(6 rows\), 'tags' \(6 rows\); .*SQL_ASCII") as error:
+        lake.tick()
+
+    assert "note" not in str(error.value)
+    remedy = str(error.value).split("set the column to ")[1].split(". Or")[0]
+    tags = b"delete from movie where movie_id > 100; update movie set tags = null, title = "
+    raw(database, tags + remedy.replace("column", "title").encode() + b" where movie_id = 100")
+    lake.drain()
+    assert lake.rows().sort("movie_id")["title"].to_list()[-1] == "ÿ"
+
+
+def test_a_character_that_unicode_does_not_have_stops_the_table(database_in, bucket):
+    database = database_in("EUC_JP")
+    with database.connect(client_encoding="utf8") as connection:
+        connection.execute("create table movie (movie_id int, title text); insert into movie values (1, '映画')")
+    lake = Lake(database, bucket.store())
+    lake.tick()
+    assert lake.rows()["title"].to_list() == ["映画"]
+    raw(database, b"insert into movie values (2, E'\\xa2\\xc8')")
+
+    with pytest.raises(NotUtf8, match=r"^movie: a text is not valid UTF-8, or has no equivalent"):
+        lake.tick()

@@ -1,0 +1,173 @@
+"""Behind pgbouncer: nothing lost or doubled, and nothing of ours left in a session that somebody else gets next."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from benchmarks.race import race
+from pg_bronze.errors import StaleSnapshot, TransientError
+from pg_bronze.postgres.connection import Source
+from pg_bronze.postgres.readers.binary_copy import CopyReader
+from pg_bronze_tests.harness.faults import stale_reads
+from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
+from pg_bronze_tests.harness.pooler import pgbouncer
+from pg_bronze_tests.harness.servers import Database
+
+
+@dataclass
+class Pooled(Database):
+    """The database behind a pooler; ``connect`` goes to the server itself, ``conninfo`` and ``url`` do not."""
+
+    port: int = 0
+
+    @property
+    def conninfo(self) -> dict[str, Any]:
+        return {**super().conninfo, "port": self.port}
+
+    @property
+    def url(self) -> str:
+        return super().url.replace(f":{self.server.port}/", f":{self.port}/")
+
+    def connect(self, **changed: Any) -> psycopg.Connection:
+        return super().connect(**{"port": self.server.port, **changed})
+
+    def source(self) -> Source:
+        return Source(self.conninfo, self.url, 60)
+
+
+@pytest.fixture(scope="module")
+def poolers(postgres_server) -> Iterator[dict[str, int]]:
+    """The port of a pooler for each mode. A single session for all transactions would share nothing."""
+    with pgbouncer(postgres_server, "transaction", 3) as transaction, pgbouncer(postgres_server, "session", 30) as own:
+        yield {"transaction": transaction, "session": own}
+
+
+@pytest.fixture(params=["transaction", "session"])
+def pooled(request: pytest.FixtureRequest, database, poolers) -> Pooled:
+    return Pooled(database.server, database.name, poolers[request.param])
+
+
+@pytest.fixture
+def shared(database, poolers) -> Pooled:
+    return Pooled(database.server, database.name, poolers["transaction"])
+
+
+def test_a_pooler_is_noticed_and_read_by_copy(pooled: Pooled):
+    """connectorx prepares a statement in one transaction and uses it in the next: one in four reads failed.
+
+    Seen red with the pooler noticed and connectorx reading all the same.
+    """
+    with pooled.source() as source:
+        assert source.read("select 1::int4 as a", "thing").height == 1
+        assert source.pooled
+        assert isinstance(source._reader, CopyReader)
+    with Source(Database(pooled.server, pooled.name).conninfo, pooled.url, 60) as direct:
+        direct.ask("select 1")
+        assert not direct.pooled
+
+
+def test_rows_are_neither_lost_nor_doubled_behind_a_pooler(pooled: Pooled, bucket):
+    """Each transaction may get another session than the one before.
+
+    Seen red with statements prepared in one session and run in another.
+    """
+    lake = Lake(pooled, bucket.store())
+    pooled.execute(MOVIE)
+    pooled.execute(fill(1, 500))
+    lake.tick(slice_rows=100)
+    pooled.execute("update movie set title = 'x' where movie_id < 20;" + fill(501, 700))
+    lake.drain(slice_rows=100)
+
+    assert lake.compare() == SAME
+
+
+def test_two_copiers_and_writers_race_through_shared_sessions(shared: Pooled, bucket):
+    """Without a lock that holds, only the claims keep order; a session's settings and snapshots must not be mixed.
+
+    Seen red with keys by the writer's own clock.
+    """
+    done, ticks = threading.Event(), []
+
+    def rival() -> None:
+        lake = Lake(shared, bucket.store())
+        while not done.wait(0.1):
+            # The table is not there yet, or the other one was first.
+            with contextlib.suppress(TransientError, AssertionError):
+                ticks.append(lake.tick("race", slice_rows=100).row_count)
+
+    with ThreadPoolExecutor(1) as pool:
+        rivalry = pool.submit(rival)
+        try:
+            result = race(Lake(shared, bucket.store()), seconds=6, writers=8, seed=11)
+        finally:
+            done.set()
+    rivalry.result()
+
+    assert result.difference == SAME
+    assert sum(ticks) > 0
+    assert result.rows > 200
+    assert result.crashes > 0
+
+
+def test_two_threads_ask_one_after_the_other(shared: Pooled):
+    """The slice ahead is read while one is committed; a question of the one must not land in a transaction of the
+    other.
+
+    Seen red without the lock of our own around a transaction.
+    """
+    with shared.source() as source, ThreadPoolExecutor(4) as pool:
+        source.ask("select 1")
+        asked = [pool.submit(source.ask, "select pg_sleep(0.001)::text, %(n)s::int", {"n": n}) for n in range(200)]
+
+        assert [future.result()[0][1] for future in asked] == list(range(200))
+
+
+def test_nothing_of_ours_stays_in_a_shared_session(shared: Pooled, bucket):
+    """Somebody else's queries would fail (row_security), be cancelled (statement_timeout), or wait for our lock.
+
+    Seen red with settings that hold for a session, and with the lock of the table taken.
+    """
+    lake = Lake(shared, bucket.store())
+    shared.execute(MOVIE)
+    shared.execute(fill(1, 50))
+    for _ in range(8):  # as often as psycopg needs to prepare a statement
+        shared.execute("update movie set title = title || 'x' where movie_id < 5")
+        lake.tick()
+
+    settings = ("row_security", "statement_timeout", "jit", "default_transaction_isolation", "TimeZone")
+    shown = ", ".join(f"current_setting('{name}')" for name in settings)
+    with shared.connect() as connection:
+        untouched = connection.execute(f"select {shown}").fetchone()
+    with contextlib.ExitStack() as stack:
+        # One transaction in each of the pooler's sessions at the same time.
+        clients = [stack.enter_context(psycopg.connect(**shared.conninfo)) for _ in range(3)]
+        found = [client.execute(f"select pg_backend_pid(), {shown}").fetchone() for client in clients]
+        prepared = [client.execute("select count(*) from pg_prepared_statements").fetchone() for client in clients]
+    assert len({row[0] for row in found}) == 3
+    assert {row[1:] for row in found} == {untouched}
+    assert prepared == [(0,)] * 3
+    assert shared.execute("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("filled", [True, False], ids=["filled", "empty"])
+def test_an_older_snapshot_behind_a_pooler_stops_the_read(shared: Pooled, bucket, filled):
+    """The pooler may lead to a session that sees less than the one the horizon came from.
+
+    Seen red without the guard.
+    """
+    lake = Lake(shared, bucket.store())
+    shared.execute(f"{MOVIE}; {fill(1, 3 if filled else 0)}")
+
+    with stale_reads(shared, fill(4, 4)), pytest.raises(StaleSnapshot, match=r"^movie: .* Nothing was copied"):
+        lake.tick()
+
+    assert lake.all_keys() == []
+    lake.drain()
+    assert lake.compare() == SAME

@@ -1,0 +1,215 @@
+"""Both readers give the same frame for the same query, and the same error for the same fault."""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from pg_bronze.core.column_types import conform, projection, read_schema
+from pg_bronze.errors import DataError, PgBronzeError, StaleSnapshot, TableChanged
+from pg_bronze.postgres.catalog import read_table
+from pg_bronze.postgres.connection import Source
+from pg_bronze.postgres.readers import binary_copy
+from pg_bronze_tests.harness.faults import stale_reads
+from pg_bronze_tests.harness.lake import MOVIE, READERS, SAME, Lake, fill
+from pg_bronze_tests.harness.torture import Torture
+
+# 'inf' - 'inf' has another spelling in bits than 'NaN'.
+NOT_A_NUMBER = "'Infinity'::float8 - 'Infinity'::float8"
+
+
+@contextlib.contextmanager
+def both(database) -> Iterator[dict[str, Source]]:
+    """One source for each reader."""
+    with contextlib.ExitStack() as opened:
+        yield {name: opened.enter_context(Source(database.conninfo, database.url, 30, name)) for name in READERS}
+
+
+@pytest.fixture
+def sources(database) -> Iterator[dict[str, Source]]:
+    with both(database) as found:
+        yield found
+
+
+def outcome(source: Source, query: str) -> tuple[type[BaseException], str]:
+    with pytest.raises(PgBronzeError) as error:
+        source.read(query, "thing")
+    return type(error.value), str(error.value)
+
+
+def bits(frame: pl.DataFrame) -> list[Any]:
+    """Every float as the bytes it is made of: a comparison takes all NaN for one."""
+    widths = {pl.Float32: ">f", pl.Float64: ">d"}
+    return [
+        [None if value is None else struct.pack(widths[type(column.dtype)], value) for value in column.to_list()]
+        for column in frame.get_columns()
+        if type(column.dtype) in widths
+    ]
+
+
+def test_both_readers_give_the_same_frame_of_every_type(any_database, monkeypatch):
+    """Which of them read a slice must not be seen in the bucket.
+
+    Seen red with an empty value taken for NULL by the second.
+    """
+    with any_database.connect() as connection:
+        Torture(connection).create()
+        # Not a number has many spellings in bits.
+        connection.execute("create table nans (k int, v float8)")
+        connection.execute(f"insert into nans values (1, {NOT_A_NUMBER}), (2, -({NOT_A_NUMBER})), (3, 'NaN')")
+        tables = [read_table(connection, "public", name) for name in ("torture", "arrays", "nans")]
+    with both(any_database) as sources:
+        for table in tables:
+            same_frames(table, sources, monkeypatch)
+
+
+def same_frames(table, sources, monkeypatch) -> None:
+    everything = f"select {projection(table.columns)}, t.xmin::text::bigint as _pg_xid from only {table.sql} t"
+    for query in (f"{everything} order by t.k\n", f"{everything} where false\n"):
+        fast = sources["connectorx"].read(query, table.label)
+        for decode_bytes in (binary_copy.DECODE_BYTES, 1):
+            monkeypatch.setattr(binary_copy, "DECODE_BYTES", decode_bytes)
+            copied = sources["copy"].read(query, table.label)
+
+            assert copied.schema == fast.schema
+            assert dict(list(copied.schema.items())[:-1]) == dict(read_schema(table.columns))
+            assert_frame_equal(copied, fast)
+            assert bits(copied) == bits(fast)
+            stored, kept = (conform(frame, table.columns, table.label) for frame in (copied, fast))
+            assert_frame_equal(stored[0], kept[0])
+            assert stored[1] == kept[1]
+        monkeypatch.undo()
+    assert fast.height == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'262143-01-01'::date",
+        "'5874897-12-31'::date",
+        "'294276-12-31 23:59:59.999999'::timestamp",
+        "'294276-12-31 23:59:59.999999+00'::timestamptz",
+        "'262143-01-01'::timestamp",
+    ],
+)
+def test_both_refuse_a_time_beyond_the_calendar(sources, value):
+    """The rule table sends none; one that slips in, after an ALTER, must not be stored as something else.
+
+    Seen red with the second comparing days since 2000 with the last one counted since 1970.
+    """
+    for source in sources.values():
+        kind, sentence = outcome(source, f"select 1::int8 as a, {value} as v")
+        assert kind is TableChanged
+        assert "altered while it was read" in sentence
+
+
+@pytest.mark.parametrize(
+    "value", ["'262142-12-31'::date", "'262142-12-31 23:59:59.999999'::timestamp", "'4714-11-24 BC'::timestamptz"]
+)
+def test_both_read_the_last_and_the_first_of_the_calendar(sources, value):
+    """Seen red with the last taken for one beyond it."""
+    frames = [source.read(f"select {value} as v", "thing") for source in sources.values()]
+
+    assert_frame_equal(*frames)
+    assert frames[0].height == 1
+
+
+FAULTS = {
+    "no right": "select a::int4 as a from secret",
+    "row security": "select a::int4 as a from filtered",
+    "no such column": "select b::int4 as b from open",
+    "no such table": "select a::int4 as a from gone",
+    "time limit": "select 1::int4 as a from pg_sleep(30)",
+    "not a number": "select 'x'::int4 as a",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_the_same_error_from_both(database, fault):
+    """Whether the next tick may cure it must not depend on the reader.
+
+    Seen red with a time limit that connectorx reports taken for a broken connection, and with row security on.
+    """
+    role = f"reader_{database.name}"
+    database.execute(
+        f"create role {role} login password 'pw'; create table secret (a int); create table open (a int);"
+        "create table filtered (a int); alter table filtered enable row level security;"
+        f"grant select on open, filtered to {role}"
+    )
+    login = database.url.replace(f"{database.server.user}:{database.server.password}", f"{role}:pw")
+    try:
+        found = []
+        for name in READERS:
+            limit = 1 if fault == "time limit" else 30
+            with Source({**database.conninfo, "user": role, "password": "pw"}, login, limit, name) as source:
+                found.append(outcome(source, FAULTS[fault]))
+    finally:
+        database.execute(f"drop owned by {role}; drop role {role}")
+
+    assert found[0] == found[1]
+    assert "thing" in found[0][1]
+
+
+@pytest.mark.parametrize("filled", [True, False], ids=["filled", "empty"])
+@pytest.mark.parametrize("name", READERS)
+def test_a_snapshot_from_before_the_horizon_is_not_read(database, bucket, name, filled):
+    """Film 4 is in that snapshot, and 5 would lie below a horizon already passed: lost for good.
+
+    In an empty table there is no row to find out by.
+
+    Seen red without the guard, and with one that asks for the next id, with both readers.
+    """
+    lake = Lake(database, bucket.store(), reader=name)
+    database.execute(MOVIE)
+    if filled:
+        database.execute(fill(1, 3))
+        lake.drain()
+        database.execute(fill(4, 4))
+    before = lake.all_keys()
+
+    with stale_reads(database, fill(5, 5)), pytest.raises(StaleSnapshot, match=r"^movie: .* Nothing was copied"):
+        lake.tick()
+
+    assert lake.all_keys() == before
+    assert lake.tick().row_count == (2 if filled else 1)
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("query", ["select 1::int4 as a", "select 'x'::int4 as a"], ids=["cut off", "refused"])
+def test_the_reader_that_keeps_its_connection_heals_after_it_failed(database, sources, query):
+    """Every later table of the run would meet the transaction that one table's error had ended.
+
+    Seen red with the connection kept after an error.
+    """
+    source = sources["copy"]
+    assert source.read("select 1::int4 as a", "thing").height == 1
+    if "'x'" not in query:
+        database.execute(
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = current_database() "
+            "and pid <> pg_backend_pid()"
+        )
+    outcome(source, query)
+
+    assert source.read("select 1::int4 as a", "thing").height == 1
+
+
+def test_a_type_without_a_rule_is_refused_and_not_guessed(sources):
+    """Seen red with such a type decoded as text by the second."""
+    for source in sources.values():
+        outcome(source, "select '1 day'::interval as v")
+
+
+@pytest.mark.parametrize("expression", ["interval '1 day'", "'{1}'::xid[]", "null::macaddr"])
+def test_a_panic_of_the_reader_is_an_error_like_any_other(sources, expression):
+    """It is no Exception: left alone it passes every handler, and Dagster shows a stack of Rust.
+
+    Seen red with only Exception caught.
+    """
+    with pytest.raises(DataError, match=r"^thing: ") as error:
+        sources["connectorx"].read(f"select {expression} as c", "thing")
+    assert type(error.value.__cause__).__name__ == "PanicException"
+    assert not isinstance(error.value.__cause__, Exception)

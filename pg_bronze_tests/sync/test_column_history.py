@@ -1,0 +1,442 @@
+"""Every change of a table between two ticks and in the middle of a read: what lands, what is said, nothing is lost."""
+
+import itertools
+import threading
+
+import pytest
+
+from pg_bronze.errors import SettingsError, TableChanged
+from pg_bronze.postgres.connection import Source
+from pg_bronze_tests import conftest
+from pg_bronze_tests.harness.lake import SAME, Lake
+
+_number = itertools.count(1)
+FILM = """create table {t} (
+  id int primary key, title varchar(10), price numeric(10,2), seen_at timestamptz default now(), mood {t}_mood
+)"""
+
+
+@pytest.fixture(scope="module")
+def place(postgres_server, s3_server):
+    """One database and one bucket for all tables of this module."""
+    made = conftest.new_bucket(s3_server)
+    with conftest._fresh_database(postgres_server) as database:
+        yield database, made
+    made.remove()
+
+
+class Film:
+    """One table of its own, copied once with three rows in it."""
+
+    def __init__(self, place) -> None:
+        self.database, bucket = place
+        self.name = f"film{next(_number)}"
+        self.lake = Lake(self.database, bucket.store())
+        self.sql("create type {t}_mood as enum ('sad', 'happy')")
+        self.sql(FILM)
+        self.insert(1, 2, 3)
+        self.lake.drain(self.name)
+
+    def sql(self, query: str):
+        with self.database.connect() as connection:
+            for statement in query.split(";"):
+                connection.execute(statement.replace("{t}", self.name))
+
+    def insert(self, *ids: int) -> None:
+        self.sql(f"insert into {{t}} (id) values {', '.join(f'({number})' for number in ids)}")
+
+    def tick(self, **options):
+        return self.lake.tick(self.name, **options)
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        return self.lake.footers(self.name)[-1].drift
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {column["name"]: column["stored"] for column in self.lake.footers(self.name)[-1].columns}
+
+    def whole(self) -> bool:
+        """Whether what landed is what the table holds, by column number."""
+        self.lake.drain(self.name)
+        return self.lake.compare(self.name, "id") == SAME
+
+
+@pytest.fixture
+def film(place) -> Film:
+    return Film(place)
+
+
+# What is changed; how many of the rows 1, 2 and 3 come again; what is said; which columns are stored differently.
+PRICE = "Decimal(precision=10, scale=2)"
+BEFORE = {
+    "id": "Int32",
+    "title": "String",
+    "price": PRICE,
+    "seen_at": "Datetime(time_unit='us', time_zone='UTC')",
+    "mood": "String",
+}
+CHANGES = {
+    "added": (
+        "alter table {t} add x int",
+        0,
+        ("column 'x' (integer) was added; rows copied before hold NULL unless they come again",),
+        {"x": "Int32"},
+    ),
+    "added with a constant default": (
+        "alter table {t} add x int default 7",
+        0,
+        ("column 'x' (integer) was added; rows copied before hold its default, which this object's footer keeps",),
+        {"x": "Int32"},
+    ),
+    "added with a volatile default": (
+        "alter table {t} add x text default gen_random_uuid()::text",
+        3,
+        ("column 'x' (text) was added; rows copied before hold NULL unless they come again",),
+        {"x": "String"},
+    ),
+    "added as a stored computation": (
+        "alter table {t} add x int generated always as (id * 2) stored",
+        3,
+        ("column 'x' (integer) was added; rows copied before hold NULL unless they come again",),
+        {"x": "Int32"},
+    ),
+    "dropped": ("alter table {t} drop price", 0, ("column 'price' (numeric(10,2)) was dropped",), {"price": None}),
+    "dropped and added again": (
+        "alter table {t} drop title, add title text",
+        0,
+        (
+            "column 'title' (character varying(10)) was dropped",
+            "column 'title' (text) was added; rows copied before hold NULL unless they come again",
+        ),
+        {},
+    ),
+    "renamed": (
+        "alter table {t} rename title to name",
+        0,
+        ("column 'title' is now called 'name'",),
+        {"title": None, "name": "String"},
+    ),
+    "two that swap their names": (
+        "alter table {t} rename title to x;alter table {t} rename mood to title;alter table {t} rename x to mood",
+        0,
+        ("column 'title' is now called 'mood'", "column 'mood' is now called 'title'"),
+        {},
+    ),
+    "int widened": (
+        "alter table {t} alter id type bigint",
+        3,
+        (
+            "column 'id' changed its type from integer to bigint",
+            "column 'id' is stored as Int64 from here on, before as Int32",
+        ),
+        {"id": "Int64"},
+    ),
+    "text widened": (
+        "alter table {t} alter title type varchar(20)",
+        0,
+        ("column 'title' changed its type from character varying(10) to character varying(20)",),
+        {},
+    ),
+    "number widened": (
+        "alter table {t} alter price type numeric(12,2)",
+        0,
+        (
+            "column 'price' changed its type from numeric(10,2) to numeric(12,2)",
+            f"column 'price' is stored as Decimal(precision=12, scale=2) from here on, before as {PRICE}",
+        ),
+        {"price": "Decimal(precision=12, scale=2)"},
+    ),
+    "number narrowed": (
+        "alter table {t} alter price type numeric(8,1)",
+        3,
+        (
+            "column 'price' changed its type from numeric(10,2) to numeric(8,1)",
+            f"column 'price' is stored as Decimal(precision=8, scale=1) from here on, before as {PRICE}",
+        ),
+        {"price": "Decimal(precision=8, scale=1)"},
+    ),
+    "int to text": (
+        "alter table {t} alter id type text",
+        3,
+        (
+            "column 'id' changed its type from integer to text",
+            "column 'id' is stored as String from here on, before as Int32",
+            "progress is shown by no column now, before by 'id'",
+        ),
+        {"id": "String"},
+    ),
+    "text to int": (
+        "alter table {t} alter title type int using length(title)",
+        3,
+        (
+            "column 'title' changed its type from character varying(10) to integer",
+            "column 'title' is stored as Int32 from here on, before as String",
+        ),
+        {"title": "Int32"},
+    ),
+    "a value of an enum added": (
+        "alter type {t}_mood add value 'so so' before 'happy'",
+        0,
+        ("column 'mood' may hold 'so so' now",),
+        {},
+    ),
+    "the key changed": (
+        "alter table {t} drop constraint {t}_pkey;alter table {t} add primary key (id, seen_at)",
+        0,
+        ("the primary key is now (id, seen_at), before (id)",),
+        {},
+    ),
+    "a column with our name": (
+        "alter table {t} add _pg_xid int",
+        0,
+        (
+            "column '_pg_xid' (integer) was added; rows copied before hold NULL unless they come again",
+            "the added transaction id is now called '_pg_xid_1', before '_pg_xid'",
+        ),
+        {"_pg_xid": "Int32"},
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_between_ticks_loses_nothing_and_is_said_once(film, change):
+    query, again, sentences, stored = CHANGES[change]
+    film.sql(query)
+    film.insert(4)
+
+    outcome = film.tick()
+
+    assert outcome.row_count == again + 1
+    assert film.said == sentences
+    assert outcome.committed[0].drift == sentences
+    assert film.columns == {name: dtype for name, dtype in {**BEFORE, **stored}.items() if dtype}
+    film.insert(5)
+    film.tick()
+    assert film.said == ()
+    assert film.whole()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_between_plan_and_read_loses_nothing(film, change, monkeypatch):
+    """The query that was planned names columns, types and a table as they were."""
+    original, left = Source.read, [CHANGES[change][0]]
+
+    def alter_and_read(self, query, label):
+        if left:
+            film.sql(left.pop())
+        return original(self, query, label)
+
+    film.insert(4)
+    monkeypatch.setattr(Source, "read", alter_and_read)
+    film.tick()
+
+    assert not left
+    film.insert(5)
+    assert film.whole()
+    said = [sentence for footer in film.lake.footers(film.name) for sentence in footer.drift]
+    assert said == list(CHANGES[change][2])
+
+
+def test_a_read_that_waits_for_a_rewrite_does_not_take_the_table_for_empty(film, monkeypatch):
+    """Its snapshot is older than the rewrite, whose rows it does not see: PostgreSQL shows it an empty table."""
+    film.insert(4)
+    original, done = Source.read, threading.Event()
+    holder = film.database.connect(autocommit=False)
+
+    def commit_once_somebody_waits() -> None:
+        with film.database.connect() as watch:
+            while not watch.execute("select count(*) from pg_locks where not granted").fetchone()[0]:
+                pass
+        holder.commit()
+        done.set()
+
+    def wait_and_read(self, query, label):
+        if not done.is_set():
+            holder.execute(f"alter table {film.name} alter price type numeric(12,1)")
+            threading.Thread(target=commit_once_somebody_waits, daemon=True).start()
+        return original(self, query, label)
+
+    monkeypatch.setattr(Source, "read", wait_and_read)
+    film.tick()
+    holder.close()
+
+    assert done.is_set()
+    assert film.whole()
+
+
+def test_several_changes_are_one_sentence_each(film):
+    film.sql("alter table {t} drop price;alter table {t} rename title to name;alter table {t} add x int")
+    film.insert(4)
+
+    film.tick()
+
+    assert len(film.said) == 3
+
+
+def test_what_changed_survives_a_crash_before_it_was_recorded(film):
+    """The rows are adopted, and so is the sentence."""
+    film.sql("alter table {t} drop price")
+    film.insert(4)
+    assert film.lake.crash("put", film.name)
+
+    outcome = film.tick()
+
+    assert [item.drift for item in outcome.adopted] == [("column 'price' (numeric(10,2)) was dropped",)]
+
+
+def test_a_rename_of_an_enums_value_is_said_to_hold_for_new_rows_only(film):
+    film.sql("update {t} set mood = 'happy';insert into {t} (id) values (4)")
+    film.tick()
+    film.sql("alter type {t}_mood rename value 'happy' to 'glad';insert into {t} (id, mood) values (5, 'glad')")
+
+    film.tick()
+
+    assert film.said[0] == "column 'mood' has no value 'happy' any more; rows copied before keep the old text"
+    assert film.lake.frames(film.name)[-1]["mood"].to_list() == ["glad"]
+
+
+@pytest.mark.parametrize("settle", ["vacuum full {t}", "cluster {t} using {t}_pkey"])
+def test_a_default_put_into_every_row_before_the_next_tick_is_found_in_a_row(film, settle):
+    """The catalog has forgotten it by then, and the rows do not come again: they would read back as NULL."""
+    film.sql("alter table {t} add x numeric(9,2) default 7.5;alter table {t} add y text;" + settle)
+    film.insert(4)
+
+    assert film.tick().row_count == 1
+
+    missing = {column["name"]: column.get("missing") for column in film.lake.footers(film.name)[-1].columns}
+    assert (missing["x"], missing["y"]) == ("7.50", None)
+    assert "hold its default" in film.said[0]
+    film.insert(5)
+    film.tick()
+    assert film.said == ()
+    assert film.whole()
+
+
+def test_the_cursor_of_another_column_starts_over(film):
+    """A value of the column followed before would stand in etl_control for good if it sorts higher."""
+    film.sql("alter table {t} add updated_at timestamptz;update {t} set updated_at = '2031-01-01'")
+    film.tick()
+    film.sql("alter table {t} drop updated_at;alter table {t} add created_at timestamptz")
+    film.sql("insert into {t} (id, created_at) values (4, '2030-01-01')")
+
+    outcome = film.tick()
+
+    assert "progress is shown by 'created_at' now, before by 'updated_at'" in film.said
+    assert outcome.watermark.cursor.startswith("2030-01-01")
+
+
+@pytest.mark.parametrize("change", ["drop seen_at", "rename seen_at to x", "alter seen_at type text"])
+def test_a_cursor_column_that_the_settings_name_and_is_gone_stops_the_table_until_they_are_right(film, change):
+    film.insert(4)
+    film.tick(cursor_column="seen_at")
+    film.sql("alter table {t} " + change)
+    film.insert(5)
+
+    with pytest.raises(SettingsError, match=f"{film.name}: the cursor column 'seen_at'"):
+        film.tick(cursor_column="seen_at")
+
+    assert film.whole()
+
+
+GONE = {
+    "dropped": "drop table {t}",
+    "renamed": "alter table {t} rename to {t}_x",
+    "moved to another schema": "create schema if not exists side;alter table {t} set schema side",
+}
+
+
+@pytest.mark.parametrize("change", GONE)
+@pytest.mark.parametrize("moment", ["between ticks", "in a read"])
+def test_a_table_that_is_not_there_any_more_says_so_and_keeps_its_objects(film, change, moment, monkeypatch):
+    film.insert(4)
+    kept = film.lake.keys(film.name)
+    with film.lake.source() as source, film.lake.open(source, film.name) as copy:
+        if moment == "between ticks":
+            film.sql(GONE[change])
+        else:
+            original = Source.read
+            monkeypatch.setattr(Source, "read", lambda *a: (film.sql(GONE[change]), original(*a))[1])
+        with pytest.raises(TableChanged, match="not there any more; the catalog is read again within a minute"):
+            copy.start(film.lake.recorded[film.name])
+    monkeypatch.undo()
+
+    assert film.lake.keys(film.name) == kept
+    if change != "dropped":
+        new = f"{film.name}_x" if change == "renamed" else f"side:{film.name}"
+        film.lake.drain(new)
+        assert film.lake.compare(new, "id") == SAME
+        assert film.lake.column("id", new) == [1, 2, 3, 4]
+
+
+def test_a_table_made_again_under_its_name_while_it_is_read_is_a_new_generation(film, monkeypatch):
+    original, left = Source.read, [f"drop table {film.name};{FILM}"]
+
+    def swap_and_read(self, query, label):
+        if left:
+            film.sql(left.pop())
+            film.insert(7)
+        return original(self, query, label)
+
+    film.insert(4)
+    monkeypatch.setattr(Source, "read", swap_and_read)
+    film.tick()
+
+    assert film.whole()
+    assert film.lake.column("id", film.name) == [7]
+    assert "another table" in film.lake.footers(film.name)[0].reason
+    assert all(footer.drift == () for footer in film.lake.footers(film.name))
+
+
+PARTS = """create table {t}_sale (id int, kind int, at timestamptz default now()) partition by list (kind);
+create table {t}_sale1 partition of {t}_sale for values in (1);
+create table {t}_sale2 partition of {t}_sale for values in (2);
+insert into {t}_sale values (1, 1), (2, 2)"""
+
+
+def test_partitions_that_come_and_go_are_said_once(film):
+    film.sql(PARTS)
+    table = f"{film.name}_sale"
+    [first] = film.lake.drain(table)[:1]
+    assert all(item.drift == () for item in first.committed)
+    film.sql(
+        "create table {t}_sale3 (like {t}_sale);insert into {t}_sale3 values (3, 3);"
+        "alter table {t}_sale attach partition {t}_sale3 for values in (3)"
+    )
+    came = film.lake.tick(table)
+    film.sql("alter table {t}_sale detach partition {t}_sale2;insert into {t}_sale values (4, 1)")
+    went = film.lake.tick(table)
+    film.sql("insert into {t}_sale values (5, 1)")
+    later = film.lake.tick(table)
+
+    said = [[sentence for item in outcome.committed for sentence in item.drift] for outcome in (came, went, later)]
+    assert said[0] == [f"partition '{film.name}_sale3' is new, and copied from its beginning"]
+    assert [sentence.split(" (oid")[0] for sentence in said[1]] == ["a partition"]
+    assert said[2] == []
+    assert film.lake.column("id", table) == [1, 2, 3, 4, 5]
+
+
+def test_a_default_of_a_partitioned_table_is_found_though_only_its_partitions_know_it(film):
+    film.sql(PARTS)
+    table = f"{film.name}_sale"
+    film.lake.drain(table)
+    film.sql("alter table {t}_sale add x int default 7;insert into {t}_sale values (3, 1)")
+
+    film.lake.tick(table)
+
+    assert [column.get("missing") for column in film.lake.footers(table)[-1].columns] == [None, None, None, "7"]
+    assert film.lake.compare(table, "id") == SAME
+
+
+def test_a_virtual_column_reads_as_of_now_and_old_rows_are_said_not_to_hold_it(film, postgres_server):
+    if postgres_server.version < 18:
+        pytest.skip("virtual columns came with PostgreSQL 18")
+    film.sql("alter table {t} add x int generated always as (id * 2) virtual")
+    film.insert(4)
+
+    film.tick()
+
+    assert film.lake.frames(film.name)[-1]["x"].to_list() == [8]
+    assert film.said == ("column 'x' (integer) was added; rows copied before do not hold what it computes",)
+    described = film.lake.footers(film.name)[-1].columns[-1]
+    assert (described["generated"], described["generated_as"]) == ("virtual", "(id * 2)")

@@ -1,0 +1,491 @@
+"""Generations: a table that is another one than before, or is to be copied again on purpose, or lies elsewhere now."""
+
+import dataclasses
+
+import pytest
+
+from pg_bronze.errors import HistoryChanged, LakeDamaged, SettingsError
+from pg_bronze.lake.object_store import Store
+from pg_bronze.sync.table_sync import TableCopy
+from pg_bronze_tests.harness.lake import MOVIE, SAME, Crash, Difference, Lake, fill
+from pg_bronze_tests.harness.servers import new_bucket
+
+OLD = "_pg_bronze/old/movie/"
+
+
+@pytest.fixture
+def lake(database, bucket) -> Lake:
+    database.execute(MOVIE)
+    database.execute(fill(1, 5))
+    made = Lake(database, bucket.store())
+    made.drain()
+    database.execute(fill(6, 8))
+    made.drain()
+    return made
+
+
+def old(lake: Lake) -> list[str]:
+    return [key for key in lake.all_keys() if key.startswith(OLD)]
+
+
+def elsewhere(lake: Lake, **changed) -> None:
+    """As if the watermark had been made in another place."""
+    recorded = lake.recorded["movie"]
+    lake.recorded["movie"] = dataclasses.replace(recorded, place=dataclasses.replace(recorded.place, **changed))
+
+
+class DiesMoving(Store):
+    """Dies before the n-th object is moved, or in the middle of moving it."""
+
+    def __init__(self, store: Store, after: int, half_way: bool) -> None:
+        super().__init__(store.client, store.bucket, store.prefix)
+        self.left, self.half_way = after, half_way
+
+    def move(self, key: str, to: str) -> None:
+        if self.left == 0:
+            if self.half_way:
+                self.create(to, self.get(key))
+            raise Crash("move")
+        self.left -= 1
+        super().move(key, to)
+
+
+def test_a_table_dropped_and_made_again_is_a_new_generation(lake, database):
+    """Its rows start over, and the old ones are none of this table's.
+
+    Seen red when only the name counted.
+    """
+    before = lake.keys()
+    database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
+
+    lake.drain()
+
+    assert lake.column() == [3, 4]
+    assert lake.compare() == SAME
+    assert "another table" in lake.footers()[0].reason
+    assert lake.recorded["movie"].generation == 1
+    assert old(lake) == [f"{OLD}gen=0/{key.removeprefix('movie/')}" for key in before]
+    assert not set(before) & set(lake.keys())
+
+
+def test_a_swap_by_rename_is_a_new_generation(lake, database):
+    """Blue-green: rows of the new table are older than the watermark of the old one.
+
+    Seen red when only the name counted.
+    """
+    database.execute(
+        "create table movie_new (like movie including all);insert into movie_new select * from movie where movie_id > 2"
+    )
+    database.execute("begin; alter table movie rename to movie_old; alter table movie_new rename to movie; commit")
+
+    lake.drain()
+
+    assert lake.column() == [3, 4, 5, 6, 7, 8]
+    assert lake.compare() == SAME
+
+
+def test_a_table_renamed_there_and_back_is_the_same_generation(lake, database):
+    """Seen red with a table known by the transaction that last wrote its definition."""
+    database.execute("alter table movie rename to other; alter table other rename to movie")
+    database.execute(fill(9, 9))
+
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == 0
+    assert lake.compare() == SAME
+
+
+def test_a_table_moved_to_another_schema_leaves_its_name_to_another(lake, database):
+    """Blue-green by schema: both are called movie, and what one has copied says nothing of the other.
+
+    Seen red when a folder did not tell schemas apart.
+    """
+    database.execute(f"create schema side; alter table movie set schema side; {MOVIE}; {fill(3, 4)}")
+
+    lake.drain()
+    lake.drain("side:movie")
+
+    assert lake.column() == [3, 4]
+    assert lake.recorded["movie"].generation == 1
+    assert lake.column(table="side:movie") == [*range(1, 9)]
+    assert lake.recorded["side:movie"].generation == 0
+    assert lake.compare() == lake.compare("side:movie") == SAME
+
+
+def test_a_table_moved_to_another_schema_and_back_is_the_same_generation(lake, database):
+    """What was written while it was away is new, and nothing else.
+
+    Seen red with a table known by the transaction that last wrote its definition.
+    """
+    database.execute(f"create schema side; alter table movie set schema side; set search_path = side; {fill(9, 10)}")
+    database.execute("alter table side.movie set schema public")
+
+    outcomes = lake.drain()
+
+    assert lake.recorded["movie"].generation == 0
+    assert sum(outcome.row_count for outcome in outcomes) == 2
+    assert lake.compare() == SAME
+
+
+def test_a_truncated_table_goes_on_in_its_generation(lake, database):
+    """Seen red with a table known by the transaction that last wrote its definition."""
+    database.execute(f"truncate movie; {fill(20, 22)}")
+
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == 0
+    assert lake.column() == [*range(1, 9), 20, 21, 22]
+
+
+def test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away(lake, database):
+    """What was copied before counts no more, but stays where it can be looked at.
+
+    Seen red when leaves kept what was delivered of them, when numbers began anew, and when the object that opens the
+    generation was moved away too.
+    """
+    before = lake.recorded["movie"]
+
+    reset = lake.tick(act=TableCopy.reset)
+    lake.drain()
+
+    assert reset.row_counts == [0]
+    assert lake.recorded["movie"].generation == before.generation + 1
+    assert lake.recorded["movie"].seq > before.seq
+    assert lake.compare() == SAME
+    assert len(old(lake)) == 2
+    assert lake.footers()[0].reason == "reset on request"
+
+
+def test_a_reset_heals_a_table_whose_last_object_is_gone(lake, database):
+    """It is what the error says to do.
+
+    Seen red when it was refused with the same error, and when leaves kept what was delivered of them.
+    """
+    lake.store.delete(lake.keys()[-1])
+    with pytest.raises(LakeDamaged):
+        lake.tick()
+
+    lake.tick(act=TableCopy.reset)
+    lake.drain()
+
+    assert lake.compare() == SAME
+
+
+def test_going_on_without_the_last_object_copies_only_what_is_new(lake, database):
+    """An expiry rule removes old objects on purpose.
+
+    Seen red when it was refused because the object is gone.
+    """
+    gone = lake.keys()
+    for key in gone:
+        lake.store.delete(key)
+
+    lake.tick(act=TableCopy.go_on)
+    database.execute(fill(9, 9))
+    lake.drain()
+
+    assert lake.column() == [9]
+
+
+def without_one_in_between(lake, database) -> None:
+    """What was recorded is older than an object that is gone, and another one follows it."""
+    recorded = lake.recorded["movie"]
+    for number in (9, 10):
+        database.execute(fill(number, number))
+        lake.drain()
+    lake.store.delete(lake.keys()[-2])
+    lake.recorded["movie"] = recorded
+    with pytest.raises(LakeDamaged, match=r"does not continue the watermark of movie.*`pg-bronze reset movie`"):
+        lake.tick()
+
+
+@pytest.mark.parametrize("act, lost", [(TableCopy.reset, 0), (TableCopy.go_on, 1)], ids=["reset", "continue"])
+def test_both_ways_on_help_where_objects_do_not_follow_one_another(lake, database, act, lost):
+    """They are what the error says to do: copy all again, or go on after the newest object without the one in between.
+
+    Seen red when both were refused with the same error.
+    """
+    without_one_in_between(lake, database)
+
+    lake.tick(act=act)
+    database.execute(fill(11, 11))
+    lake.drain()
+
+    assert lake.compare() == Difference(lost=lost)
+    assert lake.column() == [n for n in range(1, 12) if n != 9 or not lost]
+
+
+def test_a_reset_heals_a_table_with_a_claim_far_ahead(lake, database):
+    """It is what the error says to do. Left there, the claim would be taken up once its number comes.
+
+    Seen red when it was refused with the same error, and with the claim left where it was.
+    """
+    database.execute(fill(9, 9))
+    assert lake.crash("claim")
+    claim = lake.layout().claim(lake.recorded["movie"].seq + 1)
+    lake.store.move(claim, lake.layout().claim(lake.recorded["movie"].seq + 4))
+    with pytest.raises(LakeDamaged, match=r"claims object number.*`pg-bronze reset movie`"):
+        lake.tick()
+
+    lake.tick(act=TableCopy.reset)
+    for number in range(10, 16):
+        database.execute(fill(number, number))
+        lake.drain()
+
+    assert lake.compare() == SAME
+
+
+def test_resets_upon_resets_keep_every_generation_apart(lake, database):
+    """Seen red when only the first generation said which object opened it."""
+    for _ in range(3):
+        lake.tick(act=TableCopy.reset)
+        lake.drain()
+
+    assert lake.compare() == SAME
+    assert {key.split("/")[3] for key in old(lake)} == {"gen=0", "gen=1", "gen=2"}
+    lake.forget()
+    assert lake.drain()[-1].quiet
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("step", ["claim", "list", "put", "unclaim"])
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_crash_in_a_reset_is_finished_by_the_next_tick(lake, database, step, forgotten):
+    """Seen red when numbers began anew."""
+    with pytest.raises(Crash):
+        lake.tick(act=TableCopy.reset, crash_at=step)
+    if forgotten:
+        lake.forget()
+
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == 1
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("half_way", [False, True])
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_crash_while_old_objects_are_moved_is_finished_by_the_next_tick(lake, database, after, half_way, forgotten):
+    """Until then a reader of ``movie/*.parquet`` sees two generations at once.
+
+    Seen red when objects were moved by the commit only.
+    """
+    whole = lake.store
+    lake.store = DiesMoving(whole, after, half_way)
+    database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
+    with pytest.raises(Crash):
+        lake.tick()
+    assert len(old(lake)) == after + half_way
+    lake.store = whole
+    if forgotten:
+        lake.forget()
+
+    lake.drain()
+
+    assert lake.compare() == SAME
+    assert len(old(lake)) == 2
+    assert {footer.after.generation for footer in lake.footers()} == {1}
+
+
+def test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_one(lake, database):
+    """Its last object is not gone but moved away.
+
+    Seen red when it did not look there.
+    """
+    other = Lake(database, lake.store, dict(lake.recorded))
+    for number in range(2):
+        database.execute(f"drop table movie; {MOVIE}; {fill(10 + number, 14)}")
+        lake.drain()
+
+    other.drain()
+
+    assert other.recorded == lake.recorded
+    assert other.compare() == SAME
+
+
+@pytest.mark.parametrize(
+    "changed, found",
+    [
+        ({"timeline": 77}, "timeline 77"),
+        ({"system_id": "4711"}, "cluster 4711"),
+        ({"lsn": "FFFF/0"}, "an older state was restored"),
+    ],
+)
+@pytest.mark.parametrize("act", [TableCopy.go_on, TableCopy.reset])
+def test_another_history_stops_the_table_until_somebody_decides(lake, database, changed, found, act):
+    """After a failover transactions already copied may be gone, and their ids used again.
+
+    Seen red with clusters told apart by their timelines, and without a look at the timeline or the log position.
+    """
+    elsewhere(lake, **changed)
+    database.execute(fill(9, 10))
+    with pytest.raises(HistoryChanged, match=f"{found}(.|\n)*pg-bronze continue movie(.|\n)*pg-bronze reset movie"):
+        lake.tick()
+
+    lake.tick(act=act)
+    outcomes = lake.drain()
+
+    assert lake.compare() == SAME
+    assert sum(outcome.row_count for outcome in outcomes) == (2 if act is TableCopy.go_on else 10)
+
+
+def test_another_database_stops_the_table(lake):
+    """Its rows and their ids are others, under the same names.
+
+    Seen red with databases told apart by their clusters alone.
+    """
+    elsewhere(lake, database=1)
+
+    with pytest.raises(HistoryChanged, match="another database of this cluster"):
+        lake.tick()
+
+
+@pytest.mark.parametrize("act, wanted", [(TableCopy.go_on, [9]), (TableCopy.reset, [*range(1, 10)])])
+def test_another_bucket_stops_the_table_until_somebody_decides(lake, database, bucket, act, wanted):
+    """A setting that points to the wrong bucket would copy everything again, or go on there without the past.
+
+    Seen red with the bucket searched before it was compared: its last object was said to be gone.
+    """
+    there = new_bucket(bucket.server)
+    here, lake.store = lake.store, there.store()
+    try:
+        with pytest.raises(HistoryChanged, match=f"made for bucket '{here.bucket}', and this one is '{there.name}'"):
+            lake.tick()
+
+        lake.tick(act=act)
+        database.execute(fill(9, 9))
+        lake.drain()
+
+        assert lake.column() == wanted
+        lake.forget()
+        assert lake.drain()[-1].quiet
+        assert lake.column() == wanted
+        lake.store = here
+        assert lake.column() == [*range(1, 9)]
+    finally:
+        there.remove()
+
+
+def test_a_table_never_copied_has_nothing_to_reset(database, bucket):
+    """Seen red with an empty object as the beginning of such a table."""
+    database.execute(MOVIE)
+
+    with pytest.raises(SettingsError, match="nothing of it has been copied yet"):
+        Lake(database, bucket.store()).tick(act=TableCopy.reset)
+
+
+def test_a_reset_takes_an_open_claim_along(lake, database):
+    """A claim left open has the number that the reset needs.
+
+    Seen red with a reset that took the number all the same: the claim was left behind.
+    """
+    database.execute(fill(9, 10))
+    lake.crash("claim")
+
+    lake.tick(act=TableCopy.reset)
+    assert not [key for key in lake.all_keys() if "claims" in key]
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == 1
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("act", [TableCopy.go_on, TableCopy.reset])
+def test_a_decision_counts_although_a_claim_is_open(lake, database, act, forgotten):
+    """The claim has taken the next number; a reset that gives way to it says that it is done and has done nothing.
+
+    Seen red when a reset took that number all the same.
+    """
+    database.execute(fill(9, 10))
+    lake.crash("claim")
+    elsewhere(lake, timeline=77)
+    if forgotten:
+        lake.forget()
+
+    lake.tick(act=act)
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == (act is TableCopy.reset)
+    assert not [key for key in lake.all_keys() if "claims" in key]
+    assert lake.compare() == SAME
+
+
+def test_a_first_load_that_died_after_its_claim_can_be_reset(database, bucket):
+    """The claim is all there is of the table.
+
+    Seen red with a claim alone taken for nothing to change.
+    """
+    database.execute(MOVIE)
+    database.execute(fill(1, 5))
+    lake = Lake(database, bucket.store())
+    lake.crash("claim")
+
+    lake.tick(act=TableCopy.reset)
+    lake.drain()
+
+    assert lake.compare() == SAME
+
+
+def reload(database, first: int, last: int) -> None:
+    """Empty the table and fill it in one transaction with rows that are frozen from the beginning."""
+    with database.connect() as connection, connection.transaction():
+        connection.execute("truncate movie")
+        with connection.cursor().copy("copy movie (movie_id, title) from stdin (freeze)") as rows:
+            for number in range(first, last + 1):
+                rows.write_row((number, "frozen"))
+
+
+def test_rows_frozen_from_the_beginning_are_copied_once_although_they_replace_all_others(lake, database):
+    """A reload with COPY FREEZE is seen by everybody at once, but its transaction may not be below the horizon yet.
+
+    Seen red with ``pg_snapshot_xmax`` for ``pg_snapshot_xmin`` in window.py, in horizon and guard: a row lost.
+    """
+    with database.connect(autocommit=False) as other:
+        other.execute("insert into movie (movie_id) values (100)")
+        other.commit()
+        other.execute("select pg_current_xact_id()")
+        reload(database, 5, 30)
+        lake.tick()
+        other.execute("insert into movie (movie_id) values (101)")
+        other.commit()
+
+    outcomes = lake.drain()
+
+    assert lake.recorded["movie"].generation == 0
+    assert lake.compare() == SAME
+    assert sum(outcome.row_count for outcome in outcomes) == 27
+    database.execute("vacuum freeze movie")
+    assert lake.drain()[-1].quiet
+
+
+def test_a_reload_during_a_first_load_in_blocks_becomes_a_new_generation(database, bucket):
+    """What had been read of the old blocks says nothing about the new ones, although their rows are frozen already.
+
+    Seen red with the file of an ordinary table not compared.
+    """
+    database.execute(f"{MOVIE}; {fill(1, 3_000)}")
+    lake = Lake(database, bucket.store())
+    lake.crash("unclaim", slice_rows=1_000)
+    reload(database, 2_000, 5_000)
+
+    lake.drain(slice_rows=1_000)
+
+    assert lake.recorded["movie"].generation == 1
+    assert lake.column() == [*range(2_000, 5_001)]
+    assert lake.compare() == SAME
+
+
+def test_rows_frozen_between_two_ticks_are_neither_lost_nor_copied_again(lake, database):
+    """Freezing marks rows and leaves them the transaction they are of, also those not yet copied.
+
+    Seen red with rows older than the table's ``relfrozenxid`` taken for copied: all five lost.
+    """
+    database.execute(f"{fill(9, 12)}; update movie set title = 'again' where movie_id = 2")
+    database.execute("vacuum (freeze) movie")
+
+    outcomes = lake.drain()
+
+    assert sum(outcome.row_count for outcome in outcomes) == 5
+    assert lake.compare() == SAME

@@ -1,0 +1,263 @@
+"""A crash anywhere, whatever was recorded of it: afterwards nothing is lost, stale or doubled."""
+
+import itertools
+
+import pytest
+
+from pg_bronze.errors import LakeDamaged
+from pg_bronze.lake.claim import Claim
+from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, crash_after, fill
+
+STATES = ("as recorded", "an older one", "footers only")
+
+
+@pytest.fixture
+def lake(database, bucket) -> Lake:
+    database.execute(MOVIE)
+    return Lake(database, bucket.store())
+
+
+def lose(lake: Lake, state: str, older) -> None:
+    """What the scheduler still knows after the crash."""
+    if state == "footers only":
+        lake.forget()
+    elif state == "an older one":
+        lake.recorded["movie"] = older
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_in_a_window_loses_and_doubles_nothing(lake, database, step, state):
+    """Each step leaves something else behind, and what is known of it may be old or gone.
+
+    Seen red when the claim of a finished slice was done again, and when a claimed one was read up to the horizon of
+    now.
+    """
+    database.execute(fill(1, 20))
+    older = lake.tick().watermark
+    database.execute(fill(21, 30))
+    lake.tick()
+    database.execute(f"{fill(31, 40)}; update movie set title = 'changed' where movie_id % 3 = 0")
+
+    assert lake.crash(step)
+    lose(lake, state, older)
+    database.execute(f"{fill(41, 45)}; update movie set title = 'after' where movie_id % 10 = 0")
+    lake.drain()
+
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("step", ["read", "claim", "put", "unclaim"])
+def test_a_crash_in_the_midst_of_block_ranges_loses_and_doubles_nothing(lake, database, step, state):
+    """The window goes on behind the range that was claimed, whoever reads it.
+
+    Seen red when that range was read again as the whole table.
+    """
+    database.execute(fill(1, 1))
+    older = lake.tick().watermark
+    database.execute(fill(2, 4_000))
+
+    assert lake.crash(crash_after(step, 3), slice_rows=1_000)
+    lose(lake, state, older)
+    database.execute(f"{fill(4_001, 4_010)}; update movie set title = 'after' where movie_id % 100 = 0")
+    lake.drain(slice_rows=1_000)
+
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_in_the_very_first_load_loses_and_doubles_nothing(lake, database, step):
+    """Nothing is recorded yet: the claim is all there is.
+
+    Seen red when its block range was read again as the whole table.
+    """
+    database.execute(fill(1, 3_000))
+
+    assert lake.crash(step, slice_rows=1_000)
+    assert "movie" not in lake.recorded
+    database.execute("update movie set title = 'after' where movie_id % 100 = 0")
+    lake.drain(slice_rows=1_000)
+
+    assert lake.compare() == SAME
+
+
+def test_crash_upon_crash_ends_all_the_same(lake, database):
+    """Recovering is itself a time to die in.
+
+    Seen red with the claim of the last object taken for open, and with a claimed slice read again up to the horizon of
+    now or as the whole table.
+    """
+    database.execute(fill(1, 2_000))
+    for number, step in enumerate(itertools.chain(STEPS, reversed(STEPS), STEPS)):
+        if number % 4 == 3:
+            lake.forget()
+        lake.crash(step, slice_rows=500)
+        database.execute(f"{fill(5_000 + number, 5_000 + number)}; delete from movie where movie_id = {number}")
+
+    lake.drain(slice_rows=500)
+
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("step", ["claim", "put", "unclaim", "a later slice"])
+def test_a_crash_while_a_new_generation_begins_loses_and_doubles_nothing(lake, database, step, state):
+    """Its old objects are moved away, the last one recorded among them: that is not damage.
+
+    Seen red when it was taken for an object that is gone.
+    """
+    database.execute(fill(1, 3))
+    older = lake.tick().watermark
+    database.execute(fill(4, 6))
+    lake.tick()
+    database.execute(f"drop table movie; {MOVIE}; {fill(10, 12)}")
+
+    assert lake.crash(crash_after("claim", 2) if step == "a later slice" else step)
+    lose(lake, state, older)
+    database.execute(fill(13, 14))
+    lake.drain()
+
+    assert lake.column() == [10, 11, 12, 13, 14]
+    assert lake.compare() == SAME
+
+
+def test_losing_what_was_recorded_copies_nothing_again(lake, database):
+    """And the state is recorded at once, or every tick would look for it in the bucket.
+
+    Seen red when it waited for a new row.
+    """
+    database.execute(fill(1, 3_000))
+    lake.drain(slice_rows=1_000)
+    before, known = lake.keys(), lake.recorded["movie"]
+
+    lake.forget()
+    outcome = lake.tick()
+
+    assert outcome.committed == []
+    assert outcome.watermark == known
+    assert lake.keys() == before
+
+
+def test_an_older_state_adopts_what_followed_it(lake, database):
+    """Nothing new has to come for that: the rows of adopted objects are counted and their state is recorded.
+
+    Seen red when it waited for a new row.
+    """
+    database.execute(fill(1, 3))
+    older = lake.tick().watermark
+    for number in range(4, 7):
+        database.execute(fill(number, number))
+        lake.tick()
+    newest = lake.recorded["movie"]
+
+    lake.recorded["movie"] = older
+    outcome = lake.tick()
+
+    assert [item.row_count for item in outcome.adopted] == [1, 1, 1]
+    assert outcome.watermark == newest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table movie add rating int default 1",
+        "alter table movie rename title to name",
+        "alter table movie drop price",
+        "vacuum full movie",
+        "alter table movie alter price type text",
+        "alter table movie drop updated_at",
+    ],
+)
+def test_a_claimed_window_is_done_again_after_the_table_was_altered(lake, database, change):
+    """Its rows are still there, and with the claim gone nobody would read them.
+
+    Seen red with a claimed slice left empty when the columns have changed, and with one read again up to the horizon of
+    now: after a rewrite its rows came twice.
+    """
+    database.execute(fill(1, 3))
+    lake.tick()
+    database.execute(fill(4, 6))
+    lake.crash("claim")
+    database.execute(change)
+
+    lake.drain()
+
+    assert lake.compare().lost == lake.compare().doubled == 0
+    assert set(lake.rows()["movie_id"]) == {1, 2, 3, 4, 5, 6}
+
+
+@pytest.mark.parametrize(
+    "change", ["vacuum full movie", f"drop table movie; {MOVIE}; {fill(1, 5)}"], ids=["rewritten", "made again"]
+)
+def test_a_claimed_block_range_of_a_table_rewritten_since_becomes_a_new_generation(lake, database, change):
+    """The blocks it names hold other rows now.
+
+    Seen red when the file behind the table was not compared, and when the new generation had no opening object.
+    """
+    database.execute(fill(1, 4_000))
+    database.execute("delete from movie where movie_id % 3 = 0")
+    lake.crash(crash_after("claim", 2), slice_rows=1_000)
+    database.execute(change)
+
+    lake.drain(slice_rows=1_000)
+
+    assert "cannot be read again" in lake.footers()[0].reason
+    assert lake.footers()[-1].after.generation == 1
+    assert lake.compare() == SAME
+
+
+def test_a_claimed_last_block_range_of_a_table_rewritten_since_is_not_lost(lake, database):
+    """After it the table would count as copied, and its last blocks have moved to where nobody looks again.
+
+    Seen red when the file behind the table was not compared.
+    """
+    database.execute(fill(1, 4_000))
+    database.execute("delete from movie where movie_id % 3 = 0")
+
+    def die_at_the_end(step: str) -> None:
+        if step == "claim":
+            (key,) = lake.all_keys("_pg_bronze/claims/movie/")
+            if not any(leaf.pending for leaf in Claim.from_text(lake.store.get(key), key).after.leaves.values()):
+                raise Crash
+
+    assert lake.crash(die_at_the_end, slice_rows=1_000)
+    database.execute("vacuum full movie")
+
+    lake.drain(slice_rows=1_000)
+
+    assert lake.compare() == SAME
+
+
+def test_recovery_finds_the_newest_of_many_days_without_walking_them(lake, database):
+    """The newest object may be years old; the chain behind it is not read.
+
+    Seen red when the search ended after 1,024 days.
+    """
+    from datetime import UTC, datetime
+
+    for number, year in enumerate([2019, 2020, 2021, 2022]):
+        database.execute(fill(number, number))
+        lake.tick(now=lambda year=year: datetime(year, 6, 1, tzinfo=UTC))
+    lake.forget()
+    database.execute(fill(9, 9))
+
+    assert lake.tick().row_counts == [1]
+    assert lake.compare() == SAME
+
+
+def test_a_gap_in_what_followed_stops_the_table(lake, database):
+    """The rows of the object that is gone would be missed by nobody.
+
+    Seen red when any later object was adopted.
+    """
+    database.execute(fill(1, 3))
+    older = lake.tick().watermark
+    for number in range(4, 7):
+        database.execute(fill(number, number))
+        lake.tick()
+    lake.store.delete(lake.keys()[2])
+    lake.recorded["movie"] = older
+
+    with pytest.raises(LakeDamaged, match="does not continue the watermark of movie"):
+        lake.tick()

@@ -1,0 +1,187 @@
+"""Values that the Parquet type of their column cannot hold, on their way from a real table into the lake."""
+
+import json
+
+import polars as pl
+import pytest
+
+import pg_bronze
+from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY, Exceptional, Policies
+from pg_bronze.errors import DataError
+from pg_bronze.settings.load import load_settings
+from pg_bronze.sync.table_sync import TableCopy
+from pg_bronze_tests.harness.lake import Lake
+
+PRICES = """create table movie (
+  movie_id int primary key, price numeric(10,2), born date, seen timestamptz, rated float8
+);
+insert into movie values (1, 1.50, '2024-02-29', '2024-02-29 12:00+00', 'NaN')"""
+
+
+@pytest.fixture
+def lake(database, bucket) -> Lake:
+    database.execute(PRICES)
+    return Lake(database, bucket.store())
+
+
+def landed(lake: Lake, name: str) -> list:
+    return lake.rows().sort("movie_id")[name].to_list()
+
+
+def described(lake: Lake, name: str) -> dict:
+    return next(said for said in lake.footers()[-1].columns if said["name"] == name)
+
+
+def test_infinity_lands_as_the_ends_of_the_calendar_and_the_footer_counts_it(lake, database):
+    database.execute(
+        "insert into movie (movie_id, born, seen) values (2, 'infinity', '-infinity'), (3, '-infinity', 'infinity')"
+    )
+
+    outcome = lake.tick()
+
+    frame = lake.rows().sort("movie_id")
+    assert frame["born"].to_physical().to_list()[1:] == [DATE_INFINITY[1], DATE_INFINITY[0]]
+    assert frame["seen"].to_physical().to_list()[1:] == list(TIMESTAMP_INFINITY)
+    found = (Exceptional("born", "infinity", "sentinel", 2), Exceptional("seen", "infinity", "sentinel", 2))
+    assert lake.footers()[0].exceptional == found
+    assert outcome.committed[0].exceptional == found
+
+
+@pytest.mark.parametrize(
+    "column, value",
+    [
+        ("born", "262142-12-31"),
+        ("born", "262142-12-30"),
+        ("born", "5874897-12-31"),
+        ("seen", "262142-12-31 23:59:59.999999+00"),
+        ("seen", "294276-12-31 23:59:59.999999+00"),
+    ],
+)
+def test_a_date_that_would_be_taken_for_infinity_or_not_be_read_stops_the_table(lake, database, column, value):
+    """The last value of the reader's calendar stands for infinity: a finite one must not land under it."""
+    lake.tick()
+    database.execute(f"insert into movie (movie_id, {column}) values (2, '{value}')")
+
+    with pytest.raises(DataError, match=f"^movie: column '{column}' .*PG_BRONZE_LATE_DATES to text") as error:
+        lake.tick()
+
+    assert value[:10] not in str(error.value)
+    assert landed(lake, "movie_id") == [1]
+
+
+def test_the_last_date_that_can_be_held_is_exact(lake, database):
+    database.execute(
+        "insert into movie (movie_id, born, seen) values (2, '262142-12-29', '262142-12-31 23:59:59.999997+00')"
+    )
+    lake.tick()
+    frame = lake.rows().sort("movie_id")
+    assert frame["born"].to_physical()[1] == DATE_INFINITY[1] - 2
+    assert frame["seen"].to_physical()[1] == TIMESTAMP_INFINITY[1] - 2
+    assert lake.footers()[0].exceptional == ()
+
+
+def test_the_text_that_the_error_proposes_takes_the_rows_that_stopped_the_table(lake, database):
+    """The remedy at three in the morning: one setting, nothing corrected, nothing lost."""
+    lake.tick()
+    database.execute("insert into movie values (2, 'NaN', '5874897-12-31', '294276-12-31 23:59:59.999999+00', 1)")
+    with pytest.raises(DataError, match="PG_BRONZE_NAN"):
+        lake.tick()
+    with pytest.raises(DataError, match="PG_BRONZE_LATE_DATES"):
+        lake.tick(policies=Policies(nan="text"))
+
+    lake.tick(policies=Policies(nan="text", late_dates="text"))
+
+    newest = lake.frames()[-1]
+    assert newest.select("price", "born", "seen").rows() == [
+        ("NaN", "5874897-12-31", "294276-12-31 23:59:59.999999+00")
+    ]
+    assert {item[1:3] for item in lake.footers()[-1].exceptional} == {("nan", "text"), ("late_dates", "text")}
+    assert (described(lake, "price")["stored"], described(lake, "price")["policy"]) == ("String", {"nan": "text"})
+
+
+def test_a_column_that_became_text_reads_as_one_with_the_objects_before(lake, database, bucket):
+    """Older objects keep their type; the watermark says where the columns changed, and a reader gets them together."""
+    database.execute("insert into movie (movie_id, born) values (2, 'infinity')")
+    lake.tick()
+    database.execute("insert into movie values (3, 'NaN', '5874897-12-31', 'infinity')")
+    lake.tick(policies=Policies(nan="text", late_dates="text"))
+
+    settings = load_settings(bucket.environ, None, lake_only=True)
+    frame = pg_bronze.scan("movie", settings=settings).collect().sort("movie_id")
+
+    assert frame["price"].to_list() == ["1.50", None, "NaN"]
+    assert frame["born"].to_list() == ["2024-02-29", "infinity", "5874897-12-31"]
+    assert frame["seen"].to_list() == ["2024-02-29 12:00:00+00", None, "infinity"]
+    digests = [footer.after.columns_digest for footer in lake.footers()]
+    assert len(set(digests)) == len(digests) == 2
+
+
+def test_counts_of_an_adopted_object_come_from_its_footer(lake, database):
+    """A run that died after writing must not leave the event of the next one without them."""
+    lake.tick()
+    database.execute("insert into movie (movie_id, born) values (2, 'infinity')")
+    assert lake.crash("put")
+
+    adopted = lake.tick().adopted
+
+    assert [item.exceptional for item in adopted] == [(Exceptional("born", "infinity", "sentinel", 1),)]
+
+
+def test_null_is_counted_and_touches_nothing_else(lake, database):
+    database.execute("insert into movie values (2, 'NaN', 'infinity', '294276-12-31 00:00+00', 'NaN')")
+    database.execute("insert into movie values (3)")
+
+    lake.tick(policies=Policies("null", "null", "null"))
+
+    frame = lake.rows().sort("movie_id")
+    assert frame["price"].null_count() == frame["born"].null_count() == frame["seen"].null_count() == 2
+    assert frame["price"].dtype == pl.Decimal(10, 2)
+    assert frame["rated"].is_nan().to_list() == [True, True, None]
+    assert lake.footers()[0].exceptional == (
+        Exceptional("price", "nan", "null", 1),
+        Exceptional("born", "infinity", "null", 1),
+        Exceptional("seen", "late_dates", "null", 1),
+    )
+
+
+def test_an_object_without_rows_has_the_stored_schema_of_the_policies(lake):
+    """Otherwise the first object of a generation gives a column another type than the next."""
+    lake.tick()
+    lake.tick(act=lambda copier, recorded: copier.reset(recorded), policies=Policies(nan="text"))
+    assert lake.footers()[-1].row_count == 0
+    assert lake.frames()[-1].schema["price"] == pl.String()
+
+
+@pytest.mark.parametrize("declared", ["numeric(12,4)", "numeric", "numeric(12,2)"])
+def test_a_number_widened_during_a_read_is_neither_rounded_nor_taken_for_nan(lake, database, declared):
+    """Rounded to the old scale it would be changed; taken for NaN it would stop the table for good."""
+
+    class Altered(TableCopy):
+        def _read(self, region):
+            if "numeric(10,2)" in {column.declared for column in self.table.columns}:
+                database.execute(f"alter table movie alter price type {declared}")
+                database.execute(
+                    "insert into movie values (2, 12345678901.5555)" if declared == "numeric" else "select"
+                )
+            return super()._read(region)
+
+    lake.copier = Altered
+    lake.tick()
+    lake.drain()
+
+    live = database.execute("select price::text from movie order by 1")
+    assert sorted({str(value) for value in landed(lake, "price")}) == [text for (text,) in live]
+
+
+@pytest.mark.parametrize("name", ["a \"b\" {c} %s 'd'", "ñ" * 31, "select"])
+def test_columns_of_any_name_are_bounded(database, bucket, name):
+    quoted = '"' + name.replace('"', '""') + '"'
+    database.execute(f"create table movie (movie_id int, {quoted} date)")
+    database.execute("insert into movie values (1, 'infinity'), (2, '5874897-01-01')")
+    lake = Lake(database, bucket.store())
+    with pytest.raises(DataError) as error:
+        lake.tick()
+    assert repr(name) in str(error.value)
+    lake.tick(policies=Policies(late_dates="text"))
+    assert sorted(lake.rows()[name]) == ["5874897-01-01", "infinity"]
+    assert json.loads(lake.footers()[0].to_text())["exceptional"][0]["column"] == name

@@ -1,0 +1,320 @@
+"""Verifying a past day: what is missing is found and written again, as far as the database still has it."""
+
+import dataclasses
+import io
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from pg_bronze.postgres.control_table import Control
+from pg_bronze.sync.verify_day import verify_day
+from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
+
+FIRST = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
+DAYS = [(FIRST + timedelta(days=number)) for number in range(4)]
+
+
+@pytest.fixture
+def lake(database, bucket) -> Lake:
+    """Four days, two objects each."""
+    database.execute(MOVIE)
+    made = Lake(database, bucket.store())
+    for number, day in enumerate(DAYS):
+        for half in range(2):
+            first = 20 * number + 10 * half + 1
+            database.execute(fill(first, first + 9))
+            made.tick(now=lambda day=day: day)
+    return made
+
+
+def verify(lake: Lake, day: date, table: str = "movie"):
+    with lake.source() as source, lake.open(source, table) as copy:
+        copy.start(lake.recorded[table])
+        return verify_day(copy, day)
+
+
+def of_day(lake: Lake, day: datetime) -> list[str]:
+    keys = lake.keys()
+    return [key for key in keys if f"_{day:%Y%m%d}" in key]
+
+
+def test_a_day_without_gaps_reports_none(lake):
+    """Seen red when the search ended at the first object of the day."""
+    report = verify(lake, DAYS[1].date())
+
+    assert (report.object_count, report.repaired, report.lost) == (2, (), ())
+    assert report.sentence == "verified movie of 2026-01-03: 2 objects"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("day", [1, 2])
+def test_a_missing_object_is_written_again(lake, day, which):
+    """Seen red with a footer that does not say so, and when the search ended at the first object of the day."""
+    key = of_day(lake, DAYS[day])[which]
+    lake.store.delete(key)
+    before = dict(lake.recorded)
+
+    report = verify(lake, DAYS[day].date())
+
+    assert (report.repaired, report.lost, report.row_count) == ((key,), (), 10)
+    assert lake.compare() == SAME
+    footer = lake.footers()[lake.keys().index(key)]
+    assert footer.repaired
+    assert footer.after.key == key
+    assert lake.recorded == before
+    assert verify(lake, DAYS[day].date()).repaired == ()
+
+
+def test_a_repaired_object_is_a_link_of_the_chain(lake, database):
+    """The state must still be found from the footers, and go on from there.
+
+    Seen red with a window that begins with the table.
+    """
+    key = of_day(lake, DAYS[2])[1]
+    lake.store.delete(key)
+    verify(lake, DAYS[2].date())
+    lake.forget()
+    database.execute(fill(200, 201))
+
+    lake.drain()
+
+    assert lake.compare() == SAME
+
+
+def test_two_objects_missing_in_a_row_are_written_as_one(lake):
+    """Seen red with a window that begins with the table, and with the number of the object before the other one."""
+    for key in of_day(lake, DAYS[1]):
+        lake.store.delete(key)
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.row_count == 20
+    assert lake.compare() == SAME
+    assert [footer.before.seq + 1 for footer in lake.footers()] == [footer.after.seq for footer in lake.footers()]
+
+
+def test_the_very_first_object_is_written_again(lake):
+    """Seen red with nothing before the first taken for unknown."""
+    key = of_day(lake, DAYS[0])[0]
+    lake.store.delete(key)
+
+    report = verify(lake, DAYS[0].date())
+
+    assert report.repaired == (key,)
+    assert lake.compare() == SAME
+
+
+def test_an_object_far_from_its_neighbours_is_written_again(database, bucket):
+    """A table may be quiet for a month.
+
+    Seen red when the search went back by one step only, and with the oldest of what it found there.
+    """
+    database.execute(MOVIE)
+    lake = Lake(database, bucket.store())
+    days = [FIRST + timedelta(days=day) for day in (0, 1, 40, 80)]
+    for number, day in enumerate(days):
+        database.execute(fill(10 * number, 10 * number + 9))
+        lake.tick(now=lambda day=day: day)
+    lake.store.delete(lake.keys()[2])
+
+    report = verify(lake, days[2].date())
+
+    assert report.row_count == 10
+    assert lake.compare() == SAME
+
+
+def test_versions_overwritten_or_deleted_since_are_not_claimed(lake, database):
+    """Seen red with a window that begins with the table."""
+    key = of_day(lake, DAYS[1])[0]  # films 21 to 30
+    lake.store.delete(key)
+    database.execute("update movie set title = 'later' where movie_id = 21; delete from movie where movie_id = 22")
+    lake.drain(now=lambda: DAYS[3])
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.row_count == 8
+    assert lake.compare() == SAME
+
+
+def test_an_object_of_a_table_made_again_since_is_reported_lost(lake, database):
+    """Seen red with the table known by its name."""
+    key = of_day(lake, DAYS[1])[0]
+    lake.store.delete(key)
+    with lake.source() as source, lake.open(source) as copy:
+        copy.start(lake.recorded["movie"])
+        copy.table = dataclasses.replace(copy.table, oid=1)
+        report = verify_day(copy, DAYS[1].date())
+
+    assert (report.repaired, report.lost) == ((), (key,))
+    assert "1 missing that cannot be read again" in report.sentence
+
+
+def test_a_repair_in_a_seeded_table_is_not_bounded_by_the_seed(database, bucket):
+    """The seed bounds the first load; a late row with an old time belongs to the window it was written in.
+
+    Seen red when the seed bounded every window that was written again.
+    """
+    database.execute(MOVIE)
+    with database.connect() as connection:
+        lake = Lake(database, bucket.store(), control=Control(connection))
+        database.execute("insert into movie values (1, 'a', '2024-01-01', 1), (2, 'b', '2024-03-01', 1)")
+        database.execute(
+            "create table etl_control (table_name varchar(255) primary key, last_extracted_value varchar(255), "
+            "last_extracted_at timestamp, tracking_column varchar(255));"
+            "insert into etl_control values ('movie', '2024-02-01', now(), 'updated_at')"
+        )
+        for number, day in enumerate(DAYS[:3]):
+            lake.tick(now=lambda day=day: day, takeover="adopt-seed")
+            database.execute(f"insert into movie values ({10 + number}, 'late', '2020-01-01', 1)")
+    key = of_day(lake, DAYS[1])[0]
+    lake.store.delete(key)
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.row_count == 1
+    assert lake.column() == [2, 10, 11]
+
+
+def test_missing_partitions_rows_are_written_again(database, bucket):
+    """Seen red with one partition read."""
+    database.execute(
+        "create table sale (sale_id int, region int) partition by list (region);"
+        "create table sale_1 partition of sale for values in (1);"
+        "create table sale_2 partition of sale for values in (2)"
+    )
+    lake = Lake(database, bucket.store())
+    for number, day in enumerate(DAYS):
+        database.execute(f"insert into sale select {10 * number} + i, 1 + i % 2 from generate_series(1, 6) i")
+        lake.tick("sale", now=lambda day=day: day)
+    key = next(key for key in lake.keys("sale") if "20260104" in key)
+    lake.store.delete(key)
+
+    report = verify(lake, DAYS[2].date(), "sale")
+
+    assert report.row_count == 6
+    assert lake.compare("sale", key="sale_id") == SAME
+
+
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_a_missing_block_range_of_a_large_first_load_is_written_again(database, bucket, which):
+    """Most objects of a table's first day are block ranges; without this a lost one stays lost.
+
+    Seen red with the whole table read, and with a last range that was read without its beginning.
+    """
+    database.execute(MOVIE + ";" + fill(1, 3000))
+    lake = Lake(database, bucket.store())
+    lake.drain(now=lambda: FIRST, slice_rows=1000)
+    database.execute(fill(3001, 3010))
+    lake.tick(now=lambda: FIRST + timedelta(days=1))
+    keys = of_day(lake, FIRST)
+    assert len(keys) >= 3
+    lake.store.delete(keys[which])
+
+    report = verify(lake, FIRST.date())
+
+    assert (report.repaired, report.lost) == ((keys[which],), ())
+    assert lake.compare() == SAME
+
+
+COLUMNS = ["movie_id", "title", "updated_at", "price", "_pg_xid"]
+
+
+def frame_at(lake: Lake, key: str) -> pl.DataFrame:
+    return pl.read_parquet(io.BytesIO(lake.store.get(key)))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_missing_object_gets_the_columns_it_had(lake, database, which):
+    """The watermarks around it promise them; an object with others would be read wrongly.
+
+    Seen red with the columns of now.
+    """
+    key = of_day(lake, DAYS[1])[which]
+    whole = frame_at(lake, key)
+    lake.store.delete(key)
+    database.execute(
+        "alter table movie drop price; alter table movie rename title to name;"
+        "alter table movie alter name type varchar; alter table movie add price int default 7"
+    )
+    database.execute("insert into movie values (100, 'a', now(), 1)")
+    lake.drain(now=lambda: DAYS[3])
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.row_count == 10
+    again = frame_at(lake, key)
+    assert again.schema == whole.schema
+    assert again.drop("price").equals(whole.drop("price"))
+    assert again["price"].to_list() == [None] * 10
+    footer = lake.footers()[lake.keys().index(key)]
+    assert footer.after.columns_digest == footer.described.digest
+
+
+def test_a_column_whose_type_has_no_cast_to_the_former_is_no_hindrance(lake, database):
+    """Its rows were all written anew, so none of the old window is left; the query must still be one.
+
+    Seen red with the column cast from one type to the other directly.
+    """
+    key = of_day(lake, DAYS[1])[0]
+    lake.store.delete(key)
+    database.execute("alter table movie alter updated_at drop default, alter updated_at type point using point(0, 0)")
+    lake.drain(now=lambda: DAYS[3])
+
+    assert verify(lake, DAYS[1].date()).row_count == 0
+    assert frame_at(lake, key).columns == COLUMNS
+
+
+def test_a_missing_object_nobody_knows_the_columns_of_says_which_it_got(database, bucket):
+    """It was the only one with its columns: those of now are all there is, and its footer does not pretend.
+
+    Seen red with the columns of the object after it, and with a footer that promised the old ones.
+    """
+    database.execute(MOVIE)
+    lake = Lake(database, bucket.store())
+    for number, day in enumerate(DAYS):
+        database.execute(f"alter table movie add extra_{number} int; insert into movie (movie_id) values ({number})")
+        lake.tick(now=lambda day=day: day)
+    key = lake.keys()[1]
+    lake.store.delete(key)
+    database.execute("alter table movie rename extra_1 to one")
+
+    report = verify(lake, DAYS[1].date())
+
+    assert report.repaired == (key,)
+    footer = lake.footers()[1]
+    names = [*COLUMNS[:-1], "extra_0", "one", "extra_2", "extra_3"]
+    assert [column["name"] for column in footer.columns] == names
+    assert frame_at(lake, key).columns == [*names, "_pg_xid"]
+    assert footer.after.columns_digest == footer.described.digest
+    assert lake.column() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("apart", [1, 2])
+def test_two_missing_objects_of_one_forgotten_run_get_the_same_columns(database, bucket, apart):
+    """Two days apart, the object whose columns they have is none of those that are looked at.
+
+    Seen red with the columns of now, with those of the object after them, and with another object of the run asked
+    for its columns only where it is one of those that are looked at.
+    """
+    database.execute(MOVIE)
+    lake = Lake(database, bucket.store())
+    days = [FIRST + timedelta(days=apart * number) for number in range(4)]
+    for number, day in enumerate(days):
+        if number in (1, 3):
+            database.execute(f"alter table movie add extra_{number} int")
+        database.execute(f"insert into movie (movie_id) values ({number})")
+        lake.tick(now=lambda day=day: day)
+    keys = lake.keys()
+    first = lake.store.get(keys[1])
+    for key in keys[1:3]:
+        lake.store.delete(key)
+    database.execute("alter table movie rename extra_1 to one")
+
+    verify(lake, days[2].date())
+    database.execute("alter table movie rename one to uno")
+    lake.store.delete(keys[2])
+    lake.store.create(keys[1], first)
+    verify(lake, days[2].date())
+
+    assert frame_at(lake, keys[2]).columns == frame_at(lake, keys[1]).columns == [*COLUMNS[:-1], "extra_1", "_pg_xid"]
