@@ -39,7 +39,7 @@ test: .venv/.dev minio postgres ## the whole suite, on real servers, a process f
 
 # .venv/bin/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house
 test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds
-	@exec $(BIN)/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house $(ARGS)
+	@exec $(BIN)/python -m pytest $(UNIT) $(ARGS)
 
 proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos, faults and planted mistakes, an hour and three quarters, into docs/proof.md
 	@exec $(BIN)/python -m benchmarks.proof --dlt .cache/dlt/bin/python $(ARGS)

@@ -510,8 +510,8 @@ def _attempt(result: Result, tick: Callable[[], Any]) -> None:
     try:
         tick()
     except PgBronzeError as error:
-        # On a standby reads are cancelled, and a busy table is altered under every read: the next tick has to cure it.
-        if error.cure != "next tick":
+        # On a standby reads are cancelled, and a busy table is altered under every read: the next tick has to retry it.
+        if error.retry != "automatic":
             raise
         result.postponed[type(error).__name__] += 1
 

@@ -45,7 +45,7 @@ GRACE_S = 60
 class Result:
     """What became of the rows: of pg_bronze's ``difference`` everything must be 0.
 
-    ``commits`` are those of the writers. ``postponed``: ticks that failed with what the next may cure, such as another
+    ``commits`` are those of the writers. ``postponed``: ticks that failed with what the next may retry, such as another
     copier that was first.
     """
 

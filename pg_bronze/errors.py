@@ -1,100 +1,101 @@
-"""What can go wrong, and who can cure it.
+"""Errors: what can go wrong, and what has to happen before a retry can succeed.
 
     PgBronzeError
-    ├── TransientError            the next tick may cure it by itself
-    │   ├── SourceUnavailable     the database does not answer, or a read was cut off
+    ├── TransientError            retried automatically at the next tick
+    │   ├── SourceUnavailable     the database does not answer, or a read was interrupted
     │   ├── StoreUnavailable      the bucket does not answer
-    │   ├── StaleSnapshot         a read saw an older state of the database than its horizon
-    │   ├── TableChanged          the table's definition moved while it was read
-    │   ├── SliceTooLarge         a read was given up because its rows are more than one slice may hold
+    │   ├── StaleSnapshot         a read used a snapshot older than its horizon
+    │   ├── TableChanged          the table's definition changed during a read
+    │   ├── SliceTooLarge         a read returned more rows than one slice may hold
     │   └── Superseded            another writer committed the slice first
-    ├── OperatorError             a person has to change something; until then every tick says so again
-    │   ├── SettingsError         a setting is missing, unknown or wrong
-    │   ├── AccessDenied          the database or the bucket refuses the credentials or the right
-    │   ├── SourceDamaged         the database cannot read what it stored
+    ├── OperatorError             somebody has to change something; retried after the fix
+    │   ├── SettingsError         a setting is missing, unknown or invalid
+    │   ├── AccessDenied          the database or the bucket rejects the credentials or lacks a grant
+    │   ├── SourceDamaged         the table is corrupted on disk
     │   ├── SourceNotFit          the source cannot be read exactly (version, encoding, row security)
-    │   ├── StoreNotFit           the bucket cannot hold a commit (ignores If-None-Match, is gone or full)
-    │   ├── HistoryChanged        another database, cluster, timeline or bucket than the watermark's
+    │   ├── StoreNotFit           the bucket cannot hold a commit (ignores If-None-Match, is missing or full)
+    │   ├── HistoryChanged        the watermark belongs to another database, cluster, timeline or bucket
     │   ├── NothingCopied         there is no object of the table to read
-    │   ├── LakeDamaged           objects are gone, foreign, or do not continue the watermark
+    │   ├── LakeDamaged           objects are missing, foreign, or do not continue the watermark
     │   ├── FormatTooNew          a newer pg_bronze wrote this watermark, claim or footer
-    │   └── TakeoverUndecided     the original system's traces are there, and nobody said what they mean
-    └── DataError                 a value cannot be written as its column's type: no retry ever cures that
-        └── NotUtf8               a text cannot be read as UTF-8; asking again tells in which column
+    │   └── TakeoverUndecided     the original system left data, and no setting decides how to treat it
+    └── DataError                 a value cannot be stored as its column's type; a retry fails the same way
+        └── NotUtf8               a text is not valid UTF-8; a second query finds the column
 
-No I/O, no clock, no Dagster. Messages name the table or setting, what was found and what to do next;
-they never hold a password, a URL with credentials, or a value of a row.
+No I/O, no clock, no Dagster. Each message names the table or setting, what was found, and what to do next. A message
+never contains a password, a URL with credentials, or a value of a row.
 """
 
 from typing import ClassVar, Literal
 
-Cure = Literal["next tick", "operator", "never"]
+Retry = Literal["automatic", "after_fix", "never"]
 
 
 class PgBronzeError(Exception):
-    """Any error pg_bronze raises on purpose.
+    """Any error that pg_bronze raises on purpose.
 
-    ``cure`` says who can heal it: the ``next tick`` may, only an ``operator`` can, or trying again ``never`` does,
-    because what is wrong is in the data or in pg_bronze itself. ``retries`` makes the pauses between tries from it.
+    ``retry`` is what a successful retry requires: nothing (``automatic``), a change by a person (``after_fix``), or it
+    cannot succeed (``never``) because the cause is in the data or in pg_bronze. ``scheduling.backoff`` derives the
+    pauses between attempts from it.
     """
 
-    cure: ClassVar[Cure] = "operator"
+    retry: ClassVar[Retry] = "after_fix"
 
 
 class TransientError(PgBronzeError):
-    """The next tick may cure it."""
+    """Retried automatically at the next tick."""
 
-    cure = "next tick"
+    retry = "automatic"
 
 
 class SourceUnavailable(TransientError):
-    """The source database did not answer, or cut a read off."""
+    """The source database did not answer, or a read was interrupted."""
 
 
 class StoreUnavailable(TransientError):
-    """The bucket did not answer, or answered with a server fault."""
+    """The bucket did not answer, or returned a server error."""
 
 
 class StaleSnapshot(TransientError):
-    """A read's snapshot is older than its horizon: a lagging standby or a pooler stands in between."""
+    """A read used a snapshot older than its horizon, as on a lagging standby or behind a load balancer."""
 
 
 class TableChanged(TransientError):
-    """The table was altered, renamed, attached, detached or rewritten while it was being read."""
+    """The table was altered, renamed, attached, detached or rewritten during a read."""
 
 
 class SliceTooLarge(TransientError):
-    """A read's rows are more than one slice may hold: smaller ranges have to be asked for."""
+    """A read returned more rows than one slice may hold; it is repeated in smaller ranges."""
 
 
 class Superseded(TransientError):
-    """Another writer committed this slice first; recovering adopts what it wrote."""
+    """Another writer committed this slice first; recovery adopts the other writer's object."""
 
 
 class OperatorError(PgBronzeError):
-    """A person has to change something before this can work."""
+    """Somebody has to change something before a retry can succeed."""
 
-    cure = "operator"
+    retry = "after_fix"
 
 
 class SettingsError(OperatorError):
-    """A setting is missing, unknown or wrong; the message names it."""
+    """A setting is missing, unknown or invalid; the message names it."""
 
 
 class AccessDenied(OperatorError):
-    """The database or the bucket refuses the credentials or the right."""
+    """The database or the bucket rejects the credentials or lacks a grant."""
 
 
 class SourceDamaged(OperatorError):
-    """The database cannot read what it stored of the table: a page is damaged or a file is missing."""
+    """The table is corrupted on disk: a page is damaged or a file is missing."""
 
 
 class SourceNotFit(OperatorError):
-    """The source cannot be read exactly: its version, its encoding or a row security policy is in the way."""
+    """The source cannot be read exactly, because of its version, its encoding or a row security policy."""
 
 
 class StoreNotFit(OperatorError):
-    """The bucket cannot hold a commit: it ignores ``If-None-Match``, does not exist, or its server is full."""
+    """The bucket cannot hold a commit: it ignores ``If-None-Match``, does not exist, or is full."""
 
 
 class HistoryChanged(OperatorError):
@@ -102,31 +103,31 @@ class HistoryChanged(OperatorError):
 
 
 class NothingCopied(OperatorError):
-    """There is no object of the table to read: a wrong name, or nothing was copied yet."""
+    """There is no object of the table to read: the name is wrong, or nothing was copied yet."""
 
 
 class LakeDamaged(OperatorError):
-    """Objects of the table are gone, foreign, or do not continue its watermark."""
+    """Objects of the table are missing, foreign, or do not continue its watermark."""
 
 
 class FormatTooNew(OperatorError):
-    """A newer pg_bronze wrote this watermark, claim or footer; this one must not guess."""
+    """A newer pg_bronze wrote this watermark, claim or footer; this version does not interpret it."""
 
 
 class TakeoverUndecided(OperatorError):
-    """The original system's objects or control row are there, and no setting says what they mean."""
+    """Objects or a control row of the original system exist, and no setting decides how to treat them."""
 
 
 class DataError(PgBronzeError):
-    """A value cannot be written as its column's type; as long as it stands there, every read meets it again."""
+    """A value cannot be stored as its column's type; every read fails until the value changes."""
 
-    cure = "never"
-
-
-def cure_of(error: BaseException) -> Cure:
-    """Who can cure any error; one that is not ours is a fault nobody foresaw, and may be gone by the next tick."""
-    return error.cure if isinstance(error, PgBronzeError) else "next tick"
+    retry = "never"
 
 
 class NotUtf8(DataError):
     """A text is not valid UTF-8, or has no equivalent in it."""
+
+
+def retry_of(error: BaseException) -> Retry:
+    """Return what a retry requires after any error; an unexpected error is retried automatically."""
+    return error.retry if isinstance(error, PgBronzeError) else "automatic"

@@ -13,7 +13,7 @@ from pg_bronze.cli.state_changes import change
 from pg_bronze.cli.terminal import errors_as_sentences
 
 if TYPE_CHECKING:
-    from pg_bronze.sync.table_sync import SliceStream, TableCopy
+    from pg_bronze.sync.table_sync import SliceStream, TableSync
 
 
 app = typer.Typer(
@@ -87,18 +87,18 @@ def run(
 def reset(table: Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]) -> None:
     """Forget how far a table has been copied; the next tick copies all of it into a new generation."""
 
-    def act(copy: "TableCopy", recorded: Any) -> "SliceStream":
+    def act(copy: "TableSync", recorded: Any) -> "SliceStream":
         return copy.reset(recorded)
 
     change(table, act)
 
 
 @app.command("continue")
-def go_on(table: Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]) -> None:
+def resume(table: Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]) -> None:
     """Go on with a table after a move, a failover or a lost object, taking the database as it is now."""
 
-    def act(copy: "TableCopy", recorded: Any) -> "SliceStream":
-        return copy.go_on(recorded)
+    def act(copy: "TableSync", recorded: Any) -> "SliceStream":
+        return copy.resume(recorded)
 
     change(table, act)
 
@@ -108,7 +108,7 @@ def reconcile(table: Annotated[str, typer.Argument(help="The table, as `movie` o
     """Compare a table with its lake after a failover or a restore; go on if nothing is missing, else say what is."""
     from pg_bronze.settings.load import load_settings
 
-    def act(copy: "TableCopy", recorded: Any) -> "SliceStream":
+    def act(copy: "TableSync", recorded: Any) -> "SliceStream":
         from pg_bronze.sync import reconcile
 
         stream = reconcile.reconcile(copy, recorded, load_settings().s3)

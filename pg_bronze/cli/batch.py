@@ -12,19 +12,19 @@ from pg_bronze.scheduling import backoff
 if TYPE_CHECKING:
     import dagster as dg
 
-    from pg_bronze.scheduling.backoff import Trouble
+    from pg_bronze.scheduling.backoff import Failure
 
 
 @dataclass
 class BatchState:
     """What `pg-bronze run` keeps from batch to batch: what it has said, and which tables it leaves alone for a while.
 
-    ``troubles`` holds each failing table's trouble, and settings and catalog as they were when it failed.
+    ``failures_by_table`` holds each failing table's failure_state, and settings and catalog as they were when it failed.
     """
 
     unattended: bool = False
     said: set[str] = field(default_factory=set)
-    troubles: "dict[str, tuple[Trouble, object]]" = field(default_factory=dict)
+    failures_by_table: "dict[str, tuple[Failure, object]]" = field(default_factory=dict)
 
     def once(self, sentence: str) -> None:
         """Print a sentence unless it was the last time, too."""
@@ -35,8 +35,8 @@ class BatchState:
     def waiting(self, state: object, now: float) -> dict[str, float]:
         """The tables that are not tried yet, and when they will be; none of them once ``state`` has changed."""
         found = {
-            label: backoff.next_try(trouble, trouble.state)
-            for label, (trouble, then) in self.troubles.items()
+            label: backoff.next_try(failure_state, failure_state.state)
+            for label, (failure_state, then) in self.failures_by_table.items()
             if then == state
         }
         return {label: moment for label, moment in found.items() if moment > now}
@@ -80,7 +80,7 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance", told: BatchState) 
     now = datetime.now(UTC).timestamp()
     waiting = told.waiting(stamp, now)
     if waiting:
-        shown = {label: (told.troubles[label][0], then) for label, then in waiting.items()}
+        shown = {label: (told.failures_by_table[label][0], then) for label, then in waiting.items()}
         for sentence in backoff.said(shown, now):
             told.once(f"pg-bronze: {sentence}")
     selection = [key for key, label in keys.items() if key in executable and label not in waiting]
@@ -109,10 +109,10 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance", told: BatchState) 
     if not result.success and not failed:
         failed["the batch"] = "it could not be started; the lines above say why"
     for key in selection:
-        told.troubles.pop(keys[key], None)
-        trouble = failures.last_trouble(instance, key) if told.unattended and keys[key] in failed else None
-        if trouble is not None:
-            told.troubles[keys[key]] = (trouble, stamp)
+        told.failures_by_table.pop(keys[key], None)
+        failure_state = failures.last_failure(instance, key) if told.unattended and keys[key] in failed else None
+        if failure_state is not None:
+            told.failures_by_table[keys[key]] = (failure_state, stamp)
     return failed
 
 

@@ -17,7 +17,7 @@ def change(label: str, act: "Any") -> None:
     import dagster as dg
 
     from pg_bronze.defs import asset_keys, catalog_state, metadata
-    from pg_bronze.defs.resources import Bucket, copy_options, open_control, open_source
+    from pg_bronze.defs.resources import Bucket, open_control, open_source, sync_options
     from pg_bronze.settings.load import load_settings
 
     gc.freeze()  # as pg_bronze.definitions does, and for the same reason
@@ -31,11 +31,11 @@ def change(label: str, act: "Any") -> None:
         recorded = metadata.watermark_of(instance.get_latest_materialization_event(key))
         store = Bucket.from_settings(settings).open()
         store.prepare(settings.unfenced)
-        from pg_bronze.sync.table_sync import TableCopy
+        from pg_bronze.sync.table_sync import TableSync
 
         with (
             open_source(settings, "pg_bronze command") as source,
-            TableCopy(source, store, table, copy_options(settings, label), open_control(settings, source)) as copy,
+            TableSync(source, store, table, sync_options(settings, label), open_control(settings, source)) as copy,
         ):
             stream: SliceStream = act(copy, recorded)
             for piece in stream.without_new(keep_first=True):

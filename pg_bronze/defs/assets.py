@@ -12,7 +12,7 @@ from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, failures, metadata
 from pg_bronze.defs.resources import SourceDatabase
 from pg_bronze.errors import PgBronzeError
-from pg_bronze.sync.table_sync import SliceStream, TableCopy
+from pg_bronze.sync.table_sync import SliceStream, TableSync
 from pg_bronze.sync.verify_day import verify_day
 
 GROUP = "bronze"
@@ -73,7 +73,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
         asked = [date.fromisoformat(key) for key in context.partition_keys]
         try:
             recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
-            with source_database.table_copy(table) as copy:
+            with source_database.table_sync_of(table) as copy:
                 wants_new = any(day >= today for day in asked)
                 outcome = copy.start(recorded, wants_new)
                 past = [day for day in asked if day < today]
@@ -86,7 +86,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
                     yield from _note_quiet(context, copy, outcome.reason)
                     return
                 stream = outcome if isinstance(outcome, SliceStream) else copy.nothing(recorded)
-                if stream.rebuilt and source_database.is_news(_FROM_BUCKET):
+                if stream.rebuilt and source_database.first_time(_FROM_BUCKET):
                     context.log.info(_FROM_BUCKET)
                 if not wants_new:
                     stream = stream.without_new()
@@ -98,20 +98,20 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
                 mirrored = copy.mirror(stream.watermark)
                 if mirrored.edited:
                     context.log.info("etl_control: the row of %s was edited or deleted; written again", table.label)
-                if mirrored.reason and source_database.is_news(mirrored.reason):
+                if mirrored.reason and source_database.first_time(mirrored.reason):
                     context.log.info(mirrored.reason)
         except Exception as error:
             state = failures.state_of(source_database.settings.fingerprint(), table.fingerprint)
             failures.note(context.instance, context.run, context.asset_key, error, state)
             if isinstance(error, PgBronzeError):
-                source_database.doubt(error)
+                source_database.recheck_connections(error)
                 raise metadata.failure(error, table.label) from error
             raise
 
     return bronze
 
 
-def _note_quiet(context: dg.AssetExecutionContext, copy: TableCopy, reason: str) -> Iterator[dg.Output[Any]]:
+def _note_quiet(context: dg.AssetExecutionContext, copy: TableSync, reason: str) -> Iterator[dg.Output[Any]]:
     """Leave a hint for the sensor: up to here there is nothing new, although something was written.
 
     Without a horizon nobody looked; the next tick has to know that this run ended well all the same.

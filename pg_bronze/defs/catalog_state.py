@@ -65,7 +65,7 @@ class CatalogState:
 
 
 def load() -> tuple[Settings | None, CatalogState]:
-    """The settings (None if they are faulty) and the catalog, without ever raising for what an operator can cure."""
+    """The settings (None if they are faulty) and the catalog, without ever raising for what an operator can retry."""
     context = DefinitionsLoadContext.get()
     known = (
         context.reconstruction_metadata.get(KEY) if context.load_type == DefinitionsLoadType.RECONSTRUCTION else None

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pg_bronze.defs import metadata
-from pg_bronze.errors import PgBronzeError, cure_of
+from pg_bronze.errors import PgBronzeError, retry_of
 from pg_bronze.scheduling import backoff
-from pg_bronze.scheduling.backoff import Trouble
+from pg_bronze.scheduling.backoff import Failure
 
 # Of one table; somebody else may observe the same asset in between.
 _LOOK_BACK = 5
@@ -20,13 +20,13 @@ _LOOK_BACK = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the last run said of a table it did not materialize: ``trouble``, or up to where it found nothing new.
+    """What the last run said of a table it did not materialize: ``failure_state``, or up to where it found nothing new.
 
     ``quiet`` is ``(generation, transaction)``, ``(-1, 0)`` if it is not known. ``silent``: the run said nothing at all,
     as when its worker was killed or its settings were wrong.
     """
 
-    trouble: Trouble | None = None
+    failure_state: Failure | None = None
     quiet: tuple[int, int] = (-1, 0)
     silent: bool = False
 
@@ -35,23 +35,23 @@ def outcome(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> Outc
     """What run ``run_id`` said of an asset that it did not materialize."""
     for record in instance.fetch_observations(key, limit=_LOOK_BACK).records:
         found = record.event_log_entry.asset_observation
-        trouble, said_by = metadata.trouble_of(found)
-        if trouble is not None:
-            return Outcome(trouble if said_by == run_id else None, silent=said_by != run_id)
+        failure_state, said_by = metadata.failure_of(found)
+        if failure_state is not None:
+            return Outcome(failure_state if said_by == run_id else None, silent=said_by != run_id)
         if metadata.is_quiet(found):
             return Outcome(quiet=metadata.quiet_upto(found), silent=record.event_log_entry.run_id != run_id)
     return Outcome(silent=True)
 
 
-def last_trouble(instance: dg.DagsterInstance, key: dg.AssetKey) -> Trouble | None:
-    """The trouble a table is in; None if it was materialized or found quiet since."""
+def last_failure(instance: dg.DagsterInstance, key: dg.AssetKey) -> Failure | None:
+    """The failure_state a table is in; None if it was materialized or found quiet since."""
     for record in instance.fetch_observations(key, limit=_LOOK_BACK).records:
         found = record.event_log_entry.asset_observation
-        trouble, _ = metadata.trouble_of(found)
-        if trouble is None and not metadata.is_quiet(found):
+        failure_state, _ = metadata.failure_of(found)
+        if failure_state is None and not metadata.is_quiet(found):
             continue
-        latest = instance.get_latest_materialization_event(key) if trouble else None
-        return None if latest and latest.timestamp > record.event_log_entry.timestamp else trouble
+        latest = instance.get_latest_materialization_event(key) if failure_state else None
+        return None if latest and latest.timestamp > record.event_log_entry.timestamp else failure_state
     return None
 
 
@@ -64,9 +64,11 @@ def note(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, err
         sentence = f"an unforeseen {type(error).__name__}; run {run.run_id[:8]} has the traceback."
     by_hand = run.tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
     now = datetime.now(UTC).timestamp()
-    trouble = backoff.after(last_trouble(instance, key), sentence, cure_of(error), now, state, by_hand)
+    failure_state = backoff.after(last_failure(instance, key), sentence, retry_of(error), now, state, by_hand)
     instance.report_runless_asset_event(
-        dg.AssetObservation(key, metadata=metadata.of_trouble(trouble, run.run_id, backoff.next_try(trouble, state)))
+        dg.AssetObservation(
+            key, metadata=metadata.of_failure(failure_state, run.run_id, backoff.next_try(failure_state, state))
+        )
     )
 
 

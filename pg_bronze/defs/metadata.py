@@ -8,8 +8,8 @@ import dagster as dg
 from pg_bronze.core import value_policies
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.errors import Cure, FormatTooNew, LakeDamaged, PgBronzeError
-from pg_bronze.scheduling.backoff import Trouble
+from pg_bronze.errors import FormatTooNew, LakeDamaged, PgBronzeError, Retry
+from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.sync.table_sync import SliceStream
 
 WATERMARK = "pg_bronze/watermark"
@@ -22,7 +22,7 @@ ROWS_TAG = "pg_bronze/new_rows"
 BATCH_TAG = "pg_bronze/batch"
 # Batches nobody asked for by hand: the sensor's, and those of `pg-bronze run`.
 UNATTENDED = ("tick", "run")
-_FAILED, _CURE, _FAILURES = "pg_bronze/failed", "pg_bronze/cure", "pg_bronze/failures_in_a_row"
+_FAILED, _RETRY, _FAILURES = "pg_bronze/failed", "pg_bronze/retry", "pg_bronze/failures_in_a_row"
 _SINCE, _LAST, _NEXT = "pg_bronze/failing_since", "pg_bronze/failed_at", "pg_bronze/next_try"
 _STATE, _RUN = "pg_bronze/state", "pg_bronze/run"
 
@@ -60,34 +60,34 @@ def is_quiet(observation: dg.AssetObservation | None) -> bool:
     return observation is not None and bool({QUIET, QUIET_UPTO} & set(observation.metadata))
 
 
-def of_trouble(trouble: Trouble, run_id: str, next_try: float) -> dict[str, Any]:
+def of_failure(failure_state: Failure, run_id: str, next_try: float) -> dict[str, Any]:
     """A failure as the asset's history shows it; ``next_try`` is in seconds since 1970."""
     return {
-        _FAILED: trouble.sentence,
-        _CURE: trouble.cure,
-        _FAILURES: trouble.count,
-        _SINCE: dg.MetadataValue.timestamp(trouble.since),
-        _LAST: dg.MetadataValue.timestamp(trouble.last),
+        _FAILED: failure_state.sentence,
+        _RETRY: failure_state.retry,
+        _FAILURES: failure_state.count,
+        _SINCE: dg.MetadataValue.timestamp(failure_state.since),
+        _LAST: dg.MetadataValue.timestamp(failure_state.last),
         _NEXT: dg.MetadataValue.timestamp(next_try),
-        _STATE: trouble.state,
+        _STATE: failure_state.state,
         _RUN: dg.MetadataValue.dagster_run(run_id),
     }
 
 
-def trouble_of(observation: dg.AssetObservation | None) -> tuple[Trouble | None, str]:
-    """What ``of_trouble`` wrote, with the run's id; ``(None, "")`` if it is something else."""
+def failure_of(observation: dg.AssetObservation | None) -> tuple[Failure | None, str]:
+    """What ``of_failure`` wrote, with the run's id; ``(None, "")`` if it is something else."""
     entries = {name: entry.value for name, entry in observation.metadata.items()} if observation else {}
     sentence, count, since, last, state = (entries.get(name) for name in (_FAILED, _FAILURES, _SINCE, _LAST, _STATE))
-    for cure in get_args(Cure):
+    for retry in get_args(Retry):
         if (
-            cure == entries.get(_CURE)
+            retry == entries.get(_RETRY)
             and isinstance(sentence, str)
             and isinstance(count, int)
             and isinstance(since, float)
             and isinstance(last, float)
             and isinstance(state, str)
         ):
-            return Trouble(sentence, cure, count, since, last, state), str(entries.get(_RUN, ""))
+            return Failure(sentence, retry, count, since, last, state), str(entries.get(_RUN, ""))
     return None, ""
 
 
@@ -186,11 +186,11 @@ def summary(rows: Mapping[str, int], quiet: Sequence[str]) -> str:
 
 
 def failure(error: PgBronzeError, label: str = "") -> dg.Failure:
-    """An error of ours as Dagster shows it: the table's ``label``, the sentence, and whether the next tick may cure it.
+    """An error of ours as Dagster shows it: the table's ``label``, the sentence, and whether the next tick may retry it.
 
     What is wrong with a server is the same sentence for every table, and names none.
     """
     start = f"{label}: " if label else ""
     return dg.Failure(
-        description=start + str(error).removeprefix(start), metadata={_CURE: error.cure}, allow_retries=False
+        description=start + str(error).removeprefix(start), metadata={_RETRY: error.retry}, allow_retries=False
     )

@@ -21,7 +21,7 @@ from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
-from pg_bronze.sync.table_sync import CopyOptions, TableCopy
+from pg_bronze.sync.table_sync import SyncOptions, TableSync
 
 
 class Bucket(S3Resource):
@@ -88,10 +88,10 @@ def open_control(settings: Settings, source: Source) -> Control:
         return Control(None, "etl_control is not mirrored: the database of PG_CONTROL_URL does not answer")
 
 
-def copy_options(settings: Settings, label: str) -> CopyOptions:
+def sync_options(settings: Settings, label: str) -> SyncOptions:
     """What is set for one table."""
     table = settings.table_options(label)
-    return CopyOptions(
+    return SyncOptions(
         slice_rows=table.slice_rows,
         slice_bytes=settings.slice_bytes,
         codec=Codec(settings.compression, settings.compression_level),
@@ -120,7 +120,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _rows: dict[str, int] = PrivateAttr(default_factory=dict)
     _quiet: list[str] = PrivateAttr(default_factory=list)
     _said: set[str] = PrivateAttr(default_factory=set)
-    _doubted: bool = PrivateAttr(default=False)
+    _must_recheck: bool = PrivateAttr(default=False)
     _down: PgBronzeError | None = PrivateAttr(default=None)
 
     @classmethod
@@ -152,14 +152,16 @@ class SourceDatabase(dg.ConfigurableResource[None]):
             raise RuntimeError("the resource is used outside a run")
         return self._settings
 
-    def table_copy(self, table: SourceTable) -> TableCopy:
+    def table_sync_of(self, table: SourceTable) -> TableSync:
         """The copy of one table, with this run's connections. Raises a PgBronzeError if one cannot be made."""
         source, store, control = self._open()
-        return TableCopy(source, store, table, copy_options(self.settings, table.label), control, now=_now)
+        return TableSync(source, store, table, sync_options(self.settings, table.label), control, now=_now)
 
-    def doubt(self, error: PgBronzeError) -> None:
+    def recheck_connections(self, error: PgBronzeError) -> None:
         """Take note that a table failed: what is true of server or bucket is not found out once more for each table."""
-        self._doubted = self._doubted or isinstance(error, SourceUnavailable | StoreUnavailable | AccessDenied)
+        self._must_recheck = self._must_recheck or isinstance(
+            error, SourceUnavailable | StoreUnavailable | AccessDenied
+        )
 
     def _open(self) -> tuple[Source, Store, Control]:
         if self._source is None:
@@ -172,19 +174,19 @@ class SourceDatabase(dg.ConfigurableResource[None]):
                 opened = self.bucket.open()
                 opened.prepare(self.settings.unfenced)
                 self._store = opened
-            elif self._doubted:
+            elif self._must_recheck:
                 self._store.check()
-            if self._doubted:
+            if self._must_recheck:
                 self._source.check()
             if self._control is None or self._control.broken:
                 self._control = open_control(self.settings, self._source)
         except PgBronzeError as error:
             self._down = error
             raise
-        self._doubted = False
+        self._must_recheck = False
         return self._source, self._store, self._control
 
-    def is_news(self, sentence: str) -> bool:
+    def first_time(self, sentence: str) -> bool:
         """Whether this run has not said the sentence yet: what is true of all tables is said once."""
         known = sentence in self._said
         self._said.add(sentence)
@@ -214,4 +216,4 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-__all__ = ["Bucket", "PgBronzeError", "SourceDatabase", "copy_options", "open_control", "open_source"]
+__all__ = ["Bucket", "PgBronzeError", "SourceDatabase", "open_control", "open_source", "sync_options"]

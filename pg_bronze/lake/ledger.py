@@ -77,7 +77,7 @@ def _turn(at: datetime) -> int:
     return int(at.timestamp() // LOOK_BACK_EVERY.total_seconds())
 
 
-class TableObjects:
+class Ledger:
     """The bronze objects and claims of one table.
 
     ``on_step`` is called with a name after each step of a commit.
@@ -195,15 +195,15 @@ class TableObjects:
             if at - usual > opened + LOOK_BACK_EVERY:
                 self._own_footer(key)
 
-    def recover(self, recorded: Watermark | None, now: datetime, forgive: bool = False) -> Recovered:
+    def recover(self, recorded: Watermark | None, now: datetime, allow_gaps: bool = False) -> Recovered:
         """Find out where the table stands: adopt what was written and not recorded, find a claim to redo.
 
-        Raises LakeDamaged if an object is not ours, and unless ``forgive`` if objects are gone: the last one, or one
+        Raises LakeDamaged if an object is not ours, and unless ``allow_gaps`` if objects are gone: the last one, or one
         that another object or a claim is about to follow.
         """
         for attempt in range(RECOVER_TRIES):
             try:
-                found = self._adopt(recorded, now, forgive)
+                found = self._adopt(recorded, now, allow_gaps)
             except Superseded:
                 if attempt < RECOVER_TRIES - 1:
                     continue
@@ -215,7 +215,7 @@ class TableObjects:
             except LakeDamaged:
                 if self.newer(last_key):
                     continue  # written since the LIST, and the claim is for what follows it
-                if not forgive:
+                if not allow_gaps:
                     raise
                 claim = self._open_claim(seq, alone=True)
             if claim is None:
@@ -228,7 +228,7 @@ class TableObjects:
             f"{self.layout.label}: other writers commit faster than this one can follow; the next tick tries again."
         )
 
-    def _adopt(self, recorded: Watermark | None, now: datetime, forgive: bool) -> Recovered:
+    def _adopt(self, recorded: Watermark | None, now: datetime, allow_gaps: bool) -> Recovered:
         watermark, rebuilt = recorded, False
         if watermark is None:
             newest, foreign_key = self._newest(now)
@@ -238,8 +238,8 @@ class TableObjects:
         items = self.since(watermark.key)
         if watermark.seq and (not items or items[0].key != watermark.key) and self._was_moved(watermark):
             # Recorded before a new generation was opened: what counts now is said by the newest footer.
-            return self._adopt(None, now, forgive)
-        if watermark.seq and not forgive and (not items or items[0].key != watermark.key):
+            return self._adopt(None, now, allow_gaps)
+        if watermark.seq and not allow_gaps and (not items or items[0].key != watermark.key):
             raise LakeDamaged(
                 f"{self.layout.label}: its last object {self.store.uri(watermark.key)} is gone, deleted or "
                 f"expired. Rows may be missing from the lake: {self._ways_on('goes on without it')}"
@@ -252,8 +252,8 @@ class TableObjects:
         for item in later:
             footer = self._own_footer(item.key)
             if not footer.continues(watermark):
-                if forgive:
-                    return self._adopt(None, now, forgive)  # the newest object says how far the table is copied
+                if allow_gaps:
+                    return self._adopt(None, now, allow_gaps)  # the newest object says how far the table is copied
                 raise LakeDamaged(
                     f"{self.store.uri(item.key)} does not continue the watermark of {self.layout.label}: it follows "
                     f"{footer.before.key or 'nothing'!r} as number {footer.after.seq}, and the last one known is "
@@ -332,7 +332,7 @@ class TableObjects:
         ours = Committed(
             key, claim.after, footer.row_count, len(body), exceptional=footer.exceptional, drift=footer.drift
         )
-        committed = ours if created else self._theirs(claim, key)
+        committed = ours if created else self._resolve_conflict(claim, key)
         self.store.delete(claim_key)
         self.on_step("unclaim")
         return committed
@@ -349,7 +349,7 @@ class TableObjects:
             raise Superseded(f"{self.layout.label}: another writer committed since this watermark was read.")
         self.on_step("list")
 
-    def _theirs(self, claim: Claim, key: str) -> Committed:
+    def _resolve_conflict(self, claim: Claim, key: str) -> Committed:
         """What stands under our key: our own retried request or a redoer's object; its state and counts count."""
         footer = self.footer(key)
         if footer is None or not footer.continues(claim.before):

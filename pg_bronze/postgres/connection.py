@@ -66,7 +66,7 @@ class Source:
 
     ``url`` is what connectorx reads from, None where it cannot do what was asked. ``reader`` chooses: ``auto`` takes
     connectorx where it can. ``ends_at`` is the moment of ``time.monotonic`` at which a read has to be over, whatever
-    its own time limit. Raises SourceUnavailable (the next tick may cure it), AccessDenied or SourceNotFit (a person
+    its own time limit. Raises SourceUnavailable (the next tick may retry it), AccessDenied or SourceNotFit (a person
     must).
     """
 

@@ -14,7 +14,7 @@ from pg_bronze.core.drift import Description
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import SettingsError
-from pg_bronze.lake.ledger import TableObjects
+from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres.connection import Source
 
 # Blocks looked through, from the beginning and from the middle, for a row copied before a column was there. After a
@@ -23,7 +23,7 @@ SAMPLED_BLOCKS = 2000
 
 
 @dataclass(frozen=True)
-class Look:
+class ColumnSnapshot:
     """What an object says of its columns, and ``drift``: one sentence for each difference from the object before.
 
     ``cursor_moved``: the column that shows progress is another one than it was then. ``leaves`` are the physical tables
@@ -44,14 +44,14 @@ class Look:
 class ColumnHistory:
     """Describes the objects of one table one after the other; asks the bucket only when something has changed."""
 
-    def __init__(self, source: Source, objects: TableObjects, cursor_names: Sequence[str], wanted: str | None) -> None:
+    def __init__(self, source: Source, objects: Ledger, cursor_names: Sequence[str], wanted: str | None) -> None:
         self._source = source
         self._objects = objects
         self._cursor_names = cursor_names
         self._wanted_cursor = wanted
         self._known: dict[str, Description] = {}
 
-    def look(self, before: Watermark, after: Watermark, table: SourceTable) -> Look:
+    def look(self, before: Watermark, after: Watermark, table: SourceTable) -> ColumnSnapshot:
         """Describe the object that leads from one watermark to the next, and has the columns of ``table``.
 
         A new generation starts over: nothing of the one before is compared.
@@ -61,13 +61,13 @@ class ColumnHistory:
         leaves = frozenset(relation.oid for relation in table.relations)
         return dataclasses.replace(found, drift=(*found.drift, *_partitions(before, after, table)), leaves=leaves)
 
-    def _compared(self, before: Watermark, after: Watermark, table: SourceTable) -> Look:
+    def _compared(self, before: Watermark, after: Watermark, table: SourceTable) -> ColumnSnapshot:
         described = column_drift.description(table)
         if not before.seq or before.generation != after.generation or described.digest == before.columns_digest:
-            return Look(described)
+            return ColumnSnapshot(described)
         previous = self._before(before)
         if previous is None:
-            return Look(described)
+            return ColumnSnapshot(described)
         filled = self._fill(before, previous, table)
         if filled:
             columns = tuple(
@@ -80,7 +80,7 @@ class ColumnHistory:
         drift = column_drift.drift(previous, described)
         if moved:
             drift += (f"progress is shown by {_name(now)} now, before by {_name(was)}",)
-        return Look(described, drift, moved)
+        return ColumnSnapshot(described, drift, moved)
 
     def _before(self, watermark: Watermark) -> Description | None:
         """The columns of the object that committed a watermark; None if it is gone, or moved away."""

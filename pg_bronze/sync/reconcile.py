@@ -12,7 +12,7 @@ from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import HistoryChanged, SettingsError
 from pg_bronze.lake.reading import scan
 from pg_bronze.settings.model import S3Connection
-from pg_bronze.sync.table_sync import SliceStream, TableCopy
+from pg_bronze.sync.table_sync import SliceStream, TableSync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Comparison:
         return not self.missing and not self.ahead
 
 
-def compare(copy: TableCopy, upto: int, connection: S3Connection) -> Comparison:
+def compare(copy: TableSync, upto: int, connection: S3Connection) -> Comparison:
     """Compare a table, copied up to transaction ``upto``, with its newest generation in the lake.
 
     All columns count that both have. A row that only the lake has counts as deleted, unless its transaction is still to
@@ -74,12 +74,12 @@ def compare(copy: TableCopy, upto: int, connection: S3Connection) -> Comparison:
     )
 
 
-def reconcile(copy: TableCopy, recorded: Watermark | None, connection: S3Connection) -> SliceStream:
+def reconcile(copy: TableSync, recorded: Watermark | None, connection: S3Connection) -> SliceStream:
     """Go on from the database as it is now if the lake holds all that was copied; else say what differs.
 
     Raises HistoryChanged if they differ, or if a large window is only half read; nothing is changed then.
     """
-    watermark = copy.objects.recover(recorded, copy.now(), forgive=True).watermark or recorded
+    watermark = copy.objects.recover(recorded, copy.now(), allow_gaps=True).watermark or recorded
     if watermark is None:
         raise SettingsError(f"{copy.label}: nothing of it has been copied yet, so there is nothing to compare.")
     if any(leaf.pending for leaf in watermark.leaves.values()):
@@ -94,7 +94,7 @@ def reconcile(copy: TableCopy, recorded: Watermark | None, connection: S3Connect
         reason = f"reconciled: all {here} live rows copied so far are in the lake"
         if found.gone:
             reason += f"; of {found.gone} more the keys are in the lake alone: deleted since, or lost"
-        return copy.go_on_from(recorded, reason)
+        return copy.resume_from(recorded, reason)
     raise HistoryChanged(
         f"{copy.label}: of {found.row_count} live rows {found.missing} should have been copied and are not in the lake "
         f"as they are now, and {found.ahead} row versions in it are later than the database: transactions were lost, "

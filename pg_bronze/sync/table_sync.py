@@ -22,7 +22,7 @@ from pg_bronze.errors import NotUtf8, SettingsError, SliceTooLarge, SourceNotFit
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer, footer_of
 from pg_bronze.lake.keys import Layout, next_time
-from pg_bronze.lake.ledger import Committed, Recovered, Step, TableObjects, ignore_step
+from pg_bronze.lake.ledger import Committed, Ledger, Recovered, Step, ignore_step
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec, encode
 from pg_bronze.postgres import catalog
@@ -31,7 +31,7 @@ from pg_bronze.postgres.control_table import Control, ControlRow, Mirrored
 from pg_bronze.postgres.error_mapping import explain, explain_bad_texts
 from pg_bronze.settings.process import return_freed_memory
 from pg_bronze.sync import takeover
-from pg_bronze.sync.column_history import ColumnHistory, Look
+from pg_bronze.sync.column_history import ColumnHistory, ColumnSnapshot
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +47,7 @@ return_freed_memory()
 
 
 @dataclass(frozen=True)
-class CopyOptions:
+class SyncOptions:
     """What is settable for one table; ``slice_rows`` None leaves it to ``slice_bytes``.
 
     ``unfenced``: the bucket may ignore create-only writes, so every outcome says that rows may be doubled.
@@ -73,7 +73,7 @@ class Slice:
 
     claim: Claim
     frame: "pl.DataFrame"
-    look: Look
+    look: ColumnSnapshot
     redo: bool = False
     seconds: float = 0.0
     exceptional: tuple[Exceptional, ...] = ()
@@ -98,7 +98,7 @@ class SliceStream:
     Iterate, and ``commit`` each slice before asking for the next. ``watermark`` is the state after the last commit.
     """
 
-    def __init__(self, copy: "TableCopy", recovered: Recovered, watermark: Watermark, first: Slice | None) -> None:
+    def __init__(self, copy: "TableSync", recovered: Recovered, watermark: Watermark, first: Slice | None) -> None:
         self.copy = copy
         self.adopted = recovered.adopted
         self.rebuilt = recovered.rebuilt
@@ -198,7 +198,7 @@ def _outcome(ahead: "Future[Slice | None]") -> "Future[Slice | None]":
             return ahead
 
 
-class TableCopy:
+class TableSync:
     """Copies one table as far as one horizon.
 
     Use as a context manager: the table's advisory lock is held inside. ``now`` gives the present as aware UTC;
@@ -210,7 +210,7 @@ class TableCopy:
         source: Source,
         store: Store,
         table: SourceTable,
-        options: CopyOptions,
+        options: SyncOptions,
         control: Control | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_step: Step = ignore_step,
@@ -223,7 +223,7 @@ class TableCopy:
         self.now = now
         self.on_step = on_step
         self.layout = Layout(store.prefix, table.schema, table.name, "date" if options.dated else "flat")
-        self.objects = TableObjects(store, self.layout, options.codec, on_step)
+        self.objects = Ledger(store, self.layout, options.codec, on_step)
         self._columns = ColumnHistory(source, self.objects, options.cursor_names, options.cursor_column)
         self.label = table.label
         self.cursor_column: cursor_column.CursorColumn | None = None
@@ -283,11 +283,11 @@ class TableCopy:
         """Forget the watermark on purpose: the next tick copies the whole table into a new generation."""
         return self._state_change(recorded, reason, self._forgotten)
 
-    def go_on(self, recorded: Watermark | None, reason: str = "continued on request") -> SliceStream:
+    def resume(self, recorded: Watermark | None, reason: str = "continued on request") -> SliceStream:
         """Accept the database or bucket as it is now as the continuation of the watermark's."""
         return self._state_change(recorded, reason, lambda watermark: watermark)
 
-    def go_on_from(self, recorded: Watermark | None, reason: str) -> SliceStream:
+    def resume_from(self, recorded: Watermark | None, reason: str) -> SliceStream:
         """Accept the database as it is now, all that was copied below ``horizon`` being in the lake; see ``live_rows``.
 
         Where transaction ids went back, those handed out again are read; where they did not, copying goes on.
@@ -304,7 +304,7 @@ class TableCopy:
     ) -> SliceStream:
         self.place = place = self.source.place(self.store.place)
         elsewhere = recorded is not None and recorded.place.bucket != place.bucket
-        recovered = self.objects.recover(None if elsewhere else recorded, self.now(), forgive=True)
+        recovered = self.objects.recover(None if elsewhere else recorded, self.now(), allow_gaps=True)
         claimed = recovered.redo.before if recovered.redo else None
         watermark = recovered.watermark or recorded or claimed
         if watermark is None:
@@ -504,7 +504,7 @@ class TableCopy:
         return Slice(dataclasses.replace(claim, after=after, region=None, reason=reason), self.no_rows(), look, True)
 
     def commit(self, piece: Slice) -> Committed:
-        """Write one slice; see ``commit.TableObjects.commit``."""
+        """Write one slice; see ``commit.Ledger.commit``."""
         look, source = piece.look, self.source
         footer = footer_of(
             piece.claim,
@@ -570,7 +570,7 @@ class TableCopy:
             leaves=MappingProxyType({}),
         )
 
-    def _numbered(self, before: Watermark, after: Watermark, look: Look) -> Watermark:
+    def _numbered(self, before: Watermark, after: Watermark, look: ColumnSnapshot) -> Watermark:
         """``after`` with the number, key and columns of the object that will commit it, and the present place."""
         key = self.layout.key(next_time(self.now(), self.layout.time(before.key)))
         opened = key if after.generation != before.generation else after.first_key

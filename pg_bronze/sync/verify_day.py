@@ -19,7 +19,7 @@ from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer, footer_of
 from pg_bronze.lake.keys import search_starts
 from pg_bronze.lake.parquet import encode
-from pg_bronze.sync.table_sync import TableCopy
+from pg_bronze.sync.table_sync import TableSync
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class DayReport:
         }
 
 
-def verify_day(copy: TableCopy, day: date) -> DayReport:
+def verify_day(copy: TableSync, day: date) -> DayReport:
     """Verify the objects of a UTC day and repair what is missing. Never moves the watermark.
 
     The first object of a later day is looked at too: it names the last one of this day.
@@ -87,7 +87,7 @@ def verify_day(copy: TableCopy, day: date) -> DayReport:
     return DayReport(day, len(of_day), tuple(repaired), tuple(lost), rows, copy.label)
 
 
-def _earlier(copy: TableCopy, missing: Watermark) -> Watermark | None:
+def _earlier(copy: TableSync, missing: Watermark) -> Watermark | None:
     """The watermark after the newest object that is left before a missing one; that of nothing before the first."""
     if missing.seq == 1:
         return dataclasses.replace(missing, seq=0, key="", cursor=None, leaves={})
@@ -102,7 +102,7 @@ def _earlier(copy: TableCopy, missing: Watermark) -> Watermark | None:
 
 
 def _promised(
-    copy: TableCopy, footers: Mapping[str, Footer], following: Footer, missing: Watermark
+    copy: TableSync, footers: Mapping[str, Footer], following: Footer, missing: Watermark
 ) -> Description | None:
     """The columns a missing object had, from another object of which the watermarks say that it has the same.
 
@@ -117,7 +117,7 @@ def _promised(
 
 
 def _write_again(
-    copy: TableCopy, before: Watermark | None, after: Watermark, promised: Description | None
+    copy: TableSync, before: Watermark | None, after: Watermark, promised: Description | None
 ) -> int | None:
     """Write the object that led from one watermark to the next; None if its window cannot be read any more.
 

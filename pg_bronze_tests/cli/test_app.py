@@ -20,9 +20,6 @@ class _Dying:
 def test_a_ctrl_c_that_python_swallowed_in_a_finalizer_still_ends_run_and_shows_no_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Seen red by catching KeyboardInterrupt alone: ``run`` went on for ever, as it did once in a real garbage
-    collection; and with what Python prints of it left alone.
-    """
     printed: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
     batches = []
@@ -62,10 +59,7 @@ def test_other_errors_in_a_finalizer_are_shown_during_a_run(monkeypatch: pytest.
 
 @pytest.mark.parametrize("interrupt", [True, False])
 def test_a_ctrl_c_that_a_library_logs_shows_no_traceback(interrupt: bool):
-    """SQLAlchemy does so when it comes while a connection is closed.
-
-    Seen red with what Python prints of errors in finalizers left out alone.
-    """
+    """SQLAlchemy does so when it comes while a connection is closed."""
     kind = "KeyboardInterrupt" if interrupt else "ValueError"
     code = f"""
 import logging

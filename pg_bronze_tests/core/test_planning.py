@@ -53,26 +53,20 @@ def planned(watermark, of, horizon=70, standby=False, size=SMALL, outlook=None):
 
 
 def test_a_quiet_table_says_since_when():
-    """Seen red with a window read that begins where it ends."""
     assert planned(mark({9: Leaf(70)}), table(3)) == Quiet("no transaction finished since 70")
 
 
 def test_a_table_without_partitions_is_quiet():
-    """Seen red with what is said of a table that was read."""
     assert planned(mark(), table()) == Quiet("it has no partitions yet")
 
 
 def test_a_small_first_load_is_one_read():
-    """Seen red with a table of just the size of a slice read in ranges."""
     region = Region("public", "movie", True, (9,), None, 70)
     assert planned(mark(), table(10)) == Read(region, mark({9: Leaf(70)}))
 
 
 def test_small_leaves_never_read_are_one_read_as_far_as_they_fit():
-    """Hundreds of partitions would be hundreds of objects, and a read each.
-
-    Seen red with a read for each.
-    """
+    """Hundreds of partitions would be hundreds of objects, and a read each."""
     first = planned(mark(), table(3, 0, 5, 4))
     assert (first.region.leaves, first.region.only, first.region.blocks) == ((10, 11, 12), False, None)
     assert planned(first.after, table(3, 0, 5, 4)).region.leaves == (13,)
@@ -80,7 +74,6 @@ def test_small_leaves_never_read_are_one_read_as_far_as_they_fit():
 
 
 def test_a_large_first_load_goes_by_ranges_of_blocks():
-    """Seen red with a first load read whole whatever its size."""
     step = planned(mark(), table(11))
     assert step.region.blocks == (0, 10)
     assert step.after.leaf(9) == Leaf(None, pending=Pending(upto=70, block=10, relfilenode=1))
@@ -88,10 +81,7 @@ def test_a_large_first_load_goes_by_ranges_of_blocks():
 
 
 def test_a_pending_window_goes_on_with_the_horizon_it_began_with():
-    """Its first blocks were read below that horizon; a later one would leave a gap in them.
-
-    Seen red with the horizon of the present tick.
-    """
+    """Its first blocks were read below that horizon; a later one would leave a gap in them."""
     step = planned(mark({9: Leaf(50, pending=Pending(60, 10, 1))}), table(25), horizon=99)
     assert (step.region.start, step.region.end, step.region.blocks) == (50, 60, (10, 20))
     assert step.after.leaf(9) == Leaf(50, pending=Pending(60, 20, 1))
@@ -99,7 +89,6 @@ def test_a_pending_window_goes_on_with_the_horizon_it_began_with():
 
 @pytest.mark.parametrize("pages", [0, 20, 25, 30])
 def test_the_last_range_has_no_end_because_a_table_grows_while_it_is_read(pages):
-    """Seen red with the range ending where the table had ended."""
     step = planned(mark({9: Leaf(50, pending=Pending(60, 20, 1))}), table(pages), horizon=99)
     assert step.region.blocks == (20, None)
     assert step.after.leaf(9) == Leaf(60)
@@ -107,26 +96,22 @@ def test_the_last_range_has_no_end_because_a_table_grows_while_it_is_read(pages)
 
 
 def test_an_ordinary_window_is_one_read():
-    """Seen red with every window over a large table read in ranges."""
     region = Region("public", "movie", True, (9,), 50, 70)
     assert planned(mark({9: Leaf(50)}), table(100_000)) == Read(region, mark({9: Leaf(70)}))
 
 
 def test_a_window_with_too_many_rows_goes_by_blocks():
-    """Seen red with such a window read whole again."""
     step = planned(mark({9: Leaf(50)}), table(100), outlook=Outlook(by_blocks=frozenset({9})))
     assert (step.region.start, step.region.blocks) == (50, (0, 10))
     assert step.after.leaf(9) == Leaf(50, pending=Pending(70, 10, 1))
 
 
 def test_a_small_first_load_with_too_many_rows_goes_by_blocks():
-    """Seen red with the limit halved, and not what was read."""
     step = planned(mark(), table(3), size=SMALL.halved(3), outlook=Outlook(by_blocks=frozenset({9})))
     assert step.region.blocks == (0, 1)
 
 
 def test_a_range_with_too_many_rows_is_halved_down_to_one_row():
-    """Seen red with a block taken for the smallest range."""
     assert Sizing(100, 1, 8).halved(100) == Sizing(100, 1, 4)
     assert Sizing(100, 1, 8).halved(3) == Sizing(100, 1, 1)
     assert Sizing(100, 1, 1).halved(100) == Sizing(100, 1, 1, LINES_PER_BLOCK // 2)
@@ -138,7 +123,6 @@ def test_a_range_with_too_many_rows_is_halved_down_to_one_row():
 
 
 def test_ranges_grow_while_they_come_back_nearly_empty():
-    """Seen red with only rows looked at."""
     assert Sizing(100, 1, 8).after(24, 0).blocks == 16
     assert Sizing(100, 1, 8).after(25, 0).blocks == 8
     assert Sizing(100, 1, 60_000).after(0, 0).blocks == 64_000
@@ -147,16 +131,12 @@ def test_ranges_grow_while_they_come_back_nearly_empty():
 
 
 def test_ranges_inside_a_block_grow_to_whole_blocks_again():
-    """Seen red with more lines than a block can have."""
     assert Sizing(100, 400, 1, 2).after(0, 0) == Sizing(100, 400, 1, 4)
     assert Sizing(100, 400, 1, LINES_PER_BLOCK // 2).after(0, 0) == Sizing(100, 400, 1, 0)
 
 
 def test_a_block_that_holds_too_much_is_read_in_ranges_of_its_lines():
-    """Its rows may point to any number of megabytes out of line.
-
-    Seen red with each range beginning at the block's first line.
-    """
+    """Its rows may point to any number of megabytes out of line."""
     inside = dataclasses.replace(SMALL, blocks=1, lines=100)
     pending = mark({9: Leaf(50, pending=Pending(60, 3, 1))})
 
@@ -174,7 +154,6 @@ def test_a_block_that_holds_too_much_is_read_in_ranges_of_its_lines():
 
 
 def test_a_range_that_begins_inside_a_block_may_end_with_the_table():
-    """Seen red with the lines before it read again."""
     step = planned(mark({9: Leaf(50, pending=Pending(60, 3, 1, line=7))}), table(5), horizon=99)
     assert (step.region.blocks, step.region.lines) == ((3, None), (7, 0))
     assert step.after.leaf(9) == Leaf(60)
@@ -182,10 +161,7 @@ def test_a_range_that_begins_inside_a_block_may_end_with_the_table():
 
 
 def test_a_long_empty_stretch_is_committed():
-    """A crash at its end would begin the whole table again.
-
-    Seen red with only the end of a window committed.
-    """
+    """A crash at its end would begin the whole table again."""
     step = Sizing(100, 1, 10)
     before = planned(mark(), table(5000), size=step, outlook=Outlook(uncommitted_blocks=EMPTY_BLOCKS_PER_COMMIT - 11))
     assert not before.must_commit
@@ -194,39 +170,33 @@ def test_a_long_empty_stretch_is_committed():
 
 
 def test_a_rewrite_of_a_pending_table_is_a_new_generation():
-    """Seen red with only partitions looked at."""
     pending = mark({9: Leaf(50, pending=Pending(60, 10, 1))})
     step = planned(pending, table(25, node=2))
     assert step == NewGeneration("movie was rewritten while it was being read in block ranges")
 
 
 def test_a_rewrite_of_any_other_table_changes_nothing():
-    """Seen red with every file but the first taken for a rewrite."""
     assert planned(mark({9: Leaf(50)}), table(3, node=2)) == planned(mark({9: Leaf(50)}), table(3))
 
 
 def test_a_rewrite_of_a_second_pending_leaf_is_seen_at_once():
-    """Seen red with only the first leaf looked at."""
     leaves = {10: Leaf(pending=Pending(60, 10, 1)), 11: Leaf(pending=Pending(60, 10, 3))}
     assert isinstance(planned(mark(leaves), table(25, 25)), NewGeneration)
 
 
 def test_another_table_behind_the_name_is_a_new_generation():
-    """Seen red with a table known by its name."""
     step = planned(mark({9: Leaf(70)}), table(3, oid=12))
     assert isinstance(step, NewGeneration)
     assert "oid 12, before 9" in step.reason
 
 
 def test_leaves_of_equal_state_are_one_read_through_the_root():
-    """Seen red with the first leaf read for all."""
     step = planned(mark({10: Leaf(50), 11: Leaf(50)}), table(3, 4))
     assert step.region == Region("public", "movie", False, (10, 11), 50, 70)
     assert step.after == mark({10: Leaf(70), 11: Leaf(70)})
 
 
 def test_leaves_of_different_state_are_read_apart():
-    """Seen red with all read from where the first one stood."""
     before = mark({10: Leaf(50), 11: Leaf(40), 12: Leaf(50)})
     step = planned(before, table(3, 4, 5))
     assert (step.region.leaves, step.region.start) == ((10, 12), 50)
@@ -236,33 +206,25 @@ def test_leaves_of_different_state_are_read_apart():
 
 
 def test_an_unknown_leaf_is_a_first_load_of_its_own():
-    """Read together with the others it would lose every row older than their watermark.
-
-    Seen red with only a table's first leaves loaded by themselves.
-    """
+    """Read together with the others it would lose every row older than their watermark."""
     step = planned(mark({10: Leaf(50)}), table(3, 4))
     assert step.region == Region("public", "movie_1", True, (11,), None, 70)
     assert step.after == mark({10: Leaf(50), 11: Leaf(70)})
 
 
 def test_a_pending_leaf_comes_before_a_new_one_and_both_before_the_rest():
-    """Seen red with new leaves read first."""
     before = mark({10: Leaf(50), 12: Leaf(50, pending=Pending(60, 10, 1))})
     assert planned(before, table(3, 4, 25)).region.leaves == (12,)
 
 
 def test_only_leaves_with_too_many_rows_go_by_blocks_alone():
-    """Seen red with the first leaf of the group read in ranges."""
     before = mark({10: Leaf(50), 11: Leaf(50)})
     step = planned(before, table(3, 40), outlook=Outlook(by_blocks=frozenset({11})))
     assert (step.region.name, step.region.only, step.region.blocks) == ("movie_1", True, (0, 10))
 
 
 def test_a_detached_leaf_keeps_its_entry():
-    """Attached again, it goes on where it was; as a first load it would double every row.
-
-    Seen red with only the leaves of now kept.
-    """
+    """Attached again, it goes on where it was; as a first load it would double every row."""
     before = mark({10: Leaf(50), 11: Leaf(60)})
     step = planned(before, table(3, partitioned=True))
     assert step.after == mark({10: Leaf(70), 11: Leaf(60)})
@@ -271,24 +233,19 @@ def test_a_detached_leaf_keeps_its_entry():
 
 
 def test_a_detached_leaf_that_was_pending_holds_nobody_up():
-    """Seen red with its file looked for among those of the others."""
     before = mark({10: Leaf(50), 11: Leaf(pending=Pending(60, 10, 1))})
     assert planned(before, table(3, partitioned=True, node=2)).region.leaves == (10,)
 
 
 @pytest.mark.parametrize("standby, error", [(False, HistoryChanged), (True, StaleSnapshot)])
 def test_a_horizon_below_what_is_copied_stops_a_primary_and_postpones_a_standby(standby, error):
-    """Seen red with a standby's lag taken for a restore."""
     with pytest.raises(error, match=r"movie: the horizon is 69, below 70") as raised:
         planned(mark({9: Leaf(70)}), table(3), horizon=69, standby=standby)
     assert ("pg-bronze reset movie" in str(raised.value)) == (not standby)
 
 
 def test_a_window_just_narrow_enough_is_read_and_a_wider_one_stops():
-    """PostgreSQL hands ids out again: a wider window would hold other rows than it says.
-
-    Seen red with a limit one higher.
-    """
+    """PostgreSQL hands ids out again: a wider window would hold other rows than it says."""
     assert isinstance(planned(mark({9: Leaf(50)}), table(3), horizon=50 + MAX_WIDTH - 1), Read)
     with pytest.raises(OperatorError, match="pg-bronze reset movie"):
         planned(mark({9: Leaf(50)}), table(3), horizon=50 + MAX_WIDTH)
@@ -296,17 +253,13 @@ def test_a_window_just_narrow_enough_is_read_and_a_wider_one_stops():
 
 @pytest.mark.parametrize("leaf", [Leaf(50, pending=Pending(60, 10, 1)), Leaf(None, pending=Pending(60, 10, 1))])
 def test_a_pending_window_that_lay_too_long_stops_too(leaf):
-    """A partition detached half read comes back years later: its ages no longer tell old ids from new ones.
-
-    Seen red with the width of the window itself.
-    """
+    """A partition detached half read comes back years later: its ages no longer tell old ids from new ones."""
     assert isinstance(planned(mark({9: leaf}), table(30), horizon=50 + MAX_WIDTH - 1), Read)
     with pytest.raises(OperatorError, match="pg-bronze reset movie"):
         planned(mark({9: leaf}), table(30), horizon=60 + MAX_WIDTH)
 
 
 def test_a_quiet_table_is_due_for_a_heartbeat_long_before_that():
-    """Seen red one transaction early."""
     assert not due_for_heartbeat(mark({9: Leaf(50)}), table(1), 50 + HEARTBEAT_WIDTH)
     assert due_for_heartbeat(mark({9: Leaf(50)}), table(1), 51 + HEARTBEAT_WIDTH)
     assert not due_for_heartbeat(mark(), table(1), 2**40)
@@ -314,15 +267,11 @@ def test_a_quiet_table_is_due_for_a_heartbeat_long_before_that():
 
 
 def test_a_partition_detached_long_ago_asks_for_no_heartbeat():
-    """Nothing closes its window while it is away: an empty object would be written every tick.
-
-    Seen red with every leaf ever known looked at.
-    """
+    """Nothing closes its window while it is away: an empty object would be written every tick."""
     assert not due_for_heartbeat(mark({10: Leaf(2**31), 77: Leaf(50)}), table(1, 1), 2**31)
 
 
 def test_a_seed_bounds_first_loads_only():
-    """Seen red with every window bounded."""
     seed = Seed(1, "500")
     assert planned(mark(seed=seed), table(3)).region.seed == seed
     assert planned(mark(seed=seed), table(30)).region.seed == seed
@@ -332,24 +281,19 @@ def test_a_seed_bounds_first_loads_only():
 
 
 def test_a_sweep_moves_a_box_along_and_leaves_its_floor():
-    """Seen red with a box left behind."""
     step = planned(mark({9: Leaf(50, Box(1, "7", 60))}), table(3))
     assert step.region.box == Box(1, "7", 60)
     assert step.after.leaf(9) == Leaf(70, Box(1, "7", 70))
 
 
 def test_the_first_guess_follows_the_size_of_a_row():
-    """Seen red with 100 bytes for every row."""
     assert sizing(table(100, rows=8000), None, 2**25) == Sizing(327_680, 2**25, 4096)
     assert sizing(table(100, rows=8000), 50, 2**25) == Sizing(50, 2**25, 1)
     assert sizing(table(0), None, 2**25).row_limit == 2**25 // 100
 
 
 def test_the_first_guess_of_blocks_counts_what_lies_out_of_line():
-    """Measuring 4,096 blocks that point to 130 MB each would itself take hours.
-
-    Seen red with only the blocks themselves counted.
-    """
+    """Measuring 4,096 blocks that point to 130 MB each would itself take hours."""
     wide = table(100, rows=8000)
     (relation,) = wide.relations
     wide = dataclasses.replace(wide, relations=(dataclasses.replace(relation, toast_page_count=100 * 1023),))
@@ -357,17 +301,13 @@ def test_the_first_guess_of_blocks_counts_what_lies_out_of_line():
 
 
 def test_the_first_guess_counts_columns_that_are_null():
-    """1,600 of them take nothing in the table and 20 KB in memory.
-
-    Seen red with only what the server stores counted.
-    """
+    """1,600 of them take nothing in the table and 20 KB in memory."""
     wide = table(100, rows=8000)
     wide = dataclasses.replace(wide, columns=wide.columns * 1600)
     assert sizing(wide, None, 2**25).row_limit == 2**25 // (1600 * memory_bytes(wide.columns[:1]))
 
 
 def test_only_a_small_table_without_values_out_of_line_is_certain_to_fit():
-    """Seen red with nothing allowed for compression."""
     region = Region("public", "movie", True, (9,), None, 70)
     assert certain(table(16), region, 2**25)
     assert not certain(table(17), region, 2**25)
@@ -382,14 +322,12 @@ def test_only_a_small_table_without_values_out_of_line_is_certain_to_fit():
     slice_bytes=st.integers(1, 2**30),
 )
 def test_any_statistics_lead_to_a_guess_that_gets_on(pages, rows, slice_rows, slice_bytes):
-    """Seen red with less than a block."""
     found = sizing(table(pages, rows=rows), slice_rows, slice_bytes)
     assert found.row_limit >= 1
     assert 1 <= found.blocks <= max(1, slice_bytes // BLOCK_BYTES)
 
 
 def test_columns_are_named_by_attnum():
-    """Seen red with columns named by their position."""
     assert names_by_attnum(table(3)) == {1: "movie_id"}
 
 
@@ -404,7 +342,6 @@ PLACES = {
 
 @pytest.mark.parametrize("name", PLACES)
 def test_another_place_stops_the_table_says_why_and_what_to_do(name):
-    """Seen red with timelines left out."""
     value, remedy, found = PLACES[name]
     with pytest.raises(HistoryChanged, match=f"(?s)movie: .*{found}") as raised:
         check_place(mark(), dataclasses.replace(PLACE, **{name: value}), "movie")
@@ -414,12 +351,10 @@ def test_another_place_stops_the_table_says_why_and_what_to_do(name):
 
 @pytest.mark.parametrize("lsn", ["0/FF", "0/100", "1/0"])
 def test_the_same_place_further_on_is_fine(lsn):
-    """Seen red with a position that has to rise."""
     check_place(mark(), dataclasses.replace(PLACE, lsn=lsn), "movie")
 
 
 def test_a_log_position_is_a_number_and_not_a_text():
-    """Seen red with positions compared as texts."""
     later = dataclasses.replace(mark(), place=dataclasses.replace(PLACE, lsn="9/FFFFFFFF"))
     check_place(later, dataclasses.replace(PLACE, lsn="10/0"), "movie")
     with pytest.raises(HistoryChanged):
@@ -427,13 +362,11 @@ def test_a_log_position_is_a_number_and_not_a_text():
 
 
 def test_a_standby_that_has_not_come_so_far_is_asked_again():
-    """Seen red with a standby taken for a restored primary."""
     with pytest.raises(StaleSnapshot, match="0/FE"):
         check_place(mark(), dataclasses.replace(PLACE, lsn="0/FE"), "movie", standby=True)
 
 
 def test_a_standby_on_another_timeline_stops_all_the_same():
-    """Seen red with timelines of primaries alone looked at."""
     with pytest.raises(HistoryChanged):
         check_place(mark(), dataclasses.replace(PLACE, lsn="0/FE", timeline=2), "movie", standby=True)
 
@@ -508,10 +441,7 @@ sizes = st.builds(Sizing, st.just(1), st.just(1), st.integers(1, 6)) | st.builds
 
 @given(st.dictionaries(st.sampled_from([10, 11]), leaves()), st.data())
 def test_every_read_is_new_and_all_together_are_everything(state, data):
-    """A point read twice is a doubled row; one that is passed over is lost.
-
-    Seen red with a pending window read up to the horizon of the present tick.
-    """
+    """A point read twice is a doubled row; one that is passed over is lost."""
     watermark, horizon, by_blocks = mark(state), 4, frozenset()
     pages = data.draw(st.tuples(st.integers(0, 5), st.integers(0, 5)))
     for turn in range(80):

@@ -42,37 +42,28 @@ def text(watermark):
 
 @given(watermarks)
 def test_a_watermark_survives_a_turn_through_json(before):
-    """Seen red with leaves that were away forgotten."""
     assert Watermark.from_json(json.loads(text(before))) == before
 
 
 @given(st.sets(st.integers(1, 60)))
 def test_leaves_of_equal_state_come_back_each_and_no_others(oids):
-    """An oid too many would count as copied without having been read.
-
-    Seen red with ranges read without their steps.
-    """
+    """An oid too many would count as copied without having been read."""
     before = Watermark(PLACE, 1).with_leaves(dict.fromkeys(oids, Leaf(9)))
     assert set(Watermark.from_json(before.to_json()).leaves) == oids
 
 
 @pytest.mark.parametrize("step", [1, 3, 5], ids=["side by side", "with row types", "with a primary key"])
 def test_500_leaves_of_equal_state_stay_below_1_kb(step):
-    """PostgreSQL takes an oid for a table's row type, its array and each index too, so neighbours are apart.
-
-    Seen red with ranges of neighbours alone.
-    """
+    """PostgreSQL takes an oid for a table's row type, its array and each index too, so neighbours are apart."""
     oids = range(16384, 16384 + 500 * step, step)
     assert len(text(Watermark(PLACE, 1).with_leaves(dict.fromkeys(oids, Leaf(91377))))) < 1024
 
 
 def test_an_unknown_leaf_has_nothing_delivered():
-    """Seen red with such a leaf read up to 0."""
     assert Watermark(PLACE, 1).leaf(5) == Leaf(None, None, None)
 
 
 def test_changing_one_leaf_leaves_the_others_and_the_original_alone():
-    """Seen red with the others forgotten."""
     before = Watermark(PLACE, 1).with_leaves({5: Leaf(50), 6: Leaf(60)})
     after = before.with_leaves({6: Leaf(70)})
     assert dict(after.leaves) == {5: Leaf(50), 6: Leaf(70)}
@@ -80,17 +71,13 @@ def test_changing_one_leaf_leaves_the_others_and_the_original_alone():
 
 
 def test_a_newer_format_is_not_guessed_at():
-    """Seen red with the next format read as ours."""
     newer = {"format": FORMAT + 1, "something": "new"}
     with pytest.raises(FormatTooNew, match=f"format {FORMAT + 1}.*reads up to {FORMAT}"):
         Watermark.from_json(newer)
 
 
 def test_the_new_format_is_written_only_where_a_window_stands_inside_a_block():
-    """An older pg_bronze goes on reading all others, and of this one says that it is too new.
-
-    Seen red with the old format said of every watermark.
-    """
+    """An older pg_bronze goes on reading all others, and of this one says that it is too new."""
     whole, inside = (Watermark(PLACE, 1).with_leaves({5: Leaf(1, None, Pending(9, 3, 7, line))}) for line in (0, 2))
     assert whole.to_json()["format"] == 1
     assert whole.to_json()["leaves"][0]["pending"] == {"upto": 9, "block": 3, "relfilenode": 7}
@@ -106,13 +93,11 @@ ADDED_LATER = {"columns_key", "columns_digest", "detached"}
 
 
 def test_a_state_written_before_there_were_columns_in_it_is_read():
-    """Seen red with entries that have to be there."""
     old = {key: value for key, value in Watermark(PLACE, 1).to_json().items() if key not in ADDED_LATER}
     assert (Watermark.from_json(old).columns_key, Watermark.from_json(old).columns_digest) == ("", "")
 
 
 def test_objects_with_the_same_columns_all_name_the_first_of_them():
-    """Seen red with columns that are the same whatever they are."""
     first = Watermark(PLACE, 1, seq=1, key="a").with_columns("x", Watermark(PLACE, 1))
     second = Watermark(PLACE, 1, seq=2, key="b").with_columns("x", first)
     third = Watermark(PLACE, 1, seq=3, key="c").with_columns("y", second)
@@ -121,23 +106,18 @@ def test_objects_with_the_same_columns_all_name_the_first_of_them():
 
 
 def test_a_new_generation_names_none_of_the_old_ones_objects():
-    """They are moved away: a reader would look for the columns in an object that is not there.
-
-    Seen red with columns compared and no generations.
-    """
+    """They are moved away: a reader would look for the columns in an object that is not there."""
     before = Watermark(PLACE, 1, seq=1, key="a").with_columns("x", Watermark(PLACE, 1))
     assert Watermark(PLACE, 1, generation=1, seq=2, key="b").with_columns("x", before).columns_key == "b"
 
 
 def test_columns_known_by_digest_alone_begin_with_the_next_object():
-    """Seen red with columns that begin nowhere."""
     before = Watermark(PLACE, 1, seq=1, key="a", columns_digest="x")
     assert Watermark(PLACE, 1, seq=2, key="b").with_columns("x", before).columns_key == "b"
 
 
 @pytest.mark.parametrize("name", sorted(set(Watermark(PLACE, 1).to_json()) - {"format"} - ADDED_LATER))
 def test_a_missing_entry_is_damage(name):
-    """Seen red with a missing seed taken for none: what the original had copied would be copied again."""
     with pytest.raises(LakeDamaged, match=name):
         Watermark.from_json(without(name))
 
@@ -155,13 +135,11 @@ def test_a_missing_entry_is_damage(name):
     ],
 )
 def test_anything_else_is_damage_and_not_a_traceback(changed):
-    """Seen red with some of them a traceback."""
     with pytest.raises(LakeDamaged, match="not a watermark"):
         Watermark.from_json({**Watermark(PLACE, 1).to_json(), **changed})
 
 
 @pytest.mark.parametrize("garbage", [None, 5, "text", [1], True])
 def test_what_is_not_even_an_object_is_damage(garbage):
-    """Seen red with only nothing at all taken for damage."""
     with pytest.raises(LakeDamaged):
         Watermark.from_json(garbage)

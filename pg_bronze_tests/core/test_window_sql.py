@@ -42,44 +42,33 @@ def region(start=50, only=True, leaves=(7,), **more):
 
 
 def test_the_horizon_is_the_oldest_transaction_that_has_not_finished():
-    """Seen red with the next id for the oldest that still runs."""
     assert HORIZON == "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 
 
 def test_a_window_is_asked_for_by_age():
-    """Seen red with an end one transaction late."""
     assert written(50, 70) == SINCE_50
 
 
 def test_a_first_load_leaves_out_only_what_is_not_below_the_horizon():
-    """Rows frozen long ago have an age that says nothing; a lower bound would lose them.
-
-    Seen red with one.
-    """
+    """Rows frozen long ago have an age that says nothing; a lower bound would lose them."""
     assert written(None, 70) == FIRST
 
 
 def test_the_guard_fails_with_a_sentence_that_errors_are_told_by():
-    """Seen red with a sentence that names nobody."""
     assert guard(70) == GUARD_70
 
 
 def test_the_transaction_id_is_64_bits_wide():
-    """Seen red with the 32 bits that a row has."""
     assert transaction_id(70) == "(69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint"
 
 
 def test_a_leaf_alone_needs_no_tableoid():
-    """Seen red with tableoid asked for in every read."""
     assert where(region(), {}) == f"{SINCE_50}\n  and {GUARD_70}"
     assert relation(region()) == 'only "public"."movie" t'
 
 
 def test_leaves_through_the_root_are_told_by_tableoid():
-    """A partition attached since the plan was made would otherwise be read and not be recorded.
-
-    Seen red without that condition.
-    """
+    """A partition attached since the plan was made would otherwise be read and not be recorded."""
     several = region(only=False, leaves=(7, 9))
     assert where(several, {}) == f"{SINCE_50}\n  and t.tableoid in (7, 9)\n  and {GUARD_70}"
     assert relation(several) == '"public"."movie" t'
@@ -93,15 +82,11 @@ def test_leaves_through_the_root_are_told_by_tableoid():
     ],
 )
 def test_a_range_of_blocks_is_half_open_and_the_last_one_has_no_end(blocks, expected):
-    """Seen red with an end for the last one."""
     assert where(region(blocks=blocks), {}) == f"{SINCE_50}\n  and {expected}\n  and {GUARD_70}"
 
 
 def test_a_box_splits_the_window_at_its_floor():
-    """With "<= floor" in place of "is not true" every row whose cursor is NULL would be lost.
-
-    Seen red with its opposite, "not".
-    """
+    """With "<= floor" in place of "is not true" every row whose cursor is NULL would be lost."""
     above = """(t."at" > '2026-01-01 00:00:00+00')"""
     fresh = SINCE_50.replace("- 50)", "- 60)")
     found = where(region(box=Box(2, "2026-01-01 00:00:00+00", 60)), {2: "at"})
@@ -109,18 +94,15 @@ def test_a_box_splits_the_window_at_its_floor():
 
 
 def test_a_box_without_a_floor_changes_nothing():
-    """Seen red with its floor asked for."""
     assert where(region(box=Box(2, None, 60)), {2: "at"}) == where(region(), {})
 
 
 def test_a_seed_leaves_out_what_was_copied_before_and_keeps_null():
-    """Seen red with what lies above the seed asked for."""
     found = where(region(start=None, seed=Seed(3, "41")), {3: "movie_id"})
     assert found == f"""{FIRST}\n  and (t."movie_id" <= '41') is not true\n  and {GUARD_70}"""
 
 
 def test_names_and_values_are_quoted():
-    """Seen red with the table's name as it is."""
     found = where(region(start=None, seed=Seed(3, "it's")), {3: 'a"b'})
     assert """(t."a""b" <= 'it''s') is not true""" in found
     assert relation(Region('s"', 'a"b', True, (7,), None, 70)) == 'only "s"""."a""b" t'
@@ -128,16 +110,12 @@ def test_names_and_values_are_quoted():
 
 @pytest.mark.parametrize("gone", [{"box": Box(2, "5", 60)}, {"seed": Seed(2, "5")}])
 def test_a_column_that_is_gone_is_a_key_error(gone):
-    """The caller makes a new generation of it; a query without the column would select other rows.
-
-    Seen red with another column in its place.
-    """
+    """The caller makes a new generation of it; a query without the column would select other rows."""
     with pytest.raises(KeyError):
         where(region(**gone), {1: "id"})
 
 
 def test_a_slice_is_one_query_with_the_transaction_id_last():
-    """Seen red with the transaction id first."""
     query = select(region(), 't."id"::int8 as "id"', "_pg_xid", {}, 101)
     assert query == (
         't."id"::int8 as "id",\n  (69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint as "_pg_xid"\n'
@@ -146,12 +124,10 @@ def test_a_slice_is_one_query_with_the_transaction_id_last():
 
 
 def test_without_a_limit_there_is_no_limit():
-    """Seen red with a limit of 0."""
     assert "limit" not in select(region(), "1", "_pg_xid", {}, None)
 
 
 def test_a_measure_counts_rows_and_the_bytes_of_wide_columns():
-    """Seen red with a row of unknown size where one column is NULL."""
     assert measure(region(), ["octet_length(t.title)", "octet_length(t.a)"], {}) == (
         "select count(*), coalesce(sum((coalesce(octet_length(t.title), 0)::bigint "
         "+ coalesce(octet_length(t.a), 0)::bigint)), 0)::bigint\n"
@@ -161,7 +137,6 @@ def test_a_measure_counts_rows_and_the_bytes_of_wide_columns():
 
 
 def test_a_query_with_a_bound_fails_as_soon_as_its_rows_are_larger():
-    """Seen red with a first row that does not come whatever it holds."""
     query = select(region(), 't."a"::text as "a"', "_pg_xid", {1: "a", 2: "_pg_width"}, 101, Bound(500, ["w(t.a)"]))
     assert query == (
         'select t."a"::text as "a",\n  (69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint as "_pg_xid"\n'
@@ -176,7 +151,6 @@ def test_a_query_with_a_bound_fails_as_soon_as_its_rows_are_larger():
 
 
 def test_a_range_can_begin_and_end_inside_a_block():
-    """Seen red with ranges that end at a block's beginning."""
     assert "t.ctid >= '(3,100)'::tid\n  and t.ctid < '(3,200)'::tid" in where(
         region(blocks=(3, 3), lines=(100, 200)), {}
     )
@@ -184,7 +158,6 @@ def test_a_range_can_begin_and_end_inside_a_block():
 
 
 def test_exists_asks_for_the_same_rows():
-    """Seen red without the guard."""
     assert exists(region(), {}) == f'select exists (select 1 from only "public"."movie" t where {where(region(), {})})'
 
 
@@ -218,21 +191,18 @@ def moments(draw):
 
 @given(moments())
 def test_a_window_holds_its_ids_and_no_others_across_the_wrap_around(moment):
-    """Seen red with the end taken in."""
     start, end, next_xid, xid = moment
     assert bool(ask(written(start, end), xid, next_xid)) == (start <= xid < end)
 
 
 @given(moments())
 def test_a_first_load_holds_every_id_below_its_end(moment):
-    """Seen red with an end one transaction late."""
     _, end, next_xid, xid = moment
     assert bool(ask(written(None, end), xid, next_xid)) == (xid < end)
 
 
 @given(moments())
 def test_an_id_below_the_end_comes_back_whole(moment):
-    """Seen red with the epoch of the horizon given to every id."""
     _, end, next_xid, xid = moment
     if xid < end:
         assert ask(transaction_id(end), xid, next_xid) == xid
@@ -240,10 +210,7 @@ def test_an_id_below_the_end_comes_back_whole(moment):
 
 @given(st.integers(3, 2**40), st.integers(-(2**31) + 1, 2**31))
 def test_the_guard_holds_back_a_snapshot_older_than_the_horizon(end, ahead):
-    """A standby that lags would give fewer rows, and the watermark would pass the others by.
-
-    Seen red with one that lets pass whatever lies ahead.
-    """
+    """A standby that lags would give fewer rows, and the watermark would pass the others by."""
     next_xid = max(3, end + ahead)
     passed = ask(guard(end).replace("'pg_bronze: this snapshot is older than horizon", "'0"), 3, next_xid)
     assert bool(passed) == (end <= next_xid < end + 2**31)
@@ -267,7 +234,6 @@ regions = st.builds(
 
 @given(regions)
 def test_a_region_survives_a_turn_through_json(before):
-    """Seen red with the rows forgotten at which it begins and ends in a block."""
     assert Region.from_json(json.loads(json.dumps(before.to_json()))) == before
 
 
@@ -283,5 +249,4 @@ def test_a_region_survives_a_turn_through_json(before):
     ],
 )
 def test_a_region_is_told_in_words_that_fit_what_is_read(more, words):
-    """Seen red with the lines of a divided block left out: it was said to lie in blocks [3, 3)."""
     assert words in in_words(region(**more))

@@ -34,7 +34,6 @@ def _copy_on(project: Project, day: date, table: str = "movie", second: int = 0)
 
 
 def test_new_rows_make_one_materialization_that_says_all_about_them(cinema: Project):
-    """Seen red with slices counted as rows."""
     result = cinema.copy("movie")
 
     assert result.success
@@ -58,20 +57,14 @@ def test_new_rows_make_one_materialization_that_says_all_about_them(cinema: Proj
 
 
 def test_events_stay_small(cinema: Project):
-    """Dagster stores each twice, every ten seconds; column schemas belong into the definition.
-
-    Seen red with the table described in it.
-    """
+    """Dagster stores each twice, every ten seconds; column schemas belong into the definition."""
     event = cinema.copy("movie") and cinema.instance.get_latest_materialization_event(key("movie"))
 
     assert len(dg._serdes.serialize_value(event)) < 5000
 
 
 def test_a_change_of_columns_is_said_in_the_log_and_in_the_event_of_its_first_rows(cinema: Project):
-    """Downstream breaks when a column goes; whoever looks for the reason looks here.
-
-    Seen red with the log alone.
-    """
+    """Downstream breaks when a column goes; whoever looks for the reason looks here."""
     cinema.copy("movie")
     cinema.database.execute("alter table movie rename title to name; insert into movie values (6, 'film 6')")
 
@@ -85,10 +78,7 @@ def test_a_change_of_columns_is_said_in_the_log_and_in_the_event_of_its_first_ro
 
 
 def test_values_that_a_policy_was_applied_to_are_counted_in_the_event(project: Project):
-    """An analyst who meets the year 262142 has to find out from somewhere what it means.
-
-    Seen red with what was changed left out.
-    """
+    """An analyst who meets the year 262142 has to find out from somewhere what it means."""
     project.database.execute("create table movie (id int primary key, price numeric(10,2), until date)")
     project.database.execute("insert into movie values (1, 'NaN', 'infinity'), (2, 'NaN', '2024-01-01'), (3, 1, null)")
     project.set(PG_BRONZE_TABLES='{"movie": {"nan": "null"}}')
@@ -103,7 +93,6 @@ def test_values_that_a_policy_was_applied_to_are_counted_in_the_event(project: P
 
 
 def test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it(cinema: Project):
-    """Seen red with the setting named, and not what to write there."""
     cinema.database.execute("alter table movie add price numeric(10,2); update movie set price = 'NaN' where id = 3")
     cinema.reload()
 
@@ -116,10 +105,7 @@ def test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it(
 
 
 def test_with_nothing_new_the_run_succeeds_and_notes_up_to_where(cinema: Project):
-    """A materialization without rows would hide when the last rows came; a failure would alarm somebody.
-
-    Seen red with nothing said of how far it looked.
-    """
+    """A materialization without rows would hide when the last rows came; a failure would alarm somebody."""
     cinema.copy("movie")
     before = cinema.watermark("movie")
     cinema.database.execute("create table noise ()")
@@ -138,7 +124,6 @@ def test_with_nothing_new_the_run_succeeds_and_notes_up_to_where(cinema: Project
 
 
 def test_only_what_is_new_is_copied(cinema: Project):
-    """Seen red with windows that begin forty transactions early."""
     cinema.copy("movie")
     cinema.database.execute(
         "insert into movie values (6, 'new', now()); update movie set title = 'changed' where id = 2"
@@ -153,10 +138,7 @@ def test_only_what_is_new_is_copied(cinema: Project):
 
 @pytest.mark.parametrize("how", ["wiped", "reported by hand", "another instance"])
 def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how: str):
-    """The event is the working truth, the footers are the truth: losing the event must double nothing.
-
-    Seen red with a tick that was quiet although nothing was recorded.
-    """
+    """The event is the working truth, the footers are the truth: losing the event must double nothing."""
     cinema.copy("movie")
     if how == "wiped":
         cinema.instance.wipe_assets([key("movie")])
@@ -178,7 +160,6 @@ def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how:
 
 
 def test_a_table_without_permission_does_not_stop_the_others(cinema: Project):
-    """Seen red with the batch stopped by its first error."""
     cinema.database.execute(
         "create role narrow login password 'narrow'; grant select on movie, person to narrow;"
         "grant create on schema public to narrow"
@@ -203,7 +184,6 @@ def test_a_table_without_permission_does_not_stop_the_others(cinema: Project):
 
 
 def test_a_wrong_cursor_setting_fails_its_table_alone(cinema: Project):
-    """Seen red with such a table left out."""
     cinema.set(PG_BRONZE_TABLES=json.dumps({"movie": {"cursor_column": "updatet_at"}}))
     graph = cinema.reload().resolve_asset_graph()
 
@@ -217,7 +197,6 @@ def test_a_wrong_cursor_setting_fails_its_table_alone(cinema: Project):
 
 
 def test_a_failure_is_one_sentence_and_says_who_can_cure_it(cinema: Project):
-    """Seen red without who can cure it."""
     cinema.database.execute("drop table movie")
 
     result = cinema.copy("movie")
@@ -225,14 +204,11 @@ def test_a_failure_is_one_sentence_and_says_who_can_cure_it(cinema: Project):
     (failed,) = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_FAILURE]
     data = failed.step_failure_data.user_failure_data
     assert data.description.startswith("movie: the table is not there any more")
-    assert data.metadata["pg_bronze/cure"].value == "next tick"
+    assert data.metadata["pg_bronze/retry"].value == "automatic"
 
 
 def test_a_past_day_is_verified_and_its_event_carries_the_current_watermark(cinema: Project):
-    """Dagster calls the latest event current: one with an old watermark would send the next tick back.
-
-    Seen red with past days passed over.
-    """
+    """Dagster calls the latest event current: one with an old watermark would send the next tick back."""
     cinema.copy("movie")
     before = cinema.watermark("movie")
 
@@ -247,7 +223,6 @@ def test_a_past_day_is_verified_and_its_event_carries_the_current_watermark(cine
 
 
 def test_a_past_day_takes_nothing_new(cinema: Project):
-    """Seen red with past days like today."""
     cinema.copy("movie")
     cinema.database.execute("insert into movie values (6, 'new', now())")
 
@@ -259,7 +234,6 @@ def test_a_past_day_takes_nothing_new(cinema: Project):
 
 
 def test_a_past_day_before_the_first_load_loads_nothing(cinema: Project):
-    """Seen red with past days like today."""
     result = cinema.copy("movie", day=days_ago(1))
 
     assert result.success
@@ -269,10 +243,7 @@ def test_a_past_day_before_the_first_load_loads_nothing(cinema: Project):
 
 
 def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
-    """Lifecycle rules and tidy people delete objects; what is still current of them can be had back.
-
-    Seen red with nothing verified.
-    """
+    """Lifecycle rules and tidy people delete objects; what is still current of them can be had back."""
     _copy_on(cinema, days_ago(1))
     cinema.database.execute("insert into movie values (6, 'kept', now()), (7, 'deleted since', now())")
     _copy_on(cinema, days_ago(1), second=10)
@@ -295,10 +266,7 @@ def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
 
 
 def test_a_verified_day_does_not_say_it_has_no_rows(cinema: Project):
-    """The UI shows this number as the size of the partition.
-
-    Seen red with the run's rows shown as the day's.
-    """
+    """The UI shows this number as the size of the partition."""
     _copy_on(cinema, days_ago(1))
 
     result = cinema.copy("movie", day=days_ago(1))
@@ -308,20 +276,14 @@ def test_a_verified_day_does_not_say_it_has_no_rows(cinema: Project):
 
 
 def test_objects_of_another_day_than_the_runs_give_that_day_its_materialization(cinema: Project):
-    """A run that crosses midnight writes into the day before; it would be shown as missing for ever.
-
-    Seen red with the run's day alone.
-    """
+    """A run that crosses midnight writes into the day before; it would be shown as missing for ever."""
     _copy_on(cinema, days_ago(1))
 
     assert _days(cinema, "movie") == {days_ago(1).isoformat(), days_ago(0).isoformat()}
 
 
 def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cinema: Project):
-    """A run killed between its object and its event, found by the first run of the next day.
-
-    Seen red with adopted objects left out.
-    """
+    """A run killed between its object and its event, found by the first run of the next day."""
     _copy_on(cinema, days_ago(1))
     first = cinema.watermark("movie")
     assert first is not None
@@ -341,7 +303,6 @@ def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cine
 
 
 def test_what_was_adopted_is_recorded_although_nothing_is_new(cinema: Project):
-    """Seen red with what was found recorded together with new rows only."""
     cinema.copy("movie")
     cinema.instance = dg.DagsterInstance.ephemeral()
 
@@ -352,10 +313,7 @@ def test_what_was_adopted_is_recorded_although_nothing_is_new(cinema: Project):
 
 
 def test_several_days_in_one_run_copy_once_and_materialize_each(cinema: Project):
-    """A backfill over months of empty days must not be one run a day, nor one copy a day.
-
-    Seen red with the first day alone.
-    """
+    """A backfill over months of empty days must not be one run a day, nor one copy a day."""
     days = [days_ago(2), days_ago(1), days_ago(0)]
     tags = {
         "dagster/asset_partition_range_start": days[0].isoformat(),
@@ -371,7 +329,6 @@ def test_several_days_in_one_run_copy_once_and_materialize_each(cinema: Project)
 
 
 def test_the_batch_is_summed_up_in_the_log_and_in_a_tag(cinema: Project):
-    """Seen red with tables counted as rows."""
     cinema.copy("movie")
     cinema.database.execute("insert into person values (4, 'new')")
 
@@ -385,7 +342,6 @@ def test_the_batch_is_summed_up_in_the_log_and_in_a_tag(cinema: Project):
 
 
 def test_each_slice_is_one_line_in_the_log(cinema: Project):
-    """Seen red with a first load that begins with 0."""
     result = cinema.copy("movie")
 
     said = messages(cinema, result)
@@ -396,7 +352,6 @@ def test_each_slice_is_one_line_in_the_log(cinema: Project):
 
 
 def test_the_control_row_follows_the_event(cinema: Project):
-    """Seen red without the value."""
     cinema.copy()
 
     rows = cinema.database.execute(
@@ -408,10 +363,7 @@ def test_the_control_row_follows_the_event(cinema: Project):
 
 
 def test_an_edited_control_row_changes_nothing_and_is_written_again(cinema: Project):
-    """Old habits die hard: whoever sets the value back must not make rows double.
-
-    Seen red with a row that stays as it is once it is there.
-    """
+    """Old habits die hard: whoever sets the value back must not make rows double."""
     cinema.copy("movie")
     cinema.database.execute("update etl_control set last_extracted_value = '1999-01-01'")
     cinema.database.execute("insert into movie values (6, 'new', '2026-02-03 00:00+00')")
@@ -425,7 +377,6 @@ def test_an_edited_control_row_changes_nothing_and_is_written_again(cinema: Proj
 
 
 def test_many_slices_in_one_run_are_many_objects_and_one_event(project: Project):
-    """Seen red with a run that ends with its second slice."""
     project.set(PG_BRONZE_SLICE_ROWS="300")
     project.database.execute("create table movie (id int); insert into movie select generate_series(1, 1000)")
     project.reload()
@@ -453,7 +404,6 @@ def _downstream(project: Project, **options):
 
 
 def test_an_asset_downstream_gets_the_rows_of_its_day(cinema: Project):
-    """Seen red with all days for each."""
     _copy_on(cinema, days_ago(1))
     cinema.database.execute("insert into movie values (6, 'new', now())")
     cinema.copy("movie")
@@ -470,10 +420,7 @@ def test_an_asset_downstream_gets_the_rows_of_its_day(cinema: Project):
 
 
 def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
-    """Most days of a definition have no object: they are no error.
-
-    Seen red with no day for it.
-    """
+    """Most days of a definition have no object: they are no error."""
     cinema.copy("movie")
     job, seen = _downstream(cinema)
 
@@ -484,10 +431,7 @@ def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
 
 
 def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(cinema: Project):
-    """It would fail at the first column it names, on every day before the change or without a row.
-
-    Seen red with the columns of its day.
-    """
+    """It would fail at the first column it names, on every day before the change or without a row."""
     _copy_on(cinema, days_ago(1))
     cinema.database.execute("alter table movie rename title to name; alter table movie add note text default 'none'")
     cinema.database.execute("insert into movie (id, name) values (6, 'new')")
@@ -505,10 +449,7 @@ def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(c
 
 
 def test_the_last_object_gone_stops_the_table_and_names_the_way_out(cinema: Project):
-    """Going on silently would hide that rows are missing from the lake.
-
-    Seen red with an object that is gone taken for one moved away with its generation.
-    """
+    """Going on silently would hide that rows are missing from the lake."""
     cinema.copy()
     (object_key,) = lake.keys(cinema.bucket, "movie")
     cinema.bucket.store().delete(object_key)
@@ -523,10 +464,7 @@ def test_the_last_object_gone_stops_the_table_and_names_the_way_out(cinema: Proj
 
 
 def test_a_mirror_that_is_off_is_said_once_a_run_and_by_every_materialization(cinema: Project):
-    """A hundred tables would say it a hundred times, and then nobody reads it.
-
-    Seen red with the same words for every table.
-    """
+    """A hundred tables would say it a hundred times, and then nobody reads it."""
     cinema.set(PG_CONTROL_URL="off")
     cinema.reload()
 

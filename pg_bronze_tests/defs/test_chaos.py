@@ -13,11 +13,7 @@ from pg_bronze_tests.harness.lake import SAME
 @pytest.mark.slow
 @pytest.mark.parametrize("where", WHERE)
 def test_whatever_is_done_to_a_table_its_asset_loses_and_doubles_nothing(where, bindir, tmp_path: Path, bucket):
-    """The promise, from the sensor's look to the event in Dagster's storage.
-
-    Seen red with ``pg_snapshot_xmax`` for ``pg_snapshot_xmin`` in window.py: 12 rows lost, 4 keys with a wrong latest;
-    and with windows of the first generation that begin forty transactions early.
-    """
+    """The promise, from the sensor's look to the event in Dagster's storage."""
     with arena(where, tmp_path, bindir) as place, asset_lake(place.reading, bucket, tmp_path) as lake:
         result = chaos(place, lake, seconds=5, writers=8, seed=11)
 
@@ -28,11 +24,7 @@ def test_whatever_is_done_to_a_table_its_asset_loses_and_doubles_nothing(where, 
 
 @pytest.mark.slow
 def test_while_twelve_writers_race_the_asset_loses_and_doubles_nothing(database, bucket, tmp_path: Path):
-    """A plain poller must lose rows in the same run, or the race would prove nothing.
-
-    Seen red with ``pg_snapshot_xmax`` for ``pg_snapshot_xmin`` in window.py: 203 rows lost; and with windows that begin
-    forty transactions early.
-    """
+    """A plain poller must lose rows in the same run, or the race would prove nothing."""
     with asset_lake(database, bucket, tmp_path) as lake:
         result = race(lake, seconds=8, writers=12, seed=7)
 

@@ -10,10 +10,10 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from pg_bronze.defs import resources
 from pg_bronze.lake.keys import Layout
-from pg_bronze.lake.ledger import TableObjects
+from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.parquet import Codec
 from pg_bronze.postgres.control_table import Control
-from pg_bronze.sync.table_sync import TableCopy
+from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.lake import STEPS, Crash
 from pg_bronze_tests.harness.project import Project, key, messages, sentences
@@ -49,11 +49,11 @@ def made(project: Project, *tables: str) -> Project:
 def stepping(project: Project, act: Callable[[str, str], None]) -> Iterator[None]:
     """Inside, ``act`` is called with a table and the name of each step of its commit that is done."""
 
-    def copier(source, store, table, *arguments, **options) -> TableCopy:
-        return TableCopy(source, store, table, *arguments, on_step=functools.partial(act, table.label), **options)
+    def copier(source, store, table, *arguments, **options) -> TableSync:
+        return TableSync(source, store, table, *arguments, on_step=functools.partial(act, table.label), **options)
 
     with project.monkeypatch.context() as patch:
-        patch.setattr(resources, "TableCopy", copier)
+        patch.setattr(resources, "TableSync", copier)
         yield
 
 
@@ -84,7 +84,7 @@ def dying(project: Project) -> Iterator[None]:
 
 def agrees(project: Project, table: str) -> bool:
     """Whether the recorded watermark and etl_control say what the newest object's footer says."""
-    footer = TableObjects(project.bucket.store(), Layout("", "public", table), Codec()).footer(
+    footer = Ledger(project.bucket.store(), Layout("", "public", table), Codec()).footer(
         lake.keys(project.bucket, table)[-1]
     )
     assert footer is not None
@@ -99,11 +99,7 @@ def failed(result: dg.ExecuteInProcessResult) -> set[str]:
 
 
 def test_a_copy_that_dies_at_any_place_loses_and_doubles_nothing(project: Project):
-    """A table for each place, all in one run: what a death leaves behind is in the bucket alone.
-
-    Seen red with an adopted object that did not move the state on, and with one that was recorded as the run's last
-    although others followed.
-    """
+    """A table for each place, all in one run: what a death leaves behind is in the bucket alone."""
     tables = [f"at_{place}" for place in PLACES]
     made(project, *tables)
 
@@ -127,10 +123,7 @@ class Planted(Exception):
 
 
 def test_a_step_that_dagster_retries_goes_on_where_it_failed(project: Project):
-    """The retry has the run's connection, its locks and its horizon, and the claim or the object of the first try.
-
-    Seen red with unforeseen faults kept from being retried, and with an adopted object that did not move the state on.
-    """
+    """The retry has the run's connection, its locks and its horizon, and the claim or the object of the first try."""
     made(project, "movie", "person")
     faults = {("movie", "claim"), ("person", "put")}
     # The claimed rows are read after movie 2 was changed once more; that version is beyond the horizon.
@@ -167,10 +160,7 @@ def test_a_step_that_dagster_retries_goes_on_where_it_failed(project: Project):
 
 
 def test_a_run_executed_again_from_its_failure_copies_the_failed_table_alone(project: Project):
-    """The button "re-execute from failure": another run, which takes nothing over but the partition.
-
-    Seen red with an adopted object that did not move the state on.
-    """
+    """The button "re-execute from failure": another run, which takes nothing over but the partition."""
     made(project, "movie", "person")
     today = datetime.now(UTC).date().isoformat()
 

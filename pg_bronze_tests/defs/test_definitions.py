@@ -24,10 +24,7 @@ def _bronze(definitions: dg.Definitions) -> set[str]:
 
 
 def test_what_a_process_has_loaded_is_out_of_the_garbage_collectors_way():
-    """Going through all of it again and again is a third of what a run worker costs (`benchmarks/process.py`).
-
-    Seen red without ``gc.freeze`` in definitions: 0 objects.
-    """
+    """Going through all of it again and again is a third of what a run worker costs (`benchmarks/process.py`)."""
     counted = subprocess.run(
         [sys.executable, "-c", "import gc, pg_bronze.definitions; print(gc.get_freeze_count(), gc.isenabled())"],
         capture_output=True, text=True, check=True,

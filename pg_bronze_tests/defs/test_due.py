@@ -32,10 +32,7 @@ def expire(project: Project) -> None:
 
 
 def test_rows_that_no_counter_shows_are_copied_once_the_gate_expires(quiet: Project):
-    """``track_counts = off``, as some set it to save a percent.
-
-    Seen red with the gate expiring only for counters that moved.
-    """
+    """``track_counts = off``, as some set it to save a percent."""
     quiet.database.execute("set track_counts = off; insert into person values (4, 'unseen')")
     assert asked(quiet.look()) == []
 
@@ -46,10 +43,7 @@ def test_rows_that_no_counter_shows_are_copied_once_the_gate_expires(quiet: Proj
 
 
 def test_counters_set_back_that_come_as_far_again_hide_rows_no_longer_than_the_gate(quiet: Project):
-    """Three rows were counted, and after ``pg_stat_reset`` three others are.
-
-    Seen red with the gate expiring only for counters that moved.
-    """
+    """Three rows were counted, and after ``pg_stat_reset`` three others are."""
     counted = "select pg_stat_get_tuples_inserted('person'::regclass), pg_stat_get_tuples_updated('person'::regclass)"
     assert quiet.database.execute(counted) == [(3, 0)]
     quiet.database.execute("select pg_stat_reset()")
@@ -65,10 +59,7 @@ def test_counters_set_back_that_come_as_far_again_hide_rows_no_longer_than_the_g
 
 
 def test_on_a_standby_without_counters_of_its_own_new_rows_are_seen(project: Project, bindir, tmp_path: Path):
-    """Its statistics say zero for ever.
-
-    Seen red with counters believed wherever they come from.
-    """
+    """Its statistics say zero for ever."""
     options = PRIMARY_OPTIONS | {"autovacuum": "off"}
     with PostgresServer(tmp_path / "primary", bindir=bindir, options=options) as primary:
         source = Database(primary, "postgres")

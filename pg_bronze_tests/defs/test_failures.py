@@ -58,10 +58,7 @@ def broken(cinema: Project, clock: type[Clock]) -> Project:
 
 
 def test_a_table_that_only_a_person_can_cure_is_asked_for_with_growing_pauses(broken: Project, clock: type[Clock]):
-    """Every ten seconds would be 8,640 runs a day, each of several CPU seconds, and a red list nobody reads.
-
-    Seen red with the prompt tries given to every failure.
-    """
+    """Every ten seconds would be 8,640 runs a day, each of several CPU seconds, and a red list nobody reads."""
     tries = []
     for second in range(5, 32 * 60, 60):
         clock.ahead_s = second
@@ -73,7 +70,6 @@ def test_a_table_that_only_a_person_can_cure_is_asked_for_with_growing_pauses(br
 
 
 def test_a_stuck_table_does_not_hold_back_the_others(broken: Project):
-    """Seen red with a stuck table asked for along with the others."""
     broken.database.execute("insert into person values (4, 'new')")
 
     while 4 not in lake.ids(broken.bucket, "person"):
@@ -83,7 +79,6 @@ def test_a_stuck_table_does_not_hold_back_the_others(broken: Project):
 
 
 def test_tick_and_asset_say_since_when_why_and_when_it_is_tried_next(broken: Project):
-    """Seen red with the time of the failure shown as that of the next try."""
     data = broken.look()
 
     assert "1 stuck" in data.skip_message
@@ -95,7 +90,7 @@ def test_tick_and_asset_say_since_when_why_and_when_it_is_tried_next(broken: Pro
     (record,) = broken.instance.fetch_observations(key("movie"), limit=1).records
     shown = {name: entry.value for name, entry in record.event_log_entry.asset_observation.metadata.items()}
     assert "movie_stray.parquet" in shown["pg_bronze/failed"]
-    assert shown["pg_bronze/cure"] == "operator"
+    assert shown["pg_bronze/retry"] == "after_fix"
     assert shown["pg_bronze/failures_in_a_row"] == 1
     assert shown["pg_bronze/next_try"] - shown["pg_bronze/failed_at"] == pytest.approx(60)
     assert broken.instance.get_run_by_id(shown["pg_bronze/run"]) is not None
@@ -105,7 +100,6 @@ def test_tick_and_asset_say_since_when_why_and_when_it_is_tried_next(broken: Pro
 def test_a_restart_or_a_reset_cursor_forgets_nothing_of_it(
     broken: Project, clock: type[Clock], lost: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """Seen red with every table tried at once after a restart."""
     clock.ahead_s = 70
     assert tick(broken) == ["movie"]
     if lost == "cursor":
@@ -117,15 +111,14 @@ def test_a_restart_or_a_reset_cursor_forgets_nothing_of_it(
 
     assert "movie" not in tick(broken)
     clock.ahead_s = 70 + 65
-    assert ("movie" in tick(broken)) is (lost == "process"), "a restart may be the cure, a cursor is not"
+    assert ("movie" in tick(broken)) is (lost == "process"), "a restart may be the retry, a cursor is not"
     (record,) = broken.instance.fetch_observations(key("movie"), limit=1).records
-    trouble, _ = metadata.trouble_of(record.event_log_entry.asset_observation)
-    assert trouble is not None
-    assert trouble.count == (3 if lost == "process" else 2)
+    failure_state, _ = metadata.failure_of(record.event_log_entry.asset_observation)
+    assert failure_state is not None
+    assert failure_state.count == (3 if lost == "process" else 2)
 
 
 def test_a_changed_setting_is_tried_at_once(broken: Project):
-    """Seen red with the settings of when the definitions were loaded."""
     broken.set(PG_BRONZE_COMPRESSION="snappy")
 
     assert tick(broken) == ["movie"]
@@ -133,10 +126,7 @@ def test_a_changed_setting_is_tried_at_once(broken: Project):
 
 
 def test_a_changed_secret_is_tried_at_once(cinema: Project, clock: type[Clock]):
-    """A wrong key is the most common fault of a first day, and no fingerprint may show that it was changed.
-
-    Seen red with only the fingerprints compared.
-    """
+    """A wrong key is the most common fault of a first day, and no fingerprint may show that it was changed."""
     right = cinema.bucket.server.secret_key
     cinema.set(MINIO_SECRET_KEY="wrong-but-long-enough")
     cinema.reload()
@@ -150,7 +140,6 @@ def test_a_changed_secret_is_tried_at_once(cinema: Project, clock: type[Clock]):
 
 
 def test_a_changed_table_is_tried_as_soon_as_the_catalog_knows(broken: Project):
-    """Seen red with only the settings compared."""
     broken.database.execute("alter table movie add column year int")
     broken.definitions = load()
 
@@ -159,7 +148,6 @@ def test_a_changed_table_is_tried_as_soon_as_the_catalog_knows(broken: Project):
 
 
 def test_a_run_by_hand_begins_the_pauses_anew(broken: Project, clock: type[Clock]):
-    """Seen red with a try by hand counted like any other."""
     clock.ahead_s = 70
     assert tick(broken) == ["movie"]
     broken.copy("movie")
@@ -169,10 +157,7 @@ def test_a_run_by_hand_begins_the_pauses_anew(broken: Project, clock: type[Clock
 
 
 def test_a_run_by_hand_that_succeeds_ends_it(broken: Project):
-    """The next tick must not wait for a pause that has lost its reason.
-
-    Seen red with a trouble remembered for as long as the process lives.
-    """
+    """The next tick must not wait for a pause that has lost its reason."""
     broken.bucket.store().delete(STRAY)
     assert broken.copy("movie").success
     assert "stuck" not in (broken.look().skip_message or "")
@@ -185,10 +170,7 @@ def test_a_run_by_hand_that_succeeds_ends_it(broken: Project):
 
 
 def test_a_failure_after_a_success_is_the_first_of_its_row(broken: Project, clock: type[Clock]):
-    """With the old ones counted on, a fault of a moment would be waited out for half an hour.
-
-    Seen red with the last failure looked up alone, and not whether a success came after it.
-    """
+    """With the old ones counted on, a fault of a moment would be waited out for half an hour."""
     clock.ahead_s = 70
     assert tick(broken) == ["movie"]
     broken.bucket.store().delete(STRAY)
@@ -198,13 +180,12 @@ def test_a_failure_after_a_success_is_the_first_of_its_row(broken: Project, cloc
     broken.copy("movie", tags=TICK)
 
     (record,) = broken.instance.fetch_observations(key("movie"), limit=1).records
-    trouble, _ = metadata.trouble_of(record.event_log_entry.asset_observation)
-    assert trouble is not None
-    assert (trouble.count, trouble.since) == (1, trouble.last)
+    failure_state, _ = metadata.failure_of(record.event_log_entry.asset_observation)
+    assert failure_state is not None
+    assert (failure_state.count, failure_state.since) == (1, failure_state.last)
 
 
 def test_a_continue_ends_it(cinema: Project, clock: type[Clock]):
-    """Seen red with a trouble remembered for as long as the process lives."""
     from pg_bronze.cli import app, instance
 
     assert cinema.copy("movie").success
@@ -214,7 +195,7 @@ def test_a_continue_ends_it(cinema: Project, clock: type[Clock]):
         cinema.copy(tags=TICK)
     cinema.monkeypatch.setattr(instance, "_instance", lambda: _Kept(cinema.instance))
 
-    app.go_on("movie")
+    app.resume("movie")
 
     assert "stuck" not in (cinema.look().skip_message or "")
     while 6 not in lake.ids(cinema.bucket, "movie"):
@@ -234,7 +215,6 @@ class _Kept:
 
 
 def test_a_fault_the_next_tick_may_cure_is_tried_at_the_next_three(cinema: Project, clock: type[Clock]):
-    """Seen red with pauses from the first failure on."""
     cinema.set(MINIO_ENDPOINT="http://127.0.0.1:1")
     cinema.reload()
     tries = []
@@ -247,7 +227,6 @@ def test_a_fault_the_next_tick_may_cure_is_tried_at_the_next_three(cinema: Proje
 
 
 def test_one_cause_of_many_tables_is_said_once(cinema: Project):
-    """Seen red with the table's name in the sentence."""
     cinema.set(MINIO_ENDPOINT="http://127.0.0.1:1")
     cinema.reload()
     said = sentences(cinema.copy())
@@ -262,10 +241,7 @@ def test_one_cause_of_many_tables_is_said_once(cinema: Project):
 
 
 def test_runs_that_end_without_a_word_are_asked_for_ever_more_rarely_too(cinema: Project, clock: type[Clock]):
-    """A worker that is killed for its memory says nothing; the next would be killed as well.
-
-    Seen red with silence taken for no failure.
-    """
+    """A worker that is killed for its memory says nothing; the next would be killed as well."""
     tries = []
     for second in range(0, 301, 10):
         clock.ahead_s = second
@@ -288,29 +264,25 @@ def test_runs_that_end_without_a_word_are_asked_for_ever_more_rarely_too(cinema:
 
 
 def test_an_unforeseen_error_counts_and_shows_no_value(cinema: Project, clock: type[Clock]):
-    """Seen red with the error's text in the sentence."""
-    from pg_bronze.sync.table_sync import TableCopy
+    from pg_bronze.sync.table_sync import TableSync
 
     def fails(*_: object) -> None:
         raise KeyError("a value of a row")
 
-    cinema.monkeypatch.setattr(TableCopy, "start", fails)
+    cinema.monkeypatch.setattr(TableSync, "start", fails)
     cinema.look()
     cinema.copy(tags=TICK)
 
     (record,) = cinema.instance.fetch_observations(key("movie"), limit=1).records
-    trouble, _ = metadata.trouble_of(record.event_log_entry.asset_observation)
-    assert trouble is not None
-    assert trouble.cure == "next tick"
-    assert "unforeseen KeyError" in trouble.sentence
-    assert "value of a row" not in json.dumps(trouble.sentence)
+    failure_state, _ = metadata.failure_of(record.event_log_entry.asset_observation)
+    assert failure_state is not None
+    assert failure_state.retry == "automatic"
+    assert "unforeseen KeyError" in failure_state.sentence
+    assert "value of a row" not in json.dumps(failure_state.sentence)
 
 
 def test_a_fault_in_the_midst_of_the_commit_counts_too(cinema: Project, clock: type[Clock]):
-    """The IO manager commits; the asset never sees why it was ended there.
-
-    Seen red with only unforeseen errors noted there.
-    """
+    """The IO manager commits; the asset never sees why it was ended there."""
     from pg_bronze.errors import LakeDamaged
     from pg_bronze.sync.table_sync import SliceStream
 
@@ -326,10 +298,7 @@ def test_a_fault_in_the_midst_of_the_commit_counts_too(cinema: Project, clock: t
 
 
 def test_an_idle_tick_asks_nothing_about_failures(cinema: Project):
-    """It runs 8,640 times a day; one more question for each table would be the most expensive part of it.
-
-    Seen red with the last failure of each table looked up at every tick.
-    """
+    """It runs 8,640 times a day; one more question for each table would be the most expensive part of it."""
     assert cinema.copy().success
     while asked(cinema.look()):
         cinema.copy()

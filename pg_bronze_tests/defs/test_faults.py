@@ -61,10 +61,7 @@ def goes_on(project: Project) -> None:
     ],
 )
 def test_a_lost_memory_loses_and_doubles_nothing(copied: Project, lost: str):
-    """Only the bucket's own footers are the truth; etl_control is a mirror, and Dagster's storage a shortcut.
-
-    Seen red with a control table that was made at the first load alone.
-    """
+    """Only the bucket's own footers are the truth; etl_control is a mirror, and Dagster's storage a shortcut."""
     if "edited" in lost:
         copied.database.execute("update etl_control set last_extracted_value = '1999-01-01'")
     if "dropped" in lost:
@@ -88,11 +85,7 @@ UNREADABLE = {"leaves": None}
     "changed, said", [(NEWER, f"format {FORMAT + 1}"), (UNREADABLE, "Wipe")], ids=["newer", "damaged"]
 )
 def test_a_watermark_that_cannot_be_read_stops_its_table_and_no_other(copied: Project, changed, said):
-    """Somebody went back to an older pg_bronze: guessing at what a newer one wrote could copy anything twice.
-
-    Seen red with a newer format read as ours, with the sensor failing at it for all tables, and with a traceback in
-    place of the sentence.
-    """
+    """Somebody went back to an older pg_bronze: guessing at what a newer one wrote could copy anything twice."""
     written = copied.latest("movie").metadata[metadata.WATERMARK].value
     copied.instance.report_runless_asset_event(
         dg.AssetMaterialization(
@@ -132,10 +125,7 @@ def elsewhere(copied: Project) -> Iterator[dict[str, dict[str, str]]]:
 def test_a_setting_that_points_elsewhere_stops_every_table(
     copied: Project, elsewhere: dict[str, dict[str, str]], setting: str, forgetful: bool
 ):
-    """A first load from or into the wrong place looks like any other, and mixes what can never be parted again.
-
-    Seen red with databases of one cluster not told apart, and with a control row that counted for nothing.
-    """
+    """A first load from or into the wrong place looks like any other, and mixes what can never be parted again."""
     right = {"MINIO_BUCKET": copied.bucket.name, "PG_DB": copied.database.name}[setting]
     instance = copied.instance
     before = {table: lake.keys(copied.bucket, table) for table in TABLES}
@@ -172,7 +162,6 @@ def proxy(cinema: Project) -> Iterator[Proxy]:
 def test_a_bucket_that_fails_for_one_table_holds_back_no_other(
     copied: Project, proxy: Proxy, method: str, part: str, doing: str
 ):
-    """Seen red with a table's fault taken for the server's."""
     with proxy.broken(method, part, answer=(500, "InternalError")):
         said = sentences(copied.copy())
 
@@ -185,10 +174,7 @@ def test_a_bucket_that_fails_for_one_table_holds_back_no_other(
 # Looking at the bucket takes four requests; the fifth is the first table's.
 @pytest.mark.parametrize("spared", [0, 4], ids=["from the start", "in the midst of the first table"])
 def test_a_batch_waits_once_for_a_server_that_does_not_answer(copied: Project, proxy: Proxy, spared: int):
-    """A hundred tables, each after its own twenty seconds, would be half an hour of nothing.
-
-    Seen red without ``SourceDatabase._down``: ten requests waited for an answer.
-    """
+    """A hundred tables, each after its own twenty seconds, would be half an hour of nothing."""
     copied.database.execute("create table a (id int); create table b (id int); create table c (id int)")
     copied.reload()
     with proxy.broken("GET|HEAD|PUT|DELETE", spared=spared, silent=True):
@@ -202,10 +188,7 @@ def test_a_batch_waits_once_for_a_server_that_does_not_answer(copied: Project, p
 
 
 def test_a_bucket_that_overwrites_gets_no_object_of_any_table(cinema: Project, proxy: Proxy):
-    """Two writers would double rows there, and nobody would notice.
-
-    Seen red with a probe that was written once.
-    """
+    """Two writers would double rows there, and nobody would notice."""
     with proxy.broken("PUT", unfenced=True):
         said = sentences(cinema.copy())
 
@@ -234,19 +217,16 @@ def _end(other: psycopg.Connection, pid: int) -> None:
 
 
 def _cures(result: dg.ExecuteInProcessResult) -> set[str]:
-    """Who can cure the failures of a run, as its events say."""
+    """Who can retry the failures of a run, as its events say."""
     return {
-        event.step_failure_data.user_failure_data.metadata["pg_bronze/cure"].value
+        event.step_failure_data.user_failure_data.metadata["pg_bronze/retry"].value
         for event in result.all_events
         if event.event_type == dg.DagsterEventType.STEP_FAILURE
     }
 
 
 def test_a_read_that_is_ended_in_the_midst_of_a_batch_fails_its_table_alone(cinema: Project):
-    """Three tables of five, each ended in its own way; a fault of one read is no fault of the server.
-
-    Seen red with the control table's connection never made again: every table after the cut one failed.
-    """
+    """Three tables of five, each ended in its own way; a fault of one read is no fault of the server."""
     ended = ("cut", "ended", "slow")
     for table in ended:
         cinema.database.execute(f"create table {table} (id int primary key); insert into {table} values (1), (2)")
@@ -269,7 +249,7 @@ def test_a_read_that_is_ended_in_the_midst_of_a_batch_fails_its_table_alone(cine
         assert "the next tick tries again" in said[f"bronze__{table}"]
     assert "by its time limit" in said["bronze__slow"]
     assert "Raise PG_BRONZE_STATEMENT_TIMEOUT_S" in said["bronze__slow"]
-    assert _cures(result) == {"next tick"}
+    assert _cures(result) == {"automatic"}
     for table in TABLES:
         assert lake.compare(cinema.database, cinema.bucket, table) == lake.SAME
     wait_until_gone(cinema.database)
@@ -294,10 +274,7 @@ def guest(copied: Project) -> Iterator[str]:
 def test_a_server_that_is_away_is_named_with_the_remedy_beside_every_table(
     copied: Project, guest: str, capsys: pytest.CaptureFixture[str], away: str
 ):
-    """Whoever looks at one red table reads the same as whoever looks at the terminal.
-
-    Seen red with the server's sentence alone in the event.
-    """
+    """Whoever looks at one red table reads the same as whoever looks at the terminal."""
     copied.monkeypatch.setattr(instance, "_instance", lambda: contextlib.nullcontext(copied.instance))
     there = copied.bucket.server.endpoint_url
     if away == "S3":

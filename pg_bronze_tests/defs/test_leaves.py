@@ -43,20 +43,14 @@ def copies_sale(project: Project) -> None:
 
 @pytest.mark.parametrize("leaf, row", [("sale_1", "'2026-01-09', 5"), ("sale_2_a", "'2026-02-09', 1")])
 def test_a_row_in_one_leaf_makes_its_table_due(sale: Project, leaf, row):
-    """Nobody counts what is written to a table with partitions, only what is written to them.
-
-    Seen red with the counters of the table itself.
-    """
+    """Nobody counts what is written to a table with partitions, only what is written to them."""
     write(sale, leaf, f"insert into sale values (10, {row})")
 
     copies_sale(sale)
 
 
 def test_a_filled_table_makes_the_one_it_is_attached_to_due(sale: Project):
-    """Its rows are older than all that has been copied of that table.
-
-    Seen red with the partitions of the first look.
-    """
+    """Its rows are older than all that has been copied of that table."""
     sale.database.execute("create table sale_3 (like sale); insert into sale_3 values (11, '2026-03-09', 1)")
     settle(sale)
 
@@ -66,10 +60,7 @@ def test_a_filled_table_makes_the_one_it_is_attached_to_due(sale: Project):
 
 
 def test_rows_written_to_a_detached_leaf_are_copied_once_it_is_back(sale: Project):
-    """What was copied of it before is not copied again.
-
-    Seen red with the partitions of the first look.
-    """
+    """What was copied of it before is not copied again."""
     sale.database.execute("alter table sale detach partition sale_1")
     settle(sale)
     write(sale, "sale_1", "insert into sale_1 values (10, '2026-01-09', 1); update sale_1 set amount = 9 where id = 1")
@@ -83,10 +74,7 @@ def test_rows_written_to_a_detached_leaf_are_copied_once_it_is_back(sale: Projec
 
 
 def test_a_table_and_its_heir_are_due_each_for_its_own_rows(project: Project):
-    """A row of the heir is none of the table it inherits from, although a plain SELECT there shows it.
-
-    Seen red with every table that inherits taken for a partition.
-    """
+    """A row of the heir is none of the table it inherits from, although a plain SELECT there shows it."""
     project.database.execute(
         "create table being (id int primary key, name text); create table cat (lives int) inherits (being);"
         "insert into being values (1, 'somebody'); insert into cat values (2, 'Tom', 9)"

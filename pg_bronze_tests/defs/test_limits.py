@@ -34,10 +34,7 @@ def reasons(project: Project) -> dict[str, str]:
 
 
 def test_a_role_copies_what_it_may_and_is_told_the_grant_for_the_rest(limited: Project):
-    """Nobody grants everything at once; what is missing must neither stop the others nor be guessed.
-
-    Seen red with the table's own columns asked for alone.
-    """
+    """Nobody grants everything at once; what is missing must neither stop the others nor be guessed."""
     assert limited.copy().success
     assert lake.compare(limited.database, limited.bucket, "movie") == lake.SAME
     assert lake.keys(limited.bucket, "person") == []
@@ -54,10 +51,7 @@ def test_a_role_copies_what_it_may_and_is_told_the_grant_for_the_rest(limited: P
 
 
 def test_a_read_ends_before_the_time_of_its_run_is_up(cinema: Project):
-    """Dagster would end the run, and the read with it, but only after asking a worker that may not answer.
-
-    Seen red with the time that is left never told to the server.
-    """
+    """Dagster would end the run, and the read with it, but only after asking a worker that may not answer."""
     cinema.database.execute(SLOW)
     cinema.database.execute("alter table movie add f feeling default 'slow'")
     today = datetime.now(UTC).date().isoformat()

@@ -85,11 +85,13 @@ def test_an_observation_without_both_says_nothing(metadata):
     assert quiet_upto(None) == (-1, 0)
 
 
-@pytest.mark.parametrize("error, cure", [(StaleSnapshot("it lags."), "next tick"), (HistoryChanged("no."), "operator")])
-def test_a_failure_is_the_sentence_and_who_can_cure_it(error, cure):
+@pytest.mark.parametrize(
+    "error, retry", [(StaleSnapshot("it lags."), "automatic"), (HistoryChanged("no."), "after_fix")]
+)
+def test_a_failure_is_the_sentence_and_who_can_cure_it(error, retry):
     shown = failure(error)
     assert shown.description == str(error)
     assert failure(error, "movie").description == f"movie: {error}"
     assert failure(type(error)(f"movie: {error}"), "movie").description == f"movie: {error}"
-    assert shown.metadata["pg_bronze/cure"].value == cure
+    assert shown.metadata["pg_bronze/retry"].value == retry
     assert not shown.allow_retries

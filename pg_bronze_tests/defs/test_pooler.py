@@ -32,10 +32,7 @@ def pooled(request: pytest.FixtureRequest, cinema: Project, poolers) -> Project:
 
 
 def test_what_is_written_behind_a_pooler_is_seen_copied_and_mirrored(pooled: Project):
-    """The sensor keeps its connection from tick to tick, and shares it with whoever else goes through the pooler.
-
-    Seen red with statements prepared in one session and asked for in another.
-    """
+    """The sensor keeps its connection from tick to tick, and shares it with whoever else goes through the pooler."""
     settle(pooled)
     for number in (10, 11, 12):
         pooled.database.execute(
@@ -54,10 +51,7 @@ def test_what_is_written_behind_a_pooler_is_seen_copied_and_mirrored(pooled: Pro
 
 
 def test_a_run_that_reads_behind_a_pooler_is_not_taken_for_abandoned(pooled: Project):
-    """The pooler gives the session that reads the name of the run that reads.
-
-    Seen red when nobody asked for the session.
-    """
+    """The pooler gives the session that reads the name of the run that reads."""
     selection = frozenset([key("movie")])
     run = create_run_for_test(
         pooled.instance, job_name="bronze", asset_selection=selection, status=dg.DagsterRunStatus.STARTED

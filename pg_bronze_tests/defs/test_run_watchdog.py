@@ -29,10 +29,7 @@ def status(project: Project, run: dg.DagsterRun) -> dg.DagsterRunStatus:
 
 
 def test_a_run_without_session_and_event_is_ended_and_its_table_is_due_again(cinema: Project, started: dg.DagsterRun):
-    """A worker killed with its machine would otherwise block its tables until the longest run time has passed.
-
-    Seen red with a session of no name taken for that of every run.
-    """
+    """A worker killed with its machine would otherwise block its tables until the longest run time has passed."""
     with open_source(load_settings(), "pg_bronze test") as source:
         ended = run_watchdog.end(cinema.instance, source, OURS, time.time() + run_watchdog.SILENT_S + 1)
 
@@ -42,10 +39,7 @@ def test_a_run_without_session_and_event_is_ended_and_its_table_is_due_again(cin
 
 
 def test_a_run_holds_a_session_under_the_name_that_is_looked_for(cinema: Project, monkeypatch: pytest.MonkeyPatch):
-    """Were the two names different, every long run would be ended while it works.
-
-    Seen red with a name of the resource's own.
-    """
+    """Were the two names different, every long run would be ended while it works."""
     seen = []
     looked = run_watchdog.session_name
     monkeypatch.setattr(run_watchdog, "session_name", lambda run_id: seen.append(run_id) or looked(run_id))
@@ -56,10 +50,7 @@ def test_a_run_holds_a_session_under_the_name_that_is_looked_for(cinema: Project
 
 
 def test_a_run_that_reads_for_minutes_without_an_event_is_left_alone(cinema: Project, started: dg.DagsterRun):
-    """Its session is there: ending it would start a second copy of the same table beside it.
-
-    Seen red when nobody asked for it.
-    """
+    """Its session is there: ending it would start a second copy of the same table beside it."""
     settings = load_settings()
     with open_source(settings, run_watchdog.session_name(started.run_id)) as worker:
         worker.ask("select 1")
@@ -71,16 +62,12 @@ def test_a_run_that_reads_for_minutes_without_an_event_is_left_alone(cinema: Pro
 
 
 def test_a_run_that_has_just_begun_is_left_alone(cinema: Project, started: dg.DagsterRun):
-    """It opens its session only with its first table.
-
-    Seen red without a time that it may be silent.
-    """
+    """It opens its session only with its first table."""
     with open_source(load_settings(), "pg_bronze test") as source:
         assert run_watchdog.end(cinema.instance, source, OURS, time.time() + 30) == []
 
 
 def test_a_run_of_other_assets_is_none_of_ours(cinema: Project):
-    """Seen red with every silent run ended."""
     run = create_run_for_test(
         cinema.instance, asset_selection=frozenset([dg.AssetKey("silver")]), status=dg.DagsterRunStatus.STARTED
     )

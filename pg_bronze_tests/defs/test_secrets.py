@@ -50,7 +50,6 @@ def _check(project: Project, text: str) -> None:
 
 
 def test_nothing_that_is_kept_holds_a_secret(guarded: Project, capfd: pytest.CaptureFixture[str]):
-    """Seen red with the password in the configuration of a resource, which the UI shows."""
     guarded.look()
     guarded.look("bronze_catalog")
     assert guarded.copy().success
@@ -76,10 +75,7 @@ def test_nothing_that_is_kept_holds_a_secret(guarded: Project, capfd: pytest.Cap
     ids=["password", "password, copy", "hosts down", "database down", "secret key", "bucket down", "control url"],
 )
 def test_a_failure_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], variables: dict[str, str]):
-    """Errors travel furthest: into events, mails and chat.
-
-    Seen red with the database named by its whole connection string.
-    """
+    """Errors travel furthest: into events, mails and chat."""
     guarded.set(**variables)
     guarded.reload()
 
@@ -97,10 +93,7 @@ def test_a_failure_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("reader", ["connectorx", "copy"])
 def test_a_read_that_breaks_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], reader: str):
-    """The reader holds a URL with the password, and what it says goes into the run's log as the error's cause.
-
-    Seen red with the URL named in the error.
-    """
+    """The reader holds a URL with the password, and what it says goes into the run's log as the error's cause."""
     database = guarded.database
     database.execute(SLOW)
     database.execute("alter table movie add f feeling default 'slow'")
@@ -126,10 +119,7 @@ def test_a_read_that_breaks_tells_no_secret(guarded: Project, capfd: pytest.Capt
 
 
 def test_the_materialization_carries_no_row(cinema: Project):
-    """Cursor values may be shown; other values of a row are nobody's business who only sees the UI.
-
-    Seen red with the first rows of a slice in its metadata.
-    """
+    """Cursor values may be shown; other values of a row are nobody's business who only sees the UI."""
     cinema.database.execute("update movie set title = 'private-' || id")
     cinema.copy("movie")
 

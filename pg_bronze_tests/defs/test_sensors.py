@@ -39,10 +39,7 @@ def settle(project: Project) -> None:
 
 
 def test_the_first_tick_asks_for_all_tables_in_one_run(cinema: Project):
-    """A run of its own for each table costs seconds of CPU each.
-
-    Seen red with a run for each table.
-    """
+    """A run of its own for each table costs seconds of CPU each."""
     data = cinema.look()
 
     assert asked(data) == [{"movie", "person"}]
@@ -55,10 +52,7 @@ def test_the_first_tick_asks_for_all_tables_in_one_run(cinema: Project):
     "status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 )
 def test_a_table_in_flight_is_not_asked_for_again(cinema: Project, status: dg.DagsterRunStatus):
-    """Runs would queue up behind each other, one more every ten seconds.
-
-    Seen red with runs of all assets alone looked at.
-    """
+    """Runs would queue up behind each other, one more every ten seconds."""
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__"), "bronze")
     create_run_for_test(
         cinema.instance, job_name="bronze", asset_selection=frozenset([key("movie")]), status=status,
@@ -71,7 +65,6 @@ def test_a_table_in_flight_is_not_asked_for_again(cinema: Project, status: dg.Da
 
 
 def test_with_everything_in_flight_the_tick_says_so(cinema: Project):
-    """Seen red with a run of all assets passed over."""
     create_run_for_test(cinema.instance, job_name="bronze", status=dg.DagsterRunStatus.STARTED)
 
     data = cinema.look()
@@ -82,7 +75,6 @@ def test_with_everything_in_flight_the_tick_says_so(cinema: Project):
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
 def test_a_run_that_ended_badly_does_not_block_its_tables(cinema: Project, status: dg.DagsterRunStatus):
-    """Seen red with runs of any state."""
     create_run_for_test(
         cinema.instance, job_name="bronze", asset_selection=frozenset([key("movie"), key("person")]), status=status
     )
@@ -92,14 +84,12 @@ def test_a_run_that_ended_badly_does_not_block_its_tables(cinema: Project, statu
 
 
 def test_another_users_run_blocks_nothing(cinema: Project):
-    """Seen red with any job taken for ours."""
     create_run_for_test(cinema.instance, job_name="their_own_job", status=dg.DagsterRunStatus.STARTED)
 
     assert asked(cinema.look()) == [{"movie", "person"}]
 
 
 def test_quiet_ticks_cost_no_run_and_say_what_they_looked_at(quiet: Project):
-    """Seen red without their number."""
     for _ in range(3):
         data = quiet.look()
 
@@ -108,7 +98,6 @@ def test_quiet_ticks_cost_no_run_and_say_what_they_looked_at(quiet: Project):
 
 
 def test_an_insert_makes_exactly_its_table_due(quiet: Project):
-    """Seen red with all tables due as soon as one is."""
     quiet.database.execute("insert into person values (4, 'new')")
 
     assert _due_soon(quiet) == [{"person"}]
@@ -125,7 +114,6 @@ def _due_soon(project: Project) -> list[set[str]]:
 
 
 def test_an_update_makes_its_table_due(quiet: Project):
-    """Seen red with inserts alone counted."""
     quiet.database.execute("update movie set title = 'changed' where id = 3")
 
     assert _due_soon(quiet) == [{"movie"}]
@@ -147,7 +135,6 @@ def _await_count(project: Project, table: str, before: tuple[int, ...]) -> None:
 
 
 def test_deletes_alone_cost_no_run(quiet: Project):
-    """Seen red with deletes that make a table due."""
     before = _counters(quiet, "person")
     quiet.database.execute("delete from person where id = 1")
     _await_count(quiet, "person", before)
@@ -158,7 +145,6 @@ def test_deletes_alone_cost_no_run(quiet: Project):
 
 
 def test_an_insert_that_was_rolled_back_costs_no_run(quiet: Project):
-    """Seen red with counters that decide alone."""
     before = _counters(quiet, "person")
     with quiet.database.connect(autocommit=False) as connection:
         connection.execute("insert into person values (9, 'never')")
@@ -172,10 +158,7 @@ def test_an_insert_that_was_rolled_back_costs_no_run(quiet: Project):
 
 
 def test_an_empty_table_costs_one_run_and_no_more(project: Project):
-    """Every database has some; each would be a run of several CPU seconds every ten seconds.
-
-    Seen red with what the run says of itself not read.
-    """
+    """Every database has some; each would be a run of several CPU seconds every ten seconds."""
     project.database.execute("create table movie (id int)")
     project.reload()
     assert asked(project.look()) == [{"movie"}]
@@ -188,10 +171,7 @@ def test_an_empty_table_costs_one_run_and_no_more(project: Project):
 
 
 def test_a_reset_cursor_is_harmless(quiet: Project):
-    """Somebody will press the button in the UI.
-
-    Seen red with a tick that fails without one.
-    """
+    """Somebody will press the button in the UI."""
     quiet.cursor = None
     settle(quiet)
 
@@ -215,20 +195,14 @@ def test_a_reset_cursor_is_harmless(quiet: Project):
     ],
 )
 def test_a_cursor_that_cannot_be_read_counts_as_none(cinema: Project, text: str):
-    """The UI lets people type one; a tick that fails on it fails for ever.
-
-    Seen red with a tick that fails on one.
-    """
+    """The UI lets people type one; a tick that fails on it fails for ever."""
     cinema.cursor = text
 
     assert asked(cinema.look()) == [{"movie", "person"}]
 
 
 def test_a_cursor_from_the_future_hides_no_row(quiet: Project):
-    """Hints of a restored or other cluster may claim transactions that are yet to come.
-
-    Seen red with such a cursor believed.
-    """
+    """Hints of a restored or other cluster may claim transactions that are yet to come."""
     memory = json.loads(quiet.cursor or "")
     for hint in memory["hints"].values():
         hint["quiet_upto"] = 2**40
@@ -240,10 +214,7 @@ def test_a_cursor_from_the_future_hides_no_row(quiet: Project):
 
 
 def test_a_database_behind_its_watermark_is_due_so_that_somebody_hears_of_it(quiet: Project):
-    """After a restore ids begin again lower down: with no table due, every tick would be green and no row be copied.
-
-    Seen red with such a table waiting.
-    """
+    """After a restore ids begin again lower down: with no table due, every tick would be green and no row be copied."""
     watermark = quiet.watermark("movie")
     assert watermark is not None
     ahead = {oid: dataclasses.replace(leaf, swept=2**40) for oid, leaf in watermark.leaves.items()}
@@ -258,10 +229,7 @@ def test_a_database_behind_its_watermark_is_due_so_that_somebody_hears_of_it(qui
 
 
 def test_a_large_first_load_gets_a_run_of_its_own(project: Project):
-    """Small tables would otherwise wait for its end, which may be hours.
-
-    Seen red with one run for all.
-    """
+    """Small tables would otherwise wait for its end, which may be hours."""
     project.set(PG_BRONZE_SLICE_BYTES="64KiB")
     for statement in (
         "create table large (id int, filler text)",
@@ -277,10 +245,7 @@ def test_a_large_first_load_gets_a_run_of_its_own(project: Project):
 
 
 def test_a_first_load_that_was_cut_short_goes_on(project: Project):
-    """A run that was ended leaves a window half read; no counter will ever move for the rest of it.
-
-    Seen red with a pause after the first failure.
-    """
+    """A run that was ended leaves a window half read; no counter will ever move for the rest of it."""
     project.set(PG_BRONZE_SLICE_ROWS="300")
     project.database.execute("create table movie (id int); insert into movie select generate_series(1, 2000)")
     project.reload()
@@ -315,10 +280,7 @@ def holder(quiet: Project) -> Iterator[psycopg.Connection]:
 
 
 def test_a_stall_names_who_holds_the_horizon(quiet: Project, holder: psycopg.Connection):
-    """Rows that do not arrive, with every tick green: the one thing that has to be said.
-
-    Seen red with nobody named.
-    """
+    """Rows that do not arrive, with every tick green: the one thing that has to be said."""
     quiet.database.execute("insert into movie values (6, 'waits', now())")
     quiet.look()
     assert "Rows written since wait" not in (quiet.look().skip_message or "")
@@ -332,10 +294,7 @@ def test_a_stall_names_who_holds_the_horizon(quiet: Project, holder: psycopg.Con
 
 
 def test_rows_that_cannot_be_read_yet_cost_no_run(quiet: Project, holder: psycopg.Connection):
-    """A forgotten transaction would otherwise mean a run of several CPU seconds every ten seconds, all for nothing.
-
-    Seen red with such rows asked for.
-    """
+    """A forgotten transaction would otherwise mean a run of several CPU seconds every ten seconds, all for nothing."""
     before = _counters(quiet, "movie")
     quiet.database.execute("insert into movie values (6, 'waits', now())")
     _await_count(quiet, "movie", before)
@@ -344,10 +303,7 @@ def test_rows_that_cannot_be_read_yet_cost_no_run(quiet: Project, holder: psycop
 
 
 def test_what_waited_behind_an_open_transaction_is_copied_once_it_ends(quiet: Project, holder: psycopg.Connection):
-    """Its counters stood still long before it could be read, so nothing but the horizon shows that it is not copied.
-
-    Seen red with unchanged counters alone taken for a table that is copied.
-    """
+    """Its counters stood still long before it could be read, so nothing but the horizon shows that it is not copied."""
     before = _counters(quiet, "movie")
     quiet.database.execute("insert into movie values (6, 'waits', now())")
     _await_count(quiet, "movie", before)
@@ -362,10 +318,7 @@ def test_what_waited_behind_an_open_transaction_is_copied_once_it_ends(quiet: Pr
 
 
 def test_counters_that_come_long_after_the_rows_make_their_table_due(quiet: Project):
-    """A session counts what it wrote when it is idle or ends, and one transaction may follow another at once.
-
-    Seen red with counters remembered, once they have moved, without the transaction that they were seen at.
-    """
+    """A session counts what it wrote when it is idle or ends, and one transaction may follow another at once."""
     with quiet.database.connect() as busy:
         busy.execute("begin; insert into person values (4, 'uncounted'); commit; begin")
         quiet.database.execute("insert into movie values (6, 'counted', now())")
@@ -381,10 +334,7 @@ def test_counters_that_come_long_after_the_rows_make_their_table_due(quiet: Proj
 
 
 def test_a_prepared_transaction_is_named_too(quiet: Project):
-    """It survives its session and even a restart of the server, and holds the horizon for all of it.
-
-    Seen red with it called a session.
-    """
+    """It survives its session and even a restart of the server, and holds the horizon for all of it."""
     quiet.database.execute("begin; insert into person values (7, 'x'); prepare transaction 'left behind'")
     try:
         quiet.look()
@@ -401,7 +351,6 @@ def test_a_prepared_transaction_is_named_too(quiet: Project):
 
 
 def test_a_cut_connection_fails_one_tick_at_most(quiet: Project):
-    """Seen red with the connection kept."""
     quiet.database.execute(
         "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = 'pg_bronze sensor'"
     )
@@ -412,7 +361,6 @@ def test_a_cut_connection_fails_one_tick_at_most(quiet: Project):
 
 
 def test_the_tick_says_how_many_rows_the_last_batch_brought(quiet: Project):
-    """Seen red with batches counted."""
     result = quiet.copy("movie")
     run_id = create_run_for_test(
         quiet.instance, job_name="bronze", asset_selection=frozenset([key("movie")]),
@@ -425,7 +373,6 @@ def test_the_tick_says_how_many_rows_the_last_batch_brought(quiet: Project):
 
 
 def test_a_table_made_again_under_its_name_is_due(quiet: Project):
-    """Seen red with the table of before looked for."""
     quiet.database.execute("drop table person; create table person (id int primary key, name text)")
     quiet.database.execute("insert into person values (1, 'another')")
 
@@ -440,7 +387,6 @@ def reloads(cinema: Project) -> list[object]:
 
 
 def test_an_unchanged_catalog_reloads_nothing(cinema: Project, reloads: list[object]):
-    """Seen red with a reload in every look."""
     cinema.copy()
     cinema.database.execute("insert into movie select i, 'x' from generate_series(10, 1000) i")
     cinema.database.execute("vacuum analyze movie")
@@ -462,10 +408,7 @@ def test_an_unchanged_catalog_reloads_nothing(cinema: Project, reloads: list[obj
     ],
 )
 def test_a_changed_catalog_is_reloaded_once(cinema: Project, reloads: list[object], change: str):
-    """A table that cannot be loaded would otherwise reload the location for ever, cutting every tick short.
-
-    Seen red with a reload for as long as it differs.
-    """
+    """A table that cannot be loaded would otherwise reload the location for ever, cutting every tick short."""
     cinema.database.execute(change)
 
     cinema.look("bronze_catalog")
@@ -480,7 +423,6 @@ def test_a_changed_catalog_is_reloaded_once(cinema: Project, reloads: list[objec
 
 
 def test_a_dropped_table_is_no_more_due_and_leaves_with_the_reload(quiet: Project):
-    """Seen red with the table that was there."""
     quiet.database.execute("drop table person")
 
     assert asked(quiet.look()) == []
@@ -490,7 +432,6 @@ def test_a_dropped_table_is_no_more_due_and_leaves_with_the_reload(quiet: Projec
 
 
 def test_a_new_table_is_due_as_soon_as_it_is_loaded(quiet: Project):
-    """Seen red with tables that came later taken for read."""
     quiet.database.execute("create table award (id int); insert into award values (1)")
     quiet.reload()
 

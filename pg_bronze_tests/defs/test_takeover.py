@@ -34,10 +34,7 @@ def control(project: Project) -> list[tuple]:
 
 
 def test_a_table_with_traces_waits_for_a_decision_and_others_do_not(inherited: Project):
-    """Its objects and its row stay as they are until somebody says what they mean.
-
-    Seen red with a table that is copied whole unless somebody says otherwise.
-    """
+    """Its objects and its row stay as they are until somebody says what they mean."""
     before = control(inherited)
 
     result = inherited.copy()
@@ -53,10 +50,7 @@ def test_a_table_with_traces_waits_for_a_decision_and_others_do_not(inherited: P
 
 @pytest.mark.parametrize("name", ["PG_BRONZE_TAKEOVER", "PG_BRONZE_TABLES"])
 def test_adopt_seed_goes_on_after_the_row_of_the_original_system(inherited: Project, name):
-    """Set for all tables or for one; the row is ours from then on.
-
-    Seen red when the setting did not reach the copy.
-    """
+    """Set for all tables or for one; the row is ours from then on."""
     inherited.set(**{name: "adopt-seed" if name == "PG_BRONZE_TAKEOVER" else '{"movie": {"takeover": "adopt-seed"}}'})
     inherited.reload()
 
@@ -76,10 +70,7 @@ def test_adopt_seed_goes_on_after_the_row_of_the_original_system(inherited: Proj
 
 
 def test_both_systems_side_by_side_are_refused_with_the_reason(inherited: Project):
-    """Whoever reads the folder would get every new row twice.
-
-    Seen red with objects that have no footer passed over.
-    """
+    """Whoever reads the folder would get every new row twice."""
     inherited.set(PG_BRONZE_TAKEOVER="fresh")
     inherited.reload()
     settle(inherited)

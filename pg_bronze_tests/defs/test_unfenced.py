@@ -4,10 +4,7 @@ from pg_bronze_tests.harness.project import Project, values
 
 
 def test_every_materialization_without_a_fence_says_that_rows_may_be_doubled(cinema: Project):
-    """Somebody set it once; whoever finds a doubled row later has to see why.
-
-    Seen red without the entry.
-    """
+    """Somebody set it once; whoever finds a doubled row later has to see why."""
     assert cinema.copy("movie").success
     assert "pg_bronze/unfenced" not in values(cinema.latest("movie"))
 

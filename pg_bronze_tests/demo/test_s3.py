@@ -121,10 +121,7 @@ def test_only_the_loopback_address_listens_and_nothing_runs_after_a_stop(folder:
 def test_a_port_that_somebody_takes_before_the_server_does_is_replaced(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: type[S3Server], role: str
 ) -> None:
-    """Any connection that leaves this machine may get it: of 633 tests 426 failed by one.
-
-    Seen red without another try.
-    """
+    """Any connection that leaves this machine may get it: of 633 tests 426 failed by one."""
     found = free_ports(len(kind.roles))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         found[kind.roles.index(role)] = taken.getsockname()[1]

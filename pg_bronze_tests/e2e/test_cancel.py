@@ -24,10 +24,7 @@ SOON_S = 20  # "within seconds", on a machine that does other things too
     ],
 )
 def test_a_tick_that_is_ended_reads_no_longer(shop: Shop, tmp_path: Path, number: signal.Signals, reader: str):
-    """SIGKILL asks nobody: the server itself has to notice that the reader is gone.
-
-    Seen red without the server looking whether its client is there.
-    """
+    """SIGKILL asks nobody: the server itself has to notice that the reader is gone."""
     shop.database.execute(SLOW)
     shop.database.execute("create table movie (id int primary key, f feeling); insert into movie values (1, 'slow')")
     shop.environment["PG_BRONZE_READER"] = reader
@@ -50,10 +47,7 @@ def test_a_tick_that_is_ended_reads_no_longer(shop: Shop, tmp_path: Path, number
 
 @pytest.mark.slow
 def test_a_run_that_is_terminated_in_the_ui_reads_no_longer(dev: Dev):
-    """Dagster sends the worker an interrupt and waits; a reader that ignored it would keep the table's pool.
-
-    Seen red with a read ended neither by the interrupt, nor with its source or the read ahead, nor by the server.
-    """
+    """Dagster sends the worker an interrupt and waits; a reader that ignored it would keep the table's pool."""
     database = dev.shop.database
     database.execute(SLOW)
     database.execute("alter table note add column f feeling default 'fast'")

@@ -257,10 +257,7 @@ def test_reconcile_says_that_lake_and_source_agree_and_goes_on(stocked: Shop):
 
 @pytest.mark.slow
 def test_after_a_failover_each_table_stops_until_its_command_and_none_goes_on_unasked(bucket: Bucket, tmp_path: Path):
-    """The standby never got the last change of a note: going on unasked would leave it the newest in the lake.
-
-    Seen red with timelines that nobody compared.
-    """
+    """The standby never got the last change of a note: going on unasked would leave it the newest in the lake."""
     with PostgresServer(tmp_path / "primary", options=PRIMARY_OPTIONS) as primary:
         database = Database(primary, "postgres")
         shop = make_shop(tmp_path / "a shop", database, bucket)

@@ -37,7 +37,6 @@ def _settle(dev: Dev, timeout_s: float = 90) -> dict[str, object]:
 
 
 def test_lineage_leads_from_each_source_table_to_its_bronze_table(dev: Dev):
-    """Seen red without the dependency."""
     assets = dev.assets()
 
     database = next(name.split("/")[1] for name in assets if name.startswith("postgres/"))
@@ -47,10 +46,7 @@ def test_lineage_leads_from_each_source_table_to_its_bronze_table(dev: Dev):
 
 
 def test_while_writers_write_and_tables_come_and_go_nothing_is_lost_stale_or_doubled(dev: Dev):
-    """The promise, with everything real: the daemon, its queue, run workers, sensors, a reload in the middle.
-
-    Seen red with windows that begin forty transactions early.
-    """
+    """The promise, with everything real: the daemon, its queue, run workers, sensors, a reload in the middle."""
     shop = dev.shop
     with Writers(shop.database) as writers:
         wait_until(lambda: lake.keys(shop.bucket, "leaving"), "the first load", 90, 1.0)
@@ -72,18 +68,15 @@ def test_while_writers_write_and_tables_come_and_go_nothing_is_lost_stale_or_dou
 
 
 def test_a_quiet_tick_says_what_it_looked_at(quiet: Dev):
-    """Seen red with what it did left out."""
     assert quiet.ticks("bronze_tick", 1)[0]["skipReason"].startswith("looked at ")
 
 
 def test_no_tick_failed(dev: Dev):
-    """Seen red with a look at the catalog that fails."""
     for sensor in ("bronze_tick", "bronze_catalog", "silver_latest"):
         assert [tick["error"] for tick in dev.ticks(sensor, 50) if tick["error"]] == []
 
 
 def test_people_can_materialize_today_and_verify_a_past_day(quiet: Dev):
-    """Seen red with a past day that fails."""
     today = datetime.now(UTC).date()
     runs = [quiet.launch(str(today), "movie", "person"), quiet.launch(str(today - timedelta(days=3)), "movie")]
 
@@ -92,7 +85,6 @@ def test_people_can_materialize_today_and_verify_a_past_day(quiet: Dev):
 
 
 def test_a_row_written_now_is_in_the_lake_within_two_ticks_and_a_run(quiet: Dev):
-    """Seen red with a tick every minute."""
     shop = quiet.shop
     shop.database.execute("insert into person values (900001, 'in a hurry')")
 
@@ -100,7 +92,6 @@ def test_a_row_written_now_is_in_the_lake_within_two_ticks_and_a_run(quiet: Dev)
 
 
 def test_the_newest_versions_are_kept_without_anybody_asking(dev: Dev):
-    """Seen red with a sensor that somebody has to switch on."""
     store = dev.shop.bucket.store()
 
     body = wait_until(lambda: store.get("_pg_bronze/latest/movie.parquet"), "the newest versions of movie", 120, 1.0)
@@ -131,10 +122,7 @@ PAGES = [
 
 
 def test_nothing_that_can_be_seen_shows_a_secret(dev: Dev):
-    """Pages are shown around, logs are sent to others, and `ps` is everybody's.
-
-    Seen red with the password in the configuration of a resource.
-    """
+    """Pages are shown around, logs are sent to others, and `ps` is everybody's."""
     server, keys = dev.shop.database.server, dev.shop.bucket.server
     secrets = spellings(server.password) | spellings(keys.secret_key)
     tables = ["movie", "person"]

@@ -14,8 +14,6 @@ def test_a_large_first_load_that_is_killed_again_and_again_loses_and_doubles_not
     """Block ranges, claims and watermarks of a dead process are all that the next one has.
 
     However large the table, a process takes no more than 200 MB above one that copied a single row.
-
-    Seen red with a window that goes on one block early.
     """
     found = large(
         database, bucket, rows=120_000, kills=3, seed=5, folder=tmp_path / "project", PG_BRONZE_SLICE_ROWS="10000"

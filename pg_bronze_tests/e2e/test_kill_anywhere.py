@@ -22,7 +22,7 @@ COPYING = "select pid from pg_stat_activity where starts_with(application_name, 
 def test_ticks_that_are_killed_at_any_moment_lose_and_double_nothing(shop: Shop):
     """Wherever it is, in the midst of a table, between two, before the metadata or the control row are written.
 
-    Chance decides where. Seen red with objects passed over that were written after the watermark that was recorded.
+    Chance decides where.
     """
     shop.database.execute(TABLES)
     chance, killed, ended = random.Random(7), 0, 0
@@ -58,7 +58,6 @@ def test_a_dagster_dev_that_is_killed_whole_loses_and_doubles_nothing(shop: Shop
     """With the workers of its runs, at any moment of the second after a run has begun to copy.
 
     The first time Dagster's storage is lost as well, and the next one knows nothing of the run that was under way.
-    Seen red with the bucket not looked at where nothing is recorded.
     """
     shop.database.execute(TABLES)
     shop.environment["PG_BRONZE_SLICE_ROWS"] = "20"

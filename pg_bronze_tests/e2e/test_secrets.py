@@ -25,7 +25,6 @@ PLANTED = "pl4nted'wOrd/%40@:"
     ids=["well", "well, by copy", "wrong password", "wrong keys"],
 )
 def test_a_tick_shows_no_secret(shop: Shop, tmp_path: Path, variables: dict[str, str], code: int):
-    """Seen red with the database named by its whole connection string."""
     shop.database.execute("create table movie (id int primary key); insert into movie values (1)")
     shop.environment |= variables
     output = tmp_path / "log"

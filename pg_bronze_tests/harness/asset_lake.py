@@ -12,7 +12,7 @@ import pytest
 
 from pg_bronze.defs import resources
 from pg_bronze.errors import PgBronzeError
-from pg_bronze.sync.table_sync import TableCopy
+from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.lake import Lake, Outcome, crash_after
 from pg_bronze_tests.harness.project import Project, asked, key, opened
 
@@ -41,7 +41,7 @@ class AssetLake(Lake):
             for name, value in options.items():
                 patch.setenv(f"PG_BRONZE_{name.upper()}", str(value))
             if on_step is not None:
-                patch.setattr(resources, "TableCopy", functools.partial(TableCopy, on_step=on_step))
+                patch.setattr(resources, "TableSync", functools.partial(TableSync, on_step=on_step))
             look = self.project.look()
             held_back = "stuck" in (look.skip_message or "")
             if self.by_hand or on_step is not None or held_back or any(table in tables for tables in asked(look)):

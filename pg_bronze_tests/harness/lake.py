@@ -27,7 +27,7 @@ from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, Mirrored
 from pg_bronze.postgres.error_mapping import explain
 from pg_bronze.sync import table_sync
-from pg_bronze.sync.table_sync import CopyOptions, SliceStream, TableCopy
+from pg_bronze.sync.table_sync import SliceStream, SyncOptions, TableSync
 
 READERS = ("connectorx", "copy")
 STEPS = ("recover", "read", "claim", "list", "put", "unclaim")
@@ -38,7 +38,7 @@ class Crash(BaseException):
     """The process dies here: nothing of ours may catch it and carry on."""
 
 
-class NoLock(TableCopy):
+class NoLock(TableSync):
     """A writer on a server or behind a pooler where the advisory lock does not hold: only the claim keeps order."""
 
     def __enter__(self):
@@ -110,14 +110,14 @@ class Lake:
     store: Store
     recorded: dict[str, Watermark | None] = field(default_factory=dict)
     control: Control | None = None
-    copier: type[TableCopy] = TableCopy
+    copier: type[TableSync] = TableSync
     reader: Literal["auto", "connectorx", "copy"] = "auto"
 
     def source(self) -> Source:
         return Source(self.database.conninfo, self.database.url, 60, self.reader)
 
     def open(self, source: Source, table: str = "movie", *, now=None, on_step=None, dated=False, codec=None, **options):
-        """The ``TableCopy`` of one table, not entered yet."""
+        """The ``TableSync`` of one table, not entered yet."""
         schema, name = split(table)
         try:
             found = catalog.read_table(source.connection, schema, name)
@@ -127,14 +127,14 @@ class Lake:
         given: dict[str, Any] = {} if now is None else {"now": now}
         if on_step is not None:
             given["on_step"] = on_step
-        wanted = CopyOptions(dated=dated, codec=codec or Codec(), **options)
+        wanted = SyncOptions(dated=dated, codec=codec or Codec(), **options)
         return self.copier(source, self.store, found, wanted, self.control, **given)
 
     def tick(self, table: str = "movie", *, crash_at: str | Callable[[str], None] | None = None, act=None, **options):
         """One tick as a scheduler runs it: the watermark is recorded after the stream has ended, or not at all.
 
         ``crash_at`` ends it in a Crash after that step. ``act`` starts something else than an ordinary copy
-        (``TableCopy.reset``, ``TableCopy.go_on``).
+        (``TableSync.reset``, ``TableSync.resume``).
         """
         on_step = crash_after(crash_at) if isinstance(crash_at, str) else crash_at
         with self.source() as source, self.open(source, table, on_step=on_step, **options) as copier:
@@ -160,7 +160,7 @@ class Lake:
     def drain(self, table: str = "movie", *, patience: int = 0, **options) -> list[Outcome]:
         """Tick until a tick that began after the horizon had passed everything is quiet.
 
-        So many ticks as ``patience`` may fail with what the next one may cure.
+        So many ticks as ``patience`` may fail with what the next one may retry.
         """
         outcomes = []
         for _ in range(500):
@@ -195,7 +195,7 @@ class Lake:
 
     def footers(self, table: str = "movie"):
         """The footers of the table's objects, oldest first."""
-        objects = table_sync.TableObjects(self.store, self.layout(table), Codec())
+        objects = table_sync.Ledger(self.store, self.layout(table), Codec())
         return [objects.footer(key) for key in self.keys(table)]
 
     def held(self, table: str = "movie") -> list[tuple[Footer, pl.DataFrame]]:

@@ -65,10 +65,7 @@ def with_footer(lake: Lake, key: str, to: str, **changed) -> None:
 
 @pytest.mark.parametrize("part", ["movie/movie_", "claims/"], ids=["data", "claim"])
 def test_an_object_whose_reply_was_lost_counts_as_ours(lake, database, part):
-    """Taken for another writer's it would end the copy; taken for nobody's it would be written twice.
-
-    Seen red when either was taken for another writer's.
-    """
+    """Taken for another writer's it would end the copy; taken for nobody's it would be written twice."""
     database.execute(fill(1, 3_000))
     lake.store = LostReply(lake.store, part)
 
@@ -81,10 +78,7 @@ def test_an_object_whose_reply_was_lost_counts_as_ours(lake, database, part):
 
 
 def test_a_claim_stands_while_a_slice_is_written_and_no_longer(lake, database):
-    """Gone before the PUT, it would let another writer in whose slice overlaps.
-
-    Seen red with the claim removed first.
-    """
+    """Gone before the PUT, it would let another writer in whose slice overlaps."""
     seen = []
     database.execute(fill(1, 3))
 
@@ -102,10 +96,7 @@ def test_a_claim_stands_while_a_slice_is_written_and_no_longer(lake, database):
 
 
 def test_a_claim_left_behind_is_done_again_under_its_key(lake, database):
-    """Its writer may not be dead, and then only the key keeps both from writing.
-
-    Seen red with a new key, and with the horizon of now.
-    """
+    """Its writer may not be dead, and then only the key keeps both from writing."""
     database.execute(fill(1, 3))
     assert lake.crash("claim", now=clock())
     claim = Claim.from_text(lake.store.get(claims(lake)[0]), "")
@@ -120,10 +111,7 @@ def test_a_claim_left_behind_is_done_again_under_its_key(lake, database):
 
 
 def test_a_claim_whose_rows_are_all_gone_still_becomes_an_object(lake, database):
-    """Its number is taken: without an object nobody could tell that nothing is missing.
-
-    Seen red when a slice without rows was left out.
-    """
+    """Its number is taken: without an object nobody could tell that nothing is missing."""
     database.execute(fill(1, 3))
     lake.crash("claim")
     database.execute("delete from movie")
@@ -139,10 +127,7 @@ def test_a_claim_whose_rows_are_all_gone_still_becomes_an_object(lake, database)
 
 
 def test_a_claim_whose_rows_are_fewer_now_becomes_an_object_with_those_left(lake, database):
-    """A row deleted or changed since is not there to be read again; a change comes with the next slice.
-
-    Seen red with the horizon of now: the changed row came twice.
-    """
+    """A row deleted or changed since is not there to be read again; a change comes with the next slice."""
     database.execute(fill(1, 5))
     lake.crash("claim")
     database.execute("delete from movie where movie_id = 1; update movie set title = 'changed' where movie_id = 2")
@@ -155,10 +140,7 @@ def test_a_claim_whose_rows_are_fewer_now_becomes_an_object_with_those_left(lake
 
 
 def test_a_claim_larger_than_a_slice_may_be_now_is_done_again_whole(lake, database):
-    """A setting changed between the crash and the next tick. What is beyond the limit would never be read.
-
-    Seen red with that limit.
-    """
+    """A setting changed between the crash and the next tick. What is beyond the limit would never be read."""
     database.execute(fill(1, 500))
     lake.crash("claim")
 
@@ -169,10 +151,7 @@ def test_a_claim_larger_than_a_slice_may_be_now_is_done_again_whole(lake, databa
 
 
 def test_the_claim_of_a_finished_slice_is_dropped(lake, database):
-    """Its writer died between writing and tidying up. Done again it would double every row of the slice.
-
-    Seen red when it counted as open, and when what was adopted was not recorded.
-    """
+    """Its writer died between writing and tidying up. Done again it would double every row of the slice."""
     lake.tick()
     database.execute(fill(1, 1))
     lake.tick()
@@ -191,10 +170,7 @@ def test_the_claim_of_a_finished_slice_is_dropped(lake, database):
 
 
 def test_a_claim_finished_between_two_looks_is_not_done_again(lake, database):
-    """Found open, then finished by its writer: the second LIST is what stands between this and doubled rows.
-
-    Seen red without that LIST.
-    """
+    """Found open, then finished by its writer: the second LIST is what stands between this and doubled rows."""
     lake.copier = NoLock
     database.execute(fill(1, 3))
     lake.drain()
@@ -214,7 +190,6 @@ def test_a_claim_finished_between_two_looks_is_not_done_again(lake, database):
 
 
 def test_claims_of_numbers_long_past_are_removed(lake, database):
-    """Seen red with only the claim of the last object removed."""
     database.execute(fill(1, 3))
     lake.tick()
     database.execute(fill(4, 4))
@@ -228,10 +203,7 @@ def test_claims_of_numbers_long_past_are_removed(lake, database):
 
 
 def test_an_object_that_is_gone_stops_the_table_and_names_both_ways_on(lake, database):
-    """Copying on, nobody would learn that its rows are missing.
-
-    Seen red when it was taken for one moved away with its generation.
-    """
+    """Copying on, nobody would learn that its rows are missing."""
     database.execute(fill(1, 3))
     lake.drain()
     key = lake.keys()[0]
@@ -249,10 +221,7 @@ def test_an_object_that_is_gone_stops_the_table_and_names_both_ways_on(lake, dat
 @pytest.mark.parametrize("body", [b"PAR1 not really PAR1", b"x", b""], ids=["like parquet", "a byte", "nothing"])
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_foreign_object_newer_than_ours_stops_the_table(database, any_bucket, body, recorded):
-    """The original system still running beside us writes into the same folder: both would double each other.
-
-    Seen red with objects that have no footer passed over.
-    """
+    """The original system still running beside us writes into the same folder: both would double each other."""
     database.execute(MOVIE)
     database.execute(fill(1, 3))
     lake = Lake(database, any_bucket.store())
@@ -267,10 +236,7 @@ def test_a_foreign_object_newer_than_ours_stops_the_table(database, any_bucket, 
 
 
 def test_a_foreign_object_older_than_ours_disturbs_nothing(lake, database):
-    """What lay there before us is behind what we know.
-
-    Seen red with the newest object looked for from the oldest on.
-    """
+    """What lay there before us is behind what we know."""
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     lake.store.create("movie/movie_20250101000000.parquet", b"PAR1 not really PAR1")
@@ -283,7 +249,6 @@ def test_a_foreign_object_older_than_ours_disturbs_nothing(lake, database):
 
 
 def test_an_object_named_unlike_ours_stops_the_table(lake, database):
-    """Seen red with such names passed over."""
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     lake.store.create("movie/movie_20260102000011-copy.parquet", b"x")
@@ -293,10 +258,7 @@ def test_an_object_named_unlike_ours_stops_the_table(lake, database):
 
 
 def test_an_object_that_does_not_continue_ours_stops_the_table(lake, database):
-    """A bucket restored or merged from two: what follows cannot be trusted to be complete.
-
-    Seen red with an object adopted if it left out no number.
-    """
+    """A bucket restored or merged from two: what follows cannot be trusted to be complete."""
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     first = lake.keys()[0]
@@ -307,10 +269,7 @@ def test_an_object_that_does_not_continue_ours_stops_the_table(lake, database):
 
 
 def test_an_object_of_a_newer_version_is_not_guessed_at(lake, database):
-    """What it says may mean something else.
-
-    Seen red without a look at the format of a footer, and when the object was not named.
-    """
+    """What it says may mean something else."""
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     with_footer(lake, lake.keys()[0], "movie/movie_20260102000020.parquet", format=99)
@@ -320,10 +279,7 @@ def test_an_object_of_a_newer_version_is_not_guessed_at(lake, database):
 
 
 def test_a_claim_of_a_newer_version_is_not_guessed_at(lake, database):
-    """Its region may be narrower than this version can tell.
-
-    Seen red without a look at the format of a claim: it was done again as far as it was understood.
-    """
+    """Its region may be narrower than this version can tell."""
     database.execute(fill(1, 3))
     lake.crash("claim")
     key = claims(lake)[0]
@@ -334,7 +290,6 @@ def test_a_claim_of_a_newer_version_is_not_guessed_at(lake, database):
 
 
 def test_a_claim_that_cannot_be_read_is_named(lake, database):
-    """Seen red with the parser's own error."""
     database.execute(fill(1, 3))
     lake.store.create(f"{CLAIM}0000000001.json", b"not json")
 
@@ -343,10 +298,7 @@ def test_a_claim_that_cannot_be_read_is_named(lake, database):
 
 
 def test_a_claim_far_ahead_means_that_objects_are_gone(lake, database):
-    """Copying on behind the gap, nobody would learn of the rows in it.
-
-    Seen red with such a claim passed over.
-    """
+    """Copying on behind the gap, nobody would learn of the rows in it."""
     database.execute(fill(1, 3))
     lake.tick()
     lake.store.create(f"{CLAIM}0000000009.json", b"{}")
@@ -356,10 +308,7 @@ def test_a_claim_far_ahead_means_that_objects_are_gone(lake, database):
 
 
 def test_something_else_under_our_key_is_never_overwritten(lake, database):
-    """Taken for the slice that was to stand there, that slice's rows would never be copied.
-
-    Seen red when it was not looked at.
-    """
+    """Taken for the slice that was to stand there, that slice's rows would never be copied."""
     database.execute(fill(1, 3))
     foreign = []
 
@@ -375,10 +324,7 @@ def test_something_else_under_our_key_is_never_overwritten(lake, database):
 
 
 def test_an_object_of_another_place_in_the_chain_under_our_key_does_not_count_as_ours(lake, database):
-    """Somebody copied objects about. It says that it is pg_bronze's, and holds other rows.
-
-    Seen red when any footer would do.
-    """
+    """Somebody copied objects about. It says that it is pg_bronze's, and holds other rows."""
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     first = lake.keys()[0]
@@ -393,7 +339,6 @@ def test_an_object_of_another_place_in_the_chain_under_our_key_does_not_count_as
 
 
 def test_every_object_says_where_its_rows_came_from(lake, database):
-    """Seen red when the watermark before a slice was said to be made where the server stands now."""
     database.execute(fill(1, 3))
     lake.tick()
     database.execute(fill(4, 4))
@@ -411,7 +356,6 @@ def test_every_object_says_where_its_rows_came_from(lake, database):
 
 
 def test_a_source_column_called_like_ours_keeps_its_name(database, bucket):
-    """Seen red with the usual name in the footer, and in the query: the table could not be read."""
     lake = Lake(database, bucket.store())
     database.execute('create table movie (movie_id int, "_pg_xid" text)')
     database.execute("insert into movie values (1, 'theirs')")
@@ -424,10 +368,7 @@ def test_a_source_column_called_like_ours_keeps_its_name(database, bucket):
 
 
 def test_a_wide_table_whose_footer_is_long_is_found_again(database, bucket):
-    """The footer of 900 columns does not fit the tail that is read first.
-
-    Seen red when it was cut off there.
-    """
+    """The footer of 900 columns does not fit the tail that is read first."""
     lake = Lake(database, bucket.store())
     columns = ", ".join(f"a_rather_long_name_for_column_{number} int" for number in range(900))
     database.execute(f"create table movie (movie_id int primary key, {columns})")
@@ -442,10 +383,7 @@ def test_a_wide_table_whose_footer_is_long_is_found_again(database, bucket):
 
 
 def test_a_bucket_that_overwrites_is_refused_unless_asked_for(bucket):
-    """Two writers would double rows there, and nobody would notice.
-
-    Seen red with a probe that was written once.
-    """
+    """Two writers would double rows there, and nobody would notice."""
     with contextlib.closing(Proxy(bucket)) as proxy, proxy.broken("PUT", unfenced=True):
         with pytest.raises(StoreNotFit, match=r"If-None-Match.*PG_BRONZE_UNFENCED=true"):
             proxy.store.prepare()
@@ -455,7 +393,6 @@ def test_a_bucket_that_overwrites_is_refused_unless_asked_for(bucket):
 
 
 def test_a_crash_is_not_taken_for_an_error_of_the_server(lake, database):
-    """Seen red when whatever ended a commit was taken for another writer who was first."""
     database.execute(fill(1, 3))
     with pytest.raises(Crash):
         lake.tick(crash_at="put")

@@ -29,7 +29,6 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     reason=st.none() | texts,
 )
 def test_a_claim_survives_a_turn_through_its_text(nonce, region, nodes, reason):
-    """Seen red with leaves that came back as texts."""
     before = Claim(nonce, BEFORE, AFTER, region, nodes, reason)
     assert Claim.from_text(before.to_text(), KEY) == before
     assert Claim.from_text(before.to_text().encode(), KEY) == before
@@ -37,7 +36,6 @@ def test_a_claim_survives_a_turn_through_its_text(nonce, region, nodes, reason):
 
 @given(nonce=texts, region=st.none() | st.just(REGION), count=st.integers(0), repaired=st.booleans(), name=texts)
 def test_a_footer_survives_a_turn_through_its_text(nonce, region, count, repaired, name):
-    """Seen red with an object that was written again taken for an original."""
     found = (Exceptional(name, "nan", "null", count),)
     before = Footer(
         nonce, BEFORE, AFTER, region, count, [{"name": name}], name, 140000, repaired, name, exceptional=found
@@ -46,27 +44,23 @@ def test_a_footer_survives_a_turn_through_its_text(nonce, region, count, repaire
 
 
 def test_a_footer_says_what_a_person_looks_for_first():
-    """Seen red with an object that follows itself."""
     said = json.loads(FOOTER.to_text())
     assert (said["seq"], said["prev_key"], said["row_count"]) == (4, BEFORE.key, 812)
     assert (said["time_zone"], said["encoding"]) == ("UTC", "UTF8")
 
 
 def test_a_footer_says_how_rows_are_told_apart():
-    """Seen red with the columns in another order than the key's."""
     keyed = dataclasses.replace(FOOTER, primary_key=("kind", "id"))
     assert json.loads(keyed.to_text())["primary_key"] == ["kind", "id"]
     assert Footer.from_text(keyed.to_text(), KEY).described.primary_key == ("kind", "id")
 
 
 def test_a_footer_from_before_keys_were_noted_is_read():
-    """Seen red with a key that has to be there."""
     old = {key: value for key, value in json.loads(FOOTER.to_text()).items() if key != "primary_key"}
     assert Footer.from_text(json.dumps(old), KEY).primary_key == ()
 
 
 def test_an_object_continues_only_the_watermark_it_was_made_from():
-    """Seen red with its number looked at alone."""
     assert FOOTER.continues(BEFORE)
     assert not FOOTER.continues(AFTER)
     assert not FOOTER.continues(dataclasses.replace(BEFORE, seq=4))
@@ -82,14 +76,12 @@ of_both_kinds = pytest.mark.parametrize("kind, text", [(Claim, CLAIM.to_text()),
 
 @of_both_kinds
 def test_a_newer_format_is_said_before_anything_is_guessed(kind, text):
-    """Seen red without the look at a footer's format, and at a claim's: damage was said."""
     with pytest.raises(FormatTooNew, match=rf"the {kind.__name__.lower()} .*{KEY} has format {FORMAT + 1}"):
         kind.from_text(json.dumps({"format": FORMAT + 1}), KEY)
 
 
 @of_both_kinds
 def test_a_newer_watermark_inside_is_not_guessed_at(kind, text):
-    """Seen red with every error in a footer called damage."""
     with pytest.raises(FormatTooNew):
         kind.from_text(changed(text, after={"format": FORMAT + 1}), KEY)
 
@@ -97,7 +89,6 @@ def test_a_newer_watermark_inside_is_not_guessed_at(kind, text):
 @pytest.mark.parametrize("garbage", ["", "PAR1", b"\xff\xfe\x00", "[1, 2]", "null", "7", "{}", '{"format": 1}'])
 @of_both_kinds
 def test_garbage_is_damage_that_names_the_object(kind, text, garbage):
-    """Seen red with a sentence that named no object."""
     with pytest.raises(LakeDamaged, match=KEY):
         kind.from_text(garbage, KEY)
 
@@ -116,16 +107,12 @@ def test_garbage_is_damage_that_names_the_object(kind, text, garbage):
 )
 @of_both_kinds
 def test_a_part_that_is_damaged_names_the_object(kind, text, entry, value):
-    """ "this is not a watermark" without a key leaves an operator with a bucket of thousands of objects.
-
-    Seen red with a sentence that named no object.
-    """
+    """ "this is not a watermark" without a key leaves an operator with a bucket of thousands of objects."""
     with pytest.raises(LakeDamaged, match=KEY):
         kind.from_text(changed(text, **{entry: value}), KEY)
 
 
 @pytest.mark.parametrize("nodes", [[1], 5, {"nine": 1}])
 def test_relfilenodes_that_are_no_mapping_are_damage(nodes):
-    """Seen red with a traceback."""
     with pytest.raises(LakeDamaged, match=KEY):
         Claim.from_text(changed(CLAIM.to_text(), relfilenodes=nodes), KEY)

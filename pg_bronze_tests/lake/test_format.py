@@ -54,7 +54,6 @@ def said(lake: Lake) -> dict:
 
 
 def test_the_page_names_every_field_there_is_and_a_footer_holds_them(lake, any_database):
-    """Seen red with the window in words left out of the footer."""
     footer = said(lake)
     claim = json.loads(lake.store.get(Layout("", "public", "movie").claim(3)))
     columns = {name for column in footer["columns"] for name in column}

@@ -1,4 +1,4 @@
-"""The bucket on real servers: create-only writes, listings, and errors that say who can cure them."""
+"""The bucket on real servers: create-only writes, listings, and errors that say who can retry them."""
 
 import socket
 import time
@@ -15,7 +15,6 @@ from pg_bronze.lake.object_store import Store
 
 
 def test_an_object_is_created_once_and_never_overwritten(any_bucket):
-    """Seen red without If-None-Match."""
     store = any_bucket.store()
 
     assert store.create("a/b", b"first")
@@ -24,10 +23,7 @@ def test_an_object_is_created_once_and_never_overwritten(any_bucket):
 
 
 def test_of_many_who_create_one_key_exactly_one_wins(any_bucket):
-    """All of a commit's safety rests on this.
-
-    Seen red without If-None-Match: all of them won.
-    """
+    """All of a commit's safety rests on this."""
     store = any_bucket.store()
     with ThreadPoolExecutor(8) as pool:
         for turn in range(2):
@@ -39,7 +35,6 @@ def test_of_many_who_create_one_key_exactly_one_wins(any_bucket):
 
 
 def test_what_is_missing_is_none_and_deleting_it_is_nothing(any_bucket):
-    """Seen red when moving it was an error."""
     store = any_bucket.store()
 
     assert store.get("nothing") is None
@@ -50,7 +45,6 @@ def test_what_is_missing_is_none_and_deleting_it_is_nothing(any_bucket):
 
 
 def test_a_tail_is_the_end_of_an_object_or_all_of_it(any_bucket):
-    """Seen red with as many bytes from the beginning."""
     store = any_bucket.store()
     store.create("a", b"0123456789")
     store.create("empty", b"")
@@ -61,7 +55,6 @@ def test_a_tail_is_the_end_of_an_object_or_all_of_it(any_bucket):
 
 
 def test_a_moved_object_is_only_at_its_new_key(any_bucket):
-    """Seen red when it stayed at the old one too."""
     store = any_bucket.store()
     store.create("a b/ñ%2F+.parquet", b"rows")
 
@@ -72,7 +65,6 @@ def test_a_moved_object_is_only_at_its_new_key(any_bucket):
 
 
 def test_a_listing_begins_behind_a_key_that_need_not_exist(any_bucket):
-    """Seen red when it began with that key."""
     store = any_bucket.store()
     for key in ("t/t_1.parquet", "t/t_2.parquet", "t/t_3.parquet", "t2/t2_1.parquet"):
         store.create(key, b"x")
@@ -84,10 +76,7 @@ def test_a_listing_begins_behind_a_key_that_need_not_exist(any_bucket):
 
 
 def test_a_listing_of_more_than_one_page_is_complete_and_in_order(any_bucket):
-    """A page holds 1,000 objects; the claim's second look would miss what stands on the next one.
-
-    Seen red with the first page alone.
-    """
+    """A page holds 1,000 objects; the claim's second look would miss what stands on the next one."""
     store = any_bucket.store()
     keys = [f"t/t_{number:05}.parquet" for number in range(1_010)]
     with ThreadPoolExecutor(8) as pool:
@@ -98,10 +87,7 @@ def test_a_listing_of_more_than_one_page_is_complete_and_in_order(any_bucket):
 
 
 def test_a_listing_says_when_each_object_was_written(any_bucket):
-    """Its times are read by a parser of our own, because botocore's takes most of a listing's time.
-
-    Seen red with no more than the day read.
-    """
+    """Its times are read by a parser of our own, because botocore's takes most of a listing's time."""
     store = any_bucket.store()
     before = datetime.now(UTC).replace(microsecond=0)
     store.create("a/b", b"1")
@@ -113,10 +99,7 @@ def test_a_listing_says_when_each_object_was_written(any_bucket):
 
 
 def test_what_botocore_knows_of_s3_is_read_once_a_process(monkeypatch):
-    """Every run of a code server and every `scan` makes a client; reading it again takes 0.13 of its 0.16 s.
-
-    Seen red without the shared loader: six files.
-    """
+    """Every run of a code server and every `scan` makes a client; reading it again takes 0.13 of its 0.16 s."""
     s3_client.connect("http://127.0.0.1:1", "us-east-1", "key", "secret")
     read = []
     load = botocore.loaders.JSONFileLoader.load_file
@@ -135,7 +118,6 @@ def test_what_botocore_knows_of_s3_is_read_once_a_process(monkeypatch):
 
 
 def test_folders_are_those_directly_below(any_bucket):
-    """Seen red with the prefix left in front of their names."""
     store = any_bucket.store()
     for key in ("movie/1", "movie/2", "sales.movie/date=1/1", "file", "a b%2E/x/y"):
         store.create(key, b"1")
@@ -146,7 +128,6 @@ def test_folders_are_those_directly_below(any_bucket):
 
 
 def test_a_missing_bucket_is_made(any_bucket):
-    """Seen red when only its name among error codes counted as missing: to HEAD the servers answer 404."""
     here = any_bucket.store()
     store = Store(here.client, f"{here.bucket}-new")
 
@@ -158,7 +139,6 @@ def test_a_missing_bucket_is_made(any_bucket):
 
 
 def test_a_bucket_that_is_there_is_prepared_without_leaving_a_trace(any_bucket):
-    """Seen red with the probe of create-only writes left in it."""
     store = any_bucket.store("some/prefix")
 
     store.prepare()
@@ -168,7 +148,6 @@ def test_a_bucket_that_is_there_is_prepared_without_leaving_a_trace(any_bucket):
 
 
 def test_a_bucket_that_cannot_be_made_is_named_with_its_setting(any_bucket, monkeypatch):
-    """Seen red with the refusal left to the next tick."""
     here = any_bucket.store()
     store = Store(here.client, f"{here.bucket}-new")
 
@@ -182,7 +161,6 @@ def test_a_bucket_that_cannot_be_made_is_named_with_its_setting(any_bucket, monk
 
 
 def test_a_bucket_removed_while_we_run_is_named(any_bucket):
-    """Seen red when only a 404 counted as a missing bucket: the next tick was said to cure it."""
     here = any_bucket.store()
     store = Store(here.client, f"{here.bucket}-gone")
 
@@ -194,7 +172,6 @@ def test_a_bucket_removed_while_we_run_is_named(any_bucket):
 
 @pytest.mark.parametrize("wrong", ["key", "secret"])
 def test_wrong_keys_are_an_error_of_rights_that_shows_neither(any_bucket, wrong):
-    """Seen red with a wrong secret taken for a fault of the server."""
     server = any_bucket.server
     keys = [server.access_key, server.secret_key]
     keys[wrong == "secret"] = "wrong-but-long-enough"
@@ -212,10 +189,7 @@ def test_wrong_keys_are_an_error_of_rights_that_shows_neither(any_bucket, wrong)
 
 
 def test_a_server_that_is_down_is_said_to_be_within_ten_seconds():
-    """A tick has to end long before the next one is due.
-
-    Seen red with a server that does not answer left to an operator.
-    """
+    """A tick has to end long before the next one is due."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         store = Store(
@@ -230,7 +204,6 @@ def test_a_server_that_is_down_is_said_to_be_within_ten_seconds():
 
 
 def test_a_host_that_does_not_resolve_is_said_within_ten_seconds():
-    """Seen red with a server that does not answer left to an operator."""
     store = Store(s3_client.connect("http://no-such-host.invalid:9000", "us-east-1", "key", "secret"), "bronze")
     started = time.monotonic()
 

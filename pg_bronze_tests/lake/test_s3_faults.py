@@ -55,7 +55,6 @@ def heals(lake: Lake) -> None:
     ids=["list", "claim", "data", "unclaim"],
 )
 def test_a_server_that_errs_is_named_and_the_next_tick_heals(lake: Lake, proxy: Proxy, method, part, answer):
-    """Seen red with the server's own errors left to an operator."""
     with proxy.broken(method, part, answer=answer):
         with pytest.raises(StoreUnavailable, match=rf"{proxy.endpoint_url} did not .* \({answer[1]}\)"):
             lake.tick()
@@ -67,7 +66,6 @@ def test_a_server_that_errs_is_named_and_the_next_tick_heals(lake: Lake, proxy: 
 
 
 def test_one_bad_answer_is_asked_again_and_nobody_hears_of_it(lake: Lake, proxy: Proxy):
-    """Seen red with one attempt."""
     with proxy.broken("PUT", DATA, times=1, answer=(503, "SlowDown")):
         assert lake.tick().row_count == 11
 
@@ -76,10 +74,7 @@ def test_one_bad_answer_is_asked_again_and_nobody_hears_of_it(lake: Lake, proxy:
 
 @pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
 def test_a_write_whose_answer_is_lost_is_known_to_be_ours(lake: Lake, proxy: Proxy, part):
-    """The client sends it again and hears that the key exists (412): that is no other writer.
-
-    Seen red with claims told apart by their keys alone.
-    """
+    """The client sends it again and hears that the key exists (412): that is no other writer."""
     with proxy.broken("PUT", part, times=1, lost=True):
         outcome = lake.tick()
 
@@ -90,11 +85,7 @@ def test_a_write_whose_answer_is_lost_is_known_to_be_ours(lake: Lake, proxy: Pro
 
 @pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
 def test_a_write_of_which_no_answer_ever_comes_is_found_by_the_next_tick(lake: Lake, proxy: Proxy, part):
-    """Whether it arrived is not known, so the object may be there or not.
-
-    Seen red with the claim of the last object taken for open, and with a server that does not answer left to an
-    operator.
-    """
+    """Whether it arrived is not known, so the object may be there or not."""
     with proxy.broken("PUT", part, lost=True), pytest.raises(StoreUnavailable, match="without an answer"):
         lake.tick()
     assert len(lake.keys()) == (2 if part == DATA else 1)
@@ -104,10 +95,7 @@ def test_a_write_of_which_no_answer_ever_comes_is_found_by_the_next_tick(lake: L
 
 @pytest.mark.parametrize("state", ["recorded", "forgotten", "claimed"])
 def test_an_answer_that_is_cut_short_is_no_end_of_an_object(lake: Lake, proxy: Proxy, state):
-    """Half a footer, listing or claim that passes for a whole one would be another state of the table.
-
-    Seen red with such an object taken for one that is not there.
-    """
+    """Half a footer, listing or claim that passes for a whole one would be another state of the table."""
     if state == "forgotten":
         lake.forget()
     if state == "claimed":
@@ -121,7 +109,6 @@ def test_an_answer_that_is_cut_short_is_no_end_of_an_object(lake: Lake, proxy: P
 
 @pytest.mark.parametrize("method, part", [("GET", "list-type=2"), ("PUT", DATA)])
 def test_a_server_that_takes_a_request_and_never_answers_is_given_up(lake: Lake, proxy: Proxy, method, part):
-    """Seen red with one attempt."""
     with proxy.broken(method, part, silent=True):
         with pytest.raises(StoreUnavailable, match="took the request and did not answer"):
             lake.tick()
@@ -132,7 +119,6 @@ def test_a_server_that_takes_a_request_and_never_answers_is_given_up(lake: Lake,
 
 @pytest.mark.parametrize("answer", [(507, "XMinioStorageFull"), (403, "QuotaExceeded")], ids=["disk", "quota"])
 def test_a_full_server_asks_for_room(lake: Lake, proxy: Proxy, answer):
-    """Seen red with a full disk left to the next tick."""
     with proxy.broken("PUT", DATA, answer=answer), pytest.raises(StoreNotFit, match=r"has no room .* Make room"):
         lake.tick()
 
@@ -161,10 +147,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     ids=["minio", "seaweed"],
 )
 def test_on_a_disk_that_is_full_nothing_is_lost_and_it_heals(small_disk: Path, database, kind, error, words):
-    """SeaweedFS gives no reason; its log does.
-
-    Seen red with a full disk left to the next tick.
-    """
+    """SeaweedFS gives no reason; its log does."""
     made = (
         MinioServer(small_disk / "data", binary=ROOT / ".cache/minio/minio")
         if kind == "minio"
@@ -206,10 +189,7 @@ def wait_for_room(store: Store) -> None:
 
 @pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
 def test_a_conflict_is_asked_again_and_left_to_the_next_tick_if_it_lasts(lake: Lake, proxy: Proxy, part):
-    """S3 answers 409 while another conditional write of the same key is under way.
-
-    Seen red when that counted as an object that is there already.
-    """
+    """S3 answers 409 while another conditional write of the same key is under way."""
     conflict = (409, "ConditionalRequestConflict")
     with proxy.broken("PUT", part, answer=conflict, times=2):
         assert lake.tick().row_count == 11
@@ -242,7 +222,6 @@ def own(own_server, database) -> Lake:
 
 
 def test_a_server_that_was_killed_and_comes_back_is_gone_on_with(own: Lake, own_server):
-    """Seen red with a server that does not answer left to an operator."""
     own_server.kill()
     try:
         with pytest.raises(StoreUnavailable, match="does not take connections"):
@@ -254,10 +233,7 @@ def test_a_server_that_was_killed_and_comes_back_is_gone_on_with(own: Lake, own_
 
 
 def test_a_server_killed_between_claim_and_object_loses_and_doubles_nothing(own: Lake, own_server):
-    """What it still said it had taken counts, and what it had not is done again.
-
-    Seen red with a server that does not answer left to an operator.
-    """
+    """What it still said it had taken counts, and what it had not is done again."""
 
     def on_step(step: str) -> None:
         if step == "list":
@@ -274,10 +250,7 @@ def test_a_server_killed_between_claim_and_object_loses_and_doubles_nothing(own:
 
 @pytest.mark.parametrize("step", ["before the tick", "list"])
 def test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws(own: Lake, own_server, step):
-    """What it was asked while it was frozen it does afterwards: both PUTs of an object come after the error.
-
-    Seen red with a server that does not answer left to an operator.
-    """
+    """What it was asked while it was frozen it does afterwards: both PUTs of an object come after the error."""
 
     def freeze_after(name: str) -> None:
         if name == step:
@@ -294,7 +267,6 @@ def test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws(own: Lake, o
 
 
 def test_changed_keys_are_refused_until_they_are_right_again(own: Lake, own_server):
-    """Seen red with a wrong secret left to the next tick."""
     right, bucket = own.store, own.store.bucket
     own.store = Store(
         s3_client.connect(own_server.endpoint_url, "us-east-1", own_server.access_key, "another-one"), bucket
@@ -308,10 +280,7 @@ def test_changed_keys_are_refused_until_they_are_right_again(own: Lake, own_serv
 
 
 def test_a_deleted_bucket_stops_every_table_and_an_empty_one_in_its_place_as_well(own: Lake, own_server):
-    """A new first load into it would look well, and every version overwritten since would be gone without a word.
-
-    Seen red with an empty folder taken for one with nothing new.
-    """
+    """A new first load into it would look well, and every version overwritten since would be gone without a word."""
     Bucket(own_server, own.store.bucket).remove()
     with pytest.raises(StoreNotFit, match="does not exist any more"):
         own.tick()

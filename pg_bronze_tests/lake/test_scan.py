@@ -10,7 +10,7 @@ import pytest
 import pg_bronze
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import AccessDenied, DataError, NothingCopied, SettingsError
-from pg_bronze.lake.ledger import TableObjects
+from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.reading import scan as scan_module
 from pg_bronze.settings.load import load_settings
@@ -62,10 +62,7 @@ def change(lake: Lake, *statements: str, table: str = "movie", **options: Any) -
 def test_one_line_reads_a_table_with_nothing_known_but_the_bucket(
     database, any_bucket, monkeypatch: pytest.MonkeyPatch, tmp_path
 ):
-    """Who analyses needs no access to the database, and no setting about it.
-
-    Seen red with the settings of a copy asked for.
-    """
+    """Who analyses needs no access to the database, and no setting about it."""
     database.execute(MOVIE)
     lake = Lake(database, any_bucket.store())
     change(lake, fill(1, 30), fill(31, 40), "update movie set title = 'new' where movie_id <= 5")
@@ -84,10 +81,7 @@ def test_one_line_reads_a_table_with_nothing_known_but_the_bucket(
 def test_credentials_of_another_account_in_the_environment_are_not_sent(
     lake, bucket, scan, monkeypatch: pytest.MonkeyPatch
 ):
-    """A session token beside our keys would be refused, and an unknown profile is an error of botocore's.
-
-    Seen red with the keys among Polars' options.
-    """
+    """A session token beside our keys would be refused, and an unknown profile is an error of botocore's."""
     change(lake, fill(1, 3))
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of somebody else")
     monkeypatch.setenv("AWS_PROFILE", "unknown")
@@ -97,7 +91,6 @@ def test_credentials_of_another_account_in_the_environment_are_not_sent(
 
 
 def test_the_newest_version_of_each_row(lake, scan):
-    """Seen red with versions matched by their key alone."""
     change(
         lake,
         fill(1, 6),
@@ -121,10 +114,7 @@ def test_the_newest_version_of_each_row(lake, scan):
 
 
 def test_newest_versions_found_part_by_part_are_the_same(lake, bucket, scan, monkeypatch: pytest.MonkeyPatch):
-    """However many objects there are, only one part of them is held in memory.
-
-    Seen red with every filter applied before versions were compared.
-    """
+    """However many objects there are, only one part of them is held in memory."""
     lake.database.execute("create table vote (movie_id int, person text, points int, primary key (movie_id, person))")
     change(
         lake,
@@ -151,7 +141,6 @@ def test_newest_versions_found_part_by_part_are_the_same(lake, bucket, scan, mon
 
 
 def test_without_a_primary_key_somebody_has_to_say_what_a_row_is(lake, scan):
-    """Seen red with NULL unequal to NULL: such rows were gone."""
     lake.database.execute("create table log (who text, what text)")
     change(
         lake,
@@ -172,10 +161,7 @@ def test_without_a_primary_key_somebody_has_to_say_what_a_row_is(lake, scan):
 
 
 def test_columns_added_dropped_renamed_and_widened_read_as_one_table(lake, scan):
-    """Each as psql would show it now, and rows from before have what they had.
-
-    Seen red with columns called as they were first.
-    """
+    """Each as psql would show it now, and rows from before have what they had."""
     change(
         lake,
         fill(1, 1),
@@ -218,10 +204,7 @@ DEFAULTS: list[tuple[str, str, Any]] = [
 
 
 def test_rows_from_before_a_column_with_a_default_read_with_that_default(lake, scan):
-    """PostgreSQL does not rewrite them, so nothing ever copies them again; a rewrite later takes its note away.
-
-    Seen red with the newest object asked.
-    """
+    """PostgreSQL does not rewrite them, so nothing ever copies them again; a rewrite later takes its note away."""
     numbered = list(enumerate(DEFAULTS))
     added = ", ".join(f"add c{number} {declared} default {default}" for number, (declared, default, _) in numbered)
     changed = ", ".join(f"alter c{number} drop default" for number, _ in numbered)
@@ -243,7 +226,6 @@ def test_rows_from_before_a_column_with_a_default_read_with_that_default(lake, s
 
 
 def test_types_with_nothing_in_common_are_an_error_that_says_what_to_do(lake, scan):
-    """Seen red with everything made text that was text once."""
     change(lake, fill(1, 2), "alter table movie alter movie_id type text; update movie set title = 'again'")
     first, second = lake.keys()
 
@@ -259,7 +241,6 @@ def test_types_with_nothing_in_common_are_an_error_that_says_what_to_do(lake, sc
 
 
 def test_footers_are_read_where_columns_changed_and_nowhere_else(lake, scan, requests):
-    """Seen red with the footer of every object asked."""
     """With one for each object a day's table would take a minute to open."""
     change(lake, *(fill(number, number) for number in range(1, 9)))
     change(lake, "alter table movie rename title to name")
@@ -273,7 +254,6 @@ def test_footers_are_read_where_columns_changed_and_nowhere_else(lake, scan, req
 
 
 def test_objects_from_before_the_chain_of_columns_are_asked_each(lake, scan, monkeypatch: pytest.MonkeyPatch):
-    """Seen red with them in the wrong order, and with nothing that names the columns of no object."""
     with monkeypatch.context() as patched:
         patched.setattr(Watermark, "with_columns", lambda self, digest, before: self)
         change(lake, fill(1, 1), fill(2, 2), "alter table movie rename title to name")
@@ -289,7 +269,6 @@ def test_objects_from_before_the_chain_of_columns_are_asked_each(lake, scan, mon
 
 
 def test_as_of_a_day_is_what_was_ingested_up_to_its_end(lake, scan):
-    """Seen red with a day that ended as it began."""
     for day in (1, 2, 4):
         change(lake, fill(day, day), now=clock(datetime(2026, 1, day, 23, 59, 59, tzinfo=UTC)))
 
@@ -301,7 +280,6 @@ def test_as_of_a_day_is_what_was_ingested_up_to_its_end(lake, scan):
 
 
 def test_as_of_a_day_columns_and_key_are_those_of_that_day(lake, scan):
-    """Seen red with columns called as they are now."""
     change(lake, fill(1, 2), "update movie set title = 'new'", now=clock(datetime(2026, 1, 1, tzinfo=UTC), step_s=1))
     change(lake, "alter table movie rename movie_id to id; insert into movie (id) values (3)")
 
@@ -313,7 +291,6 @@ def test_as_of_a_day_columns_and_key_are_those_of_that_day(lake, scan):
 
 
 def test_days_without_objects_give_no_rows_and_all_columns(lake, scan):
-    """Seen red with columns called as they were on those days."""
     change(lake, fill(1, 1), now=clock(datetime(2026, 1, 1, tzinfo=UTC)))
     change(lake, "alter table movie rename title to name; insert into movie (movie_id) values (2)")
 
@@ -324,7 +301,6 @@ def test_days_without_objects_give_no_rows_and_all_columns(lake, scan):
 
 
 def test_as_of_a_horizon_is_what_transactions_below_it_wrote(lake, scan, requests):
-    """Seen red with the transaction at the horizon taken in."""
     horizons = []
     for number in range(1, 17):
         change(lake, fill(number, number))
@@ -346,10 +322,7 @@ def test_as_of_a_horizon_is_what_transactions_below_it_wrote(lake, scan, request
 
 
 def test_as_of_a_horizon_counts_partitions_that_were_attached_later(lake, scan):
-    """Their rows are older than the windows of every object before them.
-
-    Seen red with objects left out once some leaf was delivered.
-    """
+    """Their rows are older than the windows of every object before them."""
     lake.database.execute(
         """create table part (id int, region text) partition by list (region);
         create table part_a partition of part for values in ('a');
@@ -370,9 +343,8 @@ def test_as_of_a_horizon_counts_partitions_that_were_attached_later(lake, scan):
 def test_only_the_newest_generation_is_read_also_while_the_older_one_still_lies_there(
     lake, scan, monkeypatch: pytest.MonkeyPatch
 ):
-    """Seen red with all objects in the folder read."""
     change(lake, fill(1, 3), now=clock(datetime(2026, 1, 1, tzinfo=UTC)))
-    monkeypatch.setattr(TableObjects, "move_old", lambda self, watermark: 0)
+    monkeypatch.setattr(Ledger, "move_old", lambda self, watermark: 0)
     lake.tick(act=lambda copier, recorded: copier.reset(recorded))
     lake.tick()
 
@@ -383,10 +355,7 @@ def test_only_the_newest_generation_is_read_also_while_the_older_one_still_lies_
 
 
 def test_objects_of_another_system_are_left_out(lake, scan):
-    """The original system's stay in the folder when a table is taken over.
-
-    Seen red with both looks for them left out.
-    """
+    """The original system's stay in the folder when a table is taken over."""
     lake.store.create("movie/movie_20250101000000.parquet", b"PAR1 by somebody else PAR1")
     change(lake, fill(1, 3), takeover="fresh")
 
@@ -394,7 +363,6 @@ def test_objects_of_another_system_are_left_out(lake, scan):
 
 
 def test_a_name_that_is_not_there_says_which_are(lake, scan, bucket):
-    """Seen red with the folder of claims among the tables."""
     with pytest.raises(NothingCopied, match="There is no table at all"):
         scan()
     change(lake, fill(1, 3))
@@ -410,7 +378,6 @@ def test_a_name_that_is_not_there_says_which_are(lake, scan, bucket):
 
 
 def test_objects_in_date_folders_and_beside_them_are_one_table(lake, scan):
-    """Seen red with keys in the order of their names, where folders come first."""
     change(lake, fill(1, 1), now=clock(datetime(2026, 1, 1, tzinfo=UTC)))
     change(lake, fill(2, 2), now=clock(datetime(2026, 1, 2, tzinfo=UTC)), dated=True)
     change(lake, fill(3, 3), now=clock(datetime(2026, 1, 3, tzinfo=UTC)))
@@ -422,7 +389,6 @@ def test_objects_in_date_folders_and_beside_them_are_one_table(lake, scan):
 
 
 def test_wrong_arguments_are_sentences(scan):
-    """Seen red with a moment taken for a day."""
     for options, words in (
         ({"versions": "newest"}, 'must be "all" or "latest"'),
         ({"by": ["movie_id"]}, 'needs versions="latest"'),

@@ -123,11 +123,7 @@ MATRIX = [
 @pytest.mark.parametrize("reader", ["auto", "copy"])
 @pytest.mark.parametrize("mode, host, certificate, expected", MATRIX)
 def test_encryption_is_what_was_asked_for(guarded: Guarded, reader, mode, host, certificate, expected):
-    """Rows must not travel readable, nor to somebody who only answers at the address.
-
-    Seen red with connectorx reading where verify-full was asked for or told that no server speaks TLS, and with the
-    authority not handed to libpq.
-    """
+    """Rows must not travel readable, nor to somebody who only answers at the address."""
     root = {"PG_SSLROOTCERT": str(getattr(guarded, certificate))} if certificate else {}
     with guarded.source(PG_SSLMODE=mode, PG_HOST=host, PG_BRONZE_READER=reader, **root) as source:
         if isinstance(expected, str):
@@ -141,10 +137,7 @@ def test_encryption_is_what_was_asked_for(guarded: Guarded, reader, mode, host, 
 
 
 def test_a_table_is_the_same_in_the_lake_however_its_rows_travelled(guarded: Guarded, bucket):
-    """A primary read in the clear, encrypted, and with its host verified, which is the second reader's.
-
-    Seen red with times that the second reader gave no zone.
-    """
+    """A primary read in the clear, encrypted, and with its host verified, which is the second reader's."""
     database = Database(guarded.server, "postgres")
     database.execute(
         "create table movie (movie_id int primary key, price numeric(10, 2), at timestamptz, tags text[]);"
@@ -173,10 +166,7 @@ def test_a_table_is_the_same_in_the_lake_however_its_rows_travelled(guarded: Gua
 
 
 def test_certificates_are_not_read_for_a_server_without_tls(database: Database, tmp_path: Path):
-    """Reading the system's takes connectorx longer than reading a small slice.
-
-    Seen red with connectorx told what the settings ask for and not what the server speaks: it fails on this file.
-    """
+    """Reading the system's takes connectorx longer than reading a small slice."""
     damaged = tmp_path / "root.crt"
     damaged.write_text("not a certificate")
     url = f"{database.url}?sslmode=prefer&sslrootcert={quote(str(damaged))}"
@@ -186,7 +176,6 @@ def test_certificates_are_not_read_for_a_server_without_tls(database: Database, 
 
 
 def test_a_server_that_wants_encryption_names_the_setting(guarded: Guarded):
-    """Seen red with a server's rejection taken for a server that is down."""
     wanted = {"PG_USER": "encrypted", "PG_PASS": "pw"}
     with guarded.source(**wanted, PG_SSLMODE="disable") as source, pytest.raises(AccessDenied, match="PG_SSLMODE"):
         source.read(ENCRYPTED, "thing")
@@ -196,10 +185,7 @@ def test_a_server_that_wants_encryption_names_the_setting(guarded: Guarded):
 
 @pytest.mark.parametrize("how", ["setting", "PGPASSFILE"])
 def test_a_password_may_come_from_a_file(guarded: Guarded, tmp_path: Path, monkeypatch, how):
-    """connectorx reads none, so it is not asked.
-
-    Seen red with connectorx asked all the same.
-    """
+    """connectorx reads none, so it is not asked."""
     passwords = tmp_path / "passwords"
     passwords.write_text(f"127.0.0.1:{guarded.server.port}:*:postgres:{guarded.server.password}\n")
     passwords.chmod(0o600)
@@ -215,10 +201,7 @@ def test_a_password_may_come_from_a_file(guarded: Guarded, tmp_path: Path, monke
 
 
 def test_of_several_hosts_the_one_that_answers_is_read(guarded: Guarded):
-    """127.0.0.2 is nobody's; the rows come from the server that the horizon came from.
-
-    Seen red with connectorx reading, which takes the list for one name.
-    """
+    """127.0.0.2 is nobody's; the rows come from the server that the horizon came from."""
     with guarded.source(PG_HOST="127.0.0.2,127.0.0.1") as source:
         assert source.read("select host(inet_server_addr())::text as h", "thing")["h"].to_list() == ["127.0.0.1"]
     with guarded.source(PG_HOST="127.0.0.2,127.0.0.3") as source, pytest.raises(SourceUnavailable) as error:
@@ -227,10 +210,7 @@ def test_of_several_hosts_the_one_that_answers_is_read(guarded: Guarded):
 
 
 def test_rows_come_from_the_host_that_the_horizon_came_from(guarded: Guarded):
-    """The first of several hosts that comes back meanwhile may be a server that knows nothing of these rows.
-
-    Seen red with the reader connecting by the settings and not to the host that had answered.
-    """
+    """The first of several hosts that comes back meanwhile may be a server that knows nothing of these rows."""
     with (
         guarded.source(PG_HOST="127.0.0.2,127.0.0.1", PG_BRONZE_CONNECT_TIMEOUT_S="2") as source,
         socket.socket() as back,

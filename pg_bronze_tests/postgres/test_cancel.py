@@ -46,10 +46,7 @@ def interrupt(database) -> None:
 
 
 def test_closing_a_source_ends_its_read(make, database):
-    """The read ahead of a run that was ended would go on for as long as it takes.
-
-    Seen red with only the connections closed.
-    """
+    """The read ahead of a run that was ended would go on for as long as it takes."""
     outcomes: list[BaseException] = []
     source = make()
     thread = reading(source, outcomes)
@@ -64,10 +61,7 @@ def test_closing_a_source_ends_its_read(make, database):
 
 
 def test_an_interrupt_ends_the_read(make, database):
-    """connectorx does not notice one: Ctrl-C would be answered when the rows are there.
-
-    Seen red when only an Exception ended it: the sessions read on.
-    """
+    """connectorx does not notice one: Ctrl-C would be answered when the rows are there."""
     helper = threading.Thread(target=interrupt, args=(database,))
     with make() as source:
         helper.start()
@@ -78,10 +72,7 @@ def test_an_interrupt_ends_the_read(make, database):
 
 
 def test_an_interrupt_is_answered_when_the_server_is_frozen(make, database, monkeypatch):
-    """Nothing can end such a read; whoever waits for it must not be caught with it.
-
-    Seen red with no limit to the wait for its end.
-    """
+    """Nothing can end such a read; whoever waits for it must not be caught with it."""
     monkeypatch.setattr(slice_reading, "GIVE_UP_S", 1.0)
     frozen: list[int] = []
 
@@ -107,7 +98,6 @@ def test_an_interrupt_is_answered_when_the_server_is_frozen(make, database, monk
 
 
 def test_a_read_ends_when_the_time_of_its_run_is_up(make, database):
-    """Seen red with the time that is left never told to the server: the read went on for half a minute."""
     began = time.monotonic()
     with make(ends_at=began + 3) as source, pytest.raises(SourceUnavailable, match="thing: the read was cancelled"):
         source.read(QUERY, "thing")
@@ -116,7 +106,6 @@ def test_a_read_ends_when_the_time_of_its_run_is_up(make, database):
 
 
 def test_no_read_begins_when_the_time_of_its_run_is_nearly_up(make, database):
-    """Seen red with a read begun as long as any time is left."""
     with make(ends_at=time.monotonic() + 1) as source, pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"):
         source.read(QUERY, "thing")
     wait_until_gone(database)
@@ -141,10 +130,7 @@ def fill_slow(database, rows: int) -> None:
 
 @pytest.mark.parametrize("rows, slice_rows", [(400, 100), (2000, 200)], ids=["while it reads", "while it measures"])
 def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(slow_end, database, rows, slice_rows):
-    """What is committed stays; the slice read ahead is thrown away at once, and read again by the next tick.
-
-    Seen red with the read ahead waited for and not ended, and with the question that measures it not ended.
-    """
+    """What is committed stays; the slice read ahead is thrown away at once, and read again by the next tick."""
     fill_slow(database, rows)
     lake = slow_end
     steps: list[str] = []
@@ -171,10 +157,7 @@ def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(slow_end, database
 
 
 def test_an_interrupt_is_answered_while_the_read_ahead_is_waited_for(slow_end, database):
-    """Polars has signals restart the calls they interrupt.
-
-    Seen red with a wait for the read ahead that has no time limit.
-    """
+    """Polars has signals restart the calls they interrupt."""
     fill_slow(database, 400)
     answered: list[float] = []
 
@@ -194,10 +177,7 @@ def test_an_interrupt_is_answered_while_the_read_ahead_is_waited_for(slow_end, d
 
 
 def test_measuring_ends_when_the_time_of_its_run_is_up(slow_end, database):
-    """A block of wide rows is measured before it is read.
-
-    Seen red with the time limit of a statement instead of what is left of the run.
-    """
+    """A block of wide rows is measured before it is read."""
     fill_slow(database, 1)
     began = time.monotonic()
     source = Source(database.conninfo, database.url, 40, ends_at=began + 3)
@@ -210,7 +190,6 @@ def test_measuring_ends_when_the_time_of_its_run_is_up(slow_end, database):
 
 
 def test_nothing_is_measured_when_the_time_of_its_run_is_nearly_up(slow_end, database):
-    """Seen red with a question asked as long as any time is left."""
     with (
         Source(database.conninfo, database.url, 600, ends_at=time.monotonic() + 1) as source,
         pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"),
@@ -219,10 +198,7 @@ def test_nothing_is_measured_when_the_time_of_its_run_is_nearly_up(slow_end, dat
 
 
 def test_a_frame_that_was_read_is_not_kept(database):
-    """With rows of 20 MB the one read before would stay in memory beside the next.
-
-    Seen red with the read kept until the next.
-    """
+    """With rows of 20 MB the one read before would stay in memory beside the next."""
     with Source(database.conninfo, database.url, 60) as source:
         frame = source.read("select 1::int4 as a", "movie")
         kept = weakref.ref(frame)

@@ -51,7 +51,6 @@ def skipped(sql: psycopg.Connection, name: str) -> str:
 
 
 def test_a_table_is_described_with_domains_resolved(sql):
-    """Seen red with a domain's digits forgotten."""
     sql.execute(
         """
         create domain price as numeric(10,2);
@@ -90,7 +89,6 @@ def test_a_table_is_described_with_domains_resolved(sql):
 
 
 def test_the_catalog_holds_every_table_once_and_says_what_it_skips(sql):
-    """Seen red with partitions as tables of their own."""
     sql.execute(
         """
         create schema sales;
@@ -141,17 +139,13 @@ def test_the_catalog_holds_every_table_once_and_says_what_it_skips(sql):
 
 
 def test_a_table_that_is_not_there_is_none(sql):
-    """Seen red with etl_control a table like others."""
     assert read_table(sql, "public", "movie") is None
     sql.execute("create table etl_control (id int)")
     assert read_table(sql, "public", "etl_control") is None
 
 
 def test_a_foreign_partition_or_access_method_skips_the_whole_table(sql):
-    """Reading only the other partitions would look like a complete copy.
-
-    Seen red when only the root was looked at.
-    """
+    """Reading only the other partitions would look like a complete copy."""
     sql.execute(
         """
         create foreign data wrapper nowhere;
@@ -167,13 +161,11 @@ def test_a_foreign_partition_or_access_method_skips_the_whole_table(sql):
 
 
 def test_an_unlogged_table_is_skipped_on_a_standby_only():
-    """Seen red with such a table read on a standby."""
     node = {"kind": "r", "method": "heap", "persistence": "u", "standby": True}
     assert "read it from the primary" in str(_unreadable(node, False, ()))
 
 
 def test_missing_rights_are_answered_with_the_grant(sql, role):
-    """Seen red with the system columns forgotten, without which no row can be copied."""
     sql.execute('create schema shut; create table shut.t (id int); create table movie (id int, "a b" int)')
     sql.execute(f"set role {role}")
     closed = read_table(sql, "shut", "t")
@@ -188,7 +180,6 @@ def test_missing_rights_are_answered_with_the_grant(sql, role):
 
 
 def test_the_grants_it_names_are_enough(sql, role):
-    """Seen red when ``tableoid`` was asked for too."""
     sql.execute('create table movie (id int, "a b" int)')
     sql.execute(f'grant select (id) on movie to {role}; grant select (xmin, ctid, "a b") on "public"."movie" to {role}')
     sql.execute(f"set role {role}")
@@ -197,7 +188,6 @@ def test_the_grants_it_names_are_enough(sql, role):
 
 
 def test_a_closed_partition_skips_the_table_and_a_closed_one_in_between_does_not(sql, role):
-    """Seen red when only the root was looked at, and when every table below it was."""
     sql.execute(
         f"""
         create table days (day date, kind int) partition by range (day);
@@ -216,10 +206,7 @@ def test_a_closed_partition_skips_the_table_and_a_closed_one_in_between_does_not
 
 @pytest.mark.parametrize("row_security", ["on", "off"])
 def test_row_security_counts_where_it_applies_to_this_role(sql, role, row_security):
-    """A policy filters silently: rows the role may not see would count as copied.
-
-    Seen red with an owner thought to pass every policy.
-    """
+    """A policy filters silently: rows the role may not see would count as copied."""
     sql.execute(f"set row_security = {row_security}")
     sql.execute("create table movie (id int); create table forced (id int)")
     sql.execute(f"grant select on movie, forced to {role}")
@@ -235,7 +222,6 @@ def test_row_security_counts_where_it_applies_to_this_role(sql, role, row_securi
 
 
 def test_sizes_are_measured_for_one_table_and_estimated_for_all(sql):
-    """Seen red with what lies out of line left out."""
     sql.execute("create table movie (id int, t text)")
     sql.execute("alter table movie alter t set storage external, set (autovacuum_enabled = off)")
     sql.execute("insert into movie select i, repeat('x', 3000) from generate_series(1, 100) i")
@@ -301,10 +287,7 @@ def movie(sql) -> None:
 
 @pytest.mark.usefixtures("movie")
 def test_the_fingerprint_stays_through_work_and_maintenance(sql, seen):
-    """If it moved, every read beside an autovacuum would be thrown away.
-
-    Seen red with the planner's statistics in it.
-    """
+    """If it moved, every read beside an autovacuum would be thrown away."""
     before = seen()
     for statements in QUIET:
         run(sql, statements)
@@ -314,10 +297,7 @@ def test_the_fingerprint_stays_through_work_and_maintenance(sql, seen):
 @pytest.mark.usefixtures("movie")
 @pytest.mark.parametrize("statements", LOUD)
 def test_the_fingerprint_shows_a_change_even_when_it_is_undone(sql, seen, statements):
-    """Between two equal looks the rows must have come from one and the same table.
-
-    Seen red with only what stands there now.
-    """
+    """Between two equal looks the rows must have come from one and the same table."""
     if "other" in statements:
         sql.execute("create table other (id int, title varchar(10))")
     before = seen()
@@ -336,7 +316,6 @@ DAY2 = "alter table days attach partition day2 for values from ('2025-01-02') to
 
 
 def test_a_partitioned_tables_fingerprint_stays_through_maintenance(sql, seen):
-    """Seen red with sizes in it."""
     sql.execute(DAYS)
     before = seen("days")
     for statements in [
@@ -364,7 +343,6 @@ def test_a_partitioned_tables_fingerprint_stays_through_maintenance(sql, seen):
     ],
 )
 def test_a_partitioned_tables_fingerprint_shows_every_change_of_its_leaves(sql, seen, statements):
-    """Seen red with the root alone looked at."""
     sql.execute(DAYS)
     before = seen("days")
     run(sql, statements)
@@ -372,10 +350,7 @@ def test_a_partitioned_tables_fingerprint_shows_every_change_of_its_leaves(sql, 
 
 
 def test_the_catalogs_fingerprint_follows_definitions_and_nothing_else(sql):
-    """It reloads the code location, which must not happen for every insert or new partition.
-
-    Seen red with only the names of columns in it.
-    """
+    """It reloads the code location, which must not happen for every insert or new partition."""
     sql.execute("create table movie (id int)")
     sql.execute(DAYS)
     before = read_catalog(sql).fingerprint
@@ -403,7 +378,6 @@ def test_the_catalogs_fingerprint_follows_definitions_and_nothing_else(sql):
 
 
 def test_it_works_in_a_read_only_transaction_and_a_sql_ascii_database(database):
-    """Seen red with a statement that writes."""
     name = f"ascii_{uuid4().hex[:12]}"
     with database.connect() as admin:
         admin.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0")

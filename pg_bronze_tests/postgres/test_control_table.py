@@ -20,10 +20,7 @@ def rows(database):
 
 
 def test_the_control_table_is_made_with_the_originals_columns(lake, database):
-    """Tools of people read it by these names and types.
-
-    Seen red with a time that has a zone.
-    """
+    """Tools of people read it by these names and types."""
     database.execute(fill(1, 1))
     lake.tick()
 
@@ -44,7 +41,6 @@ def test_the_control_table_is_made_with_the_originals_columns(lake, database):
 
 
 def test_the_value_is_the_highest_copied_as_postgresql_prints_it_in_utc(lake, database):
-    """Seen red with the last value for the highest, with six digits after its point, and with the session's time."""
     lake.control.connection.execute("set timezone = 'Asia/Tokyo'")
     database.execute("insert into movie values (1, 'a', '2026-01-01 03:00:00.5+03', 1), (2, 'b', '2025-01-01', 1)")
 
@@ -56,7 +52,6 @@ def test_the_value_is_the_highest_copied_as_postgresql_prints_it_in_utc(lake, da
 
 
 def test_a_table_outside_public_is_named_with_its_schema(lake, database):
-    """Seen red with the bare name: two tables would share a row."""
     database.execute(
         "create schema sales; create table sales.movie (movie_id int primary key); insert into sales.movie values (7)"
     )
@@ -67,10 +62,7 @@ def test_a_table_outside_public_is_named_with_its_schema(lake, database):
 
 
 def test_the_value_never_goes_back(lake, database):
-    """Older tools would copy again from there.
-
-    Seen red with a value that the newest slice's replaced, however early.
-    """
+    """Older tools would copy again from there."""
     database.execute("insert into movie values (1, 'a', '2026-01-01', 1)")
     lake.tick()
     database.execute("insert into movie values (2, 'b', '2020-01-01', 1), (3, 'c', null, 1)")
@@ -93,10 +85,7 @@ def test_the_value_never_goes_back(lake, database):
     ],
 )
 def test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again(lake, database, change):
-    """People set it back to make the original system copy again; here that would double rows, so it does not.
-
-    Seen red with a row that stays as it is once it is there.
-    """
+    """People set it back to make the original system copy again; here that would double rows, so it does not."""
     database.execute(fill(1, 3))
     assert lake.tick().mirrored.edited is False
     lake.control = Control(lake.control.connection)
@@ -112,10 +101,7 @@ def test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again(lake
 
 
 def test_a_control_table_dropped_while_we_run_is_made_again(lake, database):
-    """Whoever drops it would stop all tables.
-
-    Seen red with a table made at the first load alone.
-    """
+    """Whoever drops it would stop all tables."""
     database.execute(fill(1, 3))
     lake.tick()
     database.execute("drop table etl_control")
@@ -127,10 +113,7 @@ def test_a_control_table_dropped_while_we_run_is_made_again(lake, database):
 
 
 def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, database):
-    """The right to read is all the copying needs.
-
-    Seen red with the refusal of the mirror raised for the table.
-    """
+    """The right to read is all the copying needs."""
     database.execute(
         "do $$ begin create role looker login password 'looker'; exception when duplicate_object then null; end $$;"
         "grant select on movie to looker"
@@ -151,10 +134,7 @@ def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, dat
 
 @pytest.mark.parametrize("there", [True, False], ids=["the table is there", "it is not"])
 def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
-    """A grant on a table that does not exist is an error, and the second sentence nobody wants to look for.
-
-    Seen red with the refusal of the mirror raised for the table, and with the grant before the table it needs.
-    """
+    """A grant on a table that does not exist is an error, and the second sentence nobody wants to look for."""
     database.execute(fill(1, 3))
     if there:
         lake.tick()
@@ -172,10 +152,7 @@ def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
 
 
 def test_a_role_that_may_write_an_existing_control_table_need_not_create_one(lake, database):
-    """``create table if not exists`` wants that right even where the table exists.
-
-    Seen red with the table created without a look whether it is there.
-    """
+    """``create table if not exists`` wants that right even where the table exists."""
     database.execute(fill(1, 1))
     lake.tick()
     database.execute(
@@ -189,10 +166,7 @@ def test_a_role_that_may_write_an_existing_control_table_need_not_create_one(lak
 
 
 def test_a_session_that_is_read_only_switches_the_mirror_off(database):
-    """On a standby nobody can write, and copying needs no more than to read.
-
-    Seen red with that refusal raised for the table.
-    """
+    """On a standby nobody can write, and copying needs no more than to read."""
     with database.connect(options="-c default_transaction_read_only=on") as connection:
         control = Control(connection)
         mirrored = control.mirror(ControlRow("movie", "1", "movie_id"), None)
@@ -202,7 +176,6 @@ def test_a_session_that_is_read_only_switches_the_mirror_off(database):
 
 
 def test_the_control_table_may_live_in_another_database(lake, database, postgres_server):
-    """Seen red with the row written over the source's connection."""
     other = f"{database.name}_control"
     with postgres_server.connect() as connection:
         connection.autocommit = True
@@ -223,7 +196,6 @@ def test_the_control_table_may_live_in_another_database(lake, database, postgres
 
 
 def test_without_a_connection_nothing_is_mirrored_and_nobody_is_surprised(lake, database):
-    """Seen red with one and the same reason for every table that is not mirrored."""
     lake.control = Control(None, "etl_control is not mirrored: PG_CONTROL_URL is off")
     database.execute(fill(1, 3))
 

@@ -16,10 +16,7 @@ from pg_bronze.postgres.error_mapping import explain, explain_state, explain_tex
     ],
 )
 def test_the_grant_that_is_named_can_be_run_as_it_stands(label, named):
-    """Unquoted, PostgreSQL looks for another table, or for none.
-
-    Seen red with names as they are, without quotes.
-    """
+    """Unquoted, PostgreSQL looks for another table, or for none."""
     error = explain_text(RuntimeError("db error: ERROR: permission denied for table x"), label)
 
     assert str(error).endswith(f"Run: grant select on {named} to the role.")
@@ -35,13 +32,10 @@ def test_the_grant_that_is_named_can_be_run_as_it_stands(label, named):
     ids=["stopped", "crashed", "gone"],
 )
 def test_whatever_word_a_session_ends_with_the_next_tick_may_cure_it(error):
-    """Which of them is heard is chance; a table left to an operator for it would wait for somebody every restart.
-
-    Seen red with a statement that the server ended left to an operator.
-    """
+    """Which of them is heard is chance; a table left to an operator for it would wait for somebody every restart."""
     explained = explain(error, "movie")
 
-    assert (explained.cure, str(explained).partition(":")[0]) == ("next tick", "movie")
+    assert (explained.retry, str(explained).partition(":")[0]) == ("automatic", "movie")
 
 
 @pytest.mark.parametrize(
@@ -56,17 +50,14 @@ def test_whatever_word_a_session_ends_with_the_next_tick_may_cure_it(error):
     ],
 )
 def test_damage_is_told_by_both_readers_to_an_operator(error, words):
-    """The texts are those of PostgreSQL 18's source: `bufmgr.c`, `md.c`, `slru.c`, `toast_internals.c`, `detoast.c`.
-
-    Seen red with damage taken for a connection that broke.
-    """
+    """The texts are those of PostgreSQL 18's source: `bufmgr.c`, `md.c`, `slru.c`, `toast_internals.c`, `detoast.c`."""
     found: list[PgBronzeError] = [
         explain_state(error(words), "movie"),
         explain_text(RuntimeError(f"db error: ERROR: {words}"), "movie"),
     ]
 
     assert {type(each) for each in found} == {SourceDamaged}
-    assert {each.cure for each in found} == {"operator"}
+    assert {each.retry for each in found} == {"after_fix"}
     assert len(set(map(str, found))) == 1
 
 
@@ -79,7 +70,6 @@ def test_damage_is_told_by_both_readers_to_an_operator(error, words):
     ],
 )
 def test_a_server_without_memory_or_disk_is_told_by_both_readers_and_tried_again(error, words):
-    """Seen red with a want of room taken for an error that nobody knows."""
     found = [explain_state(error(words), "movie"), explain_text(RuntimeError(f"db error: ERROR: {words}"), "movie")]
 
     assert {type(each) for each in found} == {SourceUnavailable}

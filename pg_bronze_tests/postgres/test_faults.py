@@ -44,11 +44,7 @@ def cut_off(database: Database) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_connection_that_is_cut_after_any_step_loses_and_doubles_nothing(lake, database, step):
-    """What was committed stays, and the rest is left to the next tick.
-
-    Seen red with the error of a look at the table raised as psycopg's own, and with a statement that the server ended
-    left to an operator.
-    """
+    """What was committed stays, and the rest is left to the next tick."""
 
     def on_step(name: str) -> None:
         if name == step:
@@ -66,11 +62,7 @@ ENDINGS = {"terminated": "select pg_terminate_backend({})", "cancelled": "select
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("name", READERS)
 def test_a_read_that_is_ended_amid_its_rows_copies_none_of_them(lake, database, name, ending):
-    """The rows that had come would pass for all there are.
-
-    Seen red with a read that broke taken for one that found nothing, with every word of connectorx's that nobody knows
-    taken for an altered table, and with a COPY that broke taken for one that ended.
-    """
+    """The rows that had come would pass for all there are."""
     lake.reader = name
     database.execute(f"{SLOW}; alter table movie add f feeling default 'fast'")
     lake.drain()
@@ -124,10 +116,7 @@ def hasten(lake: Lake, patch: pytest.MonkeyPatch, limit_s: float, login_s: float
 
 
 def test_a_read_beyond_its_time_limit_is_cancelled_by_the_server(lake, database, monkeypatch):
-    """A client that gives up by itself leaves a session that goes on reading.
-
-    Seen red with a limit that the server was not told.
-    """
+    """A client that gives up by itself leaves a session that goes on reading."""
     database.execute(f"{SLOW}; alter table movie add f feeling default 'slow'")
 
     with monkeypatch.context() as patch:
@@ -143,8 +132,6 @@ def test_a_read_beyond_its_time_limit_is_cancelled_by_the_server(lake, database,
 def test_a_read_that_waits_for_a_lock_is_given_up(lake, database, monkeypatch):
     """connectorx sets no time limit before it has the query described, and cannot be interrupted: a table that somebody
     rewrites would hold a run, and all tables behind it, for as long as that takes.
-
-    Seen red while connectorx was called without a watch: the read waited until the lock was given back.
     """
     with monkeypatch.context() as patch:
         hasten(lake, patch, limit_s=0.5, login_s=0.5)
@@ -176,10 +163,7 @@ def guest(database) -> Iterator[Callable[[int], dict]]:
 
 
 def test_a_role_without_a_free_connection_is_told_so(lake, database, guest):
-    """Nobody would look for it in a sentence that says that the server is down.
-
-    Seen red with a role's limit not told from a server that is down.
-    """
+    """Nobody would look for it in a sentence that says that the server is down."""
     login = guest(0)
 
     with (
@@ -197,7 +181,6 @@ def test_a_role_without_a_free_connection_is_told_so(lake, database, guest):
     ],
 )
 def test_a_role_that_is_not_let_in_is_told_why(database, guest, change, words):
-    """Seen red with a role that is not let in told that the server is down."""
     login = guest(5)
     database.execute(change.format(role=login["user"], database=database.name))
 
@@ -209,10 +192,7 @@ def test_a_role_that_is_not_let_in_is_told_why(database, guest, change, words):
 
 
 def test_what_nobody_knows_of_a_refusal_is_repeated(database):
-    """Poolers and hosts refuse in words of their own, and a server speaks its administrator's language.
-
-    Seen red with a refusal in unknown words told that the server is down.
-    """
+    """Poolers and hosts refuse in words of their own, and a server speaks its administrator's language."""
     with (
         pytest.raises(SourceUnavailable, match=r"refused the connection \(.*unrecognized .* \"no_such\".*tick tries"),
         Source({**database.conninfo, "options": "-c no_such=1"}, database.url, 60) as source,
@@ -221,10 +201,7 @@ def test_what_nobody_knows_of_a_refusal_is_repeated(database):
 
 
 def test_the_last_free_connection_is_not_enough(database, guest):
-    """connectorx opens one of its own, and tries for half a minute; a batch looks before it lets each table wait.
-
-    Seen red with a look over the kept connection.
-    """
+    """connectorx opens one of its own, and tries for half a minute; a batch looks before it lets each table wait."""
     with Source({**database.conninfo, **guest(1)}, database.url, 60) as source:
         source.ask("select 1")
 
@@ -233,10 +210,7 @@ def test_the_last_free_connection_is_not_enough(database, guest):
 
 
 def test_a_server_without_a_free_connection_says_so_and_is_gone_on_with(tmp_path, bindir, bucket):
-    """An application that opens too many is no reason to look whether the server is up.
-
-    Seen red with only the words for a role's limit known.
-    """
+    """An application that opens too many is no reason to look whether the server is up."""
     options = {"max_connections": "8", "max_wal_senders": "0"}
     with PostgresServer(tmp_path, bindir=bindir, options=options) as server:
         lake = stocked(Lake(Database(server, "postgres"), bucket.store()))
@@ -288,10 +262,7 @@ def restart(server: PostgresServer, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "killed"])
 def test_a_restart_between_and_during_reads_is_gone_on_after(own, own_server, mode):
-    """A restart is over before a person has read the error.
-
-    Seen red with a statement that the server ended left to an operator.
-    """
+    """A restart is over before a person has read the error."""
     stocked(own)
     restart(own_server, mode)
     own.tick()
@@ -322,10 +293,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_table_stops_and_says_so_until_it_is_restored(own, own_server, name, damage):
-    """The network is in order and nobody altered the table: who is told either looks in the wrong place all night.
-
-    Seen red with damage taken for a connection that broke, and for an altered table.
-    """
+    """The network is in order and nobody altered the table: who is told either looks in the wrong place all night."""
     stocked(own)
     own.reader = name
     own.database.execute("alter table movie add plot text; alter table movie alter plot set storage external")
@@ -357,10 +325,7 @@ def test_a_damaged_table_stops_and_says_so_until_it_is_restored(own, own_server,
 
 @pytest.mark.parametrize("name", READERS)
 def test_an_error_of_a_cast_of_the_users_own_is_told_as_such(lake, database, name):
-    """A cast of the user's own may raise whatever it likes; what it says may hold a value, so it is not repeated.
-
-    Seen red with every error that nobody knows taken for a connection that broke.
-    """
+    """A cast of the user's own may raise whatever it likes; what it says may hold a value, so it is not repeated."""
     lake.reader = name
     database.execute(f"{SLOW}; alter table movie add f feeling default 'fast'")
     lake.drain()
@@ -398,10 +363,7 @@ CASES = {"rolled back": _rolled_back, "only an id": _only_an_id, "asynchronous c
 @pytest.mark.parametrize("how", ["immediate", "a session killed"])
 @pytest.mark.parametrize("case", CASES)
 def test_ids_that_a_crash_hands_out_again_hide_no_row(own, own_server, case, how):
-    """A horizon that no flushed record mentions: the rows written under the same ids afterwards lie below it, for good.
-
-    Seen red with ``_wait_until_durable`` of source.py left out: row 11 was lost in each of the six.
-    """
+    """A horizon that no flushed record mentions: the rows written under the same ids afterwards lie below it, for good."""
     database = own.database
     database.execute(f"{MOVIE}; {fill(1, 10)}; checkpoint")
     own.drain()
@@ -485,10 +447,7 @@ CONFLICTS = {
     scope="module",  # or each would get servers of its own
 )
 def test_a_conflict_with_recovery_on_a_standby_is_said_and_heals(pair, bucket, name, conflict):
-    """A standby cancels readers that hold up its replay: no row of the read may count, and the next one is whole.
-
-    Seen red with only the time limit's words known: it was said that the connection broke.
-    """
+    """A standby cancels readers that hold up its replay: no row of the read may count, and the next one is whole."""
     shop, standby = pair
     there = Database(standby, "shop")
     lake = Lake(there, bucket.store(), reader=name)
@@ -516,10 +475,7 @@ def test_a_conflict_with_recovery_on_a_standby_is_said_and_heals(pair, bucket, n
 
 @pytest.mark.parametrize("pair, name", [("18", name) for name in READERS], indirect=["pair"], scope="module")
 def test_a_standby_behind_the_server_the_horizon_came_from_is_not_read(pair, bucket, monkeypatch, name):
-    """A host name that stands for both: what the standby has not replayed yet would lie below a horizon already passed.
-
-    Seen red without the guard, with both readers.
-    """
+    """A host name that stands for both: what the standby has not replayed yet would lie below a horizon already passed."""
     shop, standby = pair
     there = Database(standby, "shop")
     lake = Lake(shop, bucket.store(), reader=name)

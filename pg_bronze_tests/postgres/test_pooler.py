@@ -59,10 +59,7 @@ def shared(database, poolers) -> Pooled:
 
 
 def test_a_pooler_is_noticed_and_read_by_copy(pooled: Pooled):
-    """connectorx prepares a statement in one transaction and uses it in the next: one in four reads failed.
-
-    Seen red with the pooler noticed and connectorx reading all the same.
-    """
+    """connectorx prepares a statement in one transaction and uses it in the next: one in four reads failed."""
     with pooled.source() as source:
         assert source.read("select 1::int4 as a", "thing").height == 1
         assert source.pooled
@@ -73,10 +70,7 @@ def test_a_pooler_is_noticed_and_read_by_copy(pooled: Pooled):
 
 
 def test_rows_are_neither_lost_nor_doubled_behind_a_pooler(pooled: Pooled, bucket):
-    """Each transaction may get another session than the one before.
-
-    Seen red with statements prepared in one session and run in another.
-    """
+    """Each transaction may get another session than the one before."""
     lake = Lake(pooled, bucket.store())
     pooled.execute(MOVIE)
     pooled.execute(fill(1, 500))
@@ -88,10 +82,7 @@ def test_rows_are_neither_lost_nor_doubled_behind_a_pooler(pooled: Pooled, bucke
 
 
 def test_two_copiers_and_writers_race_through_shared_sessions(shared: Pooled, bucket):
-    """Without a lock that holds, only the claims keep order; a session's settings and snapshots must not be mixed.
-
-    Seen red with keys by the writer's own clock.
-    """
+    """Without a lock that holds, only the claims keep order; a session's settings and snapshots must not be mixed."""
     done, ticks = threading.Event(), []
 
     def rival() -> None:
@@ -118,8 +109,6 @@ def test_two_copiers_and_writers_race_through_shared_sessions(shared: Pooled, bu
 def test_two_threads_ask_one_after_the_other(shared: Pooled):
     """The slice ahead is read while one is committed; a question of the one must not land in a transaction of the
     other.
-
-    Seen red without the lock of our own around a transaction.
     """
     with shared.source() as source, ThreadPoolExecutor(4) as pool:
         source.ask("select 1")
@@ -129,10 +118,7 @@ def test_two_threads_ask_one_after_the_other(shared: Pooled):
 
 
 def test_nothing_of_ours_stays_in_a_shared_session(shared: Pooled, bucket):
-    """Somebody else's queries would fail (row_security), be cancelled (statement_timeout), or wait for our lock.
-
-    Seen red with settings that hold for a session, and with the lock of the table taken.
-    """
+    """Somebody else's queries would fail (row_security), be cancelled (statement_timeout), or wait for our lock."""
     lake = Lake(shared, bucket.store())
     shared.execute(MOVIE)
     shared.execute(fill(1, 50))
@@ -158,10 +144,7 @@ def test_nothing_of_ours_stays_in_a_shared_session(shared: Pooled, bucket):
 
 @pytest.mark.parametrize("filled", [True, False], ids=["filled", "empty"])
 def test_an_older_snapshot_behind_a_pooler_stops_the_read(shared: Pooled, bucket, filled):
-    """The pooler may lead to a session that sees less than the one the horizon came from.
-
-    Seen red without the guard.
-    """
+    """The pooler may lead to a session that sees less than the one the horizon came from."""
     lake = Lake(shared, bucket.store())
     shared.execute(f"{MOVIE}; {fill(1, 3 if filled else 0)}")
 

@@ -52,10 +52,7 @@ def bits(frame: pl.DataFrame) -> list[Any]:
 
 
 def test_both_readers_give_the_same_frame_of_every_type(any_database, monkeypatch):
-    """Which of them read a slice must not be seen in the bucket.
-
-    Seen red with an empty value taken for NULL by the second.
-    """
+    """Which of them read a slice must not be seen in the bucket."""
     with any_database.connect() as connection:
         Torture(connection).create()
         # Not a number has many spellings in bits.
@@ -97,10 +94,7 @@ def same_frames(table, sources, monkeypatch) -> None:
     ],
 )
 def test_both_refuse_a_time_beyond_the_calendar(sources, value):
-    """The rule table sends none; one that slips in, after an ALTER, must not be stored as something else.
-
-    Seen red with the second comparing days since 2000 with the last one counted since 1970.
-    """
+    """The rule table sends none; one that slips in, after an ALTER, must not be stored as something else."""
     for source in sources.values():
         kind, sentence = outcome(source, f"select 1::int8 as a, {value} as v")
         assert kind is TableChanged
@@ -111,7 +105,6 @@ def test_both_refuse_a_time_beyond_the_calendar(sources, value):
     "value", ["'262142-12-31'::date", "'262142-12-31 23:59:59.999999'::timestamp", "'4714-11-24 BC'::timestamptz"]
 )
 def test_both_read_the_last_and_the_first_of_the_calendar(sources, value):
-    """Seen red with the last taken for one beyond it."""
     frames = [source.read(f"select {value} as v", "thing") for source in sources.values()]
 
     assert_frame_equal(*frames)
@@ -130,10 +123,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_the_same_error_from_both(database, fault):
-    """Whether the next tick may cure it must not depend on the reader.
-
-    Seen red with a time limit that connectorx reports taken for a broken connection, and with row security on.
-    """
+    """Whether the next tick may retry it must not depend on the reader."""
     role = f"reader_{database.name}"
     database.execute(
         f"create role {role} login password 'pw'; create table secret (a int); create table open (a int);"
@@ -160,8 +150,6 @@ def test_a_snapshot_from_before_the_horizon_is_not_read(database, bucket, name, 
     """Film 4 is in that snapshot, and 5 would lie below a horizon already passed: lost for good.
 
     In an empty table there is no row to find out by.
-
-    Seen red without the guard, and with one that asks for the next id, with both readers.
     """
     lake = Lake(database, bucket.store(), reader=name)
     database.execute(MOVIE)
@@ -181,10 +169,7 @@ def test_a_snapshot_from_before_the_horizon_is_not_read(database, bucket, name, 
 
 @pytest.mark.parametrize("query", ["select 1::int4 as a", "select 'x'::int4 as a"], ids=["cut off", "refused"])
 def test_the_reader_that_keeps_its_connection_heals_after_it_failed(database, sources, query):
-    """Every later table of the run would meet the transaction that one table's error had ended.
-
-    Seen red with the connection kept after an error.
-    """
+    """Every later table of the run would meet the transaction that one table's error had ended."""
     source = sources["copy"]
     assert source.read("select 1::int4 as a", "thing").height == 1
     if "'x'" not in query:
@@ -198,17 +183,13 @@ def test_the_reader_that_keeps_its_connection_heals_after_it_failed(database, so
 
 
 def test_a_type_without_a_rule_is_refused_and_not_guessed(sources):
-    """Seen red with such a type decoded as text by the second."""
     for source in sources.values():
         outcome(source, "select '1 day'::interval as v")
 
 
 @pytest.mark.parametrize("expression", ["interval '1 day'", "'{1}'::xid[]", "null::macaddr"])
 def test_a_panic_of_the_reader_is_an_error_like_any_other(sources, expression):
-    """It is no Exception: left alone it passes every handler, and Dagster shows a stack of Rust.
-
-    Seen red with only Exception caught.
-    """
+    """It is no Exception: left alone it passes every handler, and Dagster shows a stack of Rust."""
     with pytest.raises(DataError, match=r"^thing: ") as error:
         sources["connectorx"].read(f"select {expression} as c", "thing")
     assert type(error.value.__cause__).__name__ == "PanicException"

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pg_bronze import errors
-from pg_bronze.errors import Cure, DataError, PgBronzeError, SettingsError, SourceUnavailable, cure_of
-from pg_bronze.scheduling.backoff import Trouble, after, next_try, pause_s, said
+from pg_bronze.errors import DataError, PgBronzeError, Retry, SettingsError, SourceUnavailable, retry_of
+from pg_bronze.scheduling.backoff import Failure, after, next_try, pause_s, said
 
-CURES: tuple[Cure, ...] = get_args(Cure)
+CURES: tuple[Retry, ...] = get_args(Retry)
 DAY_S = 86_400.0
 NOON = 1_767_268_800.0  # 2026-01-01 12:00 UTC
 
@@ -25,19 +25,13 @@ def all_classes() -> list[type[PgBronzeError]]:
 
 @pytest.mark.parametrize("error", all_classes(), ids=lambda error: error.__name__)
 def test_every_error_says_who_can_cure_it_and_stands_in_the_tree(error):
-    """One without would be retried as whatever its parent happens to be; one not in the tree is found by nobody.
-
-    Seen red with an error that the tree calls otherwise.
-    """
-    assert error.cure in CURES
+    """One without would be retried as whatever its parent happens to be; one not in the tree is found by nobody."""
+    assert error.retry in CURES
     assert re.search(rf"[├└]── {error.__name__} |^ +{error.__name__}$", errors.__doc__ or "", re.MULTILINE)
 
 
 def test_the_tree_of_errors_is_drawn_as_it_is():
-    """Where a class hangs decides who is asked to cure it: a wrong password tried every two minutes locks the role out.
-
-    Seen red with AccessDenied among the errors that the next tick may cure.
-    """
+    """Where a class hangs decides who is asked to retry it: a wrong password tried every two minutes locks the role out."""
     drawn, path = {}, [""]
     for branch, name in re.findall(r"^ {4}((?:[ │├└─]{4})*)([A-Z]\w+)(?= |$)", errors.__doc__ or "", re.MULTILINE):
         depth = len(branch) // 4
@@ -48,95 +42,78 @@ def test_the_tree_of_errors_is_drawn_as_it_is():
 
 
 def test_the_three_kinds_of_cure():
-    """Seen red with what nobody foresaw never cured."""
-    assert cure_of(SourceUnavailable("down")) == "next tick"
-    assert cure_of(SettingsError("wrong")) == "operator"
-    assert cure_of(DataError("too large")) == "never"
-    assert cure_of(KeyError("nobody foresaw it")) == "next tick"
+    assert retry_of(SourceUnavailable("down")) == "automatic"
+    assert retry_of(SettingsError("wrong")) == "after_fix"
+    assert retry_of(DataError("too large")) == "never"
+    assert retry_of(KeyError("nobody foresaw it")) == "automatic"
 
 
 def test_what_the_next_tick_may_cure_is_tried_at_once_a_few_times_and_then_every_two_minutes():
-    """Seen red with a pause after the first failure."""
-    assert [pause_s("next tick", count) for count in range(1, 10)] == [0, 0, 0, 15, 30, 60, 120, 120, 120]
+    assert [pause_s("automatic", count) for count in range(1, 10)] == [0, 0, 0, 15, 30, 60, 120, 120, 120]
 
 
 def test_what_only_a_person_can_cure_is_tried_after_one_two_four_up_to_thirty_minutes():
-    """Seen red with pauses that end at two minutes."""
-    assert [pause_s("operator", count) / 60 for count in range(1, 9)] == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert [pause_s("after_fix", count) / 60 for count in range(1, 9)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_what_no_retry_cures_is_tried_every_thirty_minutes():
-    """Seen red with pauses that end at two minutes."""
-    assert [pause_s("never", count) for count in range(1, 8)] == [pause_s("operator", count) for count in range(1, 8)]
+    assert [pause_s("never", count) for count in range(1, 8)] == [pause_s("after_fix", count) for count in range(1, 8)]
 
 
 @given(st.sampled_from(CURES), st.integers(1, 10**12))
-def test_pauses_only_grow_and_end_at_a_limit(cure, count):
-    """Seen red without the limit."""
-    assert 0 <= pause_s(cure, count) <= pause_s(cure, count + 1) <= (120 if cure == "next tick" else 1800)
+def test_pauses_only_grow_and_end_at_a_limit(retry, count):
+    assert 0 <= pause_s(retry, count) <= pause_s(retry, count + 1) <= (120 if retry == "automatic" else 1800)
 
 
-@pytest.mark.parametrize("cure, most", [("next tick", 730), ("operator", 55), ("never", 55)])
-def test_a_table_that_fails_all_day_is_tried_rarely(cure, most):
-    """Every ten seconds would be 8,640 runs of several CPU seconds.
-
-    Seen red without the limit: it was not tried often enough.
-    """
-    trouble, tries, now = None, 0, NOON
+@pytest.mark.parametrize("retry, most", [("automatic", 730), ("after_fix", 55), ("never", 55)])
+def test_a_table_that_fails_all_day_is_tried_rarely(retry, most):
+    """Every ten seconds would be 8,640 runs of several CPU seconds."""
+    failure_state, tries, now = None, 0, NOON
     while now < NOON + DAY_S:
-        trouble = after(trouble, "no.", cure, now)
+        failure_state = after(failure_state, "no.", retry, now)
         tries += 1
-        now = max(now + 10, next_try(trouble, ""))
+        now = max(now + 10, next_try(failure_state, ""))
 
     assert 40 < tries <= most
 
 
 @given(st.lists(st.tuples(st.sampled_from(CURES), st.sampled_from("ab"), st.booleans(), st.floats(0, 1e5)), min_size=1))
 def test_a_row_of_failures_keeps_its_beginning_and_never_waits_longer_than_half_an_hour(failures):
-    """Seen red with pauses counted from the first failure."""
-    trouble, now = None, NOON
-    for cure, state, by_hand, later in failures:
+    failure_state, now = None, NOON
+    for retry, state, by_hand, later in failures:
         now += later
-        trouble = after(trouble, "no.", cure, now, state, by_hand)
+        failure_state = after(failure_state, "no.", retry, now, state, by_hand)
 
-        assert 1 <= trouble.count <= len(failures)
-        assert NOON <= trouble.since <= trouble.last == now
-        assert now <= next_try(trouble, state) <= now + 1800
+        assert 1 <= failure_state.count <= len(failures)
+        assert NOON <= failure_state.since <= failure_state.last == now
+        assert now <= next_try(failure_state, state) <= now + 1800
 
 
-STUCK = Trouble("no.", "operator", 6, NOON - 3600, NOON, "a")
+STUCK = Failure("no.", "after_fix", 6, NOON - 3600, NOON, "a")
 
 
 def test_a_change_that_could_be_the_cure_is_tried_at_once():
-    """Seen red with a change that waits as long as before."""
     assert next_try(STUCK, "a") == NOON + 1800
     assert next_try(STUCK, "b") == NOON
 
 
 def test_a_restarted_process_waits_as_after_a_first_failure():
-    """It may have been given the right password; but one that is restarted all the time must not try all the time.
-
-    Seen red with the pause of the process before.
-    """
+    """It may have been given the right password; but one that is restarted all the time must not try all the time."""
     assert next_try(STUCK, "a", restarted=NOON + 5) == NOON + 60
     assert next_try(STUCK, "a", restarted=NOON - 5) == NOON + 1800
 
 
-@pytest.mark.parametrize("changed", [{"state": "b"}, {"by_hand": True}, {"cure": "next tick"}])
+@pytest.mark.parametrize("changed", [{"state": "b"}, {"by_hand": True}, {"retry": "automatic"}])
 def test_pauses_begin_anew_after_a_change_a_try_by_hand_or_another_fault(changed):
-    """Seen red with a try by hand counted like any other."""
-    again = after(STUCK, "no.", **{"cure": "operator", "now": NOON + 60, "state": "a", **changed})
+    again = after(STUCK, "no.", **{"retry": "after_fix", "now": NOON + 60, "state": "a", **changed})
 
     assert (again.count, again.since) == (1, STUCK.since)
 
 
 def test_one_cause_is_said_once_with_the_count_of_its_tables():
-    """A hundred tables behind one bucket that is down are one sentence, not a hundred.
-
-    Seen red with a sentence for each table.
-    """
-    down = Trouble("no connection to the S3 server.", "next tick", 5, NOON - 90, NOON)
-    own = Trouble("b: no.", "operator", 1, NOON - DAY_S, NOON)
+    """A hundred tables behind one bucket that is down are one sentence, not a hundred."""
+    down = Failure("no connection to the S3 server.", "automatic", 5, NOON - 90, NOON)
+    own = Failure("b: no.", "after_fix", 1, NOON - DAY_S, NOON)
 
     sentences = said({**dict.fromkeys("acde", (down, NOON + 30)), "b": (own, NOON)}, NOON)
 

@@ -32,55 +32,41 @@ def said(*arguments, **more):
 
 
 def test_a_table_never_copied_is_due():
-    """Seen red with a table due only while nothing at all of it is copied."""
     assert said(None, Hint()) == (True, "nothing of it has been copied yet")
     assert said(copied(Leaf(200)), hint(), leaves=(9, 10)) == (True, "nothing of it has been copied yet")
 
 
 def test_a_window_in_blocks_goes_on_however_quiet_the_cluster_is():
-    """Seen red with a pending window that waits for the next row."""
     pending = Leaf(200, pending=Pending(200, 3, 1))
     assert said(copied(pending), hint()) == (True, "a first load or a large window goes on")
 
 
 def test_no_transaction_since_is_quiet_for_good():
-    """Seen red with a gate that expires although there can be nothing."""
     assert said(copied(Leaf(200)), hint(due_at=0), now=1e9) == (False, "no transaction finished since 200")
 
 
 def test_unchanged_counters_are_quiet_once_the_watermark_has_passed_them():
-    """Seen red with counters that say nothing."""
     assert said(copied(Leaf(150)), hint()) == (False, "no row was written")
 
 
 def test_changed_counters_are_due():
-    """Seen red with changed counters passed over."""
     assert said(copied(Leaf(150)), hint(), seen="other") == (True, "rows may have been written")
 
 
 def test_a_table_is_read_once_in_a_while_however_quiet_it_seems():
-    """A rewrite by ALTER TABLE is not counted, and neither is what a crashed server forgot.
-
-    Seen red with the gate expiring only for counters that moved.
-    """
+    """A rewrite by ALTER TABLE is not counted, and neither is what a crashed server forgot."""
     assert said(copied(Leaf(150)), hint(due_at=NOW - UNGATED_S + 1)) == (False, "no row was written")
     assert said(copied(Leaf(150)), hint(due_at=NOW - UNGATED_S)) == (True, "not read for 900 s")
 
 
 def test_a_quiet_table_keeps_the_time_it_was_last_due_and_a_due_one_starts_anew():
-    """A clock set back at every look would never expire.
-
-    Seen red with the clock set at every look.
-    """
+    """A clock set back at every look would never expire."""
     assert verdict(copied(Leaf(150)), hint()).hint.due_at == NOW - 1
     assert verdict(copied(Leaf(150)), hint(), seen="other").hint.due_at == NOW
 
 
 def test_counters_that_moved_while_the_horizon_was_held_do_not_count_as_copied():
-    """Transaction 120 wrote and ended while 110 held the horizon: the counters stand still, its row is not copied.
-
-    Seen red with unchanged counters alone taken for a table that is copied.
-    """
+    """Transaction 120 wrote and ended while 110 held the horizon: the counters stand still, its row is not copied."""
     first = verdict(copied(Leaf(110)), hint(next_xid=90), seen="with 120", next_xid=130)
     assert (first.due, first.hint.next_xid) == (True, 130)
 
@@ -91,10 +77,7 @@ def test_counters_that_moved_while_the_horizon_was_held_do_not_count_as_copied()
 
 
 def test_counters_that_come_late_are_due_when_they_come():
-    """Transaction 120 is counted long after it ended; until then the table only seems quiet.
-
-    Seen red with the transaction kept that was the next one when other counters were first seen.
-    """
+    """Transaction 120 is counted long after it ended; until then the table only seems quiet."""
     watermark = copied(Leaf(115))
     before = verdict(watermark, hint(next_xid=110), next_xid=121)
     after = verdict(watermark, before.hint, seen="with 120", next_xid=125)
@@ -103,33 +86,26 @@ def test_counters_that_come_late_are_due_when_they_come():
 
 
 def test_a_standby_has_no_counters_of_its_own():
-    """Seen red with counters believed wherever they come from."""
     assert said(copied(Leaf(150)), hint(), counted=False) == (True, "rows may have been written")
 
 
 def test_a_primary_whose_ids_went_back_is_due_at_once():
-    """After a restore the run has to say so; as a quiet table it would stay silent until the ids caught up.
-
-    Seen red with a table quiet that is copied up to the next transaction or beyond it.
-    """
+    """After a restore the run has to say so; as a quiet table it would stay silent until the ids caught up."""
     assert said(copied(Leaf(300)), hint()) == (True, "it is copied up to 300, and the next transaction is 200")
 
 
 def test_a_standby_that_lags_is_quiet_for_a_while():
-    """Seen red with a table quiet for good that is copied beyond the next transaction."""
     assert said(copied(Leaf(300)), hint(), counted=False) == (False, "this standby has not come as far as 300")
     late = hint(due_at=NOW - UNGATED_S)
     assert said(copied(Leaf(300)), late, counted=False) == (True, "not read for 900 s")
 
 
 def test_the_leaf_that_is_furthest_behind_decides():
-    """Seen red with the leaf furthest ahead deciding."""
     assert verdict(copied(Leaf(200), Leaf(150)), hint(), leaves=(9, 10)).swept == 150
     assert not verdict(copied(Leaf(200), Leaf(150)), hint(), leaves=(9,)).due
 
 
 def test_an_empty_read_counts_although_it_left_no_object():
-    """Seen red with an empty read forgotten."""
     assert said(copied(Leaf(150)), hint(quiet_upto=200)) == (False, "no transaction finished since 200")
     empty = Hint(QUIET, 100, quiet_upto=200, generation=-1, due_at=NOW)
     assert said(None, empty) == (False, "no transaction finished since 200")
@@ -137,16 +113,12 @@ def test_an_empty_read_counts_although_it_left_no_object():
 
 @pytest.mark.parametrize("generation", [-1, 0, 2])
 def test_a_hint_of_another_generation_is_forgotten(generation):
-    """After a reset everything is due, also in a cluster where nothing happens.
-
-    Seen red with only the number of the generation replaced.
-    """
+    """After a reset everything is due, also in a cluster where nothing happens."""
     fresh = Watermark(Place("7", 1, "0/1", 5, "bronze"), 9, 1, 2)
     assert verdict(fresh, hint(quiet_upto=200, generation=generation)).due
 
 
 def test_a_signature_tells_leaves_and_counters_apart():
-    """Seen red with counters added up."""
     assert signature([1, 2], [3, 4]) == signature((1, 2), (3, 4))
     assert (
         len({signature([1, 2], [3, 4]), signature([1], [3]), signature([1, 2], [4, 3]), signature([12], [3, 4])}) == 4
@@ -192,10 +164,7 @@ class Counted:
     st.lists(st.sampled_from(["begin", "begin", "write", "write late", "nothing", "count", "look", "look and read"]))
 )
 def test_no_row_stays_behind_unchanged_counters(steps):
-    """Whatever happened before: once the counters have come and the horizon is free, a look finds the row.
-
-    Seen red with unchanged counters alone taken for a table that is copied.
-    """
+    """Whatever happened before: once the counters have come and the horizon is free, a look finds the row."""
     cluster = Counted(hint=Hint(generation=0))
     for step in [*steps, *["nothing"] * steps.count("begin"), "count", "look"]:
         if step == "begin":

@@ -73,11 +73,7 @@ def lake(cluster, bucket):
 
 
 def test_the_epoch_changes_under_a_table_that_is_copied_on(cluster, lake):
-    """Ids begin again at 3, and rows written before and after lie in one window.
-
-    Seen red with a window that left out the transaction it begins with, and with the epoch of
-    the horizon given to every id.
-    """
+    """Ids begin again at 3, and rows written before and after lie in one window."""
     lake.drain()
     cluster.move_to(2**32 - 6)
     for number in range(9, 29):
@@ -101,7 +97,6 @@ def test_the_epoch_changes_under_a_table_that_is_copied_on(cluster, lake):
 
 
 def test_a_window_across_the_epoch_holds_every_row_once(cluster, lake):
-    """Seen red with a window that left out the transaction it begins with."""
     cluster.move_to(2**32 - 30)  # autovacuum takes some ids, too
     cluster.database.execute(fill(9, 9))
     lake.drain()
@@ -117,10 +112,7 @@ def test_a_window_across_the_epoch_holds_every_row_once(cluster, lake):
 
 
 def test_rows_frozen_long_ago_are_in_the_first_load(cluster, lake):
-    """Their age is beyond 2^31 and says nothing.
-
-    Seen red with a first load of all that is older than its end: it was empty.
-    """
+    """Their age is beyond 2^31 and says nothing."""
     cluster.move_to(3 * 10**9)
     cluster.database.execute(fill(9, 12))
 
@@ -131,10 +123,7 @@ def test_rows_frozen_long_ago_are_in_the_first_load(cluster, lake):
 
 
 def test_rows_whose_ids_are_1_and_2_are_in_the_first_load_and_in_no_window(cluster, lake):
-    """initdb wrote as 1, and servers before 9.4 made 2 of ids they froze: older than all others, at no distance.
-
-    Seen red with a first load that began at 3, the first id ever handed out.
-    """
+    """initdb wrote as 1, and servers before 9.4 made 2 of ids they froze: older than all others, at no distance."""
     database = cluster.database
     database.execute(
         "create extension pg_surgery; select heap_force_freeze('movie'::regclass, array['(0,1)', '(0,2)']::tid[])"
@@ -153,7 +142,6 @@ def test_rows_whose_ids_are_1_and_2_are_in_the_first_load_and_in_no_window(clust
 
 
 def test_a_quiet_table_closes_its_window_long_before_ids_are_used_again(cluster, lake):
-    """Seen red with the width of what memory had advanced to: it is never wide."""
     lake.drain()
     cluster.move_to(cluster.next_xid + HEARTBEAT_WIDTH + 1000)
     cluster.database.execute("select pg_current_xact_id()")
@@ -169,10 +157,7 @@ def test_a_quiet_table_closes_its_window_long_before_ids_are_used_again(cluster,
 
 @pytest.mark.parametrize("beyond", [False, True])
 def test_windows_just_below_2_31_are_read_and_wider_ones_refused(cluster, lake, beyond):
-    """Ages wrap around soon after: rows would be lost in silence.
-
-    Seen red with a limit of 2^32.
-    """
+    """Ages wrap around soon after: rows would be lost in silence."""
     lake.drain()
     swept = lake.recorded["movie"].highest
     database = cluster.database
@@ -194,7 +179,6 @@ def test_windows_just_below_2_31_are_read_and_wider_ones_refused(cluster, lake, 
 
 
 def test_equal_horizons_read_nothing_and_lose_nothing(cluster, lake):
-    """Seen red with a window that left out the transaction it begins with, which is the next one written."""
     lake.drain()
 
     assert [lake.tick().quiet is not None for _ in range(3)] == [True] * 3

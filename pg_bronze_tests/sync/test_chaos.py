@@ -19,10 +19,6 @@ def test_whatever_is_done_to_a_table_no_row_is_lost_stale_or_doubled(where, vers
 
     Everything that can be done was done, and it held in the middle of the run as at its end, where a reload or a new
     generation has covered up what was wrong before.
-
-    Seen red with ``pg_snapshot_xmax`` for ``pg_snapshot_xmin`` in window.py: 28 rows lost, 4 keys with a wrong latest;
-    with windows of the first generation that begin forty transactions late, 124 rows lost at the first comparison and
-    none at the last; and with such windows that begin forty early, 288 doubled.
     """
     if version == "15" and VERSIONS["15"] is None:
         pytest.skip("no PostgreSQL 15 here")

@@ -6,7 +6,7 @@ import pytest
 
 from pg_bronze.errors import HistoryChanged, LakeDamaged, SettingsError
 from pg_bronze.lake.object_store import Store
-from pg_bronze.sync.table_sync import TableCopy
+from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Crash, Difference, Lake, fill
 from pg_bronze_tests.harness.servers import new_bucket
 
@@ -51,10 +51,7 @@ class DiesMoving(Store):
 
 
 def test_a_table_dropped_and_made_again_is_a_new_generation(lake, database):
-    """Its rows start over, and the old ones are none of this table's.
-
-    Seen red when only the name counted.
-    """
+    """Its rows start over, and the old ones are none of this table's."""
     before = lake.keys()
     database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
 
@@ -69,10 +66,7 @@ def test_a_table_dropped_and_made_again_is_a_new_generation(lake, database):
 
 
 def test_a_swap_by_rename_is_a_new_generation(lake, database):
-    """Blue-green: rows of the new table are older than the watermark of the old one.
-
-    Seen red when only the name counted.
-    """
+    """Blue-green: rows of the new table are older than the watermark of the old one."""
     database.execute(
         "create table movie_new (like movie including all);insert into movie_new select * from movie where movie_id > 2"
     )
@@ -85,7 +79,6 @@ def test_a_swap_by_rename_is_a_new_generation(lake, database):
 
 
 def test_a_table_renamed_there_and_back_is_the_same_generation(lake, database):
-    """Seen red with a table known by the transaction that last wrote its definition."""
     database.execute("alter table movie rename to other; alter table other rename to movie")
     database.execute(fill(9, 9))
 
@@ -96,10 +89,7 @@ def test_a_table_renamed_there_and_back_is_the_same_generation(lake, database):
 
 
 def test_a_table_moved_to_another_schema_leaves_its_name_to_another(lake, database):
-    """Blue-green by schema: both are called movie, and what one has copied says nothing of the other.
-
-    Seen red when a folder did not tell schemas apart.
-    """
+    """Blue-green by schema: both are called movie, and what one has copied says nothing of the other."""
     database.execute(f"create schema side; alter table movie set schema side; {MOVIE}; {fill(3, 4)}")
 
     lake.drain()
@@ -113,10 +103,7 @@ def test_a_table_moved_to_another_schema_leaves_its_name_to_another(lake, databa
 
 
 def test_a_table_moved_to_another_schema_and_back_is_the_same_generation(lake, database):
-    """What was written while it was away is new, and nothing else.
-
-    Seen red with a table known by the transaction that last wrote its definition.
-    """
+    """What was written while it was away is new, and nothing else."""
     database.execute(f"create schema side; alter table movie set schema side; set search_path = side; {fill(9, 10)}")
     database.execute("alter table side.movie set schema public")
 
@@ -128,7 +115,6 @@ def test_a_table_moved_to_another_schema_and_back_is_the_same_generation(lake, d
 
 
 def test_a_truncated_table_goes_on_in_its_generation(lake, database):
-    """Seen red with a table known by the transaction that last wrote its definition."""
     database.execute(f"truncate movie; {fill(20, 22)}")
 
     lake.drain()
@@ -138,14 +124,10 @@ def test_a_truncated_table_goes_on_in_its_generation(lake, database):
 
 
 def test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away(lake, database):
-    """What was copied before counts no more, but stays where it can be looked at.
-
-    Seen red when leaves kept what was delivered of them, when numbers began anew, and when the object that opens the
-    generation was moved away too.
-    """
+    """What was copied before counts no more, but stays where it can be looked at."""
     before = lake.recorded["movie"]
 
-    reset = lake.tick(act=TableCopy.reset)
+    reset = lake.tick(act=TableSync.reset)
     lake.drain()
 
     assert reset.row_counts == [0]
@@ -157,30 +139,24 @@ def test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away(lak
 
 
 def test_a_reset_heals_a_table_whose_last_object_is_gone(lake, database):
-    """It is what the error says to do.
-
-    Seen red when it was refused with the same error, and when leaves kept what was delivered of them.
-    """
+    """It is what the error says to do."""
     lake.store.delete(lake.keys()[-1])
     with pytest.raises(LakeDamaged):
         lake.tick()
 
-    lake.tick(act=TableCopy.reset)
+    lake.tick(act=TableSync.reset)
     lake.drain()
 
     assert lake.compare() == SAME
 
 
 def test_going_on_without_the_last_object_copies_only_what_is_new(lake, database):
-    """An expiry rule removes old objects on purpose.
-
-    Seen red when it was refused because the object is gone.
-    """
+    """An expiry rule removes old objects on purpose."""
     gone = lake.keys()
     for key in gone:
         lake.store.delete(key)
 
-    lake.tick(act=TableCopy.go_on)
+    lake.tick(act=TableSync.resume)
     database.execute(fill(9, 9))
     lake.drain()
 
@@ -199,12 +175,9 @@ def without_one_in_between(lake, database) -> None:
         lake.tick()
 
 
-@pytest.mark.parametrize("act, lost", [(TableCopy.reset, 0), (TableCopy.go_on, 1)], ids=["reset", "continue"])
+@pytest.mark.parametrize("act, lost", [(TableSync.reset, 0), (TableSync.resume, 1)], ids=["reset", "continue"])
 def test_both_ways_on_help_where_objects_do_not_follow_one_another(lake, database, act, lost):
-    """They are what the error says to do: copy all again, or go on after the newest object without the one in between.
-
-    Seen red when both were refused with the same error.
-    """
+    """They are what the error says to do: copy all again, or go on after the newest object without the one in between."""
     without_one_in_between(lake, database)
 
     lake.tick(act=act)
@@ -216,10 +189,7 @@ def test_both_ways_on_help_where_objects_do_not_follow_one_another(lake, databas
 
 
 def test_a_reset_heals_a_table_with_a_claim_far_ahead(lake, database):
-    """It is what the error says to do. Left there, the claim would be taken up once its number comes.
-
-    Seen red when it was refused with the same error, and with the claim left where it was.
-    """
+    """It is what the error says to do. Left there, the claim would be taken up once its number comes."""
     database.execute(fill(9, 9))
     assert lake.crash("claim")
     claim = lake.layout().claim(lake.recorded["movie"].seq + 1)
@@ -227,7 +197,7 @@ def test_a_reset_heals_a_table_with_a_claim_far_ahead(lake, database):
     with pytest.raises(LakeDamaged, match=r"claims object number.*`pg-bronze reset movie`"):
         lake.tick()
 
-    lake.tick(act=TableCopy.reset)
+    lake.tick(act=TableSync.reset)
     for number in range(10, 16):
         database.execute(fill(number, number))
         lake.drain()
@@ -236,9 +206,8 @@ def test_a_reset_heals_a_table_with_a_claim_far_ahead(lake, database):
 
 
 def test_resets_upon_resets_keep_every_generation_apart(lake, database):
-    """Seen red when only the first generation said which object opened it."""
     for _ in range(3):
-        lake.tick(act=TableCopy.reset)
+        lake.tick(act=TableSync.reset)
         lake.drain()
 
     assert lake.compare() == SAME
@@ -251,9 +220,8 @@ def test_resets_upon_resets_keep_every_generation_apart(lake, database):
 @pytest.mark.parametrize("step", ["claim", "list", "put", "unclaim"])
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_crash_in_a_reset_is_finished_by_the_next_tick(lake, database, step, forgotten):
-    """Seen red when numbers began anew."""
     with pytest.raises(Crash):
-        lake.tick(act=TableCopy.reset, crash_at=step)
+        lake.tick(act=TableSync.reset, crash_at=step)
     if forgotten:
         lake.forget()
 
@@ -267,10 +235,7 @@ def test_a_crash_in_a_reset_is_finished_by_the_next_tick(lake, database, step, f
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_crash_while_old_objects_are_moved_is_finished_by_the_next_tick(lake, database, after, half_way, forgotten):
-    """Until then a reader of ``movie/*.parquet`` sees two generations at once.
-
-    Seen red when objects were moved by the commit only.
-    """
+    """Until then a reader of ``movie/*.parquet`` sees two generations at once."""
     whole = lake.store
     lake.store = DiesMoving(whole, after, half_way)
     database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
@@ -289,10 +254,7 @@ def test_a_crash_while_old_objects_are_moved_is_finished_by_the_next_tick(lake, 
 
 
 def test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_one(lake, database):
-    """Its last object is not gone but moved away.
-
-    Seen red when it did not look there.
-    """
+    """Its last object is not gone but moved away."""
     other = Lake(database, lake.store, dict(lake.recorded))
     for number in range(2):
         database.execute(f"drop table movie; {MOVIE}; {fill(10 + number, 14)}")
@@ -312,12 +274,9 @@ def test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_
         ({"lsn": "FFFF/0"}, "an older state was restored"),
     ],
 )
-@pytest.mark.parametrize("act", [TableCopy.go_on, TableCopy.reset])
+@pytest.mark.parametrize("act", [TableSync.resume, TableSync.reset])
 def test_another_history_stops_the_table_until_somebody_decides(lake, database, changed, found, act):
-    """After a failover transactions already copied may be gone, and their ids used again.
-
-    Seen red with clusters told apart by their timelines, and without a look at the timeline or the log position.
-    """
+    """After a failover transactions already copied may be gone, and their ids used again."""
     elsewhere(lake, **changed)
     database.execute(fill(9, 10))
     with pytest.raises(HistoryChanged, match=f"{found}(.|\n)*pg-bronze continue movie(.|\n)*pg-bronze reset movie"):
@@ -327,26 +286,20 @@ def test_another_history_stops_the_table_until_somebody_decides(lake, database, 
     outcomes = lake.drain()
 
     assert lake.compare() == SAME
-    assert sum(outcome.row_count for outcome in outcomes) == (2 if act is TableCopy.go_on else 10)
+    assert sum(outcome.row_count for outcome in outcomes) == (2 if act is TableSync.resume else 10)
 
 
 def test_another_database_stops_the_table(lake):
-    """Its rows and their ids are others, under the same names.
-
-    Seen red with databases told apart by their clusters alone.
-    """
+    """Its rows and their ids are others, under the same names."""
     elsewhere(lake, database=1)
 
     with pytest.raises(HistoryChanged, match="another database of this cluster"):
         lake.tick()
 
 
-@pytest.mark.parametrize("act, wanted", [(TableCopy.go_on, [9]), (TableCopy.reset, [*range(1, 10)])])
+@pytest.mark.parametrize("act, wanted", [(TableSync.resume, [9]), (TableSync.reset, [*range(1, 10)])])
 def test_another_bucket_stops_the_table_until_somebody_decides(lake, database, bucket, act, wanted):
-    """A setting that points to the wrong bucket would copy everything again, or go on there without the past.
-
-    Seen red with the bucket searched before it was compared: its last object was said to be gone.
-    """
+    """A setting that points to the wrong bucket would copy everything again, or go on there without the past."""
     there = new_bucket(bucket.server)
     here, lake.store = lake.store, there.store()
     try:
@@ -368,22 +321,18 @@ def test_another_bucket_stops_the_table_until_somebody_decides(lake, database, b
 
 
 def test_a_table_never_copied_has_nothing_to_reset(database, bucket):
-    """Seen red with an empty object as the beginning of such a table."""
     database.execute(MOVIE)
 
     with pytest.raises(SettingsError, match="nothing of it has been copied yet"):
-        Lake(database, bucket.store()).tick(act=TableCopy.reset)
+        Lake(database, bucket.store()).tick(act=TableSync.reset)
 
 
 def test_a_reset_takes_an_open_claim_along(lake, database):
-    """A claim left open has the number that the reset needs.
-
-    Seen red with a reset that took the number all the same: the claim was left behind.
-    """
+    """A claim left open has the number that the reset needs."""
     database.execute(fill(9, 10))
     lake.crash("claim")
 
-    lake.tick(act=TableCopy.reset)
+    lake.tick(act=TableSync.reset)
     assert not [key for key in lake.all_keys() if "claims" in key]
     lake.drain()
 
@@ -392,12 +341,9 @@ def test_a_reset_takes_an_open_claim_along(lake, database):
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-@pytest.mark.parametrize("act", [TableCopy.go_on, TableCopy.reset])
+@pytest.mark.parametrize("act", [TableSync.resume, TableSync.reset])
 def test_a_decision_counts_although_a_claim_is_open(lake, database, act, forgotten):
-    """The claim has taken the next number; a reset that gives way to it says that it is done and has done nothing.
-
-    Seen red when a reset took that number all the same.
-    """
+    """The claim has taken the next number; a reset that gives way to it says that it is done and has done nothing."""
     database.execute(fill(9, 10))
     lake.crash("claim")
     elsewhere(lake, timeline=77)
@@ -407,22 +353,19 @@ def test_a_decision_counts_although_a_claim_is_open(lake, database, act, forgott
     lake.tick(act=act)
     lake.drain()
 
-    assert lake.recorded["movie"].generation == (act is TableCopy.reset)
+    assert lake.recorded["movie"].generation == (act is TableSync.reset)
     assert not [key for key in lake.all_keys() if "claims" in key]
     assert lake.compare() == SAME
 
 
 def test_a_first_load_that_died_after_its_claim_can_be_reset(database, bucket):
-    """The claim is all there is of the table.
-
-    Seen red with a claim alone taken for nothing to change.
-    """
+    """The claim is all there is of the table."""
     database.execute(MOVIE)
     database.execute(fill(1, 5))
     lake = Lake(database, bucket.store())
     lake.crash("claim")
 
-    lake.tick(act=TableCopy.reset)
+    lake.tick(act=TableSync.reset)
     lake.drain()
 
     assert lake.compare() == SAME
@@ -438,10 +381,7 @@ def reload(database, first: int, last: int) -> None:
 
 
 def test_rows_frozen_from_the_beginning_are_copied_once_although_they_replace_all_others(lake, database):
-    """A reload with COPY FREEZE is seen by everybody at once, but its transaction may not be below the horizon yet.
-
-    Seen red with ``pg_snapshot_xmax`` for ``pg_snapshot_xmin`` in window.py, in horizon and guard: a row lost.
-    """
+    """A reload with COPY FREEZE is seen by everybody at once, but its transaction may not be below the horizon yet."""
     with database.connect(autocommit=False) as other:
         other.execute("insert into movie (movie_id) values (100)")
         other.commit()
@@ -461,10 +401,7 @@ def test_rows_frozen_from_the_beginning_are_copied_once_although_they_replace_al
 
 
 def test_a_reload_during_a_first_load_in_blocks_becomes_a_new_generation(database, bucket):
-    """What had been read of the old blocks says nothing about the new ones, although their rows are frozen already.
-
-    Seen red with the file of an ordinary table not compared.
-    """
+    """What had been read of the old blocks says nothing about the new ones, although their rows are frozen already."""
     database.execute(f"{MOVIE}; {fill(1, 3_000)}")
     lake = Lake(database, bucket.store())
     lake.crash("unclaim", slice_rows=1_000)
@@ -478,10 +415,7 @@ def test_a_reload_during_a_first_load_in_blocks_becomes_a_new_generation(databas
 
 
 def test_rows_frozen_between_two_ticks_are_neither_lost_nor_copied_again(lake, database):
-    """Freezing marks rows and leaves them the transaction they are of, also those not yet copied.
-
-    Seen red with rows older than the table's ``relfrozenxid`` taken for copied: all five lost.
-    """
+    """Freezing marks rows and leaves them the transaction they are of, also those not yet copied."""
     database.execute(f"{fill(9, 12)}; update movie set title = 'again' where movie_id = 2")
     database.execute("vacuum (freeze) movie")
 

@@ -16,7 +16,7 @@ from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.settings.model import S3Connection
 from pg_bronze.sync.reconcile import reconcile
-from pg_bronze.sync.table_sync import SliceStream, TableCopy
+from pg_bronze.sync.table_sync import SliceStream, TableSync
 from pg_bronze_tests.harness.faults import freeze
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, crash_after, fill
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, Upgraded
@@ -73,11 +73,7 @@ def copy_what_the_standby_never_gets(lake: Lake, standby: Standby) -> None:
 
 
 def test_after_a_failover_that_lost_nothing_the_table_stops_until_continued(lake, standby):
-    """Whether anything was lost is not for us to guess.
-
-    Seen red with a ``continue`` that began a new generation: all rows were copied again. Seen red with timelines that
-    nobody compared.
-    """
+    """Whether anything was lost is not for us to guess."""
     lake.database.execute(fill(9, 10))
     lake.drain()
     standby.catch_up()
@@ -87,17 +83,14 @@ def test_after_a_failover_that_lost_nothing_the_table_stops_until_continued(lake
     with pytest.raises(HistoryChanged, match=r"timeline 1 to 2.*pg-bronze continue movie.*pg-bronze reset movie"):
         lake.tick()
 
-    lake.tick(act=TableCopy.go_on)
+    lake.tick(act=TableSync.resume)
     outcomes = lake.drain()
     assert sum(outcome.row_count for outcome in outcomes) == 2
     assert lake.compare() == SAME
 
 
 def test_a_standby_promoted_just_now_stops_the_table_before_its_first_checkpoint(lake, standby):
-    """Until then pg_control_checkpoint names the old timeline, and an application does not wait for it.
-
-    Seen red with the timeline taken from there.
-    """
+    """Until then pg_control_checkpoint names the old timeline, and an application does not wait for it."""
     standby.catch_up()
     checkpointer = "select pid from pg_stat_activity where backend_type = 'checkpointer'"
     [(pid,)] = Database(standby, "postgres").execute(checkpointer)
@@ -114,10 +107,7 @@ def test_a_standby_promoted_just_now_stops_the_table_before_its_first_checkpoint
 
 
 def test_after_a_failover_that_lost_transactions_a_reset_makes_the_lake_right(lake, standby):
-    """Rows only the old primary had are in the lake, and the new one hands their transaction ids out again.
-
-    Seen red with a reset that kept what was delivered of each leaf.
-    """
+    """Rows only the old primary had are in the lake, and the new one hands their transaction ids out again."""
     copy_what_the_standby_never_gets(lake, standby)
     database = fail_over(lake, standby)
     assert database.execute("select count(*) from movie") == [(8,)]
@@ -125,7 +115,7 @@ def test_after_a_failover_that_lost_transactions_a_reset_makes_the_lake_right(la
 
     with pytest.raises(HistoryChanged, match="timeline 1 to 2"):
         lake.tick()
-    lake.tick(act=TableCopy.reset)
+    lake.tick(act=TableSync.reset)
     lake.drain()
 
     assert lake.compare() == SAME
@@ -133,14 +123,11 @@ def test_after_a_failover_that_lost_transactions_a_reset_makes_the_lake_right(la
 
 
 def test_after_a_failover_that_lost_transactions_continue_does_not_go_on_green(lake, standby):
-    """The new primary's horizon lies below what was copied from the old one: saying so again is all that is right.
-
-    Seen red with the higher of the two taken for the horizon: the tick was quiet.
-    """
+    """The new primary's horizon lies below what was copied from the old one: saying so again is all that is right."""
     copy_what_the_standby_never_gets(lake, standby)
     fail_over(lake, standby)
 
-    lake.tick(act=TableCopy.go_on)
+    lake.tick(act=TableSync.resume)
 
     with pytest.raises(HistoryChanged, match=r"below .* up to which it is already copied.*pg-bronze reset movie"):
         lake.tick()
@@ -160,7 +147,6 @@ def reconciling(bucket):
 
 
 def test_reconcile_goes_on_where_nothing_was_lost_and_copies_nothing_again(lake, standby, reconciling):
-    """Seen red with all below the present horizon counted as copied: row 11 was lost."""
     lake.database.execute(f"update movie set title = 'again' where movie_id < 3; {fill(9, 10)}")
     lake.drain()
     standby.catch_up()
@@ -178,10 +164,7 @@ def test_reconcile_goes_on_where_nothing_was_lost_and_copies_nothing_again(lake,
 
 
 def test_reconcile_goes_on_although_ids_went_back_when_no_row_was_lost(lake, standby, reconciling):
-    """Transactions of other tables alone were lost: the lake still holds all there is.
-
-    Seen red with the watermark left above the horizon: no tick went on.
-    """
+    """Transactions of other tables alone were lost: the lake still holds all there is."""
     lake.database.execute(f"create table other (i int); {fill(9, 9)}")
     standby.catch_up()
     standby.cut_off()
@@ -214,11 +197,7 @@ def test_reconcile_goes_on_although_ids_went_back_when_no_row_was_lost(lake, sta
     ],
 )
 def test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing(lake, standby, reconciling, here, there, found):
-    """Ids of lost transactions are handed out again: neither they nor a count of rows would tell.
-
-    Seen red with ids compared and no values, without a look for ids the database has yet to give, and with no version
-    in the lake taken for a later one.
-    """
+    """Ids of lost transactions are handed out again: neither they nor a count of rows would tell."""
     standby.catch_up()
     standby.cut_off()
     if not there:
@@ -234,17 +213,14 @@ def test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing(lake, sta
         lake.tick(act=reconciling)
 
     assert (dict(lake.recorded), lake.all_keys()) == before
-    lake.tick(act=TableCopy.reset)
+    lake.tick(act=TableSync.reset)
     lake.drain()
     assert lake.compare() == SAME
 
 
 @pytest.mark.parametrize("primary", ["18"], indirect=True)
 def test_a_lost_row_whose_id_others_have_used_since_counts_as_deleted(lake, standby, reconciling):
-    """Nothing that can be read of the database tells the two apart; what it holds itself is all in the lake.
-
-    Seen red with keys that only the lake has passed over in silence.
-    """
+    """Nothing that can be read of the database tells the two apart; what it holds itself is all in the lake."""
     standby.catch_up()
     standby.cut_off()
     lake.database.execute(fill(9, 12))
@@ -253,7 +229,7 @@ def test_a_lost_row_whose_id_others_have_used_since_counts_as_deleted(lake, stan
     take_ids(database, 20)
     said: list[str] = []
 
-    def act(copy: TableCopy, recorded: Watermark | None) -> SliceStream:
+    def act(copy: TableSync, recorded: Watermark | None) -> SliceStream:
         stream = reconciling(copy, recorded)
         said.append(stream.reason)
         return stream
@@ -269,10 +245,7 @@ def test_a_lost_row_whose_id_others_have_used_since_counts_as_deleted(lake, stan
 
 @pytest.mark.parametrize("primary", ["18"], indirect=True)
 def test_reconcile_compares_no_window_that_is_half_read(lake, reconciling):
-    """Going on from it would forget where in the table it stands.
-
-    Seen red with first loads alone refused: the blocks read so far were copied again.
-    """
+    """Going on from it would forget where in the table it stands."""
     lake.database.execute(fill(9, 3000))
     assert lake.crash(crash_after("unclaim", 2), slice_rows=500)
 
@@ -287,8 +260,6 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
     """Same cluster, same timeline, an earlier state, and ids that have come as far again: only the log position tells.
 
     ``reconcile`` says what differs, ``continue`` goes on with what is written from then on, ``reset`` makes it right.
-
-    Seen red without a look at it, and with a watermark that kept the position of the first load.
     """
     place = home.open_home(primary.data_dir, unprivileged())
     primary.stop()
@@ -311,12 +282,12 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
         with pytest.raises(HistoryChanged, match=r"of 19 live rows \d+ should have been copied and are not"):
             lake.tick(act=reconciling)
 
-    lake.tick(act=TableCopy.go_on)
+    lake.tick(act=TableSync.resume)
     lake.database.execute(fill(3001, 3002))
     lake.drain()
     assert lake.column()[-3:] == [3000, 3001, 3002], "what was copied of the state before, and what came now"
 
-    lake.tick(act=TableCopy.reset)
+    lake.tick(act=TableSync.reset)
     lake.drain()
     assert lake.compare() == SAME
     assert lake.column() == [*range(1, 20), 3001, 3002]
@@ -325,10 +296,7 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
 @pytest.mark.parametrize("primary", ["15"], indirect=True)
 @pytest.mark.parametrize("asked", [True, False])
 def test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was(lake, primary, tmp_path, reconciling, asked):
-    """Another cluster by its identifier, the same transaction ids in the rows.
-
-    Seen red with clusters told apart by their timelines.
-    """
+    """Another cluster by its identifier, the same transaction ids in the rows."""
     primary.stop()
     with Upgraded(tmp_path / "upgraded", primary) as upgraded:
         lake.database = Database(upgraded, "postgres")
@@ -336,7 +304,7 @@ def test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was(lake, primary, 
         with pytest.raises(HistoryChanged, match=r"belongs to the database cluster \d+.*pg-bronze reconcile movie"):
             lake.tick()
 
-        lake.tick(act=reconciling if asked else TableCopy.go_on)
+        lake.tick(act=reconciling if asked else TableSync.resume)
         lake.database.execute(f"{fill(9, 10)}; update movie set title = 'again' where movie_id = 1")
         outcomes = lake.drain()
 
@@ -345,10 +313,7 @@ def test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was(lake, primary, 
 
 
 def test_a_standby_that_lags_behind_the_primary_read_before_is_waited_for(lake, standby):
-    """Not an alarm: a standby catches up.
-
-    Seen red with such a standby taken for a restored database.
-    """
+    """Not an alarm: a standby catches up."""
     standby.catch_up()
     with standby.connect(autocommit=True) as connection:
         connection.execute("select pg_wal_replay_pause()")
@@ -367,10 +332,7 @@ def test_a_standby_that_lags_behind_the_primary_read_before_is_waited_for(lake, 
 
 
 def test_reading_moves_to_a_standby_and_back_without_losing_a_row(lake, primary, standby):
-    """A maintenance window: PG_HOST points to the standby for a while.
-
-    Seen red with a window that left out the transaction it begins with.
-    """
+    """A maintenance window: PG_HOST points to the standby for a while."""
     database = lake.database
     for turn in range(3):
         database.execute(fill(100 * turn + 9, 100 * turn + 20))

@@ -23,10 +23,7 @@ CASES = {
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its peak")
 @pytest.mark.parametrize("case", CASES)
 def test_a_worker_stays_within_200_mb_of_an_idle_one(database, bucket, case, monkeypatch):
-    """One heap block may point to gigabytes, and a megabyte of it may hold gigabytes compressed.
-
-    Seen red with ranges bounded by their rows, and with compressed values measured by the blocks they lie in.
-    """
+    """One heap block may point to gigabytes, and a megabyte of it may hold gigabytes compressed."""
     # A worker started by a process that has imported Polars: 230 MB when what this one set was respected.
     monkeypatch.setenv("_RJEM_MALLOC_CONF", "dirty_decay_ms:500,muzzy_decay_ms:1000")
     memory.prepare(database, CASES[case])

@@ -28,7 +28,6 @@ def same(lake: Lake) -> bool:
 
 
 def test_the_partitions_of_a_table_are_one_table(lake, database):
-    """Seen red with a slice for each partition."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.tick("sale")
     database.execute(f"{sales(9, 9, 1)}; {sales(10, 10, 2)}; update sale set amount = 0 where sale_id in (1, 6)")
@@ -41,10 +40,7 @@ def test_the_partitions_of_a_table_are_one_table(lake, database):
 
 
 def test_a_row_that_moves_to_another_partition_is_copied_there(lake, database):
-    """It is deleted from the one and inserted into the other.
-
-    Seen red with a window that left out the transaction it begins with.
-    """
+    """It is deleted from the one and inserted into the other."""
     database.execute(sales(1, 5, 1))
     lake.drain("sale")
     database.execute("update sale set sold_on = '2026-02-07' where sale_id = 3")
@@ -55,7 +51,6 @@ def test_a_row_that_moves_to_another_partition_is_copied_there(lake, database):
 
 
 def test_a_table_without_partitions_waits_for_one(database, bucket):
-    """Seen red when such a table was skipped as one that cannot be copied."""
     lake = Lake(database, bucket.store())
     database.execute("create table sale (sale_id int, sold_on date, amount int) partition by range (sold_on)")
     assert lake.tick("sale").quiet
@@ -68,10 +63,7 @@ def test_a_table_without_partitions_waits_for_one(database, bucket):
 
 
 def test_a_filled_table_that_is_attached_is_copied_whole(lake, database):
-    """Its rows are older than the watermark of all other partitions.
-
-    Seen red when it began where the others were, and when their slice brought its rows too.
-    """
+    """Its rows are older than the watermark of all other partitions."""
     database.execute("create table sale_3 (like sale)")
     database.execute(sales(100, 120, 3, "sale_3"))
     database.execute(sales(1, 5, 1))
@@ -85,7 +77,6 @@ def test_a_filled_table_that_is_attached_is_copied_whole(lake, database):
 
 
 def test_a_partition_with_its_columns_in_another_order_is_read_by_name(lake, database):
-    """Seen red with the columns of a leaf named by their place."""
     database.execute(
         "create table sale_3 (gone int, amount int, sold_on date, sale_id int); alter table sale_3 drop gone"
     )
@@ -102,10 +93,7 @@ def test_a_partition_with_its_columns_in_another_order_is_read_by_name(lake, dat
 
 
 def test_a_detached_partition_keeps_its_place_and_goes_on_when_it_returns(lake, database):
-    """Taken for unknown it would be copied again; taken for copied, what was written meanwhile would be lost.
-
-    Seen red with either.
-    """
+    """Taken for unknown it would be copied again; taken for copied, what was written meanwhile would be lost."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute("alter table sale detach partition sale_2")
@@ -123,10 +111,7 @@ def test_a_detached_partition_keeps_its_place_and_goes_on_when_it_returns(lake, 
 
 
 def test_a_partition_detached_while_it_is_read_loses_and_doubles_nothing(lake, database):
-    """It returns half read.
-
-    Seen red with what was delivered of it forgotten by the next commit.
-    """
+    """It returns half read."""
     database.execute(f"{sales(1, 3_000, 1)}; {sales(3_001, 6_000, 2)}")
     done = []
 
@@ -148,10 +133,7 @@ def test_a_partition_detached_while_it_is_read_loses_and_doubles_nothing(lake, d
 
 
 def test_a_partition_detached_just_before_its_rows_are_read_loses_nothing(lake, database, monkeypatch):
-    """A read through the root does without them, and its slice would say that they were copied.
-
-    Seen red when nobody looked at the table again after the read.
-    """
+    """A read through the root does without them, and its slice would say that they were copied."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute(f"{sales(9, 9, 1)}; {sales(10, 10, 2)}")
@@ -173,10 +155,7 @@ def test_a_partition_detached_just_before_its_rows_are_read_loses_nothing(lake, 
 
 
 def test_a_claimed_slice_of_a_partition_detached_since_loses_nothing(lake, database):
-    """Read again without it, the partition would count as copied when it returns.
-
-    Seen red when only the table's oid was compared.
-    """
+    """Read again without it, the partition would count as copied when it returns."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute(f"{sales(9, 9, 1)}; {sales(10, 10, 2)}")
@@ -192,10 +171,7 @@ def test_a_claimed_slice_of_a_partition_detached_since_loses_nothing(lake, datab
 
 
 def test_a_claimed_slice_of_a_partition_renamed_since_holds_that_partition_s_rows(lake, database):
-    """Two partitions swap their names: by the old name it would be the rows of the other.
-
-    Seen red with the name that the claim knew.
-    """
+    """Two partitions swap their names: by the old name it would be the rows of the other."""
     database.execute(f"{sales(1, 3_000, 1)}; {sales(3_001, 6_000, 2)}")
     assert lake.crash("claim", "sale", slice_rows=1_000)
     for old, new in (("sale_1", "sale_0"), ("sale_2", "sale_1"), ("sale_0", "sale_2")):
@@ -208,7 +184,6 @@ def test_a_claimed_slice_of_a_partition_renamed_since_holds_that_partition_s_row
 
 
 def test_partitions_of_partitions_are_copied(lake, database):
-    """Seen red when only the first level was looked at."""
     database.execute(
         """create table sale_3 partition of sale for values from ('2026-03-01') to ('2026-04-01')
           partition by list (amount);
@@ -225,7 +200,6 @@ def test_partitions_of_partitions_are_copied(lake, database):
 
 
 def test_a_dropped_and_remade_partition_is_copied_again(lake, database):
-    """Seen red when partitions that came after the first load were not read."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute("drop table sale_2; create table sale_2 partition of sale default")
@@ -238,10 +212,7 @@ def test_a_dropped_and_remade_partition_is_copied_again(lake, database):
 
 @pytest.mark.parametrize("step", ["read", "claim", "put", "unclaim"])
 def test_a_crash_in_a_large_partition_loses_and_doubles_nothing(lake, database, step):
-    """Its block ranges go on, and the other partitions are no further than they were.
-
-    Seen red with a claimed slice read again up to the horizon of now.
-    """
+    """Its block ranges go on, and the other partitions are no further than they were."""
     database.execute(f"{sales(1, 100, 1)}; {sales(101, 4_000, 2)}")
     lake.crash(step, "sale", slice_rows=1_000)
     lake.forget("sale")
@@ -253,10 +224,7 @@ def test_a_crash_in_a_large_partition_loses_and_doubles_nothing(lake, database, 
 
 
 def test_a_table_and_its_heir_are_two_tables_with_their_own_rows(database, bucket):
-    """``select * from parent`` would bring the child's rows a second time.
-
-    Seen red without ``only``.
-    """
+    """``select * from parent`` would bring the child's rows a second time."""
     lake = Lake(database, bucket.store())
     database.execute(
         "create table person (person_id int, name text); create table actor (award text) inherits (person)"
@@ -276,10 +244,7 @@ def test_a_table_and_its_heir_are_two_tables_with_their_own_rows(database, bucke
 
 
 def test_the_state_of_five_hundred_partitions_stays_small(database, bucket):
-    """It stands in every event, footer and claim.
-
-    Seen red when only neighbouring oids were joined.
-    """
+    """It stands in every event, footer and claim."""
     database.execute("create table many (id int, part int) partition by list (part)")
     leaves = "".join(f"create table many_{i} partition of many for values in ({i});" for i in range(500))
     database.execute(leaves + "insert into many select i, i % 500 from generate_series(1, 2000) i")
@@ -296,11 +261,7 @@ def test_the_state_of_five_hundred_partitions_stays_small(database, bucket):
 
 
 def test_two_levels_of_partitions_come_and_go_with_their_rows(lake, database):
-    """ATTACH of a filled branch, DETACH, rows inserted while it stood alone, ATTACH again.
-
-    Seen red when a new partition began where the others were, when a detached one moved along or was forgotten, and
-    when only the first level was looked at.
-    """
+    """ATTACH of a filled branch, DETACH, rows inserted while it stood alone, ATTACH again."""
     database.execute(
         f"""create table branch (sale_id int, sold_on date, amount int) partition by range (sold_on);
             create table branch_1 partition of branch for values from ('2026-03-01') to ('2026-03-15');

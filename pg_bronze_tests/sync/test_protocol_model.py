@@ -38,11 +38,11 @@ from pg_bronze.errors import (
 )
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import next_time
-from pg_bronze.lake.ledger import TableObjects
+from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Listed
 from pg_bronze.postgres import catalog
 from pg_bronze.sync import table_sync
-from pg_bronze.sync.table_sync import CopyOptions, TableCopy
+from pg_bronze.sync.table_sync import SyncOptions, TableSync
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -659,8 +659,8 @@ class Attack(RuleBasedStateMachine):
         view, horizon = (self.view if stale == "view" else None), (self.kept_horizon if stale == "horizon" else None)
         source = Connection(self.cluster, bell, view, horizon)
         bell.events = {step: self._event(name, bell, door, step) for step, name in events.items()}
-        options = CopyOptions(slice_rows=rows, slice_bytes=3 * 8192, dated=dated)
-        with TableCopy(source, door, self.known, options, now=lambda: self.now, on_step=bell) as writer:
+        options = SyncOptions(slice_rows=rows, slice_bytes=3 * 8192, dated=dated)
+        with TableSync(source, door, self.known, options, now=lambda: self.now, on_step=bell) as writer:
             stream = writer.start(recorded)
             if isinstance(stream, Quiet):
                 return False
@@ -772,7 +772,6 @@ EXAMPLES = settings(
 
 @pytest.mark.parametrize("attack", [Attack, PartitionedAttack])
 def test_every_live_row_is_in_the_lake_exactly_once(attack):
-    """Seen red with windows that begin two transactions early."""
     run_state_machine_as_test(attack, settings=EXAMPLES)
 
 
@@ -792,7 +791,6 @@ def scene(attack: type[Attack] = Attack) -> Iterator[Attack]:
 @pytest.mark.parametrize("recorded", ["latest", "older", "none"])
 @pytest.mark.parametrize("change", ["insert", "rewrite", "recreate"])
 def test_a_crash_at_any_step_loses_and_doubles_nothing(recorded, change):
-    """Seen red when the claim of the last object counted as open."""
     for step in range(2, 75):
         with scene() as attacked:
             attacked.tick(
@@ -802,10 +800,7 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(recorded, change):
 
 
 def test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing():
-    """No lock keeps them apart here, only the claim.
-
-    Seen red without the LIST after claiming, and when a slice read ahead was written behind another's object.
-    """
+    """No lock keeps them apart here, only the claim."""
     for step in range(1, 40):
         for other_dies_at in (None, *range(9, 60, 7)):
             with scene() as attacked:
@@ -816,13 +811,11 @@ def test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing():
 
 
 def test_a_writer_overtaken_before_it_recovers_does_not_see_a_restored_database():
-    """Seen red when it asked for its place in history first."""
     with scene() as attacked:
         attacked._tick({1: "other"}, attacked._recorded("latest"), rows=2)
 
 
 def test_a_writer_overtaken_by_a_new_generation_does_not_see_a_foreign_object():
-    """Seen red when it did not look whether the object was still there."""
     with scene() as attacked:
         attacked.an_undisturbed_tick("latest", rows=2)
         attacked.cluster.recreate(0)
@@ -830,7 +823,6 @@ def test_a_writer_overtaken_by_a_new_generation_does_not_see_a_foreign_object():
 
 
 def test_a_writer_overtaken_between_its_two_lists_does_not_see_objects_gone():
-    """Seen red without a third LIST."""
     for other_dies_at in range(8, 60):
         with scene() as attacked:
             attacked.other_dies_at = other_dies_at
@@ -839,7 +831,6 @@ def test_a_writer_overtaken_between_its_two_lists_does_not_see_objects_gone():
 
 
 def test_a_claim_from_beyond_the_tick_s_horizon_is_redone_without_an_alarm():
-    """Seen red when the horizon had to reach the watermark only."""
     for other_dies_at in range(8, 60):
         with scene() as attacked:
             attacked.remember_this_moment()
@@ -902,20 +893,20 @@ def a_block_begun_is_begun_again(patch: pytest.MonkeyPatch) -> None:
 def redo_without_looking(patch: pytest.MonkeyPatch) -> None:
     """A claim is found and done again without the LIST after it, under a key of the redoer's own time."""
 
-    def careless(self, recorded, now, forgive=False):
-        found = self._adopt(recorded, now, forgive)
+    def careless(self, recorded, now, allow_gaps=False):
+        found = self._adopt(recorded, now, allow_gaps)
         claim = self._open_claim(found.watermark.seq if found.watermark else 0)
         if claim:
             key = self.layout.key(next_time(now, self.layout.time(claim.after.key)))
             claim = replace(claim, after=replace(claim.after, key=key))
         return replace(found, redo=claim)
 
-    patch.setattr(TableObjects, "recover", careless)
+    patch.setattr(Ledger, "recover", careless)
 
 
 def no_claims(patch: pytest.MonkeyPatch) -> None:
     """The timestamp in a key is trusted to tell two writers apart."""
-    patch.setattr(TableObjects, "_claim", lambda self, claim, key: None)
+    patch.setattr(Ledger, "_claim", lambda self, claim, key: None)
     patch.setattr(Footer, "continues", lambda self, watermark: True)
 
 
@@ -926,7 +917,7 @@ def no_list_after_claiming(patch: pytest.MonkeyPatch) -> None:
         if not self.store.create(key, claim.to_text().encode()):
             raise Superseded(key)
 
-    patch.setattr(TableObjects, "_claim", careless)
+    patch.setattr(Ledger, "_claim", careless)
     patch.setattr(Footer, "continues", lambda self, watermark: True)
 
 
@@ -981,14 +972,14 @@ def name_instead_of_oid(patch: pytest.MonkeyPatch) -> None:
 
 def table_not_looked_at_again(patch: pytest.MonkeyPatch) -> None:
     """Nobody compares the table before and after a read."""
-    look_once = TableCopy._look
+    look_once = TableSync._look
 
     def careless(self):
         look_once(self)
         self.table = replace(self.table, fingerprint="always the same")
         return self.table.fingerprint
 
-    patch.setattr(TableCopy, "_look", careless)
+    patch.setattr(TableSync, "_look", careless)
 
 
 def pending_takes_a_new_horizon(patch: pytest.MonkeyPatch) -> None:
@@ -1106,10 +1097,7 @@ PLANTED = [
 
 @pytest.mark.parametrize("hole, attack, play", PLANTED, ids=[hole.__name__ for hole, _, _ in PLANTED])
 def test_a_planted_mistake_is_seen_and_nothing_without_it(hole, attack, play):
-    """A judge that never says no would let everything above pass.
-
-    Seen red with windows that begin two transactions early, and nothing else planted.
-    """
+    """A judge that never says no would let everything above pass."""
     broken = type("Broken", (attack,), {"hole": staticmethod(hole)})
 
     def play_all(kind: type[Attack]) -> None:

@@ -28,11 +28,7 @@ def lose(lake: Lake, state: str, older) -> None:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_in_a_window_loses_and_doubles_nothing(lake, database, step, state):
-    """Each step leaves something else behind, and what is known of it may be old or gone.
-
-    Seen red when the claim of a finished slice was done again, and when a claimed one was read up to the horizon of
-    now.
-    """
+    """Each step leaves something else behind, and what is known of it may be old or gone."""
     database.execute(fill(1, 20))
     older = lake.tick().watermark
     database.execute(fill(21, 30))
@@ -50,10 +46,7 @@ def test_a_crash_in_a_window_loses_and_doubles_nothing(lake, database, step, sta
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("step", ["read", "claim", "put", "unclaim"])
 def test_a_crash_in_the_midst_of_block_ranges_loses_and_doubles_nothing(lake, database, step, state):
-    """The window goes on behind the range that was claimed, whoever reads it.
-
-    Seen red when that range was read again as the whole table.
-    """
+    """The window goes on behind the range that was claimed, whoever reads it."""
     database.execute(fill(1, 1))
     older = lake.tick().watermark
     database.execute(fill(2, 4_000))
@@ -68,10 +61,7 @@ def test_a_crash_in_the_midst_of_block_ranges_loses_and_doubles_nothing(lake, da
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_in_the_very_first_load_loses_and_doubles_nothing(lake, database, step):
-    """Nothing is recorded yet: the claim is all there is.
-
-    Seen red when its block range was read again as the whole table.
-    """
+    """Nothing is recorded yet: the claim is all there is."""
     database.execute(fill(1, 3_000))
 
     assert lake.crash(step, slice_rows=1_000)
@@ -83,11 +73,7 @@ def test_a_crash_in_the_very_first_load_loses_and_doubles_nothing(lake, database
 
 
 def test_crash_upon_crash_ends_all_the_same(lake, database):
-    """Recovering is itself a time to die in.
-
-    Seen red with the claim of the last object taken for open, and with a claimed slice read again up to the horizon of
-    now or as the whole table.
-    """
+    """Recovering is itself a time to die in."""
     database.execute(fill(1, 2_000))
     for number, step in enumerate(itertools.chain(STEPS, reversed(STEPS), STEPS)):
         if number % 4 == 3:
@@ -103,10 +89,7 @@ def test_crash_upon_crash_ends_all_the_same(lake, database):
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("step", ["claim", "put", "unclaim", "a later slice"])
 def test_a_crash_while_a_new_generation_begins_loses_and_doubles_nothing(lake, database, step, state):
-    """Its old objects are moved away, the last one recorded among them: that is not damage.
-
-    Seen red when it was taken for an object that is gone.
-    """
+    """Its old objects are moved away, the last one recorded among them: that is not damage."""
     database.execute(fill(1, 3))
     older = lake.tick().watermark
     database.execute(fill(4, 6))
@@ -123,10 +106,7 @@ def test_a_crash_while_a_new_generation_begins_loses_and_doubles_nothing(lake, d
 
 
 def test_losing_what_was_recorded_copies_nothing_again(lake, database):
-    """And the state is recorded at once, or every tick would look for it in the bucket.
-
-    Seen red when it waited for a new row.
-    """
+    """And the state is recorded at once, or every tick would look for it in the bucket."""
     database.execute(fill(1, 3_000))
     lake.drain(slice_rows=1_000)
     before, known = lake.keys(), lake.recorded["movie"]
@@ -140,10 +120,7 @@ def test_losing_what_was_recorded_copies_nothing_again(lake, database):
 
 
 def test_an_older_state_adopts_what_followed_it(lake, database):
-    """Nothing new has to come for that: the rows of adopted objects are counted and their state is recorded.
-
-    Seen red when it waited for a new row.
-    """
+    """Nothing new has to come for that: the rows of adopted objects are counted and their state is recorded."""
     database.execute(fill(1, 3))
     older = lake.tick().watermark
     for number in range(4, 7):
@@ -170,11 +147,7 @@ def test_an_older_state_adopts_what_followed_it(lake, database):
     ],
 )
 def test_a_claimed_window_is_done_again_after_the_table_was_altered(lake, database, change):
-    """Its rows are still there, and with the claim gone nobody would read them.
-
-    Seen red with a claimed slice left empty when the columns have changed, and with one read again up to the horizon of
-    now: after a rewrite its rows came twice.
-    """
+    """Its rows are still there, and with the claim gone nobody would read them."""
     database.execute(fill(1, 3))
     lake.tick()
     database.execute(fill(4, 6))
@@ -191,10 +164,7 @@ def test_a_claimed_window_is_done_again_after_the_table_was_altered(lake, databa
     "change", ["vacuum full movie", f"drop table movie; {MOVIE}; {fill(1, 5)}"], ids=["rewritten", "made again"]
 )
 def test_a_claimed_block_range_of_a_table_rewritten_since_becomes_a_new_generation(lake, database, change):
-    """The blocks it names hold other rows now.
-
-    Seen red when the file behind the table was not compared, and when the new generation had no opening object.
-    """
+    """The blocks it names hold other rows now."""
     database.execute(fill(1, 4_000))
     database.execute("delete from movie where movie_id % 3 = 0")
     lake.crash(crash_after("claim", 2), slice_rows=1_000)
@@ -208,10 +178,7 @@ def test_a_claimed_block_range_of_a_table_rewritten_since_becomes_a_new_generati
 
 
 def test_a_claimed_last_block_range_of_a_table_rewritten_since_is_not_lost(lake, database):
-    """After it the table would count as copied, and its last blocks have moved to where nobody looks again.
-
-    Seen red when the file behind the table was not compared.
-    """
+    """After it the table would count as copied, and its last blocks have moved to where nobody looks again."""
     database.execute(fill(1, 4_000))
     database.execute("delete from movie where movie_id % 3 = 0")
 
@@ -230,10 +197,7 @@ def test_a_claimed_last_block_range_of_a_table_rewritten_since_is_not_lost(lake,
 
 
 def test_recovery_finds_the_newest_of_many_days_without_walking_them(lake, database):
-    """The newest object may be years old; the chain behind it is not read.
-
-    Seen red when the search ended after 1,024 days.
-    """
+    """The newest object may be years old; the chain behind it is not read."""
     from datetime import UTC, datetime
 
     for number, year in enumerate([2019, 2020, 2021, 2022]):
@@ -247,10 +211,7 @@ def test_recovery_finds_the_newest_of_many_days_without_walking_them(lake, datab
 
 
 def test_a_gap_in_what_followed_stops_the_table(lake, database):
-    """The rows of the object that is gone would be missed by nobody.
-
-    Seen red when any later object was adopted.
-    """
+    """The rows of the object that is gone would be missed by nobody."""
     database.execute(fill(1, 3))
     older = lake.tick().watermark
     for number in range(4, 7):

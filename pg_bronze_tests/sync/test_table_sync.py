@@ -26,7 +26,6 @@ def movie(database, lake) -> Lake:
 
 
 def test_the_first_load_takes_everything_and_the_next_ticks_only_what_is_new(database, any_bucket):
-    """Seen red with a window that left out the transaction it begins with."""
     lake = Lake(database, any_bucket.store())
     database.execute(MOVIE)
     database.execute(fill(1, 300))
@@ -41,7 +40,6 @@ def test_the_first_load_takes_everything_and_the_next_ticks_only_what_is_new(dat
 
 
 def test_a_quiet_table_says_so_and_writes_nothing(movie, database):
-    """Seen red with a sentence that says after which object nothing is new, and not up to which transaction."""
     database.execute(fill(1, 5))
     movie.drain()
     before = movie.all_keys()
@@ -53,10 +51,7 @@ def test_a_quiet_table_says_so_and_writes_nothing(movie, database):
 
 
 def test_other_tables_work_makes_no_object_for_a_quiet_one(movie, database):
-    """Every tick of a busy database would otherwise write an object for each of its quiet tables.
-
-    Seen red with an object for every empty window.
-    """
+    """Every tick of a busy database would otherwise write an object for each of its quiet tables."""
     database.execute(fill(1, 5))
     movie.drain()
     database.execute("create table other (id int); insert into other values (1)")
@@ -66,7 +61,6 @@ def test_other_tables_work_makes_no_object_for_a_quiet_one(movie, database):
 
 
 def test_an_empty_table_makes_no_object_until_it_has_a_row(movie, database):
-    """Seen red with an object for every empty window."""
     assert movie.tick().quiet
     assert movie.all_keys() == []
 
@@ -77,10 +71,7 @@ def test_an_empty_table_makes_no_object_until_it_has_a_row(movie, database):
 
 @pytest.mark.parametrize("ties", [False, True], ids=["all different", "all the same"])
 def test_nothing_is_lost_or_doubled_where_a_slice_is_full(movie, database, ties):
-    """``order by col limit n`` loses the rest of a tie, and every NULL.
-
-    Seen red with the block at which a range ends read with both ranges that meet there.
-    """
+    """``order by col limit n`` loses the rest of a tie, and every NULL."""
     database.execute(fill(1, 25_000))
     if ties:
         database.execute("update movie set updated_at = case when movie_id % 5 = 0 then null else now() end")
@@ -97,7 +88,6 @@ def test_nothing_is_lost_or_doubled_where_a_slice_is_full(movie, database, ties)
 
 @pytest.mark.parametrize("row_count", [999, 1_000, 1_001])
 def test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_several(movie, database, row_count):
-    """Seen red with a read that the limit cut off taken for a whole one."""
     database.execute(fill(1, 10))
     movie.drain()
     database.execute(fill(11, 10 + row_count))
@@ -111,10 +101,7 @@ def test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_seve
 
 
 def test_a_large_window_in_a_large_table_is_split_too(movie, database):
-    """After an outage a window holds as much as a first load.
-
-    Seen red with a read that the limit cut off taken for a whole one.
-    """
+    """After an outage a window holds as much as a first load."""
     database.execute(fill(1, 5_000))
     movie.drain()
     database.execute("update movie set title = title || '!' where movie_id % 2 = 0")
@@ -129,11 +116,7 @@ def test_a_large_window_in_a_large_table_is_split_too(movie, database):
 
 
 def test_rows_written_while_a_window_is_split_come_with_the_next(movie, database):
-    """Read twice, with the slices under way and with the next window, they would be doubled.
-
-    Seen red with a first load that takes whatever is there, and with the block at which a range ends read with both
-    ranges that meet there.
-    """
+    """Read twice, with the slices under way and with the next window, they would be doubled."""
     database.execute(fill(1, 5_000))
     written = []
 
@@ -157,7 +140,7 @@ def test_rows_written_while_a_window_is_split_come_with_the_next(movie, database
 def test_slices_of_large_values_keep_the_byte_limit_wherever_a_block_does(database, lake):
     """Values stored out of line do not show in the size of the table: 200 rows of 1 MB lie in two blocks.
 
-    Nor does the average of a table say which blocks they lie behind. Seen red with only rows counted.
+    Nor does the average of a table say which blocks they lie behind.
     """
     database.execute("create table movie (movie_id int primary key, filler text, poster text)")
     database.execute("alter table movie alter poster set storage external")
@@ -181,10 +164,7 @@ def test_slices_of_large_values_keep_the_byte_limit_wherever_a_block_does(databa
 
 
 def test_a_block_that_alone_exceeds_the_byte_limit_is_divided(database, lake):
-    """A block of 8 KB can point to gigabytes: one read of it would need them all at once.
-
-    Seen red with only rows counted, and with each range beginning at the block's first line.
-    """
+    """A block of 8 KB can point to gigabytes: one read of it would need them all at once."""
     database.execute("create table movie (movie_id int primary key, poster text)")
     database.execute("alter table movie alter poster set storage external")
     database.execute("insert into movie select i, repeat(md5(i::text), 4000) from generate_series(1, 40) i")
@@ -197,7 +177,6 @@ def test_a_block_that_alone_exceeds_the_byte_limit_is_divided(database, lake):
 
 
 def test_a_row_larger_than_a_slice_does_not_make_the_others_come_one_by_one(database, lake):
-    """Seen red with parts of a block that stayed as small as one large row had made them."""
     database.execute("create table movie (movie_id int primary key, poster text)")
     large = "case i when 50 then repeat('x', 400000) end"
     database.execute(f"insert into movie select i, {large} from generate_series(1, 100) i")
@@ -210,10 +189,7 @@ def test_a_row_larger_than_a_slice_does_not_make_the_others_come_one_by_one(data
 
 
 def test_a_crash_inside_a_block_loses_and_doubles_nothing(database, lake):
-    """The watermark then stands between two rows of one block, and vacuum and new rows come in between.
-
-    Seen red with each range beginning at the block's first line.
-    """
+    """The watermark then stands between two rows of one block, and vacuum and new rows come in between."""
     database.execute("create table movie (movie_id int primary key, poster text)")
     database.execute("insert into movie select i, repeat('x', 100000) from generate_series(1, 20) i")
     for _ in range(3):
@@ -231,10 +207,7 @@ def test_a_crash_inside_a_block_loses_and_doubles_nothing(database, lake):
 
 
 def test_a_window_that_holds_too_much_for_one_slice_is_divided(movie, database):
-    """Found while it is read: a window is looked through once, and nothing says before what it holds.
-
-    Seen red without the bound.
-    """
+    """Found while it is read: a window is looked through once, and nothing says before what it holds."""
     database.execute(fill(1, 3))
     movie.tick()
     database.execute("insert into movie select i, repeat('x', 100000) from generate_series(4, 23) i")
@@ -259,7 +232,6 @@ WIDEST = f"create table movie ({', '.join(f'c{n} int' for n in range(1600))})"
     ids=["no column", "no column and no row", "no row", "1,600 columns"],
 )
 def test_a_table_of_any_shape_is_copied(database, lake, statements, rows):
-    """Seen red with a comma before the transaction id although no column came before it."""
     for statement in statements:
         database.execute(statement)
 
@@ -271,10 +243,7 @@ def test_a_table_of_any_shape_is_copied(database, lake, statements, rows):
 
 
 def test_a_row_that_commits_late_is_copied(movie, database):
-    """A cursor alone would pass it by for good: its id and time lie below ones already copied.
-
-    Seen red with a window that left out the transaction it begins with, and with the next id taken for the horizon.
-    """
+    """A cursor alone would pass it by for good: its id and time lie below ones already copied."""
     database.execute(fill(3, 3))
     with database.connect(autocommit=False) as late:
         late.execute(fill(1, 1))
@@ -289,10 +258,7 @@ def test_a_row_that_commits_late_is_copied(movie, database):
 
 
 def test_an_open_transaction_holds_back_what_was_written_after_it_and_nothing_else(movie, database):
-    """What waited for it lies in the window that begins with it.
-
-    Seen red with a window that left out the transaction it begins with, and with the next id taken for the horizon.
-    """
+    """What waited for it lies in the window that begins with it."""
     database.execute(fill(1, 3))
     with database.connect(autocommit=False) as late:
         late.execute(fill(4, 4))
@@ -307,10 +273,7 @@ def test_an_open_transaction_holds_back_what_was_written_after_it_and_nothing_el
 
 
 def test_an_open_transaction_on_an_idle_server_does_not_postpone_the_tick(movie, database):
-    """Nobody flushes the log of a transaction that neither ends nor goes on; a tick must not wait for it in vain.
-
-    Seen red without the empty message that gets the log flushed.
-    """
+    """Nobody flushes the log of a transaction that neither ends nor goes on; a tick must not wait for it in vain."""
     database.execute(fill(1, 3))
     with database.connect(autocommit=False) as late:
         for number in range(4, 7):
@@ -323,10 +286,7 @@ def test_an_open_transaction_on_an_idle_server_does_not_postpone_the_tick(movie,
 
 
 def test_rows_written_under_savepoints_are_copied(movie, database):
-    """Their transaction id is the savepoint's own, larger than the transaction's: a snapshot test loses them.
-
-    Seen red with a window that left out the transaction it begins with, and with the next id taken for the horizon.
-    """
+    """Their transaction id is the savepoint's own, larger than the transaction's: a snapshot test loses them."""
     database.execute(fill(11, 11))
     with database.connect(autocommit=False) as late:
         late.execute(fill(1, 1))
@@ -349,10 +309,7 @@ def test_rows_written_under_savepoints_are_copied(movie, database):
 
 
 def test_rows_written_in_an_exception_block_are_copied(movie, database):
-    """Each pass of a block with an exception clause is a subtransaction, as any ORM's retry is.
-
-    Seen red with the next id taken for the horizon.
-    """
+    """Each pass of a block with an exception clause is a subtransaction, as any ORM's retry is."""
     database.execute(
         """create procedure load(first int) language plpgsql as $$
         begin
@@ -382,10 +339,7 @@ def test_rows_written_in_an_exception_block_are_copied(movie, database):
 
 
 def test_a_prepared_transaction_is_copied_once_it_is_committed(movie, database):
-    """It has ended for its session and not for the horizon: passed by, its rows would be lost.
-
-    Seen red with a window that left out the transaction it begins with, and with the next id taken for the horizon.
-    """
+    """It has ended for its session and not for the horizon: passed by, its rows would be lost."""
     database.execute(fill(4, 4))
     with database.connect(autocommit=False) as late:
         late.execute(fill(1, 2))
@@ -405,10 +359,7 @@ def test_a_prepared_transaction_is_copied_once_it_is_committed(movie, database):
 
 
 def test_rows_rolled_back_never_land(movie, database):
-    """Nor do they leave an object: an id was used, and nothing came of it.
-
-    Seen red with an object for every empty window.
-    """
+    """Nor do they leave an object: an id was used, and nothing came of it."""
     with database.connect(autocommit=False) as late:
         late.execute(fill(1, 2))
         movie.tick()
@@ -423,7 +374,6 @@ def test_rows_rolled_back_never_land(movie, database):
 
 
 def test_an_update_that_leaves_the_cursor_column_alone_is_copied(movie, database):
-    """Seen red with a window that left out the transaction it begins with."""
     database.execute(fill(1, 3))
     movie.drain()
 
@@ -434,8 +384,6 @@ def test_an_update_that_leaves_the_cursor_column_alone_is_copied(movie, database
 
 
 def test_a_cursor_value_that_goes_backwards_or_is_null_hides_no_row(movie, database):
-    """Seen red with a window that left out the transaction it begins with, and with a cursor
-    value that the newest slice's replaced, however early."""
     database.execute(fill(1, 3))
     movie.drain()
 
@@ -448,11 +396,7 @@ def test_a_cursor_value_that_goes_backwards_or_is_null_hides_no_row(movie, datab
 
 
 def test_infinite_cursor_values_hide_no_row(movie, database):
-    """A watermark at infinity would end a cursor's copying for good.
-
-    Seen red with a window that left out the transaction it begins with, and with an infinite
-    value shown as the highest.
-    """
+    """A watermark at infinity would end a cursor's copying for good."""
     database.execute(
         "insert into movie values (1, 'a', 'infinity', 1), (2, 'b', '-infinity', 1), (3, 'c', '2026-01-01', 1)"
     )
@@ -466,7 +410,6 @@ def test_infinite_cursor_values_hide_no_row(movie, database):
 
 
 def test_a_table_without_any_cursor_column_is_copied(database, lake):
-    """Seen red with a window that left out the transaction it begins with."""
     database.execute("create table note (words text)")
     database.execute("insert into note values ('a'), ('a'), (null)")
 
@@ -479,7 +422,6 @@ def test_a_table_without_any_cursor_column_is_copied(database, lake):
 
 
 def test_the_highest_xid_of_a_key_is_the_live_row(movie, database):
-    """Seen red with a window that left out the transaction it begins with."""
     database.execute(fill(1, 20))
     for turn in range(5):
         database.execute(f"update movie set price = {turn} where movie_id % {turn + 1} = 0")
@@ -493,10 +435,7 @@ def test_the_highest_xid_of_a_key_is_the_live_row(movie, database):
 
 
 def test_keys_are_named_by_the_second_in_utc_and_strictly_increase(movie, database):
-    """Two slices of one second must not share a key, and a file listing is the order of copying.
-
-    Seen red with the second of the writer's own time zone.
-    """
+    """Two slices of one second must not share a key, and a file listing is the order of copying."""
     local = datetime.fromisoformat("2026-01-02T03:00:10.9+03:00")
     database.execute(fill(1, 3_000))
 
@@ -512,10 +451,7 @@ def test_keys_are_named_by_the_second_in_utc_and_strictly_increase(movie, databa
 
 
 def test_date_folders_and_flat_keys_of_one_table_are_one_history(movie, database):
-    """Switching the layout must not look like an empty table, which would be copied again.
-
-    Seen red with the objects of both layouts put in the order of their keys, and not of their times.
-    """
+    """Switching the layout must not look like an empty table, which would be copied again."""
     moment = datetime(2026, 1, 2, 23, 59, 58, tzinfo=UTC)
     database.execute(fill(1, 1))
     movie.tick(now=clock(moment))
@@ -538,7 +474,6 @@ def test_date_folders_and_flat_keys_of_one_table_are_one_history(movie, database
 
 
 def test_objects_are_zstd_unless_another_codec_is_set(movie, database):
-    """Seen red with Snappy as the default."""
     pq = pytest.importorskip("pyarrow.parquet")
     database.execute(fill(1, 50))
     movie.tick()
@@ -549,7 +484,6 @@ def test_objects_are_zstd_unless_another_codec_is_set(movie, database):
 
 
 def test_two_databases_share_a_bucket_under_prefixes(database, bucket, postgres_server):
-    """Seen red with the prefix left out of the table's folder."""
     database.execute(MOVIE)
     database.execute(fill(1, 3))
     here, there = Lake(database, bucket.store("one")), Lake(database, bucket.store("two/deep"))
@@ -565,7 +499,6 @@ def test_two_databases_share_a_bucket_under_prefixes(database, bucket, postgres_
 
 
 def test_tables_of_one_name_in_two_schemas_have_folders_of_their_own(database, lake):
-    """Seen red with folders named by the table alone."""
     database.execute("create schema sales")
     database.execute("create table public.movie (movie_id int); create table sales.movie (movie_id int)")
     database.execute("insert into public.movie values (1); insert into sales.movie values (2), (3)")
@@ -595,10 +528,7 @@ ODD_NAMES = [
 
 
 def test_tables_of_any_name_are_copied_and_found_again(database, any_bucket):
-    """Two tables in one folder would adopt each other's objects.
-
-    Seen red with the escape itself not escaped.
-    """
+    """Two tables in one folder would adopt each other's objects."""
     lake = Lake(database, any_bucket.store())
     for number, name in enumerate(ODD_NAMES):
         table = quote(name)
@@ -617,7 +547,6 @@ def test_tables_of_any_name_are_copied_and_found_again(database, any_bucket):
 
 
 def test_a_column_added_between_ticks_comes_with_the_next_rows(movie, database):
-    """Seen red with every row copied again as soon as the columns are others than the last object's."""
     database.execute(fill(1, 2))
     movie.drain()
     database.execute("alter table movie add rating int default 5")
@@ -630,7 +559,6 @@ def test_a_column_added_between_ticks_comes_with_the_next_rows(movie, database):
 
 
 def test_a_column_dropped_or_renamed_between_ticks_stops_nothing(movie, database):
-    """Seen red with every row copied again as soon as the columns are others than the last object's."""
     database.execute(fill(1, 2))
     movie.drain()
     database.execute("alter table movie drop price; alter table movie rename title to name")
@@ -643,10 +571,7 @@ def test_a_column_dropped_or_renamed_between_ticks_stops_nothing(movie, database
 
 @pytest.mark.parametrize("when", ["between ticks", "in the midst of one"])
 def test_dropping_the_cursor_column_loses_no_row(movie, database, when):
-    """A reader that follows a column has nothing to follow any more.
-
-    Seen red with the column to follow chosen once in a tick.
-    """
+    """A reader that follows a column has nothing to follow any more."""
     database.execute(fill(1, 5_000))
 
     def drop(step: str) -> None:
@@ -663,7 +588,6 @@ def test_dropping_the_cursor_column_loses_no_row(movie, database, when):
 
 
 def test_a_type_changed_with_a_rewrite_brings_every_row_again_with_its_new_value(movie, database):
-    """Seen red with a window that left out the transaction it begins with."""
     database.execute(fill(1, 5))
     movie.drain()
     database.execute("alter table movie alter price type text using 'EUR ' || price")
@@ -674,10 +598,7 @@ def test_a_type_changed_with_a_rewrite_brings_every_row_again_with_its_new_value
 
 
 def test_a_vacuum_full_between_ticks_doubles_nothing(movie, database):
-    """It moves every row and keeps its transaction id.
-
-    Seen red with what is delivered of a table noted under the number of its file.
-    """
+    """It moves every row and keeps its transaction id."""
     database.execute(fill(1, 500))
     movie.drain()
     database.execute("delete from movie where movie_id % 2 = 0")
@@ -699,10 +620,7 @@ def test_a_vacuum_full_between_ticks_doubles_nothing(movie, database):
     ],
 )
 def test_a_table_altered_while_it_is_read_is_read_again(movie, database, change, monkeypatch):
-    """A frame read across the change would hold values under the names of other columns.
-
-    Seen red with the second look only where the rows did not fit.
-    """
+    """A frame read across the change would hold values under the names of other columns."""
     database.execute(fill(1, 5))
     original, left = Source.read, [change]
 
@@ -721,7 +639,6 @@ def test_a_table_altered_while_it_is_read_is_read_again(movie, database, change,
 
 
 def test_a_table_altered_without_end_while_it_is_read_is_left_for_the_next_tick(movie, database, monkeypatch):
-    """Seen red with the second look only where the rows did not fit."""
     database.execute(fill(1, 5))
     original = Source.read
 
@@ -743,7 +660,6 @@ def test_a_table_altered_without_end_while_it_is_read_is_left_for_the_next_tick(
 
 
 def test_a_table_dropped_while_it_is_read_in_slices_says_so(movie, database):
-    """Seen red with a table that is gone taken for one that was altered."""
     database.execute(fill(1, 5_000))
 
     def drop(step: str) -> None:
@@ -756,10 +672,7 @@ def test_a_table_dropped_while_it_is_read_in_slices_says_so(movie, database):
 
 @pytest.mark.parametrize("rewrite", ["vacuum full movie", "cluster movie using movie_pkey", "truncate movie"])
 def test_a_table_rewritten_during_a_first_load_in_blocks_becomes_a_new_generation(movie, database, rewrite):
-    """Block numbers mean nothing after a rewrite: rows would be skipped or doubled.
-
-    Seen red with only partitions looked at.
-    """
+    """Block numbers mean nothing after a rewrite: rows would be skipped or doubled."""
     database.execute(fill(1, 5_000))
     database.execute("delete from movie where movie_id < 2000")
     movie.crash("unclaim", slice_rows=1_000)
@@ -775,8 +688,6 @@ def test_a_table_rewritten_during_a_first_load_in_blocks_becomes_a_new_generatio
 
 
 def test_a_rewrite_in_the_midst_of_a_ticks_block_ranges_loses_and_doubles_nothing(movie, database):
-    """Seen red with only partitions looked at, and with the block at which a range ends read with both ranges that meet
-    there."""
     database.execute(fill(1, 5_000))
     database.execute("delete from movie where movie_id < 2000")
     done = threading.Event()
@@ -794,10 +705,7 @@ def test_a_rewrite_in_the_midst_of_a_ticks_block_ranges_loses_and_doubles_nothin
 
 
 def test_block_ranges_that_go_on_after_a_crash_keep_the_horizon_they_began_with(movie, database):
-    """What was written meanwhile would come with a later range, and with the next window once more.
-
-    Seen red with each range read up to the horizon of its own tick.
-    """
+    """What was written meanwhile would come with a later range, and with the next window once more."""
     database.execute(fill(1, 5_000))
     movie.crash(crash_after("unclaim", 2), slice_rows=1_000)
     database.execute(f"{fill(5_001, 5_010)}; update movie set title = 'again' where movie_id in (1, 4000)")
@@ -808,10 +716,7 @@ def test_block_ranges_that_go_on_after_a_crash_keep_the_horizon_they_began_with(
 
 
 def test_a_large_table_of_deleted_rows_is_walked_and_ends(movie, database):
-    """A walk over empty blocks that commits nothing would begin again at every tick.
-
-    Seen red with ranges committed only if they hold a row.
-    """
+    """A walk over empty blocks that commits nothing would begin again at every tick."""
     with database.connect() as connection:
         connection.execute("alter table movie set (autovacuum_enabled = off)")
         connection.execute(fill(1, 60_000))
@@ -826,7 +731,6 @@ def test_a_large_table_of_deleted_rows_is_walked_and_ends(movie, database):
 
 
 def test_a_first_load_of_nothing_but_empty_blocks_ends(movie, database):
-    """Seen red with ranges committed only if they hold a row."""
     with database.connect() as connection:
         connection.execute("alter table movie set (autovacuum_enabled = off)")
         connection.execute(fill(1, 20_000))
@@ -843,7 +747,6 @@ def test_a_first_load_of_nothing_but_empty_blocks_ends(movie, database):
 
 
 def test_deleted_rows_stay_in_the_lake_and_their_keys_can_return(movie, database):
-    """Seen red with a window that left out the last transaction before its end."""
     database.execute(fill(1, 3))
     movie.drain()
     database.execute("delete from movie where movie_id = 2")
@@ -861,10 +764,7 @@ def test_deleted_rows_stay_in_the_lake_and_their_keys_can_return(movie, database
     "when, said", [("at the look", "has row-level security"), ("after it", "a row security policy would hide rows")]
 )
 def test_a_row_security_policy_is_an_error_and_not_a_filter(movie, database, postgres_server, monkeypatch, when, said):
-    """A policy hides rows in silence: the lake would look complete.
-
-    Seen red with a read that a policy filters, and with a look that passes over it.
-    """
+    """A policy hides rows in silence: the lake would look complete."""
     database.execute(fill(1, 4))
     database.execute(
         "do $$ begin create role filtered login password 'filtered'; exception when duplicate_object then null; end $$;"
@@ -894,10 +794,7 @@ def test_a_row_security_policy_is_an_error_and_not_a_filter(movie, database, pos
 
 
 def test_the_source_is_only_read(database, lake):
-    """A copier with no more than the right to read needs no more.
-
-    Seen red with a setting for each read that only a superuser may change.
-    """
+    """A copier with no more than the right to read needs no more."""
     database.execute(MOVIE)
     database.execute(fill(1, 10))
     database.execute(
@@ -917,10 +814,7 @@ def test_the_source_is_only_read(database, lake):
 
 
 def test_values_that_are_small_only_while_compressed_are_bounded_too(database, bucket):
-    """A page holds a hundred such rows, so page counts promise a slice of a few megabytes, and memory runs out.
-
-    Seen red with nothing allowed for compression.
-    """
+    """A page holds a hundred such rows, so page counts promise a slice of a few megabytes, and memory runs out."""
     database.execute("create table note (id int primary key, body text)")
     database.execute("insert into note select i, repeat('x', 8000) from generate_series(1, 4000) i")
     lake = Lake(database, bucket.store())
@@ -935,7 +829,7 @@ def test_values_that_are_small_only_while_compressed_are_bounded_too(database, b
 def test_an_idle_server_that_has_switched_its_log_postpones_nothing(movie, database):
     """``archive_timeout`` makes an idle primary do it; the log then ends in a page that holds only a header.
 
-    The role may not write the empty message that would get the log flushed. Seen red with the header not allowed for.
+    The role may not write the empty message that would get the log flushed.
     """
     role = f"idle_{database.name}"
     messages = "select oid::regprocedure::text from pg_proc where proname = 'pg_logical_emit_message'"

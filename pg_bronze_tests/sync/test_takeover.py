@@ -11,7 +11,7 @@ import pytest
 from pg_bronze.errors import LakeDamaged, SettingsError, TakeoverUndecided
 from pg_bronze.lake.object_store import Store
 from pg_bronze.postgres.control_table import Control
-from pg_bronze.sync.table_sync import TableCopy
+from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, clock, fill
 
 THEIRS = "movie/movie_20240101000000.parquet"
@@ -43,10 +43,7 @@ def their_row(database, value: str = "2024-02-01 00:00:00+00", column: str = "up
 
 
 def test_their_objects_without_ours_stop_the_table_and_name_both_ways(lake):
-    """Copied from the start, rows would be there twice; continued from a guess, some never.
-
-    Seen red with only the control row looked at.
-    """
+    """Copied from the start, rows would be there twice; continued from a guess, some never."""
     their_object(lake)
 
     with pytest.raises(TakeoverUndecided) as caught:
@@ -58,10 +55,7 @@ def test_their_objects_without_ours_stop_the_table_and_name_both_ways(lake):
 
 
 def test_a_control_row_before_an_empty_bucket_stops_the_table(lake, database):
-    """Most likely the bucket's name is wrong.
-
-    Seen red with only the objects looked at.
-    """
+    """Most likely the bucket's name is wrong."""
     their_row(database)
 
     with pytest.raises(TakeoverUndecided, match=r"etl_control has a row.*MINIO_BUCKET.*fresh.*adopt-seed"):
@@ -71,7 +65,6 @@ def test_a_control_row_before_an_empty_bucket_stops_the_table(lake, database):
 
 
 def test_an_empty_control_row_is_no_trace(lake, database):
-    """Seen red with any row a trace."""
     their_row(database)
     database.execute("update etl_control set last_extracted_value = null")
 
@@ -79,7 +72,6 @@ def test_an_empty_control_row_is_no_trace(lake, database):
 
 
 def test_fresh_copies_the_whole_table_beside_their_objects(lake, database):
-    """Seen red with a first load that does not follow their last object: that was then said to come after ours."""
     their_object(lake)
     their_row(database)
 
@@ -93,7 +85,6 @@ def test_fresh_copies_the_whole_table_beside_their_objects(lake, database):
 
 
 def test_adopt_seed_leaves_out_what_lies_at_or_below_the_control_rows_value(lake, database):
-    """Seen red with the row at the value copied, and with NULL left out."""
     their_object(lake)
     their_row(database)
 
@@ -105,10 +96,7 @@ def test_adopt_seed_leaves_out_what_lies_at_or_below_the_control_rows_value(lake
 
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_after_a_seeded_load_late_and_old_rows_are_copied_as_ever(lake, database, forgotten):
-    """The seed bounds the first load only: it must not go on filtering.
-
-    Seen red with every window bounded.
-    """
+    """The seed bounds the first load only: it must not go on filtering."""
     their_row(database)
     lake.tick(takeover="adopt-seed")
     database.execute(
@@ -125,10 +113,7 @@ def test_after_a_seeded_load_late_and_old_rows_are_copied_as_ever(lake, database
 @pytest.mark.parametrize("step", ["claim", "unclaim"])
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_crash_in_a_seeded_load_of_many_slices_keeps_the_seed(lake, database, step, forgotten):
-    """Forgetting it in the middle would copy rows the original system has copied.
-
-    Seen red with only the first block range bounded.
-    """
+    """Forgetting it in the middle would copy rows the original system has copied."""
     database.execute(
         "insert into movie select i, 'f', timestamptz '2025-01-01' + i * interval '1 minute', 1 "
         "from generate_series(10, 4000) i"
@@ -152,10 +137,7 @@ def test_a_crash_in_a_seeded_load_of_many_slices_keeps_the_seed(lake, database, 
 def test_the_original_system_still_running_beside_us_stops_the_table_with_the_reason(
     lake, database, takeover, forgotten
 ):
-    """Both would copy what is new from now on, and whoever reads the folder gets every row twice.
-
-    Seen red with objects that have no footer passed over.
-    """
+    """Both would copy what is new from now on, and whoever reads the folder gets every row twice."""
     their_row(database)
     lake.tick(takeover=takeover, now=clock())
     ours = lake.all_keys()
@@ -209,10 +191,7 @@ def their_object_at(lake: Lake, hours: float, west: float) -> str:
 @pytest.mark.parametrize("forgotten", [False, True])
 @pytest.mark.parametrize("west", [0.5, 12])
 def test_the_original_system_beside_us_is_seen_wherever_its_clock_is(clocked, database, west, forgotten):
-    """It names its objects in local time: west of UTC they look older than ours, and every row would be there twice.
-
-    Seen red with only objects that are newer by their names looked at, and with a look in ticks that write nothing.
-    """
+    """It names its objects in local time: west of UTC they look older than ours, and every row would be there twice."""
     their_object_at(clocked, -0.01, west)
     write_at(clocked, 0)
     database.execute(fill(10, 11))
@@ -231,10 +210,7 @@ def test_the_original_system_beside_us_is_seen_wherever_its_clock_is(clocked, da
 
 
 def test_what_was_there_before_us_or_is_late_is_nobody_beside_us(clocked, database):
-    """Names and times differ where the original had just ended, where a slice was done again, and between clocks.
-
-    Seen red with every object whose time is not that of its name taken for another's.
-    """
+    """Names and times differ where the original had just ended, where a slice was done again, and between clocks."""
     for hours in (-3, -0.1, -0.01):
         their_object_at(clocked, hours, west=5)
     for hours, late in ((0, 0), (1, 0.1), (2, 0.7), (3, 0.1), (20, 0)):
@@ -246,21 +222,17 @@ def test_what_was_there_before_us_or_is_late_is_nobody_beside_us(clocked, databa
 
 
 def test_a_reset_after_a_seeded_load_copies_the_whole_table(lake, database):
-    """Somebody who doubts the seed resets the table; with the seed kept, the same rows would be missing again.
-
-    Seen red with the seed kept.
-    """
+    """Somebody who doubts the seed resets the table; with the seed kept, the same rows would be missing again."""
     their_row(database)
     lake.tick(takeover="adopt-seed")
 
-    lake.tick(act=TableCopy.reset, takeover="adopt-seed")
+    lake.tick(act=TableSync.reset, takeover="adopt-seed")
     lake.drain(takeover="adopt-seed")
 
     assert lake.compare() == SAME
 
 
 def test_adopt_seed_works_for_numbers_too(lake, database):
-    """Seen red with the row at the value copied."""
     their_row(database, "2", "movie_id")
 
     lake.tick(takeover="adopt-seed")
@@ -277,7 +249,6 @@ def test_adopt_seed_works_for_numbers_too(lake, database):
     ids=["no time", "no such column"],
 )
 def test_a_control_row_that_fits_no_column_is_an_error(lake, database, value, column, found):
-    """Seen red with the value tried as text."""
     their_row(database, value, column)
 
     with pytest.raises(SettingsError, match=found):
@@ -285,7 +256,6 @@ def test_a_control_row_that_fits_no_column_is_an_error(lake, database, value, co
 
 
 def test_adopt_seed_without_a_control_row_is_an_error(lake):
-    """Seen red when the whole table was copied then."""
     their_object(lake)
 
     with pytest.raises(SettingsError, match="Set takeover to fresh"):
@@ -293,7 +263,6 @@ def test_adopt_seed_without_a_control_row_is_an_error(lake):
 
 
 def test_a_value_in_the_control_row_is_text_and_never_sql(lake, database):
-    """Seen red with the value tried as text: it failed later, and as another error."""
     their_row(database, "2024-01-01'' or true --")
 
     with pytest.raises(SettingsError):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pg_bronze.lake.object_store import Store
-from pg_bronze.sync.table_sync import TableCopy
+from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, NoLock, crash_after, fill
 
 NOW = datetime(2026, 1, 2, 0, 0, 10, tzinfo=UTC)
@@ -48,11 +48,7 @@ def settle(database, one: Lake, two: Lake) -> None:
 @pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
 @pytest.mark.parametrize("step", ["read", "claim", "list", "put"])
 def test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing(pair, database, step, skew):
-    """Whoever comes second has to notice, wherever it stood.
-
-    Seen red without the LIST after claiming, with a new key for a claimed slice, and with keys by the writer's own
-    clock.
-    """
+    """Whoever comes second has to notice, wherever it stood."""
     one, two = pair
 
     one.tick(now=lambda: NOW, crash_at=meanwhile(step, lambda: two.tick(now=lambda: NOW + skew)))
@@ -62,10 +58,7 @@ def test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing(pair
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_writer_that_pauses_while_another_gets_far_ahead_doubles_nothing(pair, database, step):
-    """The key it is about to write lies in the midst of the other's objects by then.
-
-    Seen red without the LIST after claiming.
-    """
+    """The key it is about to write lies in the midst of the other's objects by then."""
     one, two = pair
 
     def far_ahead() -> None:
@@ -82,10 +75,7 @@ def test_a_writer_that_pauses_while_another_gets_far_ahead_doubles_nothing(pair,
 @pytest.mark.parametrize("dies_after", ["read", "claim", "put"])
 @pytest.mark.parametrize("pauses_after", ["recover", "read", "list"])
 def test_a_writer_that_pauses_while_another_dies_doubles_and_loses_nothing(pair, database, pauses_after, dies_after):
-    """What the dead one claimed is done again, and comes no second time with the next slice.
-
-    Seen red when a claimed slice was read up to the horizon of now.
-    """
+    """What the dead one claimed is done again, and comes no second time with the next slice."""
     one, two = pair
 
     def die() -> None:
@@ -99,10 +89,7 @@ def test_a_writer_that_pauses_while_another_dies_doubles_and_loses_nothing(pair,
 @pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
 @pytest.mark.parametrize("step", ["recover", "put", "unclaim"])
 def test_a_dead_writers_claim_is_done_once_by_two_others(pair, database, step, skew):
-    """Both find the claim and have looked again with it in hand: its key is all that stands between them.
-
-    Seen red when a claimed slice got a new key.
-    """
+    """Both find the claim and have looked again with it in hand: its key is all that stands between them."""
     one, two = pair
     third = Lake(database, one.store, dict(one.recorded), copier=NoLock)
     assert third.crash("claim", now=lambda: NOW + timedelta(minutes=1))
@@ -114,10 +101,7 @@ def test_a_dead_writers_claim_is_done_once_by_two_others(pair, database, step, s
 
 @pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
 def test_a_slice_in_hand_gives_way_to_the_claim_of_a_writer_whose_put_is_late(pair, database, skew):
-    """Nothing is in the bucket yet but the claim: written beside it, the same rows would be there twice.
-
-    Seen red when whoever found a claim took it for its own.
-    """
+    """Nothing is in the bucket yet but the claim: written beside it, the same rows would be there twice."""
     one, two = pair
     outcomes = []
     with two.source() as source, two.open(source, now=lambda: NOW + skew) as copier:
@@ -132,7 +116,6 @@ def test_a_slice_in_hand_gives_way_to_the_claim_of_a_writer_whose_put_is_late(pa
 
 
 def test_a_writer_that_finds_its_claim_done_by_another_goes_on_behind_it(pair, database):
-    """Seen red when an object that was there already ended the stream."""
     one, two = pair
 
     outcome = one.tick(now=lambda: NOW, crash_at=meanwhile("list", lambda: two.tick(now=lambda: NOW)))
@@ -144,10 +127,7 @@ def test_a_writer_that_finds_its_claim_done_by_another_goes_on_behind_it(pair, d
 
 
 def test_a_writer_that_comes_too_late_records_what_the_other_wrote(pair, database):
-    """Its own slice is thrown away, and the table is not stuck behind a watermark nobody continues.
-
-    Seen red without the LIST after claiming, and when the watermark of before was recorded.
-    """
+    """Its own slice is thrown away, and the table is not stuck behind a watermark nobody continues."""
     one, two = pair
 
     outcome = one.tick(now=lambda: NOW, crash_at=meanwhile("read", lambda: two.tick(now=lambda: NOW)))
@@ -160,10 +140,7 @@ def test_a_writer_that_comes_too_late_records_what_the_other_wrote(pair, databas
 
 
 def test_two_writers_in_the_midst_of_block_ranges_double_nothing(pair, database):
-    """A range is a slice like any other; its window stays open between two writers.
-
-    Seen red with keys by the writer's own clock.
-    """
+    """A range is a slice like any other; its window stays open between two writers."""
     one, two = pair
     database.execute(fill(1_001, 5_000))
     count = [0]
@@ -181,10 +158,7 @@ def test_two_writers_in_the_midst_of_block_ranges_double_nothing(pair, database)
 
 
 def test_two_writers_that_never_wait_for_each_other_double_nothing(database, any_bucket):
-    """Claims, lists and puts of both in any order, while rows come and one of them dies at times.
-
-    Seen red without the LIST after claiming, and with keys by the writer's own clock.
-    """
+    """Claims, lists and puts of both in any order, while rows come and one of them dies at times."""
     database.execute(MOVIE)
     lakes = [Lake(database, any_bucket.store(), copier=NoLock) for _ in range(2)]
     barrier, failures = threading.Barrier(2), []
@@ -232,7 +206,7 @@ class OnItsWay(Store):
 
 def reset(lake: Lake) -> None:
     lake.drain()
-    lake.tick(act=TableCopy.reset)
+    lake.tick(act=TableSync.reset)
 
 
 def reset_and_forget(lake: Lake) -> None:
@@ -266,8 +240,7 @@ MEANWHILE = {
 def test_a_dead_writers_put_that_lands_late_doubles_nothing(database, bucket, happened):
     """The network may deliver it long after its key was written by another, and moved away from there.
 
-    It holds a range of blocks whose rows have changed since, so that doing it again gives others. Seen red when a
-    claimed slice got a new key, and when only what opens a generation moved older objects away.
+    It holds a range of blocks whose rows have changed since, so that doing it again gives others.
     """
     act, free = MEANWHILE[happened]
     database.execute(f"{MOVIE}; {fill(1, 600)}")
@@ -288,7 +261,6 @@ def test_a_dead_writers_put_that_lands_late_doubles_nothing(database, bucket, ha
 
 
 def test_while_one_run_copies_a_table_another_leaves_it_alone(database, bucket):
-    """Seen red with a lock that others may share."""
     database.execute(MOVIE)
     database.execute(fill(1, 3))
     lake = Lake(database, bucket.store())
@@ -301,10 +273,7 @@ def test_while_one_run_copies_a_table_another_leaves_it_alone(database, bucket):
 
 
 def test_a_dead_runs_lock_is_free_again(database, bucket):
-    """Also that of one whose connection goes on, for the other tables of a batch.
-
-    Seen red with a lock that is held as long as its connection.
-    """
+    """Also that of one whose connection goes on, for the other tables of a batch."""
     database.execute(MOVIE)
     database.execute(fill(1, 3))
     lake = Lake(database, bucket.store())

@@ -9,7 +9,7 @@ import pg_bronze
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY, Exceptional, Policies
 from pg_bronze.errors import DataError
 from pg_bronze.settings.load import load_settings
-from pg_bronze.sync.table_sync import TableCopy
+from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.lake import Lake
 
 PRICES = """create table movie (
@@ -156,7 +156,7 @@ def test_an_object_without_rows_has_the_stored_schema_of_the_policies(lake):
 def test_a_number_widened_during_a_read_is_neither_rounded_nor_taken_for_nan(lake, database, declared):
     """Rounded to the old scale it would be changed; taken for NaN it would stop the table for good."""
 
-    class Altered(TableCopy):
+    class Altered(TableSync):
         def _read(self, region):
             if "numeric(10,2)" in {column.declared for column in self.table.columns}:
                 database.execute(f"alter table movie alter price type {declared}")

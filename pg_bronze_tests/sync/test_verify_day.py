@@ -40,7 +40,6 @@ def of_day(lake: Lake, day: datetime) -> list[str]:
 
 
 def test_a_day_without_gaps_reports_none(lake):
-    """Seen red when the search ended at the first object of the day."""
     report = verify(lake, DAYS[1].date())
 
     assert (report.object_count, report.repaired, report.lost) == (2, (), ())
@@ -50,7 +49,6 @@ def test_a_day_without_gaps_reports_none(lake):
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("day", [1, 2])
 def test_a_missing_object_is_written_again(lake, day, which):
-    """Seen red with a footer that does not say so, and when the search ended at the first object of the day."""
     key = of_day(lake, DAYS[day])[which]
     lake.store.delete(key)
     before = dict(lake.recorded)
@@ -67,10 +65,7 @@ def test_a_missing_object_is_written_again(lake, day, which):
 
 
 def test_a_repaired_object_is_a_link_of_the_chain(lake, database):
-    """The state must still be found from the footers, and go on from there.
-
-    Seen red with a window that begins with the table.
-    """
+    """The state must still be found from the footers, and go on from there."""
     key = of_day(lake, DAYS[2])[1]
     lake.store.delete(key)
     verify(lake, DAYS[2].date())
@@ -83,7 +78,6 @@ def test_a_repaired_object_is_a_link_of_the_chain(lake, database):
 
 
 def test_two_objects_missing_in_a_row_are_written_as_one(lake):
-    """Seen red with a window that begins with the table, and with the number of the object before the other one."""
     for key in of_day(lake, DAYS[1]):
         lake.store.delete(key)
 
@@ -95,7 +89,6 @@ def test_two_objects_missing_in_a_row_are_written_as_one(lake):
 
 
 def test_the_very_first_object_is_written_again(lake):
-    """Seen red with nothing before the first taken for unknown."""
     key = of_day(lake, DAYS[0])[0]
     lake.store.delete(key)
 
@@ -106,10 +99,7 @@ def test_the_very_first_object_is_written_again(lake):
 
 
 def test_an_object_far_from_its_neighbours_is_written_again(database, bucket):
-    """A table may be quiet for a month.
-
-    Seen red when the search went back by one step only, and with the oldest of what it found there.
-    """
+    """A table may be quiet for a month."""
     database.execute(MOVIE)
     lake = Lake(database, bucket.store())
     days = [FIRST + timedelta(days=day) for day in (0, 1, 40, 80)]
@@ -125,7 +115,6 @@ def test_an_object_far_from_its_neighbours_is_written_again(database, bucket):
 
 
 def test_versions_overwritten_or_deleted_since_are_not_claimed(lake, database):
-    """Seen red with a window that begins with the table."""
     key = of_day(lake, DAYS[1])[0]  # films 21 to 30
     lake.store.delete(key)
     database.execute("update movie set title = 'later' where movie_id = 21; delete from movie where movie_id = 22")
@@ -138,7 +127,6 @@ def test_versions_overwritten_or_deleted_since_are_not_claimed(lake, database):
 
 
 def test_an_object_of_a_table_made_again_since_is_reported_lost(lake, database):
-    """Seen red with the table known by its name."""
     key = of_day(lake, DAYS[1])[0]
     lake.store.delete(key)
     with lake.source() as source, lake.open(source) as copy:
@@ -151,10 +139,7 @@ def test_an_object_of_a_table_made_again_since_is_reported_lost(lake, database):
 
 
 def test_a_repair_in_a_seeded_table_is_not_bounded_by_the_seed(database, bucket):
-    """The seed bounds the first load; a late row with an old time belongs to the window it was written in.
-
-    Seen red when the seed bounded every window that was written again.
-    """
+    """The seed bounds the first load; a late row with an old time belongs to the window it was written in."""
     database.execute(MOVIE)
     with database.connect() as connection:
         lake = Lake(database, bucket.store(), control=Control(connection))
@@ -177,7 +162,6 @@ def test_a_repair_in_a_seeded_table_is_not_bounded_by_the_seed(database, bucket)
 
 
 def test_missing_partitions_rows_are_written_again(database, bucket):
-    """Seen red with one partition read."""
     database.execute(
         "create table sale (sale_id int, region int) partition by list (region);"
         "create table sale_1 partition of sale for values in (1);"
@@ -198,10 +182,7 @@ def test_missing_partitions_rows_are_written_again(database, bucket):
 
 @pytest.mark.parametrize("which", [0, 1, -1])
 def test_a_missing_block_range_of_a_large_first_load_is_written_again(database, bucket, which):
-    """Most objects of a table's first day are block ranges; without this a lost one stays lost.
-
-    Seen red with the whole table read, and with a last range that was read without its beginning.
-    """
+    """Most objects of a table's first day are block ranges; without this a lost one stays lost."""
     database.execute(MOVIE + ";" + fill(1, 3000))
     lake = Lake(database, bucket.store())
     lake.drain(now=lambda: FIRST, slice_rows=1000)
@@ -226,10 +207,7 @@ def frame_at(lake: Lake, key: str) -> pl.DataFrame:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_missing_object_gets_the_columns_it_had(lake, database, which):
-    """The watermarks around it promise them; an object with others would be read wrongly.
-
-    Seen red with the columns of now.
-    """
+    """The watermarks around it promise them; an object with others would be read wrongly."""
     key = of_day(lake, DAYS[1])[which]
     whole = frame_at(lake, key)
     lake.store.delete(key)
@@ -252,10 +230,7 @@ def test_a_missing_object_gets_the_columns_it_had(lake, database, which):
 
 
 def test_a_column_whose_type_has_no_cast_to_the_former_is_no_hindrance(lake, database):
-    """Its rows were all written anew, so none of the old window is left; the query must still be one.
-
-    Seen red with the column cast from one type to the other directly.
-    """
+    """Its rows were all written anew, so none of the old window is left; the query must still be one."""
     key = of_day(lake, DAYS[1])[0]
     lake.store.delete(key)
     database.execute("alter table movie alter updated_at drop default, alter updated_at type point using point(0, 0)")
@@ -266,10 +241,7 @@ def test_a_column_whose_type_has_no_cast_to_the_former_is_no_hindrance(lake, dat
 
 
 def test_a_missing_object_nobody_knows_the_columns_of_says_which_it_got(database, bucket):
-    """It was the only one with its columns: those of now are all there is, and its footer does not pretend.
-
-    Seen red with the columns of the object after it, and with a footer that promised the old ones.
-    """
+    """It was the only one with its columns: those of now are all there is, and its footer does not pretend."""
     database.execute(MOVIE)
     lake = Lake(database, bucket.store())
     for number, day in enumerate(DAYS):
@@ -292,11 +264,7 @@ def test_a_missing_object_nobody_knows_the_columns_of_says_which_it_got(database
 
 @pytest.mark.parametrize("apart", [1, 2])
 def test_two_missing_objects_of_one_forgotten_run_get_the_same_columns(database, bucket, apart):
-    """Two days apart, the object whose columns they have is none of those that are looked at.
-
-    Seen red with the columns of now, with those of the object after them, and with another object of the run asked
-    for its columns only where it is one of those that are looked at.
-    """
+    """Two days apart, the object whose columns they have is none of those that are looked at."""
     database.execute(MOVIE)
     lake = Lake(database, bucket.store())
     days = [FIRST + timedelta(days=apart * number) for number in range(4)]

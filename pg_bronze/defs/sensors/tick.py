@@ -134,7 +134,7 @@ def _name(table: SourceTable) -> str:
 
 @dataclass
 class _Process:
-    """What this process has seen of the settings: runs read them anew, so a cure may arrive without a reload.
+    """What this process has seen of the settings: runs read them anew, so a retry may arrive without a reload.
 
     ``started``, ``changed`` and ``looked`` are seconds since 1970, 0 for not yet.
     """
@@ -160,11 +160,11 @@ class _Process:
 
 @dataclass(frozen=True)
 class _Judged:
-    """The verdict on a table by its ``label``, and the trouble it is in with the time of the next try."""
+    """The verdict on a table by its ``label``, and the failure_state it is in with the time of the next try."""
 
     label: str
     verdict: due.Verdict
-    trouble: tuple[backoff.Trouble, float] | None = None
+    failure_state: tuple[backoff.Failure, float] | None = None
 
 
 def _judge(
@@ -213,10 +213,10 @@ def _judge(
                 hint = dataclasses.replace(hint, quiet_upto=upto, generation=generation)
                 verdict = _verdict(watermark, hint, activity, oid, now, settings)
         verdict = _compared(verdict, hint, activity, now)
-        trouble = _trouble(outcome, hint)
-        if trouble is not None:
-            then = _next_try(trouble, outcome.silent, table, now, process)
-            judged[name] = _Judged(table.label, _withheld(verdict, hint, then, now), (trouble, then))
+        failure_state = _trouble(outcome, hint)
+        if failure_state is not None:
+            then = _next_try(failure_state, outcome.silent, table, now, process)
+            judged[name] = _Judged(table.label, _withheld(verdict, hint, then, now), (failure_state, then))
             continue
         if verdict.due and verdict.swept is not None and _is_small(table, verdict.swept, activity):
             verdict = _peek(source, table, verdict, activity, oid)
@@ -234,22 +234,22 @@ def _outcome(instance: dg.DagsterInstance, name: str, entry: AssetEntry) -> fail
     return _outcomes[name][1]
 
 
-def _trouble(outcome: failures.Outcome, hint: due.Hint) -> backoff.Trouble | None:
+def _trouble(outcome: failures.Outcome, hint: due.Hint) -> backoff.Failure | None:
     if outcome.silent and hint.asked:
-        return backoff.Trouble(_SILENT, "next tick", hint.asked, hint.due_at, hint.due_at)
-    return outcome.trouble
+        return backoff.Failure(_SILENT, "automatic", hint.asked, hint.due_at, hint.due_at)
+    return outcome.failure_state
 
 
-def _next_try(trouble: backoff.Trouble, silent: bool, table: SourceTable, now: float, process: _Process) -> float:
+def _next_try(failure_state: backoff.Failure, silent: bool, table: SourceTable, now: float, process: _Process) -> float:
     fingerprint = process.look(now)
-    state = trouble.state if silent else failures.state_of(fingerprint, table.fingerprint)
-    if process.changed > trouble.last:
-        return trouble.last  # a password is no part of the state
-    return backoff.next_try(trouble, state, process.started)
+    state = failure_state.state if silent else failures.state_of(fingerprint, table.fingerprint)
+    if process.changed > failure_state.last:
+        return failure_state.last  # a password is no part of the state
+    return backoff.next_try(failure_state, state, process.started)
 
 
 def _withheld(verdict: due.Verdict, before: due.Hint, then: float, now: float) -> due.Verdict:
-    """The verdict on a table in trouble: it waits, and then it is tried whatever the gates say."""
+    """The verdict on a table in failure_state: it waits, and then it is tried whatever the gates say."""
     if then > now:
         hint = dataclasses.replace(verdict.hint, due_at=before.due_at)
         return due.Verdict(False, "stuck", hint, verdict.swept)
@@ -365,8 +365,8 @@ def _report(
     if last:
         count = last[0].dagster_run.tags.get(metadata.ROWS_TAG, "0")
         text += f". Last batch: {metadata.number(int(count))} new rows"
-    troubles = {item.label: item.trouble for item in judged.values() if item.trouble is not None}
-    text = ". ".join([text, *(sentence.rstrip(".") for sentence in backoff.said(troubles, now))])
+    failures_by_table = {item.label: item.failure_state for item in judged.values() if item.failure_state is not None}
+    text = ". ".join([text, *(sentence.rstrip(".") for sentence in backoff.said(failures_by_table, now))])
     if now - horizon_since > STALL_S and activity.next_xid > activity.horizon:
         text += f". Rows written since wait: {source.holder() or 'an open transaction holds the horizon'}"
     return text

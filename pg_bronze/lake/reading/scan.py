@@ -18,7 +18,7 @@ from pg_bronze.errors import NothingCopied, SettingsError
 from pg_bronze.lake import s3_client
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import OWN, Layout, search_starts, table_of
-from pg_bronze.lake.ledger import TableObjects
+from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Listed, Store
 from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import schema_union
@@ -193,7 +193,7 @@ class Slices:
 
         Raises NothingCopied if there is no object of the table in the bucket.
         """
-        objects = TableObjects(opened, layout, Codec())
+        objects = Ledger(opened, layout, Codec())
         items = _listed(opened, layout) if days is None else _of_days(opened, layout, days)
         newest = _newest(objects, items if days is None else _recent(opened, layout))
         if newest is None:
@@ -298,13 +298,13 @@ def _recent(opened: Store, layout: Layout) -> list[Listed]:
     return next((found for start in starts if (found := _listed(opened, layout, start))), [])
 
 
-def _newest(objects: TableObjects, items: Sequence[Listed]) -> Footer | None:
+def _newest(objects: Ledger, items: Sequence[Listed]) -> Footer | None:
     # Copying stops at an object that is not ours and newer than ours, so there are never many of them.
     newest = [item.key for item in items[-_FOREIGN_AT_MOST:]]
     return next((footer for key in reversed(newest) if (footer := objects.footer(key))), None)
 
 
-def _below_horizon(objects: TableObjects, keys: Sequence[str], newest: Footer, horizon: int) -> list[str]:
+def _below_horizon(objects: Ledger, keys: Sequence[str], newest: Footer, horizon: int) -> list[str]:
     """The objects that can hold row versions of transactions below a horizon.
 
     What is delivered of a leaf only grows, so once all of them are delivered up to the horizon no later object can. A
@@ -328,7 +328,7 @@ def _below_horizon(objects: TableObjects, keys: Sequence[str], newest: Footer, h
     return left[:low]
 
 
-def _runs(objects: TableObjects, keys: Sequence[str], newest: Footer, named_by_newest: bool) -> tuple[Run, ...]:
+def _runs(objects: Ledger, keys: Sequence[str], newest: Footer, named_by_newest: bool) -> tuple[Run, ...]:
     """The runs that the objects belong to, oldest first; ``keys`` are of the newest generation, or of none of ours."""
     left = list(keys)
     apart = named_by_newest and newest.after.key not in left
@@ -352,7 +352,7 @@ def _runs(objects: TableObjects, keys: Sequence[str], newest: Footer, named_by_n
     return tuple(reversed(runs))
 
 
-def _each(objects: TableObjects, keys: Sequence[str], newest: Footer, read: bool = True) -> list[Run]:
+def _each(objects: Ledger, keys: Sequence[str], newest: Footer, read: bool = True) -> list[Run]:
     """The runs of some objects, found by asking each of them; objects that are not of this generation are left out."""
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         looked = zip(keys, pool.map(objects.look, keys), strict=True)
@@ -365,7 +365,7 @@ def _each(objects: TableObjects, keys: Sequence[str], newest: Footer, read: bool
     return runs
 
 
-def _run(objects: TableObjects, keys: Sequence[str], footer: Footer, found: "pl.Schema", example: str) -> Run:
+def _run(objects: Ledger, keys: Sequence[str], footer: Footer, found: "pl.Schema", example: str) -> Run:
     columns = tuple(Column.from_description(column) for column in footer.columns)
     uri = objects.store.uri(example)
     return Run(tuple(keys), columns, found, footer.xid_column, uri, tuple(footer.primary_key))
