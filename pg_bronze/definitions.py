@@ -1,13 +1,11 @@
-"""TODO definitions."""
+"""What Dagster loads: workspace.yaml and pyproject.toml name this module."""
 
 import dagster as dg
 
-from pg_bronze.defs import catalog_state
-from pg_bronze.defs.build import build_definitions
+from pg_bronze.defs.build import load_definitions
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `dagster dev` and every run worker load."""
-    settings, state = catalog_state.load()
-    return build_definitions(settings, state)
+    """Load the settings and the catalog, and return the definitions of this code location."""
+    return load_definitions()

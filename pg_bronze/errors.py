@@ -6,6 +6,7 @@
     │   ├── StoreUnavailable      the bucket does not answer
     │   ├── StaleSnapshot         a read used a snapshot older than its horizon
     │   ├── TableChanged          the table's definition changed during a read
+    │   ├── TableBusy             another run is copying the table
     │   ├── SliceTooLarge         a read returned more rows than one slice may hold
     │   └── Superseded            another writer committed the slice first
     ├── OperatorError             somebody has to change something; retried after the fix
@@ -62,6 +63,10 @@ class StaleSnapshot(TransientError):
 
 class TableChanged(TransientError):
     """The table was altered, renamed, attached, detached or rewritten during a read."""
+
+
+class TableBusy(TransientError):
+    """Another run is copying the table and holds its lock."""
 
 
 class SliceTooLarge(TransientError):

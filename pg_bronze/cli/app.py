@@ -1,20 +1,17 @@
 """The command line: one batch now, one every few seconds, the demo, and the words for a watermark that must change."""
 
+import contextlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pg_bronze import __version__
-from pg_bronze.cli.batch import BatchState, run_batch
+from pg_bronze.cli.batch import Batches, run_batch
 from pg_bronze.cli.interrupts import interrupts
 from pg_bronze.cli.state_changes import change
 from pg_bronze.cli.terminal import errors_as_sentences
-
-if TYPE_CHECKING:
-    from pg_bronze.sync.table_sync import SliceStream, TableSync
-
 
 app = typer.Typer(
     help="Copies PostgreSQL tables incrementally and exactly into Parquet on MinIO or S3.",
@@ -37,85 +34,77 @@ def main(
     """Take global options."""
 
 
+Table = Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]
+
+
 @app.command()
 def tick(
     tables: Annotated[
-        list[str] | None, typer.Argument(help="Tables, as `movie` or `sales.movie`; all if none.")
+        list[str] | None, typer.Argument(help="Tables, as `movie` or `sales.movie`. Default: all.")
     ] = None,
 ) -> None:
-    """Copy what is new, once, in the foreground; exits with 1 if a table failed and names it."""
+    """Copy what is new, once, in the foreground. Exits with 1 if a table failed, and names it."""
     with errors_as_sentences():
-        if not run_batch(tables or [], BatchState()):
+        if not run_batch(tables or [], Batches()):
             raise typer.Exit(1)
 
 
 def _seconds(text: str) -> float:
-    from pydantic import TypeAdapter, ValidationError
-
     try:
-        return (
-            float(text.removesuffix("s"))
-            if text.removesuffix("s").replace(".", "", 1).isdigit()
-            else (TypeAdapter(float).validate_python(text))
-        )
-    except ValidationError as error:
-        raise typer.BadParameter(f"{text!r} is not a number of seconds, as in 10 or 10s") from error
+        seconds = float(text.removesuffix("s"))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a number of seconds, such as 10 or 10s") from error
+    if not 0 <= seconds <= 86400:
+        raise typer.BadParameter(f"{text!r} is not between 0 and 86400 seconds")
+    return seconds
 
 
 @app.command()
 def run(
-    every: Annotated[str, typer.Option(help="Pause between the starts of two batches, as in 10s.")] = "10s",
+    every: Annotated[str, typer.Option(help="Time between the starts of two batches, such as 10s.")] = "10s",
 ) -> None:
-    """Copy what is new again and again, until Ctrl-C; a table that fails is tried again after ever longer pauses."""
-    pause, told = _seconds(every), BatchState(unattended=True)
+    """Copy what is new again and again, until Ctrl-C. A failing table is retried after growing pauses."""
+    interval_s, batches = _seconds(every), Batches(unattended=True)
     try:
         with interrupts() as interrupted:
             while True:
                 started = time.monotonic()
-                try:
-                    with errors_as_sentences():
-                        run_batch([], told)
-                except typer.Exit:
-                    pass  # said already; the next batch may find it cured
-                if interrupted(max(0.0, pause - (time.monotonic() - started))):
+                with contextlib.suppress(typer.Exit), errors_as_sentences():
+                    run_batch([], batches)
+                if interrupted(max(0.0, interval_s - (time.monotonic() - started))):
                     return
     except KeyboardInterrupt:
         return
 
 
 @app.command()
-def reset(table: Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]) -> None:
-    """Forget how far a table has been copied; the next tick copies all of it into a new generation."""
+def reset(table: Table) -> None:
+    """Forget how far a table was copied. The next tick copies all of it into a new generation."""
+    from pg_bronze.sync import state_changes
 
-    def act(copy: "TableSync", recorded: Any) -> "SliceStream":
-        return copy.reset(recorded)
-
-    change(table, act)
+    with errors_as_sentences():
+        change(table, lambda sync, recorded, writer, _: (state_changes.reset(sync, recorded, writer), None))
 
 
 @app.command("continue")
-def resume(table: Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]) -> None:
-    """Go on with a table after a move, a failover or a lost object, taking the database as it is now."""
+def resume(table: Table) -> None:
+    """Continue a table with the current database after a move, a failover or a lost object."""
+    from pg_bronze.sync import state_changes
 
-    def act(copy: "TableSync", recorded: Any) -> "SliceStream":
-        return copy.resume(recorded)
-
-    change(table, act)
+    with errors_as_sentences():
+        change(table, lambda sync, recorded, writer, _: (state_changes.resume(sync, recorded, writer), None))
 
 
 @app.command()
-def reconcile(table: Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]) -> None:
-    """Compare a table with its lake after a failover or a restore; go on if nothing is missing, else say what is."""
-    from pg_bronze.settings.load import load_settings
+def reconcile(table: Table) -> None:
+    """Compare a table with its lake after a failover or a restore, and continue if nothing is missing."""
+    from pg_bronze.sync import reconcile as reconciling
 
-    def act(copy: "TableSync", recorded: Any) -> "SliceStream":
-        from pg_bronze.sync import reconcile
-
-        stream = reconcile.reconcile(copy, recorded, load_settings().s3)
-        print(f"{copy.label}: {stream.reason}")
-        return stream
-
-    change(table, act)
+    with errors_as_sentences():
+        change(
+            table,
+            lambda sync, recorded, writer, settings: reconciling.reconcile(sync, recorded, writer, settings.s3),
+        )
 
 
 @app.command()

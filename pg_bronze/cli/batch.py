@@ -1,140 +1,176 @@
-"""TODO cli.batch."""
+"""One batch of `pg-bronze tick` or `pg-bronze run`: the same assets as in the UI, in this process."""
 
 import logging
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pg_bronze.cli.instance import open_instance
 from pg_bronze.errors import SettingsError
 from pg_bronze.scheduling import backoff
+from pg_bronze.scheduling.memory import Memory
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from pg_bronze.scheduling.backoff import Failure
+    from pg_bronze.core.table import SourceTable
+    from pg_bronze.defs.catalog_state import CatalogState
+    from pg_bronze.defs.due_tables import Process
+    from pg_bronze.settings.model import Settings
 
 
 @dataclass
-class BatchState:
-    """What `pg-bronze run` keeps from batch to batch: what it has said, and which tables it leaves alone for a while.
+class Batches:
+    """What one command keeps from batch to batch.
 
-    ``failures_by_table`` holds each failing table's failure_state, and settings and catalog as they were when it failed.
+    Attributes:
+        unattended: The batches of `pg-bronze run`, which copy what is due as the sensor does. Otherwise a person asked
+            for the batch, and every table is copied.
+        printed: Sentences that are not repeated.
+        memory: What the last check returned.
+        process: What this process keeps between checks.
+        stored: The catalog was stored in the bucket.
     """
 
     unattended: bool = False
-    said: set[str] = field(default_factory=set)
-    failures_by_table: "dict[str, tuple[Failure, object]]" = field(default_factory=dict)
+    printed: set[str] = field(default_factory=set)
+    memory: Memory = field(default_factory=Memory)
+    process: "Process | None" = None
+    stored: bool = False
 
-    def once(self, sentence: str) -> None:
-        """Print a sentence unless it was the last time, too."""
-        if sentence not in self.said:
-            self.said.add(sentence)
+    def print_once(self, sentence: str) -> None:
+        """Print a sentence that this command has not printed yet."""
+        if sentence not in self.printed:
+            self.printed.add(sentence)
             print(sentence, flush=True)
 
-    def waiting(self, state: object, now: float) -> dict[str, float]:
-        """The tables that are not tried yet, and when they will be; none of them once ``state`` has changed."""
-        found = {
-            label: backoff.next_try(failure_state, failure_state.state)
-            for label, (failure_state, then) in self.failures_by_table.items()
-            if then == state
-        }
-        return {label: moment for label, moment in found.items() if moment > now}
+
+def run_batch(labels: Sequence[str], batches: Batches) -> bool:
+    """Copy the named tables, or those that are due, or all; print one sentence for each cause of a failure.
+
+    Returns:
+        Whether no table failed.
+    """
+    with open_instance() as instance:
+        failed = _copy(labels, instance, batches)
+    by_cause: dict[str, list[str]] = {}
+    for label, sentence in sorted(failed.items()):
+        by_cause.setdefault(sentence, []).append(label)
+    for sentence, named in by_cause.items():
+        print(f"pg-bronze: {backoff.listed(named)} failed: {sentence}", file=sys.stderr)
+    return not failed
 
 
-def _batch(tables: list[str], instance: "dg.DagsterInstance", told: BatchState) -> dict[str, str]:
-    """Run one batch through the same assets as the UI; gives the sentence of each failed table by its label."""
-    from datetime import UTC, datetime
-
-    import dagster as dg
-
-    from pg_bronze.defs import asset_keys, build, catalog_state, failures, metadata
+def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batches) -> dict[str, str]:
+    """Run one batch and return the sentence of each failed table by its label."""
+    from pg_bronze.defs import build, catalog_state
     from pg_bronze.settings.load import load_settings
 
     settings = load_settings()
-    _, state = catalog_state.load()
+    state = catalog_state.load(settings)
     if state.error and state.catalog is None:
         raise SettingsError(state.error)
-    found = build.build_definitions(settings, state, _console())
-    known = {table.label: table for table in state.catalog.tables} if state.catalog else {}
-    for label in tables:
-        if label not in known:
-            raise SettingsError(
-                f"there is no table {label!r} in the catalog (tables: {', '.join(sorted(known)) or 'none'})."
-            )
-    skipped = {
-        label: why
-        for label, table in known.items()
-        if settings.wants(label) and (why := build.skipped(table, settings))
-    }
-    executable = found.resolve_asset_graph().executable_asset_keys
-    keys = {asset_keys.bronze_key(table): label for label, table in known.items() if not tables or label in tables}
-    for key, label in keys.items():
-        if tables and key not in executable:
-            why = skipped.get(label, "PG_BRONZE_INCLUDE, PG_BRONZE_EXCLUDE or PG_BRONZE_UNTRACKED leaves it out")
-            raise SettingsError(f"{label} is not copied: {why}.")
-    for label, why in skipped.items():
-        told.once(f"skipped {label}: {why}")
-    # With the secrets: whoever corrects a password does not wait for the pause to end.
-    stamp = (settings, state.catalog.fingerprint if state.catalog else None)
-    now = datetime.now(UTC).timestamp()
-    waiting = told.waiting(stamp, now)
-    if waiting:
-        shown = {label: (told.failures_by_table[label][0], then) for label, then in waiting.items()}
-        for sentence in backoff.said(shown, now):
-            told.once(f"pg-bronze: {sentence}")
-    selection = [key for key, label in keys.items() if key in executable and label not in waiting]
-    if not selection:
-        if not waiting:
-            print("no table to copy", flush=True)
+    tables = _tables(labels, settings, state, batches)
+    if batches.unattended:
+        tables = _due(instance, tables, settings, batches)
+    elif not tables:
+        print("There is no table to copy.", flush=True)
+    if not tables:
         return {}
-    result = found.resolve_implicit_global_asset_job_def().execute_in_process(
+    definitions = build.build_definitions(settings, state, _console())
+    failed = _run(definitions, instance, tables, "run" if batches.unattended else "command")
+    if not failed and not batches.stored:
+        catalog_state.remember(settings, state)
+        batches.stored = True
+    return failed
+
+
+def _tables(
+    labels: Sequence[str], settings: "Settings", state: "CatalogState", batches: Batches
+) -> "list[SourceTable]":
+    """Return the named tables, or all that are copied; raises SettingsError for one that is not copied."""
+    from pg_bronze.defs import build
+
+    known = {table.label: table for table in state.catalog.tables} if state.catalog else {}
+    skipped = {
+        label: reason
+        for label, table in known.items()
+        if settings.wants(label) and (reason := build.skipped(table, settings))
+    }
+    for label in labels:
+        if label not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise SettingsError(f"There is no table {label!r} in the catalog. The tables are: {names}.")
+        if label in skipped or not settings.wants(label):
+            reason = skipped.get(label, "PG_BRONZE_INCLUDE or PG_BRONZE_EXCLUDE leaves it out")
+            raise SettingsError(f"{label} is not copied: {reason}.")
+    for label, reason in skipped.items():
+        batches.print_once(f"skipped {label}: {reason}")
+    return [
+        table
+        for label, table in known.items()
+        if settings.wants(label) and label not in skipped and (not labels or label in labels)
+    ]
+
+
+def _due(
+    instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches
+) -> "list[SourceTable]":
+    """Return the tables that the sensor would request now."""
+    from datetime import UTC, datetime
+
+    from pg_bronze.defs import due_tables
+    from pg_bronze.defs.resources import open_source
+
+    batches.process = batches.process or due_tables.Process()
+    now = datetime.now(UTC).timestamp()
+    with open_source(settings, "pg_bronze run") as source:
+        checked = due_tables.check(instance, tables, settings, source, batches.memory, batches.process, now)
+    batches.memory = checked.memory
+    for sentence in due_tables.failing(checked.tables, now):
+        batches.print_once(f"pg-bronze: {sentence}")
+    if not checked.due:
+        print(checked.sentence, flush=True)
+    return [item.table for item in checked.due]
+
+
+def _run(
+    definitions: "dg.Definitions", instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", kind: str
+) -> dict[str, str]:
+    """Materialize today's partition of the tables; return the sentence of each failed one by its label."""
+    from datetime import UTC, datetime
+
+    from pg_bronze.defs import asset_keys, metadata
+
+    keys = {asset_keys.bronze_key(table): table.label for table in tables}
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
-        asset_selection=selection,
+        asset_selection=list(keys),
         partition_key=datetime.now(UTC).date().isoformat(),
         run_config={"loggers": {"console": {}}},
         raise_on_error=False,
-        tags={metadata.BATCH_TAG: "run" if told.unattended else "command"},
+        tags={metadata.BATCH_TAG: kind},
     )
-    by_step = {key.to_python_identifier(): label for key, label in keys.items()}
+    failed = _failed(result, {key.to_python_identifier(): label for key, label in keys.items()})
+    if not result.success and not failed:
+        failed["the batch"] = "it could not be started. See the lines above."
+    return failed
+
+
+def _failed(result: "dg.ExecuteInProcessResult", labels: Mapping[str, str]) -> dict[str, str]:
+    import dagster as dg
+
     failed: dict[str, str] = {}
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE and event.step_key:
             error = event.step_failure_data.error
             if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
-                raise KeyboardInterrupt  # which Dagster took for a failure of the step
-            label = by_step.get(event.step_key, event.step_key)
-            # The table's name is said first anyway, and what several have in common is said once.
+                raise KeyboardInterrupt  # Dagster reports an interrupt as a failure of the step
+            label = labels.get(event.step_key, event.step_key)
+            # The label is printed in front of the sentence, and a cause that several tables share is printed once.
             failed[label] = _sentence(event).removeprefix(f"{label}: ")
-    if not result.success and not failed:
-        failed["the batch"] = "it could not be started; the lines above say why"
-    for key in selection:
-        told.failures_by_table.pop(keys[key], None)
-        failure_state = failures.last_failure(instance, key) if told.unattended and keys[key] in failed else None
-        if failure_state is not None:
-            told.failures_by_table[keys[key]] = (failure_state, stamp)
     return failed
-
-
-def _console() -> "dg.LoggerDefinition":
-    """Prints what our own code says, without Dagster's prefix; failures are said once, at the end."""
-    import dagster as dg
-
-    class Plain(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            meta = getattr(record, "dagster_meta", {})
-            if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
-                # At once: into a pipe or a journal, the lines of a batch would come with those of a later one.
-                print(meta.get("orig_message", record.getMessage()), flush=True)
-
-    @dg.logger
-    def plain(_context: dg.InitLoggerContext) -> logging.Logger:
-        # Not getLogger: each batch gets its own, or a second one in this process would print every line twice.
-        logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001  (a logger of its own)
-        logger.addHandler(Plain())
-        return logger
-
-    return plain
 
 
 def _sentence(event: Any) -> str:
@@ -147,12 +183,24 @@ def _sentence(event: Any) -> str:
     return str(error.message).strip() if error else "failed"
 
 
-def run_batch(tables: list[str], told: BatchState) -> bool:
-    with open_instance() as instance:
-        failed = _batch(tables, instance, told)
-    by_cause: dict[str, list[str]] = {}
-    for label, sentence in sorted(failed.items()):
-        by_cause.setdefault(sentence, []).append(label)
-    for sentence, labels in by_cause.items():
-        print(f"pg-bronze: {backoff.listed(labels)} failed: {sentence}", file=sys.stderr)
-    return not failed
+class _PlainLines(logging.Handler):
+    """Prints the log lines of a run without Dagster's prefix; failures are printed once, at the end."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta = getattr(record, "dagster_meta", {})
+        if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
+            # Flushed, because a pipe or a journal would otherwise show the lines of one batch after a later one.
+            print(meta.get("orig_message", record.getMessage()), flush=True)
+
+
+def _console() -> "dg.LoggerDefinition":
+    import dagster as dg
+
+    @dg.logger
+    def plain(_context: dg.InitLoggerContext) -> logging.Logger:
+        # A logger for each batch, not getLogger: a second batch in this process would print every line twice.
+        logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001
+        logger.addHandler(_PlainLines())
+        return logger
+
+    return plain

@@ -1,49 +1,67 @@
-"""TODO cli.state_changes."""
+"""What `reset`, `continue` and `reconcile` do: commit a change of one table's watermark, and record it for Dagster."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pg_bronze.cli.instance import open_instance
-from pg_bronze.cli.terminal import errors_as_sentences
 from pg_bronze.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pg_bronze.sync.table_sync import SliceStream
+    from pg_bronze.core.table import SourceTable
+    from pg_bronze.core.watermark import Watermark
+    from pg_bronze.lake.commit import SliceWriter
+    from pg_bronze.lake.ledger import Committed
+    from pg_bronze.settings.model import Settings
+    from pg_bronze.sync.table_sync import TableSync
+
+    Change = Callable[[TableSync, Watermark | None, SliceWriter, Settings], tuple[Committed, str | None]]
 
 
-def change(label: str, act: "Any") -> None:
-    """Commit a change of one table's watermark and record it where the next run looks."""
-    import gc
-
+def change(label: str, act: "Change") -> None:
+    """Commit a change of one table's watermark, record it where the next run reads it, and print what was committed."""
     import dagster as dg
 
-    from pg_bronze.defs import asset_keys, catalog_state, metadata
-    from pg_bronze.defs.resources import Bucket, open_control, open_source, sync_options
+    from pg_bronze.defs import asset_keys, metadata
     from pg_bronze.settings.load import load_settings
+    from pg_bronze.settings.process import tune_process
 
-    gc.freeze()  # as pg_bronze.definitions does, and for the same reason
-    with errors_as_sentences(), open_instance() as instance:
-        settings = load_settings()
-        found = {table.label: table for table in catalog_state.live(settings).tables}
-        if label not in found:
-            raise SettingsError(f"there is no table {label!r} (tables: {', '.join(sorted(found)) or 'none'}).")
-        table = found[label]
+    tune_process()
+    settings = load_settings()
+    with open_instance() as instance:
+        table = _table(settings, label)
         key = asset_keys.bronze_key(table)
         recorded = metadata.watermark_of(instance.get_latest_materialization_event(key))
-        store = Bucket.from_settings(settings).open()
-        store.prepare(settings.unfenced)
-        from pg_bronze.sync.table_sync import TableSync
+        committed, sentence = _commit(settings, table, recorded, act)
+        entries = metadata.of_watermark(committed.watermark)
+        day = committed.key.rpartition("_")[2][:8]
+        partition = f"{day[:4]}-{day[4:6]}-{day[6:]}"
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition, metadata=entries))
+    if sentence:
+        print(f"{label}: {sentence}")
+    print(f"{label}: generation {committed.watermark.generation}, object number {committed.watermark.seq}")
 
-        with (
-            open_source(settings, "pg_bronze command") as source,
-            TableSync(source, store, table, sync_options(settings, label), open_control(settings, source)) as copy,
-        ):
-            stream: SliceStream = act(copy, recorded)
-            for piece in stream.without_new(keep_first=True):
-                stream.commit(piece)
-            day = copy.layout.day(stream.watermark.key)
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(
-                    key, partition=day.isoformat() if day else None, metadata=metadata.of_watermark(stream.watermark)
-                )
-            )
-        print(f"{label}: generation {stream.watermark.generation}, object number {stream.watermark.seq}")
+
+def _table(settings: "Settings", label: str) -> "SourceTable":
+    from pg_bronze.defs import catalog_state
+
+    tables = {table.label: table for table in catalog_state.live(settings).tables}
+    if label not in tables:
+        raise SettingsError(f"There is no table {label!r}. The tables are: {', '.join(sorted(tables)) or 'none'}.")
+    return tables[label]
+
+
+def _commit(
+    settings: "Settings", table: "SourceTable", recorded: "Watermark | None", act: "Change"
+) -> "tuple[Committed, str | None]":
+    from pg_bronze.defs.resources import open_bucket, open_control, open_source, sync_options
+    from pg_bronze.lake.commit import SliceWriter
+    from pg_bronze.sync.table_sync import TableSync
+
+    store = open_bucket(settings)
+    store.prepare(settings.unfenced)
+    options = sync_options(settings, table.label)
+    with (
+        open_source(settings, "pg_bronze command") as source,
+        TableSync(source, store, table, options, open_control(settings, source)) as sync,
+    ):
+        return act(sync, recorded, SliceWriter(sync.ledger, options.codec), settings)

@@ -1,7 +1,8 @@
-"""Assets: one source asset and one bronze asset per table, made by a factory that only wires."""
+"""Assets: one source asset and one bronze asset for each table, made by a factory that only connects parts."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -11,20 +12,37 @@ from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, failures, metadata
 from pg_bronze.defs.resources import SourceDatabase
-from pg_bronze.errors import PgBronzeError
-from pg_bronze.sync.table_sync import SliceStream, TableSync
-from pg_bronze.sync.verify_day import verify_day
+from pg_bronze.lake.commit import Slices
+from pg_bronze.sync.report import SyncReport
+from pg_bronze.sync.slice_stream import SliceStream
+from pg_bronze.sync.table_sync import TableSync
+from pg_bronze.sync.verify_day import DayReport, verify_day
 
 GROUP = "bronze"
 IO_MANAGER = "bronze_io_manager"
 _FROM_BUCKET = (
-    "Dagster's storage does not know how far a table is copied (it is new or was wiped), and the bucket does: going on "
-    "from the objects there"
+    "Dagster's storage has no watermark for this table (it is new or was wiped). It was rebuilt from the objects in the "
+    "bucket."
 )
 
 
+@dataclass(frozen=True)
+class BronzeOutput:
+    """What a bronze asset hands to its IO manager.
+
+    Attributes:
+        slices: The slices to write, for ``lake.commit.write_all``.
+        label: The table as messages name it.
+        state: What ``failures.recorded`` needs if writing fails.
+    """
+
+    slices: Slices[SyncReport]
+    label: str
+    state: str
+
+
 def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.AssetSpec:
-    """The source table as an external asset of its bronze asset; ``skipped`` says why it has none."""
+    """Return the source table as an external asset; ``skipped`` is the reason why it has no bronze asset."""
     description = table.comment or f"Table {table.label} of the source database."
     if skipped:
         description = f"{description}\n\n**Skipped**: {skipped}."
@@ -38,19 +56,24 @@ def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.A
     )
 
 
-def build_bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, chosen: str) -> dg.AssetsDefinition:
-    """The bronze asset of one table; ``chosen`` says which column shows its progress and why, and what changed last.
+def build_bronze(
+    table: SourceTable, database: str, days: dg.PartitionsDefinition, progress: str
+) -> dg.AssetsDefinition:
+    """Return the bronze asset of one table.
 
-    Materializing today takes what is new; materializing a past day verifies that day's objects and repairs missing
-    ones.
+    Materializing today copies what is new. Materializing a past day verifies that day's objects and writes missing ones
+    again.
+
+    Args:
+        progress: Sentences about the cursor column and the latest change of the table, for the description.
     """
     with warnings.catch_warnings():
-        # backfill_policy is called beta, once for every table in every process.
+        # backfill_policy is beta, and the warning would be repeated for every table in every process.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return _bronze(table, database, days, chosen)
+        return _bronze(table, database, days, progress)
 
 
-def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, chosen: str) -> dg.AssetsDefinition:
+def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, progress: str) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_keys.bronze_key(table),
         deps=[asset_keys.source_key(table, database)],
@@ -61,7 +84,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
         group_name=GROUP,
         kinds={"polars", "parquet", "s3"},
         pool=asset_keys.pool(table),
-        description=f"{table.comment or f'Every row version of {table.label}.'}\n\n{chosen}",
+        description=f"{table.comment or f'Every row version of {table.label}.'}\n\n{progress}",
         metadata={
             **metadata.of_definition(table, database),
             "pg_bronze/schema": table.schema,
@@ -69,69 +92,62 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, ch
         },
     )
     def bronze(context: dg.AssetExecutionContext, source_database: SourceDatabase) -> Iterator[dg.Output[Any]]:
-        today = datetime.now(UTC).date()
-        asked = [date.fromisoformat(key) for key in context.partition_keys]
-        try:
-            recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
-            with source_database.table_sync_of(table) as copy:
-                wants_new = any(day >= today for day in asked)
-                outcome = copy.start(recorded, wants_new)
-                past = [day for day in asked if day < today]
-                reports = [verify_day(copy, day) for day in past]
-                for report in reports:
-                    context.log.info(report.sentence)
-                if isinstance(outcome, Quiet) and not past:
-                    context.log.info("%s: %s", table.label, outcome.reason)
-                    source_database.report(table.label, None)
-                    yield from _note_quiet(context, copy, outcome.reason)
-                    return
-                stream = outcome if isinstance(outcome, SliceStream) else copy.nothing(recorded)
-                if stream.rebuilt and source_database.first_time(_FROM_BUCKET):
-                    context.log.info(_FROM_BUCKET)
-                if not wants_new:
-                    stream = stream.without_new()
-                extra = {key: value for report in reports for key, value in report.metadata.items()}
-                yield dg.Output(stream, metadata=extra)
-                # Here the objects are written and the event is stored.
-                yield from _other_days(context, stream, asked, copy.layout.day)
-                source_database.report(table.label, stream.row_count)
-                mirrored = copy.mirror(stream.watermark)
-                if mirrored.edited:
-                    context.log.info("etl_control: the row of %s was edited or deleted; written again", table.label)
-                if mirrored.reason and source_database.first_time(mirrored.reason):
-                    context.log.info(mirrored.reason)
-        except Exception as error:
-            state = failures.state_of(source_database.settings.fingerprint(), table.fingerprint)
-            failures.note(context.instance, context.run, context.asset_key, error, state)
-            if isinstance(error, PgBronzeError):
-                source_database.recheck_connections(error)
-                raise metadata.failure(error, table.label) from error
-            raise
+        state = failures.state_of(source_database.settings.fingerprint(), table.fingerprint)
+        with (
+            failures.recorded(context.instance, context.run, context.asset_key, table.label, state),
+            source_database.table_sync(table) as sync,
+        ):
+            stream, reports = _start(context, sync)
+            if stream is None:
+                source_database.count(table.label, None)
+                return
+            if stream.rebuilt and source_database.first_time(_FROM_BUCKET):
+                context.log.info(_FROM_BUCKET)
+            verified = {name: value for report in reports for name, value in report.metadata.items()}
+            yield dg.Output(BronzeOutput(stream.slices(), table.label, state), metadata=verified)
+            # From here on the objects are written and the materialization is stored.
+            source_database.count(table.label, stream.report.row_count)
+            _record_other_days(context, stream.report, sync.layout.day)
+            _mirror(context, source_database, sync, stream)
 
     return bronze
 
 
-def _note_quiet(context: dg.AssetExecutionContext, copy: TableSync, reason: str) -> Iterator[dg.Output[Any]]:
-    """Leave a hint for the sensor: up to here there is nothing new, although something was written.
-
-    Without a horizon nobody looked; the next tick has to know that this run ended well all the same.
-    """
-    entries: dict[str, Any] = {metadata.QUIET: reason}
-    if copy.horizon:
-        entries = {metadata.QUIET_UPTO: copy.horizon, metadata.GENERATION: copy.generation}
+def _start(context: dg.AssetExecutionContext, sync: TableSync) -> tuple[SliceStream | None, list[DayReport]]:
+    """Copy what is new if today is asked for, verify the past days that are; None if there is nothing to record."""
+    today = datetime.now(UTC).date()
+    days = [date.fromisoformat(key) for key in context.partition_keys]
+    recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
+    outcome = sync.start(recorded, new=any(day >= today for day in days))
+    reports = [verify_day(sync, day) for day in days if day < today]
+    for report in reports:
+        context.log.info(report.sentence)
+    if not isinstance(outcome, Quiet):
+        return outcome, reports
+    if reports:
+        return sync.record_only(recorded), reports
+    context.log.info("%s: %s", sync.label, outcome.reason)
+    # The sensor reads from this observation up to where there is nothing new, although something was written.
+    entries = metadata.of_quiet(outcome.reason, sync.horizon, sync.generation)
     context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
-    yield from ()
+    return None, reports
 
 
-def _other_days(
-    context: dg.AssetExecutionContext, stream: SliceStream, asked: list[date], day_of: Any
-) -> Iterator[dg.Output[Any]]:
-    """A materialization for each day that objects were written or adopted of, and the run was not asked for."""
-    days = {day_of(item.key) for item in (*stream.adopted, *stream.committed)}
-    for day in sorted(day for day in days if day is not None and day not in asked):
-        context.log_event(
-            dg.AssetMaterialization(
-                context.asset_key, partition=day.isoformat(), metadata=metadata.of_watermark(stream.watermark)
-            )
-        )
-    yield from ()
+def _record_other_days(
+    context: dg.AssetExecutionContext, report: SyncReport, day_of: Callable[[str], date | None]
+) -> None:
+    """Record a materialization of each day that has new objects and is not a partition of this run."""
+    days = {day_of(item.key) for item in report.objects} - {date.fromisoformat(key) for key in context.partition_keys}
+    for day in sorted(day for day in days if day is not None):
+        entries = metadata.of_watermark(report.watermark)
+        context.log_event(dg.AssetMaterialization(context.asset_key, partition=day.isoformat(), metadata=entries))
+
+
+def _mirror(
+    context: dg.AssetExecutionContext, source_database: SourceDatabase, sync: TableSync, stream: SliceStream
+) -> None:
+    mirrored = sync.mirror(stream.watermark)
+    if mirrored.edited:
+        context.log.info("etl_control: the row of %s was edited or deleted, and is written again", sync.label)
+    if mirrored.reason and source_database.first_time(mirrored.reason):
+        context.log.info(mirrored.reason)

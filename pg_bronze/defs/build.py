@@ -1,23 +1,29 @@
 """Definitions: everything Dagster loads, built from the settings and the catalog."""
 
-import gc
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from pg_bronze.core import cursor_column
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, assets, silver
+from pg_bronze.defs import asset_keys, assets, catalog_state, silver
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager
-from pg_bronze.defs.resources import Bucket, SourceDatabase
+from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
 from pg_bronze.defs.sensors import catalog, tick
 from pg_bronze.defs.sensors import silver as silver_sensor
 from pg_bronze.errors import SettingsError
+from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
-# What is loaded now stays until the process ends. Without this the garbage collector goes through all of it again and
-# again, and once more at the exit: a third of what a process costs (benchmarks/process.py).
-gc.freeze()
+
+def load_definitions() -> dg.Definitions:
+    """Load the settings and the catalog, and return everything that Dagster serves. Changes nothing anywhere."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        return build_definitions(None, CatalogState(None, datetime.now(UTC).date(), str(error)))
+    return build_definitions(settings, catalog_state.load(settings))
 
 
 def build_definitions(
@@ -54,8 +60,8 @@ def build_definitions(
             *([silver_sensor.build_sensor(newest, left_out)] if newest else []),
         ],
         resources={
-            assets.IO_MANAGER: S3ParquetIOManager(bucket=bucket),
-            silver.IO_MANAGER: NewestParquetIOManager(bucket=bucket),
+            assets.IO_MANAGER: S3ParquetIOManager(bucket=bucket, settings=resource_of(settings)),
+            silver.IO_MANAGER: NewestParquetIOManager(bucket=bucket, settings=resource_of(settings)),
             "source_database": SourceDatabase.from_settings(settings, bucket),
         },
         executor=dg.in_process_executor,

@@ -1,9 +1,10 @@
 """The catalog that definitions are built from: read once when the code server starts, handed on to run workers.
 
-When the database does not answer, the last known catalog is taken from the bucket; when that does not answer either,
-the catalog is empty. Loading never fails: a code location that cannot load is not retried, one that loads heals itself.
+When the database does not answer, the last known catalog is read from the bucket. When the bucket does not answer
+either, the catalog is empty.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,15 +15,16 @@ import psycopg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 
 from pg_bronze.core import drift
-from pg_bronze.defs.resources import Bucket, open_source
-from pg_bronze.errors import PgBronzeError, SettingsError
+from pg_bronze.defs.resources import open_bucket, open_source
+from pg_bronze.errors import PgBronzeError, StoreNotFit
 from pg_bronze.lake.keys import own_key
 from pg_bronze.postgres.catalog import Catalog, read_catalog
 from pg_bronze.postgres.error_mapping import explain
-from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
 KEY = "pg_bronze/catalog"
+# Nothing was copied before the first version of pg_bronze.
+FIRST_POSSIBLE_DAY = date(2026, 1, 1)
 
 
 class Change(NamedTuple):
@@ -34,15 +36,22 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class CatalogState:
-    """What definitions are built from; ``error`` says why the catalog is not the live one.
+    """What definitions are built from.
 
-    ``changes`` holds the latest change of each table that has had one, by label.
+    Attributes:
+        catalog: The catalog; None if it could not be read anywhere.
+        first_day: The first daily partition.
+        error: Why the catalog is not the live one, or why the bucket could not be read.
+        changes: The latest change of each table that has had one, by label.
+        first_day_known: False while the bucket, which knows the first day, does not answer. The partitions then begin
+            with ``FIRST_POSSIBLE_DAY``, so that past days stay visible.
     """
 
     catalog: Catalog | None
     first_day: date
     error: str | None = None
     changes: Mapping[str, Change] = field(default_factory=dict)
+    first_day_known: bool = True
 
     def to_text(self) -> str:
         """JSON, for other processes and for the bucket."""
@@ -52,6 +61,7 @@ class CatalogState:
                 "first_day": self.first_day.isoformat(),
                 "error": self.error,
                 "changes": self.changes,
+                "first_day_known": self.first_day_known,
             }
         )
 
@@ -61,57 +71,76 @@ class CatalogState:
         data = json.loads(text)
         catalog = Catalog.from_text(data["catalog"]) if data["catalog"] else None
         changes = {label: Change(at, tuple(said)) for label, (at, said) in data.get("changes", {}).items()}
-        return cls(catalog, date.fromisoformat(data["first_day"]), data["error"], changes)
+        known = data.get("first_day_known", True)
+        return cls(catalog, date.fromisoformat(data["first_day"]), data["error"], changes, known)
 
 
-def load() -> tuple[Settings | None, CatalogState]:
-    """The settings (None if they are faulty) and the catalog, without ever raising for what an operator can retry."""
+def load(settings: Settings) -> CatalogState:
+    """Return the catalog to build definitions from; reads the database and the bucket, and writes neither.
+
+    A run worker receives the state that the code server loaded. Nothing that an operator can fix raises an error here:
+    a code location that cannot be loaded is not retried, one that loads with an error recovers without a restart.
+    """
     context = DefinitionsLoadContext.get()
-    known = (
-        context.reconstruction_metadata.get(KEY) if context.load_type == DefinitionsLoadType.RECONSTRUCTION else None
-    )
-    today = datetime.now(UTC).date()
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        return None, CatalogState(None, today, str(error))
-    if known is not None:
-        return settings, CatalogState.from_text(known)
-    state = _fetch(settings, today)
+    if context.load_type == DefinitionsLoadType.RECONSTRUCTION and KEY in context.reconstruction_metadata:
+        return CatalogState.from_text(context.reconstruction_metadata[KEY])
+    state = _fetch(settings, datetime.now(UTC))
     context.add_to_pending_reconstruction_metadata(KEY, state.to_text())
-    return settings, state
-
-
-def _fetch(settings: Settings, today: date) -> CatalogState:
-    remembered, store, problem = None, None, None
-    key = own_key(settings.prefix, "catalog.json")
-    try:
-        store = Bucket.from_settings(settings).open()
-        store.prepare(unfenced=True)  # creates the bucket; whether it is fit is asked before the first commit
-        text = store.get(key)
-        remembered = _remembered(text) if text else None
-    except PgBronzeError as error:
-        problem = str(error)
-    first_day = settings.start_date or (remembered.first_day if remembered else today)
-    try:
-        catalog = live(settings)
-    except PgBronzeError as error:
-        changes = remembered.changes if remembered else {}
-        return CatalogState(remembered.catalog if remembered else None, first_day, str(error), changes)
-    state = CatalogState(catalog, first_day, problem, _changes(remembered, catalog, datetime.now(UTC)))
-    if store is not None and problem is None and (remembered is None or remembered != state):
-        try:
-            store.replace(key, state.to_text().encode())
-        except PgBronzeError:
-            return state  # a hint that could not be kept; the sensor says what is wrong with the bucket
     return state
 
 
-def _changes(remembered: CatalogState | None, catalog: Catalog, now: datetime) -> dict[str, Change]:
+def remember(settings: Settings, state: CatalogState) -> bool:
+    """Store the catalog in the bucket for a start without the database; create the bucket if it is missing.
+
+    For runs and sensors. The stored first day wins, because partitions must not disappear.
+
+    Returns:
+        Whether the definitions should be loaded again: the bucket was not available when they were loaded.
+
+    Raises:
+        PgBronzeError: The bucket cannot be used.
+    """
+    store, key = open_bucket(settings), own_key(settings.prefix, "catalog.json")
+    store.prepare(settings.unfenced)
+    text = store.get(key)
+    stored = _stored(text) if text else None
+    if not state.first_day_known:
+        return True
+    first_day = min(state.first_day, stored.first_day) if stored and not settings.start_date else state.first_day
+    wanted = dataclasses.replace(state, first_day=first_day, error=None)
+    if state.catalog is not None and wanted != stored:
+        store.replace(key, wanted.to_text().encode())
+    return False
+
+
+def _fetch(settings: Settings, now: datetime) -> CatalogState:
+    stored, problem = _read_bucket(settings)
+    known = settings.start_date is not None or problem is None
+    first_day = settings.start_date or (stored.first_day if stored else now.date() if known else FIRST_POSSIBLE_DAY)
+    try:
+        catalog = live(settings)
+    except PgBronzeError as error:
+        changes = stored.changes if stored else {}
+        return CatalogState(stored.catalog if stored else None, first_day, str(error), changes, known)
+    return CatalogState(catalog, first_day, problem, _changes(stored, catalog, now), known)
+
+
+def _read_bucket(settings: Settings) -> "tuple[CatalogState | None, str | None]":
+    """Return the stored state if there is one, and why the bucket could not be read."""
+    try:
+        text = open_bucket(settings).get(own_key(settings.prefix, "catalog.json"))
+    except StoreNotFit:
+        return None, None  # the bucket does not exist yet
+    except PgBronzeError as error:
+        return None, str(error)
+    return (_stored(text) if text else None), None
+
+
+def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> dict[str, Change]:
     """The latest change of each table that is there now."""
-    if remembered is None or remembered.catalog is None or remembered.catalog.database_oid != catalog.database_oid:
+    if stored is None or stored.catalog is None or stored.catalog.database_oid != catalog.database_oid:
         return {}
-    known = {table.label: table for table in remembered.catalog.tables}
+    known = {table.label: table for table in stored.catalog.tables}
     found = {}
     for table in catalog.tables:
         before = known.get(table.label)
@@ -123,14 +152,13 @@ def _changes(remembered: CatalogState | None, catalog: Catalog, now: datetime) -
             sentences = drift.changes(before, table)
         if sentences:
             found[table.label] = Change(f"{now:%Y-%m-%d %H:%M} UTC", sentences)
-        elif before is not None and table.label in remembered.changes:
-            found[table.label] = remembered.changes[table.label]
+        elif before is not None and table.label in stored.changes:
+            found[table.label] = stored.changes[table.label]
     return found
 
 
-def _remembered(text: bytes) -> CatalogState | None:
-    """The last known catalog; None if it is damaged or of another version: it is a hint, and the next one replaces
-    it."""
+def _stored(text: bytes) -> CatalogState | None:
+    """Return the state in the bucket; None if it is damaged or of another version, and the next one replaces it."""
     try:
         return CatalogState.from_text(text)
     except (ValueError, KeyError, TypeError, AttributeError):

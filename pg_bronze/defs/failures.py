@@ -1,9 +1,13 @@
-"""Stuck tables: what is remembered of their failures, and how the next tick finds it.
+"""Failing tables: what is remembered of a failure, where it is stored, and how it is found again.
 
-A failure is an observation of the table's asset: it stands in the asset's history in the UI, survives every restart,
-and costs nothing as long as nothing fails. It is reported beside the run, because a step that fails drops its events.
+A failure is an observation of the table's asset. It is visible in the asset's history, survives every restart, and
+costs nothing while nothing fails. It is reported outside the run, because Dagster drops the events of a step that fails.
+The asset, the IO manager, the sensor and the command line all use this module; ``scheduling.backoff`` decides when a
+failing table is retried.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,64 +18,82 @@ from pg_bronze.errors import PgBronzeError, retry_of
 from pg_bronze.scheduling import backoff
 from pg_bronze.scheduling.backoff import Failure
 
-# Of one table; somebody else may observe the same asset in between.
+# Observations of one table to look through; users may add observations to the same asset.
 _LOOK_BACK = 5
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the last run said of a table it did not materialize: ``failure_state``, or up to where it found nothing new.
+class LastRun:
+    """What the last run reported about a table that it did not materialize.
 
-    ``quiet`` is ``(generation, transaction)``, ``(-1, 0)`` if it is not known. ``silent``: the run said nothing at all,
-    as when its worker was killed or its settings were wrong.
+    Attributes:
+        failure: Why the table failed, or None.
+        quiet: ``(generation, transaction)``: below this transaction nothing new was found; ``(-1, 0)`` if not known.
+        silent: The run reported nothing, as when its worker was killed or its settings were invalid.
     """
 
-    failure_state: Failure | None = None
+    failure: Failure | None = None
     quiet: tuple[int, int] = (-1, 0)
     silent: bool = False
 
 
-def outcome(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> Outcome:
-    """What run ``run_id`` said of an asset that it did not materialize."""
+def last_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> LastRun:
+    """Return what a run reported about an asset that it did not materialize."""
     for record in instance.fetch_observations(key, limit=_LOOK_BACK).records:
-        found = record.event_log_entry.asset_observation
-        failure_state, said_by = metadata.failure_of(found)
-        if failure_state is not None:
-            return Outcome(failure_state if said_by == run_id else None, silent=said_by != run_id)
-        if metadata.is_quiet(found):
-            return Outcome(quiet=metadata.quiet_upto(found), silent=record.event_log_entry.run_id != run_id)
-    return Outcome(silent=True)
+        observation = record.event_log_entry.asset_observation
+        failure, reported_by = metadata.failure_of(observation)
+        if failure is not None:
+            return LastRun(failure if reported_by == run_id else None, silent=reported_by != run_id)
+        if metadata.is_quiet(observation):
+            quiet = metadata.quiet_upto(observation)
+            return LastRun(quiet=quiet, silent=record.event_log_entry.run_id != run_id)
+    return LastRun(silent=True)
 
 
 def last_failure(instance: dg.DagsterInstance, key: dg.AssetKey) -> Failure | None:
-    """The failure_state a table is in; None if it was materialized or found quiet since."""
+    """Return the failure of a table, or None if it was materialized or found unchanged since."""
     for record in instance.fetch_observations(key, limit=_LOOK_BACK).records:
-        found = record.event_log_entry.asset_observation
-        failure_state, _ = metadata.failure_of(found)
-        if failure_state is None and not metadata.is_quiet(found):
+        observation = record.event_log_entry.asset_observation
+        failure, _ = metadata.failure_of(observation)
+        if failure is None and not metadata.is_quiet(observation):
             continue
-        latest = instance.get_latest_materialization_event(key) if failure_state else None
-        return None if latest and latest.timestamp > record.event_log_entry.timestamp else failure_state
+        latest = instance.get_latest_materialization_event(key) if failure else None
+        return None if latest and latest.timestamp > record.event_log_entry.timestamp else failure
     return None
 
 
-def note(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, error: Exception, state: str) -> None:
-    """Remember that a run could not copy a table; ``state`` is ``state_of`` the table in that run."""
+@contextmanager
+def recorded(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, label: str, state: str
+) -> Iterator[None]:
+    """Record every error that is raised inside, and raise errors of pg_bronze as Dagster shows them.
+
+    Args:
+        label: The table as messages name it.
+        state: ``state_of`` the table in this run.
+    """
+    try:
+        yield
+    except Exception as error:
+        _record(instance, run, key, error, state)
+        if isinstance(error, PgBronzeError):
+            raise metadata.dagster_failure(error, label) from error
+        raise
+
+
+def _record(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, error: Exception, state: str) -> None:
     if isinstance(error, PgBronzeError):
         sentence = str(error)
     else:
-        # Its text is not ours and may hold a value of a row; the run's log has it.
-        sentence = f"an unforeseen {type(error).__name__}; run {run.run_id[:8]} has the traceback."
+        # The text of an unexpected error may contain a value of a row; only the run's log has it.
+        sentence = f"unexpected {type(error).__name__}; see the traceback in the log of run {run.run_id[:8]}."
     by_hand = run.tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
     now = datetime.now(UTC).timestamp()
-    failure_state = backoff.after(last_failure(instance, key), sentence, retry_of(error), now, state, by_hand)
-    instance.report_runless_asset_event(
-        dg.AssetObservation(
-            key, metadata=metadata.of_failure(failure_state, run.run_id, backoff.next_try(failure_state, state))
-        )
-    )
+    failure = backoff.after(last_failure(instance, key), sentence, retry_of(error), now, state, by_hand)
+    entries = metadata.of_failure(failure, run.run_id, backoff.next_try(failure, state))
+    instance.report_runless_asset_event(dg.AssetObservation(key, metadata=entries))
 
 
 def state_of(settings_fingerprint: str, table_fingerprint: str) -> str:
-    """What stands for a table's settings and definition: once it differs, whatever was wrong may be right."""
+    """Return what represents a table's settings and definition: once it differs, the cause may have been fixed."""
     return f"{settings_fingerprint}-{table_fingerprint}"

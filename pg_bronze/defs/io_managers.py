@@ -1,142 +1,128 @@
-"""The S3 IO manager: writes a table's stream of slices as Parquet objects, reads them back as one LazyFrame."""
+"""IO managers: write slices as Parquet objects in S3, and read them back as one LazyFrame."""
 
-import time
-from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import dagster as dg
 from pydantic import PrivateAttr
 
 from pg_bronze.defs import failures, metadata
+from pg_bronze.defs.assets import BronzeOutput
 from pg_bronze.defs.resources import Bucket
 from pg_bronze.errors import PgBronzeError
+from pg_bronze.lake.commit import Slice, SliceWriter, write_all
 from pg_bronze.lake.keys import Layout
+from pg_bronze.lake.ledger import Committed, Ledger
+from pg_bronze.lake.object_store import Store
+from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import scan
-from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
-from pg_bronze.sync.table_sync import Slice, SliceStream
 
 
 class S3ParquetIOManager(dg.ConfigurableIOManager):
-    """Commits each slice of a stream as its own object while the next one is read."""
+    """Writes each slice of a table as its own object while the next slice is read."""
 
     bucket: dg.ResourceDependency[Bucket]
+    settings: dg.ResourceDependency[Settings]
 
     _instance: dg.DagsterInstance | None = PrivateAttr(default=None)
     _run: dg.DagsterRun | None = PrivateAttr(default=None)
+    _store: Store | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Keep what a failure is noted with."""
+        """Keep what a failure is recorded with."""
         self._instance, self._run = context.instance, context.run
 
-    def handle_output(self, context: dg.OutputContext, obj: SliceStream) -> None:
-        """Commit the slices; the materialization's metadata carries the watermark after the last."""
-        try:
-            for adopted in obj.adopted:
-                uri = obj.copy.store.uri(adopted.key)
-                context.log.info("adopted %s: %d rows written but not recorded", uri, adopted.row_count)
-                _say_drift(context, obj, adopted.drift)
-            for piece in obj:
-                started = time.monotonic()
-                committed = obj.commit(piece)
-                if committed is None:
-                    context.log.info("another writer copied %s first; its objects were adopted", obj.copy.label)
-                    break
-                _say_drift(context, obj, committed.drift)
-                context.log.info(_line(obj, piece, committed.key, piece.seconds + time.monotonic() - started))
-        except Exception as error:
-            if self._instance is not None and self._run is not None:
-                state = failures.state_of(load_settings().fingerprint(), obj.copy.table.fingerprint)
-                failures.note(self._instance, self._run, context.asset_key, error, state)
-            if isinstance(error, PgBronzeError):
-                raise metadata.failure(error, obj.copy.label) from error
-            raise
-        context.add_output_metadata(metadata.of_stream(obj, _lag_s(obj)))
+    def handle_output(self, context: dg.OutputContext, obj: BronzeOutput) -> None:
+        """Write the slices; the materialization's metadata contains the watermark after the last one."""
+        if self._instance is None or self._run is None:
+            raise RuntimeError("the IO manager is used outside a run")
+        with failures.recorded(self._instance, self._run, context.asset_key, obj.label, obj.state):
+            # The client is kept for the run: one costs 25 ms of CPU.
+            self._store = store = self._store or self.bucket.open()
+            codec = Codec(self.settings.compression, self.settings.compression_level)
+            writer = SliceWriter(Ledger(store, _layout(context, self.settings)), codec)
+            report = write_all(obj.slices, writer, _SliceLog(context, store, obj.label))
+        for adopted in report.adopted:
+            context.log.info(
+                "adopted %s: %d rows were written and not recorded", store.uri(adopted.key), adopted.row_count
+            )
+            _log_drift(context, obj.label, adopted)
+        uri = store.uri(report.watermark.key) if report.watermark.key else None
+        context.add_output_metadata(metadata.of_report(report, uri))
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """The slices of the requested days (all, if the asset downstream has no partitions) as one LazyFrame.
+        """Return the slices of the requested days (all, if the downstream asset has no partitions) as one LazyFrame.
 
-        An input with the metadata ``pg_bronze/versions: latest`` gets the newest version of each row.
+        An input with the metadata ``pg_bronze/versions: latest`` receives the newest version of each row.
         """
-        settings = load_settings()
-        layout = _layout(context.upstream_output, settings)
+        layout = _layout(context.upstream_output, self.settings)
         versions: Any = (context.definition_metadata or {}).get(metadata.VERSIONS, "all")
         try:
-            return scan.frame(self.bucket.open(), layout, settings.s3, versions, days=_days(context))
+            return scan.frame(self.bucket.open(), layout, self.settings.s3, versions, days=_days(context))
         except PgBronzeError as error:
-            raise metadata.failure(error) from error
+            raise metadata.dagster_failure(error) from error
 
 
 class NewestParquetIOManager(dg.ConfigurableIOManager):
-    """Keeps a frame of a table's newest row versions as one Parquet object, replaced as a whole by every run.
+    """Keeps the newest row versions of a table as one Parquet object, which every run replaces as a whole.
 
-    It lies where no table's objects can ever lie.
+    Its key cannot be that of any table's object.
     """
 
     bucket: dg.ResourceDependency[Bucket]
+    settings: dg.ResourceDependency[Settings]
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write the frame, piece by piece; what was there before stays until all of it is written."""
-        settings = load_settings()
-        store, key = self.bucket.open(), _layout(context, settings).latest
+        """Write the frame piece by piece; the previous object stays until all of it is written."""
+        store, key = self.bucket.open(), _layout(context, self.settings).latest
         try:
-            obj.sink_parquet(store.uri(key), **scan.storage(settings.s3))
-            row_count = scan.row_count(store, key, settings.s3)
+            obj.sink_parquet(store.uri(key), **scan.storage(self.settings.s3))
+            row_count = scan.row_count(store, key, self.settings.s3)
         except PgBronzeError as error:
-            raise metadata.failure(error) from error
-        context.log.info("wrote %s: %s rows", store.uri(key), metadata.number(row_count))
+            raise metadata.dagster_failure(error) from error
+        context.log.info("wrote %s: %s rows", store.uri(key), f"{row_count:,}")
         context.add_output_metadata({"dagster/row_count": row_count, "dagster/uri": store.uri(key)})
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """The newest versions as they were last written, as a LazyFrame."""
-        settings = load_settings()
-        return scan.one_object(self.bucket.open(), _layout(context.upstream_output, settings).latest, settings.s3)
+        """Return the newest versions as they were last written, as a LazyFrame."""
+        key = _layout(context.upstream_output, self.settings).latest
+        return scan.one_object(self.bucket.open(), key, self.settings.s3)
+
+
+class _SliceLog:
+    """Writes one log line for each slice, always with the same fields in the same order."""
+
+    def __init__(self, context: dg.OutputContext, store: Store, label: str) -> None:
+        self._context = context
+        self._store = store
+        self._label = label
+
+    def __call__(self, piece: Slice, committed: Committed | None, seconds: float) -> None:
+        if committed is None:
+            self._context.log.info("another writer copied %s first; its objects were adopted", self._label)
+            return
+        _log_drift(self._context, self._label, committed)
+        uri, cursor = self._store.uri(committed.key), committed.watermark.cursor
+        self._context.log.info(metadata.slice_line(self._label, piece, cursor, uri, piece.seconds + seconds))
+
+
+def _log_drift(context: dg.OutputContext, label: str, item: Committed) -> None:
+    for sentence in item.drift:
+        context.log.warning("%s: %s", label, sentence)
 
 
 def _layout(output: dg.OutputContext | None, settings: Settings) -> Layout:
-    """Where the objects of the table lie that an asset is about."""
+    """Return the keys of the table that an asset belongs to."""
     definition = (output.definition_metadata if output else None) or {}
     return Layout(settings.prefix, str(definition["pg_bronze/schema"]), str(definition["pg_bronze/table"]))
 
 
 def _days(context: dg.InputContext) -> set[date] | None:
-    """The days that are asked for; None for all of them, also those before the first partition."""
+    """Return the requested days, or None for all of them, including days before the first partition."""
     if not context.has_asset_partitions:
         return None
-    asked = set(context.asset_partition_keys)
-    if asked == set(context.asset_partitions_def.get_partition_keys()):
+    requested = set(context.asset_partition_keys)
+    if requested == set(context.asset_partitions_def.get_partition_keys()):
         return None
-    return {date.fromisoformat(key) for key in asked}
-
-
-def _say_drift(context: dg.OutputContext, stream: SliceStream, drift: Sequence[str]) -> None:
-    for sentence in drift:
-        context.log.warning("%s: %s", stream.copy.label, sentence)
-
-
-def _line(stream: SliceStream, piece: Slice, key: str, seconds: float) -> str:
-    region, column = piece.claim.region, stream.copy.cursor_column
-    value = stream.watermark.cursor
-    line = metadata.slice_line(
-        stream.copy.label,
-        piece.row_count,
-        region.start if region else None,
-        region.end if region else None,
-        (column.name, value) if column and value else None,
-        stream.copy.store.uri(key),
-        seconds,
-    )
-    return f"{line} ({piece.claim.reason})" if piece.claim.reason else line
-
-
-def _lag_s(stream: SliceStream) -> float | None:
-    """How old the newest cursor value is; None if it is not a time."""
-    column, value = stream.copy.cursor_column, stream.watermark.cursor
-    if column is None or value is None or column.kind != "timestamp" or value.endswith("BC"):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None  # beyond the year 9999
-    return (datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds()
+    return {date.fromisoformat(key) for key in requested}

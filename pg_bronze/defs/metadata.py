@@ -1,16 +1,19 @@
 """Metadata: the names under which a materialization says what happened, and the watermark in it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 import dagster as dg
 
 from pg_bronze.core import value_policies
+from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged, PgBronzeError, Retry
+from pg_bronze.lake.commit import Slice
 from pg_bronze.scheduling.backoff import Failure
-from pg_bronze.sync.table_sync import SliceStream
+from pg_bronze.sync.report import SyncReport
 
 WATERMARK = "pg_bronze/watermark"
 QUIET_UPTO = "pg_bronze/quiet_upto"
@@ -96,40 +99,60 @@ def of_watermark(watermark: Watermark) -> dict[str, Any]:
     return {WATERMARK: dg.MetadataValue.json(watermark.to_json())}
 
 
-def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
-    """What a run committed or adopted of one table: rows, bytes, window, cursor value, lag, newest object.
+def of_quiet(reason: str, horizon: int, generation: int) -> dict[str, Any]:
+    """Return what a run records of a table without new rows; horizon 0 means that nothing was read."""
+    return {QUIET_UPTO: horizon, GENERATION: generation} if horizon else {QUIET: reason}
 
-    Kept small: Dagster stores it twice. ``lag_s`` is how far the newest cursor value lies in the past.
+
+def of_report(report: SyncReport, uri: str | None) -> dict[str, Any]:
+    """Return a materialization's metadata: rows, bytes, window, cursor value, lag, newest object, watermark.
+
+    It is kept small, because Dagster stores it twice. ``uri`` is the newest object's.
     """
-    done = [*stream.adopted, *stream.committed]
-    watermark = stream.watermark
+    watermark = report.watermark
     swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None]
     entries: dict[str, Any] = {
-        "pg_bronze/rows": stream.row_count,
-        "pg_bronze/bytes": sum(item.size_bytes for item in done),
-        "pg_bronze/slices": len(done),
+        "pg_bronze/rows": report.row_count,
+        "pg_bronze/bytes": report.size_bytes,
+        "pg_bronze/slices": len(report.objects),
         "pg_bronze/window_end": min(swept, default=0),
         GENERATION: watermark.generation,
         **of_watermark(watermark),
+        **_of_cursor(report),
     }
-    if stream.adopted:
-        entries["pg_bronze/adopted_slices"] = len(stream.adopted)
-    if stream.copy.cursor_column is not None and watermark.cursor is not None:
-        entries["pg_bronze/cursor_column"] = stream.copy.cursor_column.name
-        entries["pg_bronze/cursor_value"] = watermark.cursor
-    if found := value_policies.totals(value for item in done for value in item.exceptional):
-        entries["pg_bronze/exceptional_values"] = dg.MetadataValue.json(found)
-    if stream.drift:
-        entries[DRIFT] = "\n".join(stream.drift)
-    if lag_s is not None:
-        entries["pg_bronze/lag_s"] = round(lag_s, 1)
-    if watermark.key:
-        entries["dagster/uri"] = stream.copy.store.uri(watermark.key)
-    if stream.copy.options.unfenced:
-        entries["pg_bronze/unfenced"] = "PG_BRONZE_UNFENCED is set: two writers at once may have doubled rows"
-    if not stream.copy.control.off:
-        return entries
-    return {**entries, "pg_bronze/control_mirror": stream.copy.control.off}
+    if report.adopted:
+        entries["pg_bronze/adopted_slices"] = len(report.adopted)
+    if counts := value_policies.totals(value for item in report.objects for value in item.exceptional):
+        entries["pg_bronze/exceptional_values"] = dg.MetadataValue.json(counts)
+    if report.drift:
+        entries[DRIFT] = "\n".join(report.drift)
+    if uri:
+        entries["dagster/uri"] = uri
+    if report.unfenced:
+        entries["pg_bronze/unfenced"] = "PG_BRONZE_UNFENCED is set: two writers at once may have duplicated rows"
+    if report.control_off:
+        entries["pg_bronze/control_mirror"] = report.control_off
+    return entries
+
+
+def _of_cursor(report: SyncReport) -> dict[str, Any]:
+    column, value = report.cursor_column, report.watermark.cursor
+    if column is None or value is None:
+        return {}
+    entries: dict[str, Any] = {"pg_bronze/cursor_column": column.name, "pg_bronze/cursor_value": value}
+    lag_s = _lag_s(column, value)
+    return entries if lag_s is None else {**entries, "pg_bronze/lag_s": round(lag_s, 1)}
+
+
+def _lag_s(column: CursorColumn, value: str) -> float | None:
+    """Return the age of the newest cursor value in seconds; None if it is not a time."""
+    if column.kind != "timestamp" or value.endswith("BC"):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None  # beyond the year 9999
+    return (datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds()
 
 
 def of_definition(table: SourceTable, database: str) -> dict[str, Any]:
@@ -154,41 +177,31 @@ def _column(table: SourceTable, column: Column) -> dg.TableColumn:
     )
 
 
-def number(value: int) -> str:
-    """A number with its thousands apart, as in the log line: ``91 204``."""
-    return f"{value:,}".replace(",", " ")
+def slice_line(label: str, piece: Slice, cursor: str | None, uri: str, seconds: float) -> str:
+    """Return the one log line of a slice: always the same fields in the same order."""
+    region, rows = piece.claim.region, piece.row_count
+    window = "no window"
+    if region is not None:
+        start = "first" if region.start is None else f"{region.start:,}"
+        window = f"transactions [{start}, {region.end:,})"
+    progress = f", {piece.cursor_column} up to {cursor}" if piece.cursor_column and cursor else ""
+    counted = f"{rows:,} row{'' if rows == 1 else 's'}"
+    reason = f" ({piece.claim.reason})" if piece.claim.reason else ""
+    return f"copied {label}: {counted}, {window}{progress} -> {uri} in {seconds:.2f} s{reason}"
 
 
-def slice_line(
-    label: str,
-    row_count: int,
-    start: int | None,
-    end: int | None,
-    cursor: tuple[str, str] | None,
-    uri: str,
-    seconds: float,
-) -> str:
-    """The one line a slice gets in the log: always the same fields in the same order."""
-    window = (
-        "no window" if end is None else f"transactions [{'first' if start is None else number(start)}, {number(end)})"
-    )
-    upto = f", {cursor[0]} up to {cursor[1]}" if cursor else ""
-    rows = f"{number(row_count)} row{'' if row_count == 1 else 's'}"
-    return f"copied {label}: {rows}, {window}{upto} -> {uri} in {seconds:.2f} s"
+def summary(rows: Mapping[str, int], unchanged: Sequence[str]) -> str:
+    """Return the line of a batch: how many new rows in how many tables."""
+    counts = [count for count in rows.values() if count]
+    total, tables = sum(counts), len(counts)
+    text = f"{total:,} new row{'' if total == 1 else 's'} in {tables} table{'' if tables == 1 else 's'}"
+    return f"{text}, {len(unchanged)} unchanged" if unchanged else text
 
 
-def summary(rows: Mapping[str, int], quiet: Sequence[str]) -> str:
-    """The line a batch gets: how many new rows in which tables."""
-    found = {label: count for label, count in rows.items() if count}
-    total = sum(found.values())
-    text = f"{number(total)} new row{'' if total == 1 else 's'} in {len(found)} table{'' if len(found) == 1 else 's'}"
-    return f"{text}, {len(quiet)} quiet" if quiet else text
+def dagster_failure(error: PgBronzeError, label: str = "") -> dg.Failure:
+    """Return an error as Dagster shows it: the table's ``label``, the message, and what a retry requires.
 
-
-def failure(error: PgBronzeError, label: str = "") -> dg.Failure:
-    """An error of ours as Dagster shows it: the table's ``label``, the sentence, and whether the next tick may retry it.
-
-    What is wrong with a server is the same sentence for every table, and names none.
+    The cause of a server's failure is the same sentence for every table and names none.
     """
     start = f"{label}: " if label else ""
     return dg.Failure(

@@ -1,6 +1,8 @@
 """Resources: the source database and the bucket as Dagster hands them to assets, one of each a run."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,25 +19,27 @@ from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, Sto
 from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec
+from pg_bronze.lake.reading import scan
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
-from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
+from pg_bronze.settings.process import tune_process
 from pg_bronze.sync.table_sync import SyncOptions, TableSync
 
 
 class Bucket(S3Resource):
-    """dagster-aws' S3 settings pointed at MinIO; the keys are read from the settings when a run needs them.
+    """dagster-aws' S3 settings, pointed at MinIO.
 
-    They never stand in a resource's configuration, because the UI shows that.
+    The keys come from the settings. They are not part of the resource's configuration, because the UI shows that.
     """
 
     bucket: str = Field(description="Bucket to write to; `MINIO_BUCKET`.")
     prefix: str = Field(default="", description="Key prefix inside the bucket; `PG_BRONZE_PREFIX`.")
+    settings: dg.ResourceDependency[Settings]
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Bucket":
-        """The bucket the settings name."""
+        """Return the bucket that the settings name."""
         s3 = settings.s3
         return cls(
             bucket=settings.minio_bucket,
@@ -43,11 +47,12 @@ class Bucket(S3Resource):
             endpoint_url=s3.endpoint_url,
             region_name=s3.region,
             use_ssl=s3.use_ssl,
+            settings=resource_of(settings),
         )
 
     def get_client(self) -> Any:
-        """A botocore client that gives up soon enough for a tick."""
-        s3 = load_settings().s3
+        """Return a botocore client that gives up within the time of a tick."""
+        s3 = self.settings.s3
         return s3_client.connect(
             self.endpoint_url,
             self.region_name or s3.region,
@@ -58,8 +63,19 @@ class Bucket(S3Resource):
         )
 
     def open(self) -> Store:
-        """The bucket, ready for use."""
+        """Return the bucket, ready for use."""
         return Store(self.get_client(), self.bucket, self.prefix)
+
+
+def open_bucket(settings: Settings) -> Store:
+    """Return the bucket that the settings name, outside a run."""
+    connection = settings.s3
+    return Store(scan.connect(connection), settings.minio_bucket, settings.prefix)
+
+
+def resource_of(settings: Settings) -> Any:
+    """Return the settings as a resource without configuration: the UI shows nothing of it."""
+    return dg.ResourceDefinition.hardcoded_resource(settings)
 
 
 def open_source(settings: Settings, application_name: str, ends_at: float | None = None) -> Source:
@@ -105,75 +121,77 @@ def sync_options(settings: Settings, label: str) -> SyncOptions:
 
 
 class SourceDatabase(dg.ConfigurableResource[None]):
-    """The PostgreSQL database that tables are copied from; one connection a run, shared by its tables."""
+    """The PostgreSQL database that tables are copied from; one connection for each run, shared by its tables."""
 
     host: str = Field(description="Host name or address; `PG_HOST`.")
     port: int = Field(description="Port; `PG_PORT`.")
     database: str = Field(description="Database; `PG_DB`.")
-    user: str = Field(description="User; `PG_USER`. The password is `PG_PASS` and stands nowhere else.")
+    user: str = Field(description="User; `PG_USER`. The password is `PG_PASS`, which is not shown here.")
     bucket: dg.ResourceDependency[Bucket]
+    settings: dg.ResourceDependency[Settings]
 
-    _settings: Settings | None = PrivateAttr(default=None)
     _source: Source | None = PrivateAttr(default=None)
     _control: Control | None = PrivateAttr(default=None)
     _store: Store | None = PrivateAttr(default=None)
     _rows: dict[str, int] = PrivateAttr(default_factory=dict)
-    _quiet: list[str] = PrivateAttr(default_factory=list)
-    _said: set[str] = PrivateAttr(default_factory=set)
+    _unchanged: list[str] = PrivateAttr(default_factory=list)
+    _logged: set[str] = PrivateAttr(default_factory=set)
     _must_recheck: bool = PrivateAttr(default=False)
     _down: PgBronzeError | None = PrivateAttr(default=None)
 
     @classmethod
     def from_settings(cls, settings: Settings, bucket: Bucket) -> "SourceDatabase":
-        """The database the settings name."""
+        """Return the database that the settings name."""
         return cls(
-            host=settings.pg_host, port=settings.pg_port, database=settings.pg_db, user=settings.pg_user, bucket=bucket
+            host=settings.pg_host,
+            port=settings.pg_port,
+            database=settings.pg_db,
+            user=settings.pg_user,
+            bucket=bucket,
+            settings=resource_of(settings),
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Read the settings; connections are opened by the first table that needs them."""
-        self._settings = load_settings()
+        """Prepare the run; the first table that needs a connection opens it."""
+        tune_process()
         run_id = context.run.run_id if context.run else ""
-        self._source = open_source(self._settings, run_watchdog.session_name(run_id), _ends_at(context, self._settings))
+        self._source = open_source(self.settings, run_watchdog.session_name(run_id), _ends_at(context, self.settings))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Close the connection and say what the batch copied, in the run's log and as its tag."""
+        """Close the connection, and summarize the batch in the run's log and in its tag."""
         if self._source is not None:
             self._source.close()
-        if context.log is not None and (self._rows or self._quiet):
-            context.log.info("batch: %s", summary(self._rows, self._quiet))
+        if context.log is not None and (self._rows or self._unchanged):
+            context.log.info("batch: %s", summary(self._rows, self._unchanged))
         if context.instance is not None and context.run and self._rows:
             context.instance.add_run_tags(context.run.run_id, {ROWS_TAG: str(sum(self._rows.values()))})
 
-    @property
-    def settings(self) -> Settings:
-        """The settings this run was started with."""
-        if self._settings is None:
-            raise RuntimeError("the resource is used outside a run")
-        return self._settings
+    @contextmanager
+    def table_sync(self, table: SourceTable) -> Iterator[TableSync]:
+        """Open the sync of one table with this run's connections.
 
-    def table_sync_of(self, table: SourceTable) -> TableSync:
-        """The copy of one table, with this run's connections. Raises a PgBronzeError if one cannot be made."""
-        source, store, control = self._open()
-        return TableSync(source, store, table, sync_options(self.settings, table.label), control, now=_now)
-
-    def recheck_connections(self, error: PgBronzeError) -> None:
-        """Take note that a table failed: what is true of server or bucket is not found out once more for each table."""
-        self._must_recheck = self._must_recheck or isinstance(
-            error, SourceUnavailable | StoreUnavailable | AccessDenied
-        )
+        After an error of the server or the bucket, the connections are checked before the next table uses them.
+        """
+        try:
+            source, store, control = self._open()
+            options = sync_options(self.settings, table.label)
+            with TableSync(source, store, table, options, control, now=_now) as sync:
+                yield sync
+        except (SourceUnavailable, StoreUnavailable, AccessDenied):
+            self._must_recheck = True
+            raise
 
     def _open(self) -> tuple[Source, Store, Control]:
         if self._source is None:
             raise RuntimeError("the resource is used outside a run")
         if self._down is not None:
-            # A hundred tables would wait half a minute each; the next tick looks again.
+            # A hundred tables would wait half a minute each. The next tick checks again.
             raise type(self._down)(str(self._down))
         try:
             if self._store is None:
-                opened = self.bucket.open()
-                opened.prepare(self.settings.unfenced)
-                self._store = opened
+                store = self.bucket.open()
+                store.prepare(self.settings.unfenced)
+                self._store = store
             elif self._must_recheck:
                 self._store.check()
             if self._must_recheck:
@@ -187,15 +205,15 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         return self._source, self._store, self._control
 
     def first_time(self, sentence: str) -> bool:
-        """Whether this run has not said the sentence yet: what is true of all tables is said once."""
-        known = sentence in self._said
-        self._said.add(sentence)
+        """Return whether this run has not logged the sentence yet; what is true of all tables is logged once."""
+        known = sentence in self._logged
+        self._logged.add(sentence)
         return not known
 
-    def report(self, label: str, row_count: int | None) -> None:
-        """Count a table into the batch's summary; None for a quiet one."""
+    def count(self, label: str, row_count: int | None) -> None:
+        """Add a table to the batch's summary; None for an unchanged one."""
         if row_count is None:
-            self._quiet.append(label)
+            self._unchanged.append(label)
         else:
             self._rows[label] = row_count
 
@@ -214,6 +232,3 @@ def _ends_at(context: dg.InitResourceContext, settings: Settings) -> float:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-__all__ = ["Bucket", "PgBronzeError", "SourceDatabase", "open_control", "open_source", "sync_options"]

@@ -1,13 +1,13 @@
-"""The commit: how a slice becomes an object exactly once, and how what was left half done is found again.
+"""The ledger: the objects and claims of one table, and how far the table has been copied according to them.
 
-A timestamp in a key is no compare-and-swap, so a small claim named by the watermark's ``seq`` comes first, created only
-if it is not there. The PUT of the data is the commit: rows and watermark land in one atomic step.
+Lists, adopts what was written and not recorded, finds a claim to redo, and moves old generations away. Writing a slice
+is ``lake.commit``.
 """
 
 import bisect
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import ENTRY, Footer
 from pg_bronze.lake.keys import Layout, search_starts
 from pg_bronze.lake.object_store import Listed, Store
-from pg_bronze.lake.parquet import Codec
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,7 +34,6 @@ RECOVER_TRIES = 5
 # thousands, so they are looked for in every ten minutes in which something is copied, and not in every tick.
 FURTHEST_WEST = timedelta(hours=12)
 LOOK_BACK_EVERY = timedelta(minutes=10)
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -69,25 +67,16 @@ class Recovered:
     foreign_key: str = ""
 
 
-def ignore_step(_name: str) -> None:
-    """The default for ``on_step``: tests put a crash there."""
-
-
 def _turn(at: datetime) -> int:
     return int(at.timestamp() // LOOK_BACK_EVERY.total_seconds())
 
 
 class Ledger:
-    """The bronze objects and claims of one table.
+    """The objects and claims of one table: what is in the bucket, and how far the table has been copied."""
 
-    ``on_step`` is called with a name after each step of a commit.
-    """
-
-    def __init__(self, store: Store, layout: Layout, codec: Codec, on_step: Step = ignore_step) -> None:
+    def __init__(self, store: Store, layout: Layout) -> None:
         self.store = store
         self.layout = layout
-        self.codec = codec
-        self.on_step = on_step
 
     def since(self, key: str) -> list[Listed]:
         """Objects at or after a key of this table (``""``: all), oldest first, whatever their layout."""
@@ -247,7 +236,7 @@ class Ledger:
         later = [item for item in items if item.key != watermark.key]
         if len(later) > ADOPT_BY_WALKING:
             footer = self._own_footer(later[-1].key)
-            return Recovered(footer.after, (_found(footer, later[-1].key, later[-1].size_bytes),))
+            return Recovered(footer.after, (committed_by(footer, later[-1].key, later[-1].size_bytes),))
         adopted = []
         for item in later:
             footer = self._own_footer(item.key)
@@ -261,7 +250,7 @@ class Ledger:
                     f"there; {self._ways_on('goes on after the newest object')}"
                 )
             watermark = footer.after
-            adopted.append(_found(footer, item.key, item.size_bytes))
+            adopted.append(committed_by(footer, item.key, item.size_bytes))
         return Recovered(watermark, tuple(adopted), rebuilt=rebuilt)
 
     def _was_moved(self, watermark: Watermark) -> bool:
@@ -319,46 +308,6 @@ class Ledger:
                 )
         return claim
 
-    def commit(self, claim: Claim, body: bytes, footer: Footer, redo: bool = False) -> Committed:
-        """Make an encoded slice an object: claim, look again, PUT, unclaim. ``redo``: the claim was found.
-
-        Raises Superseded if another writer was first; recovering then adopts what it wrote.
-        """
-        claim_key, key = self.layout.claim(claim.after.seq), claim.after.key
-        if not redo:
-            self._claim(claim, claim_key)
-        created = self.store.create(key, body)
-        self.on_step("put")
-        ours = Committed(
-            key, claim.after, footer.row_count, len(body), exceptional=footer.exceptional, drift=footer.drift
-        )
-        committed = ours if created else self._resolve_conflict(claim, key)
-        self.store.delete(claim_key)
-        self.on_step("unclaim")
-        return committed
-
-    def _claim(self, claim: Claim, claim_key: str) -> None:
-        if not self.store.create(claim_key, claim.to_text().encode()):
-            found = self.store.get(claim_key)
-            if found is None or Claim.from_text(found, claim_key).nonce != claim.nonce:
-                raise Superseded(f"{self.layout.label}: another writer has claimed object number {claim.after.seq}.")
-        self.on_step("claim")
-        if self.newer(claim.before.key):
-            # The claim is ours and its number already taken by an object, so it is garbage.
-            self.store.delete(claim_key)
-            raise Superseded(f"{self.layout.label}: another writer committed since this watermark was read.")
-        self.on_step("list")
-
-    def _resolve_conflict(self, claim: Claim, key: str) -> Committed:
-        """What stands under our key: our own retried request or a redoer's object; its state and counts count."""
-        footer = self.footer(key)
-        if footer is None or not footer.continues(claim.before):
-            raise LakeDamaged(
-                f"{self.store.uri(key)} was there before it was written, and does not continue the watermark of "
-                f"{self.layout.label}. Move it out of the folder; nothing is copied meanwhile."
-            )
-        return _found(footer, key, 0, own=footer.nonce == claim.nonce)
-
     def move_old(self, watermark: Watermark) -> int:
         """Move objects of earlier generations out of the folder, so that it never holds two; returns how many.
 
@@ -385,5 +334,6 @@ class Ledger:
         return count
 
 
-def _found(footer: Footer, key: str, size_bytes: int, own: bool = False) -> Committed:
+def committed_by(footer: Footer, key: str, size_bytes: int, own: bool = False) -> Committed:
+    """Return what an object with this footer committed."""
     return Committed(key, footer.after, footer.row_count, size_bytes, own, footer.exceptional, footer.drift)

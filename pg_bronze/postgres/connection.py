@@ -284,6 +284,20 @@ class Source:
             return True
         return bool(self.ask("select pg_try_advisory_lock(%(space)s, %(oid)s)", _lock_key(table_oid))[0][0])
 
+    def lock(self, table_oid: int, wait_s: float) -> bool:
+        """Take the advisory lock of a table as ``try_lock`` does, waiting for it up to ``wait_s``."""
+        if self.try_lock(table_oid):
+            return True
+        try:
+            with self.connection.transaction():
+                self.connection.execute(f"select set_config('lock_timeout', '{wait_s * 1000:.0f}ms', true)".encode())
+                self.connection.execute("select pg_advisory_lock(%(space)s, %(oid)s)", _lock_key(table_oid))
+        except psycopg.errors.LockNotAvailable:
+            return False
+        except psycopg.Error as error:
+            raise explain(error, self.name) from error
+        return True
+
     def unlock(self, table_oid: int) -> None:
         """Give the lock back; nothing happens if the connection that held it is gone."""
         if self._connection is not None and not self._connection.closed and not self.pooled:

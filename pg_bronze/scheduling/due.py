@@ -1,26 +1,31 @@
-"""Gates: whether a table needs looking at in this tick, from hints that may only ever postpone.
+"""Due: whether a table is copied in this tick. The only place that decides it, for the sensor and the command line.
 
-A gate never moves a horizon, and expires: however quiet a table seems, it is read once in a while.
-No connection, no clock, no Dagster.
+Hints may postpone a read. They never move a horizon, and they expire: however quiet a table seems, it is read once in a
+while. No connection, no clock, no Dagster: the caller collects the facts and passes them in.
 """
 
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pg_bronze.core.watermark import Watermark
+from pg_bronze.scheduling.backoff import Failure
+
+SILENT = "the last run ended without reporting a result. See the page of that run for the reason."
 
 
 @dataclass(frozen=True)
 class Hint:
-    """What the last ticks saw of a table.
+    """What earlier ticks found about a table.
 
-    ``signature`` stands for its leaves and their counters, ``next_xid`` was the cluster's next transaction id when that
-    signature was first seen. ``quiet_upto``: a read found nothing new below this transaction, in this ``generation``
-    of the
-    table (-1: nothing of it had been copied). ``due_at``: when it was last read or asked for, in seconds since 1970.
-    ``asked``: how often it was asked for since a run last said what became of it.
+    Attributes:
+        signature: Represents the table's leaves and their counters.
+        next_xid: The cluster's next transaction id when that signature was first seen.
+        quiet_upto: A read found nothing new below this transaction, in this ``generation`` of the table.
+        generation: -1 if nothing of the table was copied.
+        due_at: When the table was last read or requested, in seconds since 1970.
+        asked: How often the table was requested since a run last reported a result for it.
     """
 
     signature: str = ""
@@ -32,18 +37,125 @@ class Hint:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a table is due, the reason for people, and what to remember of it."""
+class Cluster:
+    """The database cluster in this tick.
+
+    Attributes:
+        horizon: Every transaction below it has finished.
+        next_xid: The next transaction id, read after the counters: every change they counted has a lower id.
+        standby: The server is a hot standby, whose counters say nothing and whose horizon may be older than before.
+    """
+
+    horizon: int
+    next_xid: int
+    standby: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One table in this tick.
+
+    Attributes:
+        oid: The table's oid in the catalog.
+        leaves: The oids of its physical tables.
+        counters: Row versions inserted and updated so far in each leaf.
+        watermark: How far the table is copied; None before the first copy.
+        running: A run that copies the table is not finished.
+        quiet: ``(generation, transaction)`` below which the last run found nothing new; ``(-1, 0)`` if not known.
+        silent: The last run reported nothing about the table.
+        failure: Why the last run could not copy the table, or None.
+        small: The table is so small that asking for new rows costs less than a run.
+    """
+
+    oid: int
+    leaves: Sequence[int]
+    counters: Sequence[int]
+    watermark: Watermark | None = None
+    running: bool = False
+    quiet: tuple[int, int] = (-1, 0)
+    silent: bool = False
+    failure: Failure | None = None
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a table is due.
+
+    Attributes:
+        reason: A phrase that fits behind a number of tables, as in "9 unchanged".
+        hint: What to remember until the next tick.
+        swept: The transaction up to which the table is copied, or None if it has leaves that were never read.
+        ask: The table is due only if its window ``[swept, horizon)`` has a row; see ``after_asking``.
+    """
 
     due: bool
     reason: str
-    hint: Hint
+    hint: Hint = field(default_factory=Hint)
     swept: int | None = None
+    ask: bool = False
 
 
-def signature(leaves: Sequence[int], tuples: Sequence[int]) -> str:
-    """A short text that changes when a leaf comes, goes or counts a changed row."""
-    return hashlib.sha256(repr((tuple(leaves), tuple(tuples))).encode()).hexdigest()[:16]
+def signature(leaves: Sequence[int], counters: Sequence[int]) -> str:
+    """Return a short text that changes when a leaf is added, removed or counts a changed row."""
+    return hashlib.sha256(repr((tuple(leaves), tuple(counters))).encode()).hexdigest()[:16]
+
+
+def failure_of(facts: Facts, hint: Hint) -> Failure | None:
+    """Return the failure that the table is retried for; a requested run that reported nothing counts as one."""
+    if facts.silent and hint.asked:
+        return Failure(SILENT, "automatic", hint.asked, hint.due_at, hint.due_at)
+    return facts.failure
+
+
+def decide(
+    facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_after_s: float, next_try: float | None
+) -> Decision:
+    """Decide whether a table is due.
+
+    Args:
+        now: Seconds since 1970.
+        ungated_after_s: Seconds after which a table is read even if it seems unchanged.
+        next_try: When a failing table is retried, in seconds since 1970; None for a table that is not failing.
+    """
+    if facts.running:
+        return Decision(False, "running", hint)
+    if not facts.silent:
+        hint = dataclasses.replace(hint, asked=0)
+    decision = _by_horizon(_by_hints(facts, hint, cluster, now, ungated_after_s), hint, cluster, now)
+    if next_try is not None:
+        return _retried(decision, hint, next_try, now)
+    if decision.due and decision.swept is not None and facts.small and cluster.horizon > decision.swept:
+        return dataclasses.replace(_requested(decision, hint), ask=True)
+    return _requested(decision, hint)
+
+
+def after_asking(decision: Decision, has_rows: bool, horizon: int) -> Decision:
+    """Return the decision about a table whose window was asked for rows."""
+    if has_rows:
+        return dataclasses.replace(decision, ask=False)
+    hint = dataclasses.replace(decision.hint, quiet_upto=horizon, asked=0)
+    return Decision(False, "unchanged", hint, horizon)
+
+
+def _by_hints(facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_after_s: float) -> Decision:
+    """Decide from counters and hints, and from what the last run found if that alone would make the table due."""
+    watermark = facts.watermark if facts.watermark and facts.watermark.table == facts.oid else None
+    seen = signature(facts.leaves, facts.counters)
+    decision = judge(watermark, _plausible(hint, cluster), facts.leaves, seen, cluster, now, ungated_after_s)
+    generation, upto = facts.quiet
+    known = hint.signature == decision.hint.signature and generation == decision.hint.generation
+    if decision.due and known and upto > decision.hint.quiet_upto:
+        hint = _plausible(dataclasses.replace(hint, quiet_upto=upto, generation=generation), cluster)
+        return judge(watermark, hint, facts.leaves, seen, cluster, now, ungated_after_s)
+    return decision
+
+
+def _plausible(hint: Hint, cluster: Cluster) -> Hint:
+    """Drop a hint from another cluster, or one that somebody edited: it would hide rows."""
+    if hint.quiet_upto > cluster.next_xid and not cluster.standby:
+        return dataclasses.replace(hint, quiet_upto=0)
+    return hint
 
 
 def judge(
@@ -51,40 +163,63 @@ def judge(
     hint: Hint,
     leaves: Sequence[int],
     signature_now: str,
-    next_xid: int,
-    counted: bool,
+    cluster: Cluster,
     now: float,
     ungated_after_s: float,
-) -> Verdict:
-    """Decide whether a table is due.
-
-    ``leaves`` are its physical tables now; ``counted`` says whether the signature's counters can be believed (a
-    primary's); ``next_xid`` is the cluster's next transaction id, taken after the counters: every change in them has
-    to lie below it.
-    """
+) -> Decision:
+    """Decide from the watermark, the counters and the hint alone whether a read may find something."""
     generation = watermark.generation if watermark else -1
     if hint.generation != generation:
-        # What was quiet before a reset has to be copied all over again.
+        # What was quiet before a reset has to be copied again.
         hint = dataclasses.replace(hint, quiet_upto=0, generation=generation)
     moved = hint.signature != signature_now
-    seen = dataclasses.replace(hint, signature=signature_now, next_xid=next_xid) if moved else hint
-    asked = dataclasses.replace(seen, due_at=now)
+    seen = dataclasses.replace(hint, signature=signature_now, next_xid=cluster.next_xid) if moved else hint
+    requested = dataclasses.replace(seen, due_at=now)
     states = [watermark.leaf(oid) for oid in leaves] if watermark else []
     if any(state.pending for state in states):
-        return Verdict(True, "a first load or a large window goes on", asked)
+        return Decision(True, "partly loaded", requested)
     unread = not states or any(state.swept is None for state in states)
     if unread and not hint.quiet_upto:
-        return Verdict(True, "nothing of it has been copied yet", asked)
+        return Decision(True, "not copied yet", requested)
     swept = max(hint.quiet_upto, 0 if unread else min(state.swept or 0 for state in states))
-    if swept == next_xid:
-        return Verdict(False, f"no transaction finished since {swept}", seen, swept)
-    if swept > next_xid and counted:
-        # Only a restored or failed-over database gets here, and the run is what says so.
-        return Verdict(True, f"it is copied up to {swept}, and the next transaction is {next_xid}", asked, swept)
+    if swept == cluster.next_xid:
+        return Decision(False, "unchanged", seen, swept)
+    if swept > cluster.next_xid and not cluster.standby:
+        # Only a restored or failed-over database gets here, and the run explains it.
+        return Decision(True, "copied further than this database", requested, swept)
     if now - hint.due_at >= ungated_after_s:
-        return Verdict(True, f"not read for {ungated_after_s:.0f} s", asked, swept)
-    if swept > next_xid:
-        return Verdict(False, f"this standby has not come as far as {swept}", seen, swept)
-    if counted and hint.signature == signature_now and swept >= seen.next_xid:
-        return Verdict(False, "no row was written", seen, swept)
-    return Verdict(True, "rows may have been written", asked, swept)
+        return Decision(True, f"not read for {ungated_after_s:.0f} s", requested, swept)
+    if swept > cluster.next_xid:
+        return Decision(False, "copied further than this standby", seen, swept)
+    if not cluster.standby and not moved and swept >= seen.next_xid:
+        return Decision(False, "unchanged", seen, swept)
+    return Decision(True, "may have new rows", requested, swept)
+
+
+def _by_horizon(decision: Decision, before: Hint, cluster: Cluster, now: float) -> Decision:
+    """Correct a decision by the horizon, which only rises on a primary: a table copied up to it cannot be read yet."""
+    if cluster.standby or decision.swept is None or decision.swept < cluster.horizon:
+        return decision
+    if decision.swept > cluster.horizon:
+        # A restored or exchanged cluster: no counter shows it, and only a run can stop the table and explain.
+        hint = dataclasses.replace(decision.hint, due_at=now)
+        return Decision(True, "copied further than this database", hint, decision.swept)
+    if not decision.due:
+        return decision
+    hint = dataclasses.replace(decision.hint, due_at=before.due_at)
+    return Decision(False, "blocked by an open transaction", hint, decision.swept)
+
+
+def _retried(decision: Decision, before: Hint, next_try: float, now: float) -> Decision:
+    """Hold back a failing table until its next retry, which takes place whatever the hints are."""
+    if next_try > now:
+        hint = dataclasses.replace(decision.hint, due_at=before.due_at)
+        return Decision(False, "failing", hint, decision.swept)
+    hint = dataclasses.replace(decision.hint, due_at=now)
+    return _requested(Decision(True, "retried after a failure", hint, decision.swept), before)
+
+
+def _requested(decision: Decision, before: Hint) -> Decision:
+    if not decision.due:
+        return decision
+    return dataclasses.replace(decision, hint=dataclasses.replace(decision.hint, asked=before.asked + 1))

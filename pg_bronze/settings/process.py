@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import os
 
 _ALLOCATOR = "_RJEM_MALLOC_CONF"
@@ -10,7 +11,7 @@ _OF_POLARS = "dirty_decay_ms:500,muzzy_decay_ms:1000"
 _M_MMAP_THRESHOLD = -3  # malloc.h
 
 
-def return_freed_memory() -> None:
+def tune_process() -> None:
     """Let Polars' allocator, and the C library's, give back at once what is freed; call it before Polars is imported.
 
     The one keeps it for ten seconds, which with slices every second means for good. The other learns from the first
@@ -20,3 +21,4 @@ def return_freed_memory() -> None:
         os.environ[_ALLOCATOR] = "dirty_decay_ms:0,muzzy_decay_ms:0"
     with contextlib.suppress(AttributeError, OSError):  # glibc only
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
+    gc.freeze()

@@ -44,9 +44,9 @@ class ColumnSnapshot:
 class ColumnHistory:
     """Describes the objects of one table one after the other; asks the bucket only when something has changed."""
 
-    def __init__(self, source: Source, objects: Ledger, cursor_names: Sequence[str], wanted: str | None) -> None:
+    def __init__(self, source: Source, ledger: Ledger, cursor_names: Sequence[str], wanted: str | None) -> None:
         self._source = source
-        self._objects = objects
+        self._ledger = ledger
         self._cursor_names = cursor_names
         self._wanted_cursor = wanted
         self._known: dict[str, Description] = {}
@@ -87,7 +87,7 @@ class ColumnHistory:
         known = self._known.get(watermark.columns_digest)
         if known is not None:
             return known
-        footer = self._objects.footer(watermark.key) if watermark.key else None
+        footer = self._ledger.footer(watermark.key) if watermark.key else None
         return footer.described if footer else None
 
     def _progress(self, previous: Description, table: SourceTable) -> CursorColumn | None:

@@ -1,18 +1,21 @@
-"""Reconciling: does the lake hold what the source has?
+"""Reconciling: whether the lake contains what the source has, after a failover, a restore or a move.
 
-Asked after a failover, a restore or a move that may have lost something. Both sides are read whole; of each row only
-three numbers are kept, 24 bytes.
+Both sides are read completely. Three numbers are kept for each row, 24 bytes.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pg_bronze.core import column_types, table
+from pg_bronze.core import column_types
+from pg_bronze.core.table import argument
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import HistoryChanged, SettingsError
+from pg_bronze.lake.commit import SliceWriter
+from pg_bronze.lake.ledger import Committed
 from pg_bronze.lake.reading import scan
 from pg_bronze.settings.model import S3Connection
-from pg_bronze.sync.table_sync import SliceStream, TableSync
+from pg_bronze.sync.state_changes import require_lock, resume_below
+from pg_bronze.sync.table_sync import TableSync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,64 +46,72 @@ class Comparison:
         return not self.missing and not self.ahead
 
 
-def compare(copy: TableSync, upto: int, connection: S3Connection) -> Comparison:
+def compare(sync: TableSync, upto: int, connection: S3Connection) -> Comparison:
     """Compare a table, copied up to transaction ``upto``, with its newest generation in the lake.
 
-    All columns count that both have. A row that only the lake has counts as deleted, unless its transaction is still to
-    come: when others have used the id of a lost transaction, nothing tells its rows from deleted ones.
+    All columns that both sides have are compared. A row that only the lake has counts as deleted, unless its
+    transaction is not below the horizon: once another transaction has used the id of a lost one, their rows cannot be
+    told apart.
     """
     import polars as pl
 
-    lake = scan.frame(copy.store, copy.layout, connection)
-    held_types = lake.collect_schema()
-    xid = column_types.xid_column(copy.table.columns)
+    lake = scan.frame(sync.store, sync.layout, connection)
+    lake_types = lake.collect_schema()
+    xid = column_types.xid_column(sync.table.columns)
     shared: list[str] = []
     live: list[pl.DataFrame] = []
-    for frame in copy.live_rows():
-        shared = [name for name, dtype in frame.schema.items() if name != xid and held_types.get(name) == dtype]
-        live.append(frame.select(_numbers(shared, copy.table.primary_key, xid)))
+    for frame in sync.live_rows():
+        shared = [name for name, dtype in frame.schema.items() if name != xid and lake_types.get(name) == dtype]
+        live.append(frame.select(_numbers(shared, sync.table.primary_key, xid)))
     if not live:
-        shared = [column.name for column in copy.table.columns if column.name in held_types]
-        live = [copy.no_rows().select(_numbers(shared, copy.table.primary_key, xid))]
+        shared = [column.name for column in sync.table.columns if column.name in lake_types]
+        live = [sync.no_rows().select(_numbers(shared, sync.table.primary_key, xid))]
     source = pl.concat(live)
-    held = lake.select(_numbers(shared, copy.table.primary_key, xid)).collect(engine="streaming")
+    held = lake.select(_numbers(shared, sync.table.primary_key, xid)).collect(engine="streaming")
     copied = source.filter(pl.col("xid") < upto)
     return Comparison(
         row_count=source.height,
         missing=_missing(copied, held),
-        ahead=_ahead(source, held, copy.horizon),
+        ahead=_ahead(source, held, sync.horizon),
         to_come=source.height - copied.height,
         gone=_gone(source, held),
     )
 
 
-def reconcile(copy: TableSync, recorded: Watermark | None, connection: S3Connection) -> SliceStream:
-    """Go on from the database as it is now if the lake holds all that was copied; else say what differs.
+def reconcile(
+    sync: TableSync, recorded: Watermark | None, writer: SliceWriter, connection: S3Connection
+) -> tuple[Committed, str]:
+    """Continue from the current database if the lake contains all that was copied.
 
-    Raises HistoryChanged if they differ, or if a large window is only half read; nothing is changed then.
+    Returns:
+        The commit, and the sentence that says what was compared.
+
+    Raises:
+        HistoryChanged: Both sides differ, or a large window is only partly read. Nothing is changed.
     """
-    watermark = copy.objects.recover(recorded, copy.now(), allow_gaps=True).watermark or recorded
+    require_lock(sync)
+    watermark = sync.ledger.recover(recorded, sync.now(), allow_gaps=True).watermark or recorded
     if watermark is None:
-        raise SettingsError(f"{copy.label}: nothing of it has been copied yet, so there is nothing to compare.")
+        raise SettingsError(f"{sync.label}: nothing of the table was copied yet, so there is nothing to compare.")
+    command = f"`pg-bronze reset {argument(sync.label)}`"
     if any(leaf.pending for leaf in watermark.leaves.values()):
         raise HistoryChanged(
-            f"{copy.label}: a large window of it is only half read, so it cannot be compared. Run "
-            f"`pg-bronze reset {table.argument(copy.label)}` to copy the table again; nothing was changed."
+            f"{sync.label}: a large window was only partly read, so the table cannot be compared. Nothing was changed. "
+            f"Run {command} to copy the table again."
         )
     upto = max((leaf.swept or 0 for leaf in watermark.leaves.values()), default=0)
-    found = compare(copy, upto, connection)
-    if found.same:
-        here = found.row_count - found.to_come
-        reason = f"reconciled: all {here} live rows copied so far are in the lake"
-        if found.gone:
-            reason += f"; of {found.gone} more the keys are in the lake alone: deleted since, or lost"
-        return copy.resume_from(recorded, reason)
-    raise HistoryChanged(
-        f"{copy.label}: of {found.row_count} live rows {found.missing} should have been copied and are not in the lake "
-        f"as they are now, and {found.ahead} row versions in it are later than the database: transactions were lost, "
-        f"or their ids were used again. Run `pg-bronze reset {table.argument(copy.label)}` to copy the table again; "
-        "nothing was changed."
-    )
+    compared = compare(sync, upto, connection)
+    if not compared.same:
+        raise HistoryChanged(
+            f"{sync.label}: of {compared.row_count} live rows, {compared.missing} were copied before and are not in "
+            f"the lake with their current values, and {compared.ahead} row versions in the lake are later than the "
+            "database: transactions were lost, or their ids were used again. Nothing was changed. Run "
+            f"{command} to copy the table again."
+        )
+    reason = f"reconciled: all {compared.row_count - compared.to_come} live rows copied so far are in the lake"
+    if compared.gone:
+        reason += f"; {compared.gone} more keys are only in the lake: deleted since, or lost"
+    return resume_below(sync, recorded, writer, sync.horizon, reason), reason
 
 
 def _numbers(columns: "Sequence[str]", key: "Sequence[str]", xid: str) -> "list[pl.Expr]":

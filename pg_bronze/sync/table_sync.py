@@ -1,11 +1,9 @@
-"""The copy of one table: recover, plan, read, commit. The asset, the IO manager and the command line all use it."""
+"""The sync of one table: recover, plan, read. Slices go out through a ``SliceStream``; somebody else writes them."""
 
-import contextlib
 import dataclasses
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -13,44 +11,44 @@ from typing import TYPE_CHECKING, Self
 
 import psycopg
 
-from pg_bronze.core import column_types, cursor_column, planning, window_sql
+from pg_bronze.core import column_types, cursor_column, planning
 from pg_bronze.core.planning import NewGeneration, Outlook, Quiet, Read
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import LOSSLESS, Exceptional, Policies
-from pg_bronze.core.watermark import Leaf, Place, Watermark
-from pg_bronze.errors import NotUtf8, SettingsError, SliceTooLarge, SourceNotFit, Superseded, TableChanged
+from pg_bronze.core.watermark import Place, Watermark
+from pg_bronze.core.window_sql import Region
+from pg_bronze.errors import SourceNotFit, TableChanged
 from pg_bronze.lake.claim import Claim
-from pg_bronze.lake.footer import Footer, footer_of
+from pg_bronze.lake.commit import Slice, Step, ignore_step
+from pg_bronze.lake.footer import footer_of
 from pg_bronze.lake.keys import Layout, next_time
-from pg_bronze.lake.ledger import Committed, Ledger, Recovered, Step, ignore_step
+from pg_bronze.lake.ledger import Ledger, Recovered
 from pg_bronze.lake.object_store import Store
-from pg_bronze.lake.parquet import Codec, encode
+from pg_bronze.lake.parquet import Codec
 from pg_bronze.postgres import catalog
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, ControlRow, Mirrored
-from pg_bronze.postgres.error_mapping import explain, explain_bad_texts
-from pg_bronze.settings.process import return_freed_memory
-from pg_bronze.sync import takeover
+from pg_bronze.postgres.error_mapping import explain
+from pg_bronze.sync import redo, slice_reader, takeover
 from pg_bronze.sync.column_history import ColumnHistory, ColumnSnapshot
+from pg_bronze.sync.slice_stream import SliceStream
 
 if TYPE_CHECKING:
     import polars as pl
 
-
 TABLE_CHANGED_TRIES = 3
-END_AHEAD_S = 10.0
-INTERRUPTED_WITHIN_S = 0.5
-BULKY_ROW_BYTES = 256 * 1024
-
-
-return_freed_memory()
 
 
 @dataclass(frozen=True)
 class SyncOptions:
-    """What is settable for one table; ``slice_rows`` None leaves it to ``slice_bytes``.
+    """What can be set for one table.
 
-    ``unfenced``: the bucket may ignore create-only writes, so every outcome says that rows may be doubled.
+    Attributes:
+        slice_rows: Most rows in a slice; None derives the limit from ``slice_bytes``.
+        slice_bytes: Most bytes in a slice as PostgreSQL's COPY sends them.
+        codec: How objects are compressed that verification writes again.
+        dated: Put objects into ``date=YYYY-MM-DD/`` folders.
+        unfenced: The bucket may ignore create-only writes, so every report says that rows may be duplicated.
     """
 
     slice_rows: int | None = None
@@ -64,145 +62,11 @@ class SyncOptions:
     policies: Policies = LOSSLESS
 
 
-@dataclass
-class Slice:
-    """One object about to be written: its claim, its rows as they will be stored, and how it came to be.
-
-    ``frame`` is empty once they are encoded: two slices and their encodings are in memory at a time as it is.
-    """
-
-    claim: Claim
-    frame: "pl.DataFrame"
-    look: ColumnSnapshot
-    redo: bool = False
-    seconds: float = 0.0
-    exceptional: tuple[Exceptional, ...] = ()
-    row_count: int = field(init=False)
-    bulky: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.row_count = self.frame.height
-        # Encoding takes seven times the largest value for a while, so beside it nothing else is read.
-        self.bulky = self.frame.estimated_size() > BULKY_ROW_BYTES * max(1, self.frame.height)
-
-    def encoded(self, footer: Footer, codec: Codec) -> bytes:
-        """The Parquet bytes; the frame is given up."""
-        body = encode(self.frame, footer, codec)
-        self.frame = self.frame.clear()
-        return body
-
-
-class SliceStream:
-    """The slices of one table in one run, read lazily, one ahead of the one being committed.
-
-    Iterate, and ``commit`` each slice before asking for the next. ``watermark`` is the state after the last commit.
-    """
-
-    def __init__(self, copy: "TableSync", recovered: Recovered, watermark: Watermark, first: Slice | None) -> None:
-        self.copy = copy
-        self.adopted = recovered.adopted
-        self.rebuilt = recovered.rebuilt
-        self.watermark = watermark
-        self.committed: list[Committed] = []
-        self._first = first
-        self._superseded = False
-        self._only_first = False
-
-    def __iter__(self) -> Iterator[Slice]:
-        current = self._first
-        ahead: Future[Slice | None] | None = None
-        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
-        try:
-            while current is not None:
-                if self._only_first:
-                    yield current
-                    return
-                ahead = None
-                if not current.bulky:
-                    ahead = pool.submit(self.copy.next_slice, current.claim.after)
-                yield current
-                if ahead is not None and self.watermark == current.claim.after:
-                    current = _outcome(ahead).result()
-                    continue
-                if ahead is not None:
-                    # Another writer's object ended elsewhere than planned: what was read ahead does not fit.
-                    _discard(ahead)
-                if self._superseded:
-                    return
-                current = self.copy.next_slice(self.watermark)
-        except BaseException:
-            # An interrupt, or nobody asks for the next slice any more: the read ahead must not go on without us.
-            self._end(ahead)
-            raise
-        finally:
-            pool.shutdown(wait=False)
-
-    def _end(self, ahead: "Future[Slice | None] | None") -> None:
-        if ahead is None or ahead.cancel():
-            return
-        deadline = time.monotonic() + END_AHEAD_S
-        while not ahead.done() and time.monotonic() < deadline:
-            self.copy.source.stop_reading()
-            wait([ahead], 0.1)
-
-    def commit(self, piece: Slice) -> Committed | None:
-        """Make a slice an object; None if another writer was first: its objects are adopted and the stream ends."""
-        try:
-            committed = self.copy.commit(piece)
-        except Superseded:
-            recovered = self.copy.objects.recover(self.watermark if self.watermark.seq else None, self.copy.now())
-            self.adopted = (*self.adopted, *recovered.adopted)
-            self.watermark = recovered.watermark or self.watermark
-            self._superseded = True
-            return None
-        self.committed.append(committed)
-        self.watermark = committed.watermark
-        return committed
-
-    def without_new(self, keep_first: bool = False) -> Self:
-        """The same outcome without reading on: what was adopted or claimed is recorded, and nothing new is copied."""
-        if self._first is not None and not self._first.redo and not keep_first:
-            self._first = None
-        self._only_first = True
-        return self
-
-    @property
-    def drift(self) -> tuple[str, ...]:
-        """What changed in the table before or between these slices, one sentence each, in order."""
-        return tuple(sentence for item in (*self.adopted, *self.committed) for sentence in item.drift)
-
-    @property
-    def reason(self) -> str | None:
-        """Why the first object exists, if it is not for its rows."""
-        return self._first.claim.reason if self._first else None
-
-    @property
-    def row_count(self) -> int:
-        """Rows committed by this stream or adopted from an earlier attempt."""
-        return sum(item.row_count for item in (*self.adopted, *self.committed))
-
-
-def _discard(ahead: "Future[Slice | None]") -> None:
-    if not ahead.cancel():
-        _outcome(ahead)
-
-
-def _outcome(ahead: "Future[Slice | None]") -> "Future[Slice | None]":
-    """Wait for a read ahead, whatever becomes of it, and notice an interrupt meanwhile.
-
-    Polars has signals restart what they interrupt, so a wait without a time limit would end with the read only.
-    """
-    while True:
-        with contextlib.suppress(TimeoutError):
-            ahead.exception(INTERRUPTED_WITHIN_S)
-            return ahead
-
-
 class TableSync:
-    """Copies one table as far as one horizon.
+    """Copies one table up to one horizon.
 
-    Use as a context manager: the table's advisory lock is held inside. ``now`` gives the present as aware UTC;
-    ``on_step`` is called after each step of a commit.
+    Use it as a context manager, which holds the table's advisory lock. ``now`` returns the current time as aware UTC.
+    ``on_step`` is called with ``recover`` and ``read`` after these steps.
     """
 
     def __init__(
@@ -221,316 +85,249 @@ class TableSync:
         self.options = options
         self.control = control or Control(None)
         self.now = now
-        self.on_step = on_step
-        self.layout = Layout(store.prefix, table.schema, table.name, "date" if options.dated else "flat")
-        self.objects = Ledger(store, self.layout, options.codec, on_step)
-        self._columns = ColumnHistory(source, self.objects, options.cursor_names, options.cursor_column)
         self.label = table.label
+        self.layout = Layout(store.prefix, table.schema, table.name, "date" if options.dated else "flat")
+        self.ledger = Ledger(store, self.layout)
+        self.columns = ColumnHistory(source, self.ledger, options.cursor_names, options.cursor_column)
         self.cursor_column: cursor_column.CursorColumn | None = None
         self.horizon = 0
         self.generation = -1
         self.place: Place | None = None
+        self.locked = False
+        self._on_step = on_step
         self._size = planning.Sizing(1, 1, 1)
         self._outlook = Outlook()
-        self._locked = False
         self._mirrored_before: str | None = None
 
     def __enter__(self) -> Self:
-        self._locked = self.source.try_lock(self.table.oid)
+        self.locked = self.source.try_lock(self.table.oid)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._locked:
+        if self.locked:
             self.source.unlock(self.table.oid)
+            self.locked = False
 
     def start(self, recorded: Watermark | None, new: bool = True) -> SliceStream | Quiet:
-        """Recover, look, plan and read the first slice; Quiet if there is nothing to commit or record.
+        """Recover, plan and read the first slice.
 
-        ``recorded`` is the watermark of the latest materialization, None if it has none. Without ``new`` nothing is
-        read but what another writer claimed and left.
+        Args:
+            recorded: The watermark of the latest materialization, or None if it has none.
+            new: False reads nothing new: objects that were not recorded are adopted, and an open claim is redone.
+
+        Returns:
+            Quiet if there is nothing to commit and nothing to record.
         """
-        if not self._locked:
-            return Quiet("another run is copying it just now")
+        if not self.locked:
+            return Quiet("another run is copying the table")
         if recorded is not None and recorded.place.bucket != self.store.place:
             raise planning.other_bucket(recorded, self.store.place, self.label)
-        recovered = self.objects.recover(recorded, self.now())
-        self.on_step("recover")
-        # After the watermark is known: the other order takes what another writer committed in between for a restore.
-        self.place = place = self.source.place(self.store.place)
+        recovered = self.ledger.recover(recorded, self.now())
+        self._on_step("recover")
+        watermark = self._check_history(recovered)
+        newest = recovered.redo.after if recovered.redo else watermark
+        self.horizon = self.source.horizon(at_least=newest.highest if newest else None)
+        self.refresh_table()
+        if watermark is None:
+            watermark = self._beginning(recovered.foreign_key)
+        # The writer of an adopted object may have ended before it wrote the control row.
+        self._mirrored_before = None if recovered.adopted else watermark.cursor
+        first = self._first_slice(recovered, watermark, new)
+        if first is None and not recovered.adopted and not recovered.rebuilt:
+            return Quiet(f"no new row up to transaction {self.horizon}")
+        if first is not None and recovered.watermark is not None:
+            self.ledger.look_back(recovered.watermark, self.now())
+        return SliceStream(self, recovered, watermark, first, read_on=new)
+
+    def record_only(self, recorded: Watermark | None) -> SliceStream:
+        """Return a stream without slices, which only records the watermark again."""
+        recovered = self.ledger.recover(recorded, self.now())
+        watermark = recovered.watermark or self._beginning(recovered.foreign_key)
+        return SliceStream(self, recovered, watermark, None)
+
+    def recover_after_conflict(self, watermark: Watermark) -> Recovered:
+        """Adopt what another writer committed after a watermark."""
+        return self.ledger.recover(watermark if watermark.seq else None, self.now())
+
+    def _check_history(self, recovered: Recovered) -> Watermark | None:
+        """Compare the recovered watermark with the database's history and return it; None before the first object."""
+        # The watermark first, the place second. The other order would take what another writer committed in between
+        # for a restored database.
+        self.place = self.source.place(self.store.place)
         watermark = recovered.watermark
         if watermark is None and recovered.redo is not None:
             watermark = recovered.redo.before
         self.generation = watermark.generation if watermark else -1
         if watermark is not None:
-            planning.check_place(watermark, place, self.label, self.source.standby)
+            planning.check_place(watermark, self.place, self.label, self.source.standby)
             if watermark.generation:
-                self.objects.move_old(watermark)
-        newest = recovered.redo.after if recovered.redo else watermark
-        self.horizon = self.source.horizon(at_least=newest.highest if newest else None)
-        self._look()
-        if watermark is None:
-            watermark = self._beginning(recovered.foreign_key)
-        # Whoever wrote what was adopted may have ended before the control row was written.
-        self._mirrored_before = None if recovered.adopted else watermark.cursor
-        first = self._again(recovered.redo) if recovered.redo else self.next_slice(watermark) if new else None
-        if first is None and not recovered.adopted and not recovered.rebuilt:
-            return Quiet(f"no new row up to transaction {self.horizon}")
-        if first is not None and recovered.watermark is not None:
-            self.objects.look_back(recovered.watermark, self.now())
-        return SliceStream(self, recovered, watermark, first)
+                self.ledger.move_old(watermark)
+        return watermark
 
-    def reset(self, recorded: Watermark | None, reason: str = "reset on request") -> SliceStream:
-        """Forget the watermark on purpose: the next tick copies the whole table into a new generation."""
-        return self._state_change(recorded, reason, self._forgotten)
-
-    def resume(self, recorded: Watermark | None, reason: str = "continued on request") -> SliceStream:
-        """Accept the database or bucket as it is now as the continuation of the watermark's."""
-        return self._state_change(recorded, reason, lambda watermark: watermark)
-
-    def resume_from(self, recorded: Watermark | None, reason: str) -> SliceStream:
-        """Accept the database as it is now, all that was copied below ``horizon`` being in the lake; see ``live_rows``.
-
-        Where transaction ids went back, those handed out again are read; where they did not, copying goes on.
-        """
-
-        def back(watermark: Watermark) -> Watermark:
-            swept = {oid: leaf.swept for oid, leaf in watermark.leaves.items() if leaf.swept is not None}
-            return watermark.with_leaves({oid: Leaf(swept=min(upto, self.horizon)) for oid, upto in swept.items()})
-
-        return self._state_change(recorded, reason, back)
-
-    def _state_change(
-        self, recorded: Watermark | None, reason: str, change: Callable[[Watermark], Watermark]
-    ) -> SliceStream:
-        self.place = place = self.source.place(self.store.place)
-        elsewhere = recorded is not None and recorded.place.bucket != place.bucket
-        recovered = self.objects.recover(None if elsewhere else recorded, self.now(), allow_gaps=True)
-        claimed = recovered.redo.before if recovered.redo else None
-        watermark = recovered.watermark or recorded or claimed
-        if watermark is None:
-            raise SettingsError(f"{self.label}: nothing of it has been copied yet, so there is nothing to change.")
-        if elsewhere and recovered.watermark is None:
-            watermark = dataclasses.replace(watermark, key="", columns_key="", columns_digest="")
-        self._look()
-        after = change(dataclasses.replace(watermark, place=place))
-        piece = self._empty(watermark, after, reason)
+    def _first_slice(self, recovered: Recovered, watermark: Watermark, new: bool) -> Slice | None:
         if recovered.redo:
-            # A claim left open has taken the number: its object becomes the change, and its rows are read later.
-            key = recovered.redo.after.key
-            numbered = piece.claim.after
-            anew = numbered.generation != watermark.generation
-            after = dataclasses.replace(numbered, key=key, first_key=key if anew else numbered.first_key)
-            after = piece.look.onto(after, watermark)
-            piece = dataclasses.replace(piece, claim=dataclasses.replace(piece.claim, after=after), redo=True)
-        return SliceStream(self, recovered, watermark, piece)
+            return redo.slice_of(self, recovered.redo)
+        return self.next_slice(watermark) if new else None
 
     def live_rows(self) -> "Iterator[pl.DataFrame]":
-        """The table's rows below a new ``horizon``, in frames as slices are; nothing is committed.
+        """Yield the table's rows below a new ``horizon`` as they would be stored; nothing is committed.
 
-        Raises TableChanged if the table is rewritten meanwhile.
+        Raises:
+            TableChanged: The table was rewritten during the read.
         """
         self.source.forget_horizon()
         self.place = self.source.place(self.store.place)
         self.horizon = self.source.horizon()
-        self._look()
+        self.refresh_table()
         state = Watermark(self.place, self.table.oid)
         while (piece := self.next_slice(state)) is not None:
             if piece.claim.after.generation != state.generation:
-                raise TableChanged(f"{self.label}: it was rewritten while it was read. Try again.")
+                raise TableChanged(
+                    f"{self.label}: the table was rewritten during the comparison. Run the command again."
+                )
             yield piece.frame
             state = piece.claim.after
 
-    def nothing(self, recorded: Watermark | None) -> SliceStream:
-        """A stream without a slice, which only carries the watermark on."""
-        recovered = self.objects.recover(recorded, self.now())
-        watermark = recovered.watermark or self._beginning(recovered.foreign_key)
-        return SliceStream(self, recovered, watermark, None)
-
     def next_slice(self, watermark: Watermark) -> Slice | None:
-        """Plan and read the next slice after a committed watermark; None when the table is copied up to the horizon.
+        """Plan and read the slice after a committed watermark; None when the table is copied up to the horizon.
 
-        Empty windows only advance what is planned next, until a row or the end of a pending window commits them.
+        An empty window only advances what is planned next, until a row or the end of a pending window commits it.
         """
-        ahead, changed = watermark, 0
+        ahead, change_count = watermark, 0
         while True:
             step = planning.plan(ahead, self.table, self.horizon, self.source.standby, self._size, self._outlook)
             if isinstance(step, Quiet):
-                if planning.due_for_heartbeat(watermark, self.table, self.horizon):
-                    return self._empty(watermark, ahead, "a quiet table's window is closed long before ids wrap around")
-                return None
-            if isinstance(step, NewGeneration) and ahead is not watermark:
-                # What was rewritten is a window of which nothing is committed yet: begin it again.
+                return self._heartbeat(watermark, ahead)
+            if isinstance(step, NewGeneration) and ahead is watermark:
+                return self.empty_slice(watermark, self.forgotten(watermark), step.reason)
+            if isinstance(step, NewGeneration):
+                # The rewritten window has no committed part yet, so it starts over.
                 ahead = watermark
                 continue
-            if isinstance(step, NewGeneration):
-                return self._empty(watermark, self._forgotten(watermark), step.reason)
             started, table = time.monotonic(), self.table
-            try:
-                found = self._read(step.region)
-            except TableChanged:
-                if self._look() == table.fingerprint:
-                    raise
-                found = None
-            if self._look() != table.fingerprint:
-                found = None  # or its rows would stay in memory while they are read again
-                changed += 1
-                if changed >= TABLE_CHANGED_TRIES:
-                    raise TableChanged(
-                        f"{self.label}: it was altered {changed} times while it was read; the next tick tries again."
-                    )
-                continue
-            if found is None:
-                pages = sum(item.page_count for item in self.table.relations if item.oid in step.region.leaves)
-                self._size = self._size.halved(pages)
-                self._outlook = dataclasses.replace(
-                    self._outlook, by_blocks=self._outlook.by_blocks | set(step.region.leaves)
-                )
-                continue
-            frame, exceptional = found
-            if step.region.blocks is not None:
-                self._size = self._size.after(frame.height, int(frame.estimated_size()))
-            if frame.height == 0 and not step.must_commit:
+            rows, changed = self._read_stable(step.region)
+            if changed:
+                change_count += 1
+                self._check_change_count(change_count)
+            elif rows is None:
+                self._divide(step.region)
+            elif rows[0].height == 0 and not step.must_commit:
+                self._note_rows(step.region, rows[0], committed=False)
                 ahead = step.after
-                blocks = self._size.blocks if step.region.blocks and not self._size.lines else 0
-                self._outlook = dataclasses.replace(
-                    self._outlook, uncommitted_blocks=self._outlook.uncommitted_blocks + blocks
-                )
-                continue
-            self._outlook = dataclasses.replace(self._outlook, uncommitted_blocks=0)
-            self.on_step("read")
-            piece = self._slice(watermark, step, frame, table, time.monotonic() - started)
-            return dataclasses.replace(piece, exceptional=exceptional)
+            else:
+                self._note_rows(step.region, rows[0], committed=True)
+                self._on_step("read")
+                return self._slice(watermark, step, rows, table, time.monotonic() - started)
 
-    def _read(self, region: window_sql.Region) -> "tuple[pl.DataFrame, tuple[Exceptional, ...]] | None":
-        """What ``schema.conform`` gives for a region; None if its rows are too many for one slice and can be split."""
-        names, columns, limit = planning.names_by_attnum(self.table), self.table.columns, self._size.byte_limit
-        splittable = region.blocks is None or not self._size.smallest
-        widths = column_types.widths(columns) if splittable and not planning.certain(self.table, region, limit) else []
-        bound = None
-        if widths and region.blocks is None and region.start is not None:
-            bound = window_sql.Bound(limit, widths)
-        elif widths:
-            rows, size_bytes = self.source.measure(window_sql.measure(region, widths, names), self.label)
-            if rows > self._size.row_limit or (size_bytes > limit and rows > 1):
-                return None
-        row_limit = self._size.row_limit + 1 if splittable else None
-        query = window_sql.select(
-            region, column_types.projection(columns), column_types.xid_column(columns), names, row_limit, bound
-        )
+    def _read_stable(self, region: Region) -> "tuple[slice_reader.Rows | None, bool]":
+        """Read a region; the second value says that the table changed during the read, and the rows are dropped."""
+        fingerprint = self.table.fingerprint
         try:
-            frame = self._rows(region, query)
-        except SliceTooLarge:
-            return None
-        if row_limit is not None and frame.height >= row_limit:
-            return None
-        return column_types.conform(frame, columns, self.label)
+            rows = slice_reader.read(self.source, self.table, region, self._size)
+        except TableChanged:
+            if self.refresh_table() == fingerprint:
+                raise
+            return None, True
+        if self.refresh_table() != fingerprint:
+            return None, True
+        return rows, False
 
-    def _rows(self, region: window_sql.Region, query: str) -> "pl.DataFrame":
-        try:
-            return self.source.read(query, self.label)
-        except NotUtf8 as error:
-            # The server does not say in which column, and connectorx repeats no more than the bytes.
-            texts = [
-                name for name, dtype in column_types.read_schema(self.table.columns).items() if str(dtype) == "String"
-            ]
-            asked = window_sql.not_utf8(region, texts, planning.names_by_attnum(self.table))
-            found = dict(zip(texts, self.source.measure(asked, self.label), strict=True))
-            if bad := {name: count for name, count in found.items() if count}:
-                raise explain_bad_texts(self.label, bad) from error
-            raise
+    def _check_change_count(self, count: int) -> None:
+        if count >= TABLE_CHANGED_TRIES:
+            raise TableChanged(
+                f"{self.label}: the table was altered {count} times during the read. It is retried at the next tick."
+            )
+
+    def _divide(self, region: Region) -> None:
+        """Plan smaller ranges after a region that held too much."""
+        pages = sum(item.page_count for item in self.table.relations if item.oid in region.leaves)
+        self._size = self._size.halved(pages)
+        by_blocks = self._outlook.by_blocks | set(region.leaves)
+        self._outlook = dataclasses.replace(self._outlook, by_blocks=by_blocks)
+
+    def _note_rows(self, region: Region, frame: "pl.DataFrame", committed: bool) -> None:
+        """Adapt the size of ranges to what was read, and count the empty blocks since the last commit."""
+        if region.blocks is not None:
+            self._size = self._size.after(frame.height, int(frame.estimated_size()))
+        blocks = self._size.blocks if region.blocks and not self._size.lines else 0
+        uncommitted = 0 if committed else self._outlook.uncommitted_blocks + blocks
+        self._outlook = dataclasses.replace(self._outlook, uncommitted_blocks=uncommitted)
+
+    def _heartbeat(self, watermark: Watermark, ahead: Watermark) -> Slice | None:
+        if not planning.due_for_heartbeat(watermark, self.table, self.horizon):
+            return None
+        return self.empty_slice(watermark, ahead, "a quiet table's window is closed before transaction ids wrap around")
 
     def _slice(
-        self, watermark: Watermark, step: Read, frame: "pl.DataFrame", table: SourceTable, seconds: float
+        self, watermark: Watermark, step: Read, rows: "slice_reader.Rows", table: SourceTable, seconds: float
     ) -> Slice:
-        look = self._columns.look(watermark, step.after, table)
-        found = cursor_column.newest(frame, self.cursor_column) if self.cursor_column else None
-        highest = self._highest(None if look.cursor_moved else watermark.cursor, found)
-        after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest), look)
+        frame, policy_counts = rows
+        snapshot = self.columns.look(watermark, step.after, table)
+        newest = cursor_column.newest(frame, self.cursor_column) if self.cursor_column else None
+        highest = self._highest(None if snapshot.cursor_moved else watermark.cursor, newest)
+        after = self.numbered(watermark, dataclasses.replace(step.after, cursor=highest), snapshot)
         nodes = {item.oid: item.relfilenode for item in table.relations if item.oid in step.region.leaves}
         claim = Claim(secrets.token_hex(8), watermark, after, step.region, nodes)
-        return Slice(claim, frame, look, seconds=seconds)
+        return self.slice_of(claim, frame, snapshot, seconds=seconds, policy_counts=policy_counts)
 
-    def _highest(self, known: str | None, found: str | None) -> str | None:
-        """The later of two cursor values. A value of the column followed before says nothing about this one."""
+    def slice_of(
+        self,
+        claim: Claim,
+        frame: "pl.DataFrame",
+        snapshot: ColumnSnapshot,
+        redo: bool = False,
+        seconds: float = 0.0,
+        policy_counts: tuple[Exceptional, ...] = (),
+    ) -> Slice:
+        """Return the slice of a claim with the footer that describes it."""
+        source, described = self.source, snapshot.description
+        footer = footer_of(
+            claim, frame.height, described, source.server_version, source.database(), policy_counts, snapshot.drift
+        )
+        column = self.cursor_column.name if self.cursor_column else None
+        return Slice(claim, frame, footer, redo, seconds, column)
+
+    def empty_slice(self, before: Watermark, after: Watermark, reason: str) -> Slice:
+        """Return a slice without rows that commits ``after``, for a ``reason`` that its footer keeps."""
+        snapshot = self.columns.look(before, after, self.table)
+        claim = Claim(secrets.token_hex(8), before, self.numbered(before, after, snapshot), None, {}, reason)
+        return self.slice_of(claim, self.no_rows(), snapshot)
+
+    def no_rows(self) -> "pl.DataFrame":
+        """Return a frame with this table's stored columns and no row."""
+        return column_types.no_rows(self.table.columns)
+
+    def forgotten(self, watermark: Watermark) -> Watermark:
+        """Return the watermark of a new generation of which nothing is copied yet."""
+        return dataclasses.replace(
+            watermark,
+            table=self.table.oid,
+            generation=watermark.generation + 1,
+            cursor=None,
+            seed=None,
+            leaves=MappingProxyType({}),
+        )
+
+    def numbered(self, before: Watermark, after: Watermark, snapshot: ColumnSnapshot) -> Watermark:
+        """Return ``after`` with number, key and columns of the object that will commit it, and the current place."""
+        key = self.layout.key(next_time(self.now(), self.layout.time(before.key)))
+        first_key = key if after.generation != before.generation else after.first_key
+        numbered = dataclasses.replace(
+            after, place=self.place or after.place, seq=before.seq + 1, key=key, first_key=first_key
+        )
+        return snapshot.onto(numbered, before)
+
+    def _highest(self, known: str | None, newest: str | None) -> str | None:
+        """Return the later of two cursor values; a value of another cursor column does not count."""
         if self.cursor_column is None:
             return known
         try:
-            return cursor_column.later(known, found, self.cursor_column)
+            return cursor_column.later(known, newest, self.cursor_column)
         except (ArithmeticError, ValueError):
-            return found
+            return newest
 
-    def _again(self, claim: Claim) -> Slice:
-        """Do a claimed slice again: same region, same key, and an object even if no row is left.
-
-        It gets the columns of now, and its watermark says so, whatever the claim said of them.
-        """
-        look = self._columns.look(claim.before, claim.after, self.table)
-        claim = dataclasses.replace(claim, after=look.onto(claim.after, claim.before))
-        if claim.region is None:
-            return Slice(claim, self.no_rows(), look, redo=True)
-        found = {item.oid: item for item in self.table.relations}
-        moved = claim.region.blocks is not None and any(
-            oid not in found or found[oid].relfilenode != node for oid, node in claim.relfilenodes.items()
-        )
-        gone = self.table.oid != claim.after.table or any(oid not in found for oid in claim.region.leaves)
-        if moved or gone:
-            return self._given_up(claim, "the table was rewritten, dropped or detached meanwhile")
-        # By the name it has now: a renamed leaf is still the same leaf.
-        named = found[claim.region.leaves[0]] if claim.region.only else self.table
-        region = dataclasses.replace(claim.region, schema=named.schema, name=named.name)
-        names, columns = planning.names_by_attnum(self.table), self.table.columns
-        started = time.monotonic()
-        try:
-            query = window_sql.select(
-                region, column_types.projection(columns), column_types.xid_column(columns), names, None
-            )
-        except KeyError:
-            return self._given_up(claim, "a column that bounds it was dropped meanwhile")
-        table = self.table
-        frame, exceptional = column_types.conform(self._rows(region, query), columns, self.label)
-        if self._look() != table.fingerprint:
-            raise TableChanged(
-                f"{self.label}: it was altered while a claimed slice was read again; the next tick tries again."
-            )
-        return Slice(claim, frame, look, True, time.monotonic() - started, exceptional)
-
-    def _given_up(self, claim: Claim, why: str) -> Slice:
-        """What a claim becomes that nobody can do again: an empty object under its key, and a new first load."""
-        seq, key = claim.after.seq, claim.after.key
-        after = dataclasses.replace(self._forgotten(claim.before), seq=seq, key=key, first_key=key)
-        look = self._columns.look(claim.before, after, self.table)
-        after = look.onto(after, claim.before)
-        reason = f"a claimed slice cannot be read again: {why}"
-        return Slice(dataclasses.replace(claim, after=after, region=None, reason=reason), self.no_rows(), look, True)
-
-    def commit(self, piece: Slice) -> Committed:
-        """Write one slice; see ``commit.Ledger.commit``."""
-        look, source = piece.look, self.source
-        footer = footer_of(
-            piece.claim,
-            piece.row_count,
-            look.description,
-            source.server_version,
-            source.database(),
-            piece.exceptional,
-            look.drift,
-        )
-        body = piece.encoded(footer, self.options.codec)
-        committed = self.objects.commit(piece.claim, body, footer, piece.redo)
-        if committed.watermark.generation != piece.claim.before.generation:
-            self.objects.move_old(committed.watermark)
-        return committed
-
-    def mirror(self, watermark: Watermark) -> Mirrored:
-        """Write the table's control row; call it once the watermark is recorded."""
-        column = self.cursor_column.name if self.cursor_column else None
-        try:
-            return self.control.mirror(ControlRow(self.label, watermark.cursor, column), self._mirrored_before)
-        except psycopg.Error as error:
-            raise explain(error, "etl_control") from error
-
-    def _look(self) -> str:
-        """Look at the table as it is now; gives its fingerprint."""
+    def refresh_table(self) -> str:
+        """Read the table's definition again and return its fingerprint."""
         try:
             with self.source.session() as connection:
                 table = catalog.read_table(connection, self.table.schema, self.table.name)
@@ -538,7 +335,7 @@ class TableSync:
             raise explain(error, self.label) from error
         if table is None:
             raise TableChanged(
-                f"{self.label}: the table is not there any more; the catalog is read again within a minute."
+                f"{self.label}: the table does not exist any more. The catalog is read again within a minute."
             )
         if table.skipped:
             raise SourceNotFit(f"{self.label} cannot be copied: {table.skipped}.")
@@ -550,6 +347,7 @@ class TableSync:
         return table.fingerprint
 
     def _beginning(self, foreign_key: str) -> Watermark:
+        """Return the watermark before the first object, bounded by what the original system had copied if asked for."""
         place = self.place or self.source.place(self.store.place)
         uri = self.store.uri(foreign_key) if foreign_key else ""
         try:
@@ -560,30 +358,10 @@ class TableSync:
         started = Watermark(place, self.table.oid, key=foreign_key)
         return started if seed is None else dataclasses.replace(started, seed=seed, cursor=seed.value)
 
-    def _forgotten(self, watermark: Watermark) -> Watermark:
-        return dataclasses.replace(
-            watermark,
-            table=self.table.oid,
-            generation=watermark.generation + 1,
-            cursor=None,
-            seed=None,
-            leaves=MappingProxyType({}),
-        )
-
-    def _numbered(self, before: Watermark, after: Watermark, look: ColumnSnapshot) -> Watermark:
-        """``after`` with the number, key and columns of the object that will commit it, and the present place."""
-        key = self.layout.key(next_time(self.now(), self.layout.time(before.key)))
-        opened = key if after.generation != before.generation else after.first_key
-        numbered = dataclasses.replace(
-            after, place=self.place or after.place, seq=before.seq + 1, key=key, first_key=opened
-        )
-        return look.onto(numbered, before)
-
-    def _empty(self, before: Watermark, after: Watermark, reason: str) -> Slice:
-        look = self._columns.look(before, after, self.table)
-        claim = Claim(secrets.token_hex(8), before, self._numbered(before, after, look), None, {}, reason)
-        return Slice(claim, self.no_rows(), look)
-
-    def no_rows(self) -> "pl.DataFrame":
-        """A frame as this table's slices are, without a row."""
-        return column_types.no_rows(self.table.columns)
+    def mirror(self, watermark: Watermark) -> Mirrored:
+        """Write the table's row in ``etl_control``; call it after the watermark was recorded."""
+        column = self.cursor_column.name if self.cursor_column else None
+        try:
+            return self.control.mirror(ControlRow(self.label, watermark.cursor, column), self._mirrored_before)
+        except psycopg.Error as error:
+            raise explain(error, "etl_control") from error

@@ -53,19 +53,19 @@ class DayReport:
         }
 
 
-def verify_day(copy: TableSync, day: date) -> DayReport:
+def verify_day(sync: TableSync, day: date) -> DayReport:
     """Verify the objects of a UTC day and repair what is missing. Never moves the watermark.
 
     The first object of a later day is looked at too: it names the last one of this day.
     """
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    items = copy.objects.since(copy.layout.key(start - timedelta(days=1)))
+    items = sync.ledger.since(sync.layout.key(start - timedelta(days=1)))
     footers: dict[str, Footer] = {}
     for item in items:
-        footer = copy.objects.footer(item.key)
+        footer = sync.ledger.footer(item.key)
         if footer is not None:
             footers[item.key] = footer
-        item_day = copy.layout.day(item.key)
+        item_day = sync.layout.day(item.key)
         if item_day is not None and item_day > day:
             break
     present = sorted(footers, key=lambda key: footers[key].after.seq)
@@ -74,35 +74,35 @@ def verify_day(copy: TableSync, day: date) -> DayReport:
     rows = 0
     for index, key in enumerate(present):
         missing = footers[key].before
-        if missing.key in footers or missing.seq == 0 or copy.layout.day(missing.key) != day:
+        if missing.key in footers or missing.seq == 0 or sync.layout.day(missing.key) != day:
             continue
-        earlier = footers[present[index - 1]].after if index else _earlier(copy, missing)
-        count = _write_again(copy, earlier, missing, _promised(copy, footers, footers[key], missing))
+        earlier = footers[present[index - 1]].after if index else _earlier(sync, missing)
+        count = _write_again(sync, earlier, missing, _promised(sync, footers, footers[key], missing))
         if count is None:
             lost.append(missing.key)
         else:
             repaired.append(missing.key)
             rows += count
-    of_day = [key for key in present if copy.layout.day(key) == day]
-    return DayReport(day, len(of_day), tuple(repaired), tuple(lost), rows, copy.label)
+    of_day = [key for key in present if sync.layout.day(key) == day]
+    return DayReport(day, len(of_day), tuple(repaired), tuple(lost), rows, sync.label)
 
 
-def _earlier(copy: TableSync, missing: Watermark) -> Watermark | None:
+def _earlier(sync: TableSync, missing: Watermark) -> Watermark | None:
     """The watermark after the newest object that is left before a missing one; that of nothing before the first."""
     if missing.seq == 1:
         return dataclasses.replace(missing, seq=0, key="", cursor=None, leaves={})
-    limit = copy.layout.time(missing.key)
+    limit = sync.layout.time(missing.key)
     for start in search_starts(limit) if limit else ():
-        keys = [item.key for item in copy.objects.since(copy.layout.key(start) if start else "")]
-        older = [found for found in keys if (time := copy.layout.time(found)) and limit and time < limit]
+        keys = [item.key for item in sync.ledger.since(sync.layout.key(start) if start else "")]
+        older = [found for found in keys if (time := sync.layout.time(found)) and limit and time < limit]
         if older:
-            footer = copy.objects.footer(older[-1])
+            footer = sync.ledger.footer(older[-1])
             return footer.after if footer else None
     return None
 
 
 def _promised(
-    copy: TableSync, footers: Mapping[str, Footer], following: Footer, missing: Watermark
+    sync: TableSync, footers: Mapping[str, Footer], following: Footer, missing: Watermark
 ) -> Description | None:
     """The columns a missing object had, from another object of which the watermarks say that it has the same.
 
@@ -112,48 +112,48 @@ def _promised(
     first = missing.columns_key
     if not first:
         return None
-    found = following if following.after.columns_key == first else footers.get(first) or copy.objects.footer(first)
+    found = following if following.after.columns_key == first else footers.get(first) or sync.ledger.footer(first)
     return found.described if found else None
 
 
 def _write_again(
-    copy: TableSync, before: Watermark | None, after: Watermark, promised: Description | None
+    sync: TableSync, before: Watermark | None, after: Watermark, promised: Description | None
 ) -> int | None:
     """Write the object that led from one watermark to the next; None if its window cannot be read any more.
 
     ``before`` None means that the earlier object is unknown. It gets the columns ``promised``, so that it stays what
     the watermarks around it say; without a promise those of now, and then its own watermark says which.
     """
-    if before is None or before.generation != after.generation or after.table != copy.table.oid:
+    if before is None or before.generation != after.generation or after.table != sync.table.oid:
         return None
     differing = {oid: leaf for oid, leaf in after.leaves.items() if before.leaf(oid) != leaf}
-    present = {relation.oid: relation for relation in copy.table.relations}
+    present = {relation.oid: relation for relation in sync.table.relations}
     regions = [_difference(before, oid, leaf, present.get(oid)) for oid, leaf in differing.items()]
     import polars as pl
 
-    described = promised or drift.description(copy.table)
+    described = promised or drift.description(sync.table)
     columns = described.source_columns
     if promised is None:
         after = dataclasses.replace(after, columns_digest=described.digest)
-    names = planning.names_by_attnum(copy.table)
-    projection = column_types.projection_as(columns, copy.table.columns)
+    names = planning.names_by_attnum(sync.table)
+    projection = column_types.projection_as(columns, sync.table.columns)
     frames = [column_types.no_rows(columns)]
     exceptional: tuple[Exceptional, ...] = ()
     for region in regions:
         if region is None:
             return None
         query = window_sql.select(region, projection, described.xid_column, names, None)
-        found, counted = column_types.conform(copy.source.read(query, copy.label), columns, copy.label)
+        found, counted = column_types.conform(sync.source.read(query, sync.label), columns, sync.label)
         frames.append(found)
         exceptional += counted
     frame = pl.concat(frames)
     claim = Claim(
         "repaired", dataclasses.replace(before, seq=after.seq - 1), after, None, {}, "written again by verification"
     )
-    footer = footer_of(claim, frame.height, described, copy.source.server_version, copy.source.database(), exceptional)
+    footer = footer_of(claim, frame.height, described, sync.source.server_version, sync.source.database(), exceptional)
     said = "; ".join(window_sql.in_words(region) for region in regions if region)
-    body = encode(frame, dataclasses.replace(footer, repaired=True, window=said or None), copy.objects.codec)
-    copy.store.create(after.key, body)
+    body = encode(frame, dataclasses.replace(footer, repaired=True, window=said or None), sync.options.codec)
+    sync.store.create(after.key, body)
     return frame.height
 
 

@@ -153,7 +153,7 @@ def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how:
 
     assert result.success
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
-    assert sum("going on from the objects there" in line for line in messages(cinema, result)) == 1
+    assert sum("rebuilt from the objects in the bucket" in line for line in messages(cinema, result)) == 1
     assert cinema.watermark("movie") is not None, "what was found has to be recorded, or it is looked for every tick"
     assert cinema.copy("movie").success
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
@@ -203,7 +203,7 @@ def test_a_failure_is_one_sentence_and_says_who_can_cure_it(cinema: Project):
 
     (failed,) = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_FAILURE]
     data = failed.step_failure_data.user_failure_data
-    assert data.description.startswith("movie: the table is not there any more")
+    assert data.description.startswith("movie: the table does not exist any more")
     assert data.metadata["pg_bronze/retry"].value == "automatic"
 
 
@@ -338,7 +338,7 @@ def test_the_batch_is_summed_up_in_the_log_and_in_a_tag(cinema: Project):
     assert run is not None
     assert run.tags["pg_bronze/new_rows"] == "4"
     said = messages(cinema, result)
-    assert "batch: 4 new rows in 1 table, 1 quiet" in said
+    assert "batch: 4 new rows in 1 table, 1 unchanged" in said
 
 
 def test_each_slice_is_one_line_in_the_log(cinema: Project):

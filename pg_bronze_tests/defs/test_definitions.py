@@ -23,15 +23,23 @@ def _bronze(definitions: dg.Definitions) -> set[str]:
     return {"/".join(item.path) for item in graph.executable_asset_keys}
 
 
-def test_what_a_process_has_loaded_is_out_of_the_garbage_collectors_way():
-    """Going through all of it again and again is a third of what a run worker costs (`benchmarks/process.py`)."""
-    counted = subprocess.run(
-        [sys.executable, "-c", "import gc, pg_bronze.definitions; print(gc.get_freeze_count(), gc.isenabled())"],
-        capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
+def test_importing_and_loading_change_nothing_in_the_process_and_a_run_tunes_it():
+    """A library that sets environment variables or freezes the collector on import does so in every program."""
+    code = """
+import gc, json, os, pkgutil, importlib
+before = dict(os.environ)
+import pg_bronze, pg_bronze.definitions
+for module in pkgutil.walk_packages(pg_bronze.__path__, "pg_bronze."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+untouched = dict(os.environ) == before and gc.get_freeze_count() == 0
+from pg_bronze.settings.process import tune_process
+tune_process()
+print(json.dumps([untouched, gc.get_freeze_count() > 100_000, gc.isenabled(), os.environ["_RJEM_MALLOC_CONF"]]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert int(counted[0]) > 100_000
-    assert counted[1] == "True"
+    assert json.loads(done.stdout) == [True, True, True, "dirty_decay_ms:0,muzzy_decay_ms:0"]
 
 
 def test_each_table_is_a_bronze_asset_with_its_source_upstream(cinema):

@@ -11,7 +11,7 @@ from dagster._core.test_utils import create_run_for_test
 from pg_bronze.defs import failures, metadata
 from pg_bronze.defs.sensors import tick as tick_sensor
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import Project, asked, key, load, sentences, set_dagsters_clock
+from pg_bronze_tests.harness.project import Project, asked, key, sentences, set_dagsters_clock
 
 TICK = {"pg_bronze/batch": "tick"}
 
@@ -81,7 +81,7 @@ def test_a_stuck_table_does_not_hold_back_the_others(broken: Project):
 def test_tick_and_asset_say_since_when_why_and_when_it_is_tried_next(broken: Project):
     data = broken.look()
 
-    assert "1 stuck" in data.skip_message
+    assert "1 failing" in data.skip_message
     assert re.search(
         r"movie stuck since \d\d:\d\d:\d\d UTC \(1 try; tried again at \d\d:\d\d:\d\d UTC, or when .* by hand\): "
         r"s3://.*/movie/movie_stray.parquet stands among",
@@ -105,9 +105,8 @@ def test_a_restart_or_a_reset_cursor_forgets_nothing_of_it(
     if lost == "cursor":
         broken.cursor = None
     else:
-        tick_sensor._outcomes.clear()
         clock.ahead_s = 80
-        broken.definitions = load()
+        broken.reload()
 
     assert "movie" not in tick(broken)
     clock.ahead_s = 70 + 65
@@ -141,7 +140,7 @@ def test_a_changed_secret_is_tried_at_once(cinema: Project, clock: type[Clock]):
 
 def test_a_changed_table_is_tried_as_soon_as_the_catalog_knows(broken: Project):
     broken.database.execute("alter table movie add column year int")
-    broken.definitions = load()
+    broken.reload()
 
     assert "movie" in tick(broken)
     assert "movie" not in tick(broken)
@@ -160,13 +159,13 @@ def test_a_run_by_hand_that_succeeds_ends_it(broken: Project):
     """The next tick must not wait for a pause that has lost its reason."""
     broken.bucket.store().delete(STRAY)
     assert broken.copy("movie").success
-    assert "stuck" not in (broken.look().skip_message or "")
+    assert "failing" not in (broken.look().skip_message or "")
     broken.database.execute("insert into movie values (6, 'new', now())")
 
     while 6 not in lake.ids(broken.bucket, "movie"):
         tick(broken)
 
-    assert "stuck" not in (broken.look().skip_message or "")
+    assert "failing" not in (broken.look().skip_message or "")
 
 
 def test_a_failure_after_a_success_is_the_first_of_its_row(broken: Project, clock: type[Clock]):
@@ -186,21 +185,21 @@ def test_a_failure_after_a_success_is_the_first_of_its_row(broken: Project, cloc
 
 
 def test_a_continue_ends_it(cinema: Project, clock: type[Clock]):
-    from pg_bronze.cli import app, instance
+    from pg_bronze.cli import app, state_changes
 
     assert cinema.copy("movie").success
     cinema.bucket.store().delete(lake.keys(cinema.bucket, "movie")[0])
     cinema.database.execute("insert into movie values (6, 'new', now())")
-    while "stuck" not in (cinema.look().skip_message or ""):
+    while "failing" not in (cinema.look().skip_message or ""):
         cinema.copy(tags=TICK)
-    cinema.monkeypatch.setattr(instance, "_instance", lambda: _Kept(cinema.instance))
+    cinema.monkeypatch.setattr(state_changes, "open_instance", lambda: _Kept(cinema.instance))
 
     app.resume("movie")
 
-    assert "stuck" not in (cinema.look().skip_message or "")
+    assert "failing" not in (cinema.look().skip_message or "")
     while 6 not in lake.ids(cinema.bucket, "movie"):
         tick(cinema)
-    assert "stuck" not in (cinema.look().skip_message or "")
+    assert "failing" not in (cinema.look().skip_message or "")
 
 
 class _Kept:
@@ -260,13 +259,13 @@ def test_runs_that_end_without_a_word_are_asked_for_ever_more_rarely_too(cinema:
                 )
 
     assert tries == [0, 10, 20, 30, 50, 80, 140, 260]
-    assert "without a word" in data.skip_message
+    assert "without reporting a result" in data.skip_message
 
 
 def test_an_unforeseen_error_counts_and_shows_no_value(cinema: Project, clock: type[Clock]):
     from pg_bronze.sync.table_sync import TableSync
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise KeyError("a value of a row")
 
     cinema.monkeypatch.setattr(TableSync, "start", fails)
@@ -277,19 +276,19 @@ def test_an_unforeseen_error_counts_and_shows_no_value(cinema: Project, clock: t
     failure_state, _ = metadata.failure_of(record.event_log_entry.asset_observation)
     assert failure_state is not None
     assert failure_state.retry == "automatic"
-    assert "unforeseen KeyError" in failure_state.sentence
+    assert "unexpected KeyError" in failure_state.sentence
     assert "value of a row" not in json.dumps(failure_state.sentence)
 
 
 def test_a_fault_in_the_midst_of_the_commit_counts_too(cinema: Project, clock: type[Clock]):
     """The IO manager commits; the asset never sees why it was ended there."""
     from pg_bronze.errors import LakeDamaged
-    from pg_bronze.sync.table_sync import SliceStream
+    from pg_bronze.lake.commit import SliceWriter
 
     def fails(*_: object) -> None:
         raise LakeDamaged("movie: foreign.")
 
-    cinema.monkeypatch.setattr(SliceStream, "commit", fails)
+    cinema.monkeypatch.setattr(SliceWriter, "write", fails)
     cinema.look()
     cinema.copy(tags=TICK)
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import typer
 
-from pg_bronze.cli import app, instance
+from pg_bronze.cli import app, state_changes
 from pg_bronze.core.watermark import FORMAT
 from pg_bronze.defs import metadata
 from pg_bronze.lake import s3_client
@@ -275,7 +275,7 @@ def test_a_server_that_is_away_is_named_with_the_remedy_beside_every_table(
     copied: Project, guest: str, capsys: pytest.CaptureFixture[str], away: str
 ):
     """Whoever looks at one red table reads the same as whoever looks at the terminal."""
-    copied.monkeypatch.setattr(instance, "_instance", lambda: contextlib.nullcontext(copied.instance))
+    copied.monkeypatch.setattr(state_changes, "open_instance", lambda: contextlib.nullcontext(copied.instance))
     there = copied.bucket.server.endpoint_url
     if away == "S3":
         words = ("http://127.0.0.1:1", "Check that MINIO_ENDPOINT is right")

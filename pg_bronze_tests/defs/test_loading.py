@@ -3,11 +3,14 @@
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
 from pg_bronze.defs.sensors import catalog
-from pg_bronze_tests.harness.project import Project, asked
+from pg_bronze.errors import StoreNotFit
+from pg_bronze_tests.harness.project import Project, asked, key, load
+from pg_bronze_tests.harness.servers import Bucket
 
 CLOSED = {"PG_HOST": "127.0.0.1", "PG_PORT": "1"}
 NO_BUCKET = {"MINIO_ENDPOINT": "http://127.0.0.1:1"}
@@ -133,8 +136,6 @@ def test_a_location_loaded_without_tables_reloads_itself_once_the_database_is_th
 
 
 def _with_servers_back(project: Project):
-    from datetime import UTC, datetime
-
     from pg_bronze.defs.build import build_definitions
     from pg_bronze.defs.catalog_state import CatalogState
     from pg_bronze.settings.load import load_settings
@@ -149,6 +150,49 @@ def test_a_bucket_that_is_down_hides_no_table(project: Project):
     graph = project.reload().resolve_asset_graph()
 
     assert {"/".join(item.path) for item in graph.executable_asset_keys} == {"bronze/movie"}
+
+
+def test_loading_creates_no_bucket_and_writes_no_object(project: Project):
+    """A look at the definitions, as by a linter or a second code location, must not change anything outside."""
+    project.database.execute("create table movie (id int)")
+    project.set(MINIO_BUCKET=f"{project.bucket.name}-new")
+    elsewhere = Bucket(project.bucket.server, f"{project.bucket.name}-new")
+
+    load()
+
+    with pytest.raises(StoreNotFit, match="does not exist"):
+        list(elsewhere.store().list(""))
+    project.reload()
+    project.look("bronze_catalog")
+    assert [item.key for item in elsewhere.store().list("")] != []
+    elsewhere.remove()
+
+
+def test_without_the_bucket_past_days_stay_visible_and_the_right_ones_come_back(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    """With today as the first day, every partition and its history would vanish from the UI while S3 is down."""
+    project.database.execute("create table movie (id int)")
+    monkeypatch.delenv("PG_BRONZE_START_DATE")
+    reloads: list[object] = []
+    monkeypatch.setattr(catalog, "reload", reloads.append)
+
+    def first_day() -> str:
+        node = project.definitions.resolve_asset_graph().get(key("movie"))
+        return node.partitions_def.get_first_partition_key()
+
+    project.set(**NO_BUCKET)
+    project.reload()
+    assert first_day() == "2026-01-01"
+    assert "could not be stored" in project.look("bronze_catalog").skip_message
+    assert reloads == []
+
+    project.set(**project.bucket.environ)
+    project.cursor = None
+    project.look("bronze_catalog")
+    assert len(reloads) == 1
+    project.reload()
+    assert first_day() == str(datetime.now(UTC).date())
 
 
 def test_a_remembered_catalog_that_cannot_be_read_is_no_obstacle(cinema: Project):
@@ -174,6 +218,6 @@ def test_settings_that_became_right_are_loaded_without_a_restart(project: Projec
 
     project.set(PG_DB=project.database.environ["PG_DB"])
 
-    assert "the settings are right now" in project.look().skip_message
-    assert "the settings are right now" in project.look("bronze_catalog").skip_message
+    assert "the settings are valid now" in project.look().skip_message
+    assert "the settings are valid now" in project.look("bronze_catalog").skip_message
     assert len(asked_for) == 1

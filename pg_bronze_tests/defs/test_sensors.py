@@ -14,6 +14,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from pg_bronze.defs import metadata
 from pg_bronze.defs.sensors import catalog
+from pg_bronze.lake.commit import SliceWriter
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, asked, key, load, sentences
 
@@ -70,7 +71,7 @@ def test_with_everything_in_flight_the_tick_says_so(cinema: Project):
     data = cinema.look()
 
     assert asked(data) == []
-    assert "2 in flight" in data.skip_message
+    assert "2 running" in data.skip_message
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
@@ -94,7 +95,7 @@ def test_quiet_ticks_cost_no_run_and_say_what_they_looked_at(quiet: Project):
         data = quiet.look()
 
         assert asked(data) == []
-        assert data.skip_message.startswith("looked at 2 tables up to transaction ")
+        assert data.skip_message.startswith("2 tables checked up to transaction ")
 
 
 def test_an_insert_makes_exactly_its_table_due(quiet: Project):
@@ -154,7 +155,7 @@ def test_an_insert_that_was_rolled_back_costs_no_run(quiet: Project):
     data = quiet.look()
 
     assert asked(data) == []
-    assert "no new row up to transaction" in data.skip_message
+    assert "2 unchanged" in data.skip_message
 
 
 def test_an_empty_table_costs_one_run_and_no_more(project: Project):
@@ -251,16 +252,15 @@ def test_a_first_load_that_was_cut_short_goes_on(project: Project):
     project.reload()
     project.look()
     with project.monkeypatch.context() as patch:
-        from pg_bronze.sync.table_sync import SliceStream
-
-        commit = SliceStream.commit
+        write, written = SliceWriter.write, []
 
         def once(self, piece):
-            if self.committed:
+            if written:
                 raise KeyError("the run ends here")
-            return commit(self, piece)
+            written.append(write(self, piece))
+            return written[0]
 
-        patch.setattr(SliceStream, "commit", once)
+        patch.setattr(SliceWriter, "write", once)
         assert not project.copy("movie").success
     rows = len(lake.ids(project.bucket, "movie"))
     assert 0 < rows < 2000
@@ -357,7 +357,7 @@ def test_a_cut_connection_fails_one_tick_at_most(quiet: Project):
     with contextlib.suppress(Exception):
         quiet.look()
 
-    assert quiet.look().skip_message.startswith("looked at 2 tables")
+    assert quiet.look().skip_message.startswith("2 tables checked")
 
 
 def test_the_tick_says_how_many_rows_the_last_batch_brought(quiet: Project):
@@ -369,7 +369,7 @@ def test_the_tick_says_how_many_rows_the_last_batch_brought(quiet: Project):
     ).run_id  # fmt: skip
     assert run_id != result.run_id
 
-    assert "Last batch: 12 345 new rows" in quiet.look().skip_message
+    assert "The last batch copied 12,345 rows" in quiet.look().skip_message
 
 
 def test_a_table_made_again_under_its_name_is_due(quiet: Project):

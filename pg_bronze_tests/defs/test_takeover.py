@@ -84,4 +84,4 @@ def test_both_systems_side_by_side_are_refused_with_the_reason(inherited: Projec
     assert "Stop it" in said
     assert lake.keys(inherited.bucket, "movie") == [*ours, "movie/movie_29991231235959.parquet"]
     assert asked(inherited.look()) == []
-    assert "stuck" in inherited.look().skip_message
+    assert "failing" in inherited.look().skip_message

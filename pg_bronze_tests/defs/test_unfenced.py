@@ -13,4 +13,4 @@ def test_every_materialization_without_a_fence_says_that_rows_may_be_doubled(cin
     cinema.reload()
     assert cinema.copy("movie").success
 
-    assert "doubled" in values(cinema.latest("movie"))["pg_bronze/unfenced"]
+    assert "duplicated" in values(cinema.latest("movie"))["pg_bronze/unfenced"]

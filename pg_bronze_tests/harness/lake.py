@@ -16,9 +16,10 @@ from pg_bronze.core.table import quote
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import TransientError
+from pg_bronze.lake.commit import SliceWriter, ignore_step, write_all
 from pg_bronze.lake.footer import ENTRY, Footer
 from pg_bronze.lake.keys import Layout
-from pg_bronze.lake.ledger import Committed
+from pg_bronze.lake.ledger import Committed, Ledger
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import scan
@@ -26,8 +27,7 @@ from pg_bronze.postgres import catalog
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, Mirrored
 from pg_bronze.postgres.error_mapping import explain
-from pg_bronze.sync import table_sync
-from pg_bronze.sync.table_sync import SliceStream, SyncOptions, TableSync
+from pg_bronze.sync.table_sync import SyncOptions, TableSync
 
 READERS = ("connectorx", "copy")
 STEPS = ("recover", "read", "claim", "list", "put", "unclaim")
@@ -42,7 +42,7 @@ class NoLock(TableSync):
     """A writer on a server or behind a pooler where the advisory lock does not hold: only the claim keeps order."""
 
     def __enter__(self):
-        self._locked = True
+        self.locked = True
         return self
 
     def __exit__(self, *_):
@@ -134,20 +134,26 @@ class Lake:
         """One tick as a scheduler runs it: the watermark is recorded after the stream has ended, or not at all.
 
         ``crash_at`` ends it in a Crash after that step. ``act`` starts something else than an ordinary copy
-        (``TableSync.reset``, ``TableSync.resume``).
+        (``state_changes.reset``, ``state_changes.resume``).
         """
         on_step = crash_after(crash_at) if isinstance(crash_at, str) else crash_at
-        with self.source() as source, self.open(source, table, on_step=on_step, **options) as copier:
+        with self.source() as source, self.open(source, table, on_step=on_step, **options) as sync:
             recorded = self.recorded.get(table)
-            stream = act(copier, recorded).without_new(keep_first=True) if act else copier.start(recorded)
+            if act:
+                committed = act(sync, recorded, self.writer(sync, on_step))
+                self.recorded[table] = committed.watermark
+                return Outcome(None, (), [committed], committed.watermark)
+            stream = sync.start(recorded)
             if isinstance(stream, Quiet):
                 return Outcome(quiet=stream.reason, watermark=recorded)
-            assert isinstance(stream, SliceStream)
-            for piece in stream:
-                stream.commit(piece)
-            self.recorded[table] = stream.watermark
-            mirrored = copier.mirror(stream.watermark) if self.control else None
-            return Outcome(None, stream.adopted, stream.committed, stream.watermark, mirrored)
+            report = write_all(stream.slices(), self.writer(sync, on_step))
+            self.recorded[table] = report.watermark
+            mirrored = sync.mirror(report.watermark) if self.control else None
+            return Outcome(None, tuple(report.adopted), list(report.committed), report.watermark, mirrored)
+
+    def writer(self, sync: TableSync, on_step: Callable[[str], None] | None = None) -> SliceWriter:
+        """Return the writer of a table's slices, as the IO manager has one."""
+        return SliceWriter(Ledger(self.store, sync.layout), sync.options.codec, on_step or ignore_step)
 
     def crash(self, step: str | Callable[[str], None], table: str = "movie", **options) -> bool:
         """A tick that dies after a step; False if it never came to that step."""
@@ -195,7 +201,7 @@ class Lake:
 
     def footers(self, table: str = "movie"):
         """The footers of the table's objects, oldest first."""
-        objects = table_sync.Ledger(self.store, self.layout(table), Codec())
+        objects = Ledger(self.store, self.layout(table))
         return [objects.footer(key) for key in self.keys(table)]
 
     def held(self, table: str = "movie") -> list[tuple[Footer, pl.DataFrame]]:

@@ -1,7 +1,7 @@
 """One project in one process: a fresh database, a fresh bucket and an ephemeral Dagster instance."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -10,19 +10,39 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+from dagster._core.definitions.metadata.metadata_value import CodeLocationReconstructionMetadataValue
+from dagster._core.definitions.repository_definition import RepositoryLoadData
 
 from pg_bronze import definitions
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.defs import metadata
+from pg_bronze.defs import catalog_state, metadata
 from pg_bronze.defs.sensors import tick
+from pg_bronze.errors import PgBronzeError
+from pg_bronze.settings.load import load_settings
 
 FIRST_DAY = "2026-01-01"
 
 
+def load_as_worker(state: str) -> dg.Definitions:
+    """What a run worker loads: the catalog that the code server hands over, and the settings as they are now."""
+    data = RepositoryLoadData(
+        reconstruction_metadata={catalog_state.KEY: CodeLocationReconstructionMetadataValue(state)}
+    )
+    scope = DefinitionsLoadContext(DefinitionsLoadType.RECONSTRUCTION, data)
+    with DefinitionsLoadContext.scoped(scope) as context:
+        return definitions.defs(context)
+
+
 def load() -> dg.Definitions:
     """What a code server loads when it starts, with the environment as it is now."""
+    return load_with_state()[0]
+
+
+def load_with_state() -> tuple[dg.Definitions, str | None]:
+    """The same, and what the code server hands over to run workers."""
     with DefinitionsLoadContext.scoped(DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)) as context:
-        return definitions.defs(context)
+        loaded = definitions.defs(context)
+        return loaded, context.get_pending_reconstruction_metadata().get(catalog_state.KEY)
 
 
 def key(table: str) -> dg.AssetKey:
@@ -47,18 +67,24 @@ class Project:
     monkeypatch: pytest.MonkeyPatch
     definitions: dg.Definitions = field(default_factory=dg.Definitions)
     cursor: str | None = None
+    state: str | None = None
 
     def set(self, **variables: str) -> None:
         for name, value in variables.items():
             self.monkeypatch.setenv(name, value)
 
     def reload(self) -> dg.Definitions:
-        self.definitions = load()
+        """Load the definitions, and let the catalog be stored, as its sensor does within half a minute."""
+        self.definitions, self.state = load_with_state()
+        if self.state:
+            with suppress(PgBronzeError):
+                catalog_state.remember(load_settings(), catalog_state.CatalogState.from_text(self.state))
         return self.definitions
 
     def copy(self, *tables: str, day: date | str | None = None, **options: Any) -> dg.ExecuteInProcessResult:
-        """Materialize tables (all if none are named) for one day, today if not given."""
-        job = self.definitions.resolve_implicit_global_asset_job_def()
+        """Materialize tables (all if none are named) for one day, today if not given, as a run worker does."""
+        loaded = load_as_worker(self.state) if self.state else self.definitions
+        job = loaded.resolve_implicit_global_asset_job_def()
         selection = [key(table) for table in tables] or list(job.asset_layer.executable_asset_keys)
         if "dagster/asset_partition_range_start" not in options.get("tags", {}):
             options["partition_key"] = str(day or datetime.now(UTC).date())
@@ -115,9 +141,7 @@ def opened(database: Any, bucket: Any, folder: Path, monkeypatch: pytest.MonkeyP
         made = Project(database, bucket, instance, monkeypatch)
         made.set(**database.environ, **bucket.environ, PG_BRONZE_START_DATE=FIRST_DAY)
         yield made
-    for source in tick._kept.values():
-        source.close()
-    tick._kept.clear()
+    tick.close_kept()
 
 
 MOVIES = """

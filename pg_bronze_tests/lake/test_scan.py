@@ -15,6 +15,7 @@ from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.reading import scan as scan_module
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
+from pg_bronze.sync import state_changes
 from pg_bronze_tests.harness.lake import MOVIE, Lake, clock, fill
 
 
@@ -345,7 +346,7 @@ def test_only_the_newest_generation_is_read_also_while_the_older_one_still_lies_
 ):
     change(lake, fill(1, 3), now=clock(datetime(2026, 1, 1, tzinfo=UTC)))
     monkeypatch.setattr(Ledger, "move_old", lambda self, watermark: 0)
-    lake.tick(act=lambda copier, recorded: copier.reset(recorded))
+    lake.tick(act=state_changes.reset)
     lake.tick()
 
     assert len(lake.keys()) == 3

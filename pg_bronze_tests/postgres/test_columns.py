@@ -9,8 +9,8 @@ import pytest
 
 from pg_bronze.core.column_types import stored_schema
 from pg_bronze.core.table import Column
-from pg_bronze.lake.parquet import Codec
-from pg_bronze.sync.table_sync import Ledger, TableSync
+from pg_bronze.sync import state_changes
+from pg_bronze.sync.table_sync import Ledger
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, NoLock, crash_after, fill, texts
 from pg_bronze_tests.harness.servers import new_bucket
 
@@ -49,7 +49,7 @@ def runs(lake: Lake, table: str = "movie") -> list[list[str]]:
             began = key
             found.append(footer)
         assert footer.after.columns_key == began
-    objects = Ledger(lake.store, lake.layout(table), Codec())
+    objects = Ledger(lake.store, lake.layout(table))
     walked = list(objects.runs(keys))
     assert [footer.described.digest for footer in walked] == [footer.described.digest for footer in reversed(found)]
     return [[column["name"] for column in footer.columns] for footer in found]
@@ -134,13 +134,13 @@ def test_two_writers_with_different_columns_agree_on_what_landed(database, bucke
 def test_a_reset_starts_with_the_columns_of_now(lake, database):
     database.execute("alter table movie drop price")
     more(lake, database, 10)
-    lake.tick(act=TableSync.reset)
+    lake.tick(act=state_changes.reset)
     lake.drain()
 
     assert runs(lake) == [["movie_id", "title", "updated_at"]]
 
 
-@pytest.mark.parametrize("act", [TableSync.reset, TableSync.resume])
+@pytest.mark.parametrize("act", [state_changes.reset, state_changes.resume])
 def test_a_change_of_state_that_takes_over_a_claim_says_its_columns(lake, database, act):
     database.execute(fill(10, 11))
     assert lake.crash("claim")
@@ -169,7 +169,7 @@ def test_continuing_in_another_bucket_names_nothing_in_the_old_one(lake, databas
     lake.store = other.store()
     database.execute(fill(10, 11))
 
-    lake.tick(act=TableSync.resume)
+    lake.tick(act=state_changes.resume)
     lake.drain()
 
     assert len(runs(lake)) == 1
@@ -182,7 +182,7 @@ def test_the_runs_are_found_when_objects_are_gone(lake, database):
         database.execute(f"alter table movie {change}")
         more(lake, database, 100 + 10 * number)
         more(lake, database, 105 + 10 * number)
-    objects = Ledger(lake.store, lake.layout(), Codec())
+    objects = Ledger(lake.store, lake.layout())
     complete = [footer.described.digest for footer in objects.runs(lake.keys())]
     assert len(complete) == 4
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pg_bronze.core.watermark import Leaf, Pending, Place, Watermark
-from pg_bronze.scheduling.due import Hint, judge, signature
+from pg_bronze.scheduling.due import Cluster, Decision, Facts, Hint, after_asking, decide, failure_of, judge, signature
 
 UNGATED_S = 900
 NOW = 1000.0
@@ -18,7 +18,8 @@ def copied(*leaves, generation=0):
 
 
 def verdict(watermark, hint, leaves=(9,), seen=QUIET, next_xid=200, counted=True, now=NOW):
-    return judge(watermark, hint, leaves, seen, next_xid, counted, now, UNGATED_S)
+    cluster = Cluster(next_xid, next_xid, standby=not counted)
+    return judge(watermark, hint, leaves, seen, cluster, now, UNGATED_S)
 
 
 def hint(**more):
@@ -32,30 +33,30 @@ def said(*arguments, **more):
 
 
 def test_a_table_never_copied_is_due():
-    assert said(None, Hint()) == (True, "nothing of it has been copied yet")
-    assert said(copied(Leaf(200)), hint(), leaves=(9, 10)) == (True, "nothing of it has been copied yet")
+    assert said(None, Hint()) == (True, "not copied yet")
+    assert said(copied(Leaf(200)), hint(), leaves=(9, 10)) == (True, "not copied yet")
 
 
 def test_a_window_in_blocks_goes_on_however_quiet_the_cluster_is():
     pending = Leaf(200, pending=Pending(200, 3, 1))
-    assert said(copied(pending), hint()) == (True, "a first load or a large window goes on")
+    assert said(copied(pending), hint()) == (True, "partly loaded")
 
 
 def test_no_transaction_since_is_quiet_for_good():
-    assert said(copied(Leaf(200)), hint(due_at=0), now=1e9) == (False, "no transaction finished since 200")
+    assert said(copied(Leaf(200)), hint(due_at=0), now=1e9) == (False, "unchanged")
 
 
 def test_unchanged_counters_are_quiet_once_the_watermark_has_passed_them():
-    assert said(copied(Leaf(150)), hint()) == (False, "no row was written")
+    assert said(copied(Leaf(150)), hint()) == (False, "unchanged")
 
 
 def test_changed_counters_are_due():
-    assert said(copied(Leaf(150)), hint(), seen="other") == (True, "rows may have been written")
+    assert said(copied(Leaf(150)), hint(), seen="other") == (True, "may have new rows")
 
 
 def test_a_table_is_read_once_in_a_while_however_quiet_it_seems():
     """A rewrite by ALTER TABLE is not counted, and neither is what a crashed server forgot."""
-    assert said(copied(Leaf(150)), hint(due_at=NOW - UNGATED_S + 1)) == (False, "no row was written")
+    assert said(copied(Leaf(150)), hint(due_at=NOW - UNGATED_S + 1)) == (False, "unchanged")
     assert said(copied(Leaf(150)), hint(due_at=NOW - UNGATED_S)) == (True, "not read for 900 s")
 
 
@@ -86,16 +87,16 @@ def test_counters_that_come_late_are_due_when_they_come():
 
 
 def test_a_standby_has_no_counters_of_its_own():
-    assert said(copied(Leaf(150)), hint(), counted=False) == (True, "rows may have been written")
+    assert said(copied(Leaf(150)), hint(), counted=False) == (True, "may have new rows")
 
 
 def test_a_primary_whose_ids_went_back_is_due_at_once():
     """After a restore the run has to say so; as a quiet table it would stay silent until the ids caught up."""
-    assert said(copied(Leaf(300)), hint()) == (True, "it is copied up to 300, and the next transaction is 200")
+    assert said(copied(Leaf(300)), hint()) == (True, "copied further than this database")
 
 
 def test_a_standby_that_lags_is_quiet_for_a_while():
-    assert said(copied(Leaf(300)), hint(), counted=False) == (False, "this standby has not come as far as 300")
+    assert said(copied(Leaf(300)), hint(), counted=False) == (False, "copied further than this standby")
     late = hint(due_at=NOW - UNGATED_S)
     assert said(copied(Leaf(300)), late, counted=False) == (True, "not read for 900 s")
 
@@ -106,9 +107,93 @@ def test_the_leaf_that_is_furthest_behind_decides():
 
 
 def test_an_empty_read_counts_although_it_left_no_object():
-    assert said(copied(Leaf(150)), hint(quiet_upto=200)) == (False, "no transaction finished since 200")
+    assert said(copied(Leaf(150)), hint(quiet_upto=200)) == (False, "unchanged")
     empty = Hint(QUIET, 100, quiet_upto=200, generation=-1, due_at=NOW)
-    assert said(None, empty) == (False, "no transaction finished since 200")
+    assert said(None, empty) == (False, "unchanged")
+
+
+def facts(*leaves: Leaf, **more) -> Facts:
+    """A table that was copied up to the watermark of its leaves and whose counters have not moved since."""
+    oids = tuple(range(9, 9 + max(1, len(leaves))))
+    return Facts(**{"oid": 9, "leaves": oids, "counters": [0] * len(oids), "watermark": copied(*leaves), **more})
+
+
+def decision(table: Facts, before: Hint, cluster: Cluster, next_try: float | None = None) -> Decision:
+    return decide(table, before, cluster, NOW, UNGATED_S, next_try)
+
+
+def counted(**more) -> Hint:
+    """What is remembered of ``facts``."""
+    return hint(signature=signature((9,), [0]), **more)
+
+
+def test_a_table_whose_run_is_not_finished_is_not_requested_again():
+    table = facts(Leaf(100), counters=[5], running=True)
+
+    assert (
+        decision(table, counted(), Cluster(200, 200)).due,
+        decision(table, counted(), Cluster(200, 200)).reason,
+    ) == (
+        False,
+        "running",
+    )
+
+
+def test_rows_behind_an_open_transaction_cost_no_run():
+    blocked = decision(facts(Leaf(150), counters=[5]), counted(), Cluster(horizon=150, next_xid=200))
+
+    assert (blocked.due, blocked.reason) == (False, "blocked by an open transaction")
+    assert blocked.hint.due_at == NOW - 1, "the table was not read, so the time of its last read must not move"
+
+
+def test_a_table_copied_further_than_a_primary_is_due():
+    """A restored database: only a run can stop the table and explain."""
+    ahead = decision(facts(Leaf(180)), counted(), Cluster(horizon=150, next_xid=200))
+
+    assert (ahead.due, ahead.reason) == (True, "copied further than this database")
+
+
+def test_a_failing_table_is_held_back_until_its_next_retry_and_then_tried_whatever_the_hints_are():
+    table = facts(Leaf(200))
+
+    assert decision(table, counted(), Cluster(200, 200), next_try=NOW + 1).reason == "failing"
+    retried = decision(table, counted(), Cluster(200, 200), next_try=NOW)
+    assert (retried.due, retried.reason) == (True, "retried after a failure")
+
+
+def test_requests_without_a_result_are_counted_until_a_run_reports_one():
+    """A worker that is killed for its memory reports nothing, and would be started again every ten seconds."""
+    silent = facts(counters=[5], watermark=None, silent=True)
+    once = decision(silent, counted(generation=-1), Cluster(200, 200)).hint
+    twice = decision(silent, once, Cluster(200, 200), next_try=NOW).hint
+
+    assert failure_of(silent, counted(generation=-1)) is None
+    assert [failure_of(silent, before).count for before in (once, twice)] == [1, 2]
+    assert decision(facts(Leaf(200)), twice, Cluster(200, 200)).hint.asked == 0
+
+
+def test_a_small_table_is_asked_for_rows_before_a_run_is_requested():
+    ask = decision(facts(Leaf(150), counters=[5], small=True), counted(), Cluster(200, 200))
+
+    assert (ask.due, ask.ask) == (True, True)
+    assert after_asking(ask, has_rows=True, horizon=200).due
+    empty = after_asking(ask, has_rows=False, horizon=200)
+    assert (empty.due, empty.reason, empty.hint.quiet_upto, empty.hint.asked) == (False, "unchanged", 200, 0)
+
+
+def test_what_the_last_run_found_unchanged_is_not_requested_again():
+    moved = facts(Leaf(150), counters=[5])
+    before = hint(signature=signature((9,), [5]), next_xid=190)
+
+    assert decision(moved, before, Cluster(200, 200)).due
+    assert not decision(replace(moved, quiet=(0, 195)), before, Cluster(200, 200)).due
+    assert decision(replace(moved, quiet=(1, 195)), before, Cluster(200, 200)).due, "of another generation"
+
+
+def test_a_hint_beyond_the_next_transaction_hides_nothing():
+    """The cursor of a sensor can be edited, and a database can be exchanged."""
+    assert decision(facts(Leaf(150)), counted(quiet_upto=10**9), Cluster(200, 200)).due is False
+    assert decision(facts(Leaf(150), counters=[5]), counted(quiet_upto=10**9), Cluster(200, 200)).due
 
 
 @pytest.mark.parametrize("generation", [-1, 0, 2])
@@ -154,7 +239,8 @@ class Counted:
     def look(self) -> bool:
         """One look of the sensor; whether the table is due."""
         counters = len(self.written) - len(self.uncounted)
-        found = judge(copied(Leaf(self.swept)), self.hint, (9,), str(counters), self.next_xid, True, 0, UNGATED_S)
+        cluster = Cluster(self.horizon, self.next_xid)
+        found = judge(copied(Leaf(self.swept)), self.hint, (9,), str(counters), cluster, 0, UNGATED_S)
         self.hint = found.hint
         return found.due
 

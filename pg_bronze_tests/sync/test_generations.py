@@ -6,7 +6,7 @@ import pytest
 
 from pg_bronze.errors import HistoryChanged, LakeDamaged, SettingsError
 from pg_bronze.lake.object_store import Store
-from pg_bronze.sync.table_sync import TableSync
+from pg_bronze.sync import state_changes
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Crash, Difference, Lake, fill
 from pg_bronze_tests.harness.servers import new_bucket
 
@@ -127,7 +127,7 @@ def test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away(lak
     """What was copied before counts no more, but stays where it can be looked at."""
     before = lake.recorded["movie"]
 
-    reset = lake.tick(act=TableSync.reset)
+    reset = lake.tick(act=state_changes.reset)
     lake.drain()
 
     assert reset.row_counts == [0]
@@ -144,7 +144,7 @@ def test_a_reset_heals_a_table_whose_last_object_is_gone(lake, database):
     with pytest.raises(LakeDamaged):
         lake.tick()
 
-    lake.tick(act=TableSync.reset)
+    lake.tick(act=state_changes.reset)
     lake.drain()
 
     assert lake.compare() == SAME
@@ -156,7 +156,7 @@ def test_going_on_without_the_last_object_copies_only_what_is_new(lake, database
     for key in gone:
         lake.store.delete(key)
 
-    lake.tick(act=TableSync.resume)
+    lake.tick(act=state_changes.resume)
     database.execute(fill(9, 9))
     lake.drain()
 
@@ -175,7 +175,7 @@ def without_one_in_between(lake, database) -> None:
         lake.tick()
 
 
-@pytest.mark.parametrize("act, lost", [(TableSync.reset, 0), (TableSync.resume, 1)], ids=["reset", "continue"])
+@pytest.mark.parametrize("act, lost", [(state_changes.reset, 0), (state_changes.resume, 1)], ids=["reset", "continue"])
 def test_both_ways_on_help_where_objects_do_not_follow_one_another(lake, database, act, lost):
     """They are what the error says to do: copy all again, or go on after the newest object without the one in between."""
     without_one_in_between(lake, database)
@@ -197,7 +197,7 @@ def test_a_reset_heals_a_table_with_a_claim_far_ahead(lake, database):
     with pytest.raises(LakeDamaged, match=r"claims object number.*`pg-bronze reset movie`"):
         lake.tick()
 
-    lake.tick(act=TableSync.reset)
+    lake.tick(act=state_changes.reset)
     for number in range(10, 16):
         database.execute(fill(number, number))
         lake.drain()
@@ -207,7 +207,7 @@ def test_a_reset_heals_a_table_with_a_claim_far_ahead(lake, database):
 
 def test_resets_upon_resets_keep_every_generation_apart(lake, database):
     for _ in range(3):
-        lake.tick(act=TableSync.reset)
+        lake.tick(act=state_changes.reset)
         lake.drain()
 
     assert lake.compare() == SAME
@@ -221,7 +221,7 @@ def test_resets_upon_resets_keep_every_generation_apart(lake, database):
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_a_crash_in_a_reset_is_finished_by_the_next_tick(lake, database, step, forgotten):
     with pytest.raises(Crash):
-        lake.tick(act=TableSync.reset, crash_at=step)
+        lake.tick(act=state_changes.reset, crash_at=step)
     if forgotten:
         lake.forget()
 
@@ -274,7 +274,7 @@ def test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_
         ({"lsn": "FFFF/0"}, "an older state was restored"),
     ],
 )
-@pytest.mark.parametrize("act", [TableSync.resume, TableSync.reset])
+@pytest.mark.parametrize("act", [state_changes.resume, state_changes.reset])
 def test_another_history_stops_the_table_until_somebody_decides(lake, database, changed, found, act):
     """After a failover transactions already copied may be gone, and their ids used again."""
     elsewhere(lake, **changed)
@@ -286,7 +286,7 @@ def test_another_history_stops_the_table_until_somebody_decides(lake, database, 
     outcomes = lake.drain()
 
     assert lake.compare() == SAME
-    assert sum(outcome.row_count for outcome in outcomes) == (2 if act is TableSync.resume else 10)
+    assert sum(outcome.row_count for outcome in outcomes) == (2 if act is state_changes.resume else 10)
 
 
 def test_another_database_stops_the_table(lake):
@@ -297,7 +297,7 @@ def test_another_database_stops_the_table(lake):
         lake.tick()
 
 
-@pytest.mark.parametrize("act, wanted", [(TableSync.resume, [9]), (TableSync.reset, [*range(1, 10)])])
+@pytest.mark.parametrize("act, wanted", [(state_changes.resume, [9]), (state_changes.reset, [*range(1, 10)])])
 def test_another_bucket_stops_the_table_until_somebody_decides(lake, database, bucket, act, wanted):
     """A setting that points to the wrong bucket would copy everything again, or go on there without the past."""
     there = new_bucket(bucket.server)
@@ -324,7 +324,7 @@ def test_a_table_never_copied_has_nothing_to_reset(database, bucket):
     database.execute(MOVIE)
 
     with pytest.raises(SettingsError, match="nothing of it has been copied yet"):
-        Lake(database, bucket.store()).tick(act=TableSync.reset)
+        Lake(database, bucket.store()).tick(act=state_changes.reset)
 
 
 def test_a_reset_takes_an_open_claim_along(lake, database):
@@ -332,7 +332,7 @@ def test_a_reset_takes_an_open_claim_along(lake, database):
     database.execute(fill(9, 10))
     lake.crash("claim")
 
-    lake.tick(act=TableSync.reset)
+    lake.tick(act=state_changes.reset)
     assert not [key for key in lake.all_keys() if "claims" in key]
     lake.drain()
 
@@ -341,7 +341,7 @@ def test_a_reset_takes_an_open_claim_along(lake, database):
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-@pytest.mark.parametrize("act", [TableSync.resume, TableSync.reset])
+@pytest.mark.parametrize("act", [state_changes.resume, state_changes.reset])
 def test_a_decision_counts_although_a_claim_is_open(lake, database, act, forgotten):
     """The claim has taken the next number; a reset that gives way to it says that it is done and has done nothing."""
     database.execute(fill(9, 10))
@@ -353,7 +353,7 @@ def test_a_decision_counts_although_a_claim_is_open(lake, database, act, forgott
     lake.tick(act=act)
     lake.drain()
 
-    assert lake.recorded["movie"].generation == (act is TableSync.reset)
+    assert lake.recorded["movie"].generation == (act is state_changes.reset)
     assert not [key for key in lake.all_keys() if "claims" in key]
     assert lake.compare() == SAME
 
@@ -365,7 +365,7 @@ def test_a_first_load_that_died_after_its_claim_can_be_reset(database, bucket):
     lake = Lake(database, bucket.store())
     lake.crash("claim")
 
-    lake.tick(act=TableSync.reset)
+    lake.tick(act=state_changes.reset)
     lake.drain()
 
     assert lake.compare() == SAME

@@ -14,9 +14,12 @@ from pg_bronze.demo import home
 from pg_bronze.demo.account import unprivileged
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
+from pg_bronze.lake.commit import SliceWriter
+from pg_bronze.lake.ledger import Committed
 from pg_bronze.settings.model import S3Connection
+from pg_bronze.sync import state_changes
 from pg_bronze.sync.reconcile import reconcile
-from pg_bronze.sync.table_sync import SliceStream, TableSync
+from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.faults import freeze
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, crash_after, fill
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, Upgraded
@@ -83,7 +86,7 @@ def test_after_a_failover_that_lost_nothing_the_table_stops_until_continued(lake
     with pytest.raises(HistoryChanged, match=r"timeline 1 to 2.*pg-bronze continue movie.*pg-bronze reset movie"):
         lake.tick()
 
-    lake.tick(act=TableSync.resume)
+    lake.tick(act=state_changes.resume)
     outcomes = lake.drain()
     assert sum(outcome.row_count for outcome in outcomes) == 2
     assert lake.compare() == SAME
@@ -115,7 +118,7 @@ def test_after_a_failover_that_lost_transactions_a_reset_makes_the_lake_right(la
 
     with pytest.raises(HistoryChanged, match="timeline 1 to 2"):
         lake.tick()
-    lake.tick(act=TableSync.reset)
+    lake.tick(act=state_changes.reset)
     lake.drain()
 
     assert lake.compare() == SAME
@@ -127,7 +130,7 @@ def test_after_a_failover_that_lost_transactions_continue_does_not_go_on_green(l
     copy_what_the_standby_never_gets(lake, standby)
     fail_over(lake, standby)
 
-    lake.tick(act=TableSync.resume)
+    lake.tick(act=state_changes.resume)
 
     with pytest.raises(HistoryChanged, match=r"below .* up to which it is already copied.*pg-bronze reset movie"):
         lake.tick()
@@ -143,7 +146,7 @@ def reconciling(bucket):
         region="us-east-1",
         use_ssl=False,
     )
-    return lambda copy, recorded: reconcile(copy, recorded, connection)
+    return lambda sync, recorded, writer: reconcile(sync, recorded, writer, connection)[0]
 
 
 def test_reconcile_goes_on_where_nothing_was_lost_and_copies_nothing_again(lake, standby, reconciling):
@@ -213,7 +216,7 @@ def test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing(lake, sta
         lake.tick(act=reconciling)
 
     assert (dict(lake.recorded), lake.all_keys()) == before
-    lake.tick(act=TableSync.reset)
+    lake.tick(act=state_changes.reset)
     lake.drain()
     assert lake.compare() == SAME
 
@@ -229,14 +232,14 @@ def test_a_lost_row_whose_id_others_have_used_since_counts_as_deleted(lake, stan
     take_ids(database, 20)
     said: list[str] = []
 
-    def act(copy: TableSync, recorded: Watermark | None) -> SliceStream:
-        stream = reconciling(copy, recorded)
-        said.append(stream.reason)
-        return stream
+    def act(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> Committed:
+        committed = reconciling(sync, recorded, writer)
+        said.append(lake.footers()[-1].reason)
+        return committed
 
     lake.tick(act=act)
 
-    assert "all 8 live rows copied so far are in the lake; of 4 more the keys are in the lake alone" in said[0]
+    assert "all 8 live rows copied so far are in the lake; 4 more keys are only in the lake" in said[0]
     database.execute(fill(13, 14))
     assert sum(outcome.row_count for outcome in lake.drain()) == 2
     assert lake.compare() == SAME
@@ -282,12 +285,12 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
         with pytest.raises(HistoryChanged, match=r"of 19 live rows \d+ should have been copied and are not"):
             lake.tick(act=reconciling)
 
-    lake.tick(act=TableSync.resume)
+    lake.tick(act=state_changes.resume)
     lake.database.execute(fill(3001, 3002))
     lake.drain()
     assert lake.column()[-3:] == [3000, 3001, 3002], "what was copied of the state before, and what came now"
 
-    lake.tick(act=TableSync.reset)
+    lake.tick(act=state_changes.reset)
     lake.drain()
     assert lake.compare() == SAME
     assert lake.column() == [*range(1, 20), 3001, 3002]
@@ -304,7 +307,7 @@ def test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was(lake, primary, 
         with pytest.raises(HistoryChanged, match=r"belongs to the database cluster \d+.*pg-bronze reconcile movie"):
             lake.tick()
 
-        lake.tick(act=reconciling if asked else TableSync.resume)
+        lake.tick(act=reconciling if asked else state_changes.resume)
         lake.database.execute(f"{fill(9, 10)}; update movie set title = 'again' where movie_id = 1")
         outcomes = lake.drain()
 

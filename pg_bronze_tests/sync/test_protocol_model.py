@@ -36,12 +36,13 @@ from pg_bronze.errors import (
     TableChanged,
     TransientError,
 )
+from pg_bronze.lake.commit import SliceWriter, write_all
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import next_time
 from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Listed
 from pg_bronze.postgres import catalog
-from pg_bronze.sync import table_sync
+from pg_bronze.sync import slice_stream
 from pg_bronze.sync.table_sync import SyncOptions, TableSync
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -518,7 +519,7 @@ class Attack(RuleBasedStateMachine):
             window_sql, "select", lambda region, _columns, _xid, _names, limit, _bound=None: (region, limit)
         )
         self.patch.setattr(catalog, "read_table", look)
-        self.patch.setattr(table_sync, "ThreadPoolExecutor", Pool)
+        self.patch.setattr(slice_stream, "ThreadPoolExecutor", Pool)
         self.patch.setattr(planning, "EMPTY_BLOCKS_PER_COMMIT", 4)
         self.patch.setattr(planning, "LINES_PER_BLOCK", 6)
         if self.hole:
@@ -664,10 +665,9 @@ class Attack(RuleBasedStateMachine):
             stream = writer.start(recorded)
             if isinstance(stream, Quiet):
                 return False
-            for piece in stream:
-                stream.commit(piece)
+            report = write_all(stream.slices(), SliceWriter(Ledger(door, writer.layout), options.codec, bell))
             bell()
-            self.recorded.append(stream.watermark)
+            self.recorded.append(report.watermark)
         return True
 
     def _event(self, name: str, bell: Bell, door: Door, step: int) -> Callable[[], None]:
@@ -906,7 +906,7 @@ def redo_without_looking(patch: pytest.MonkeyPatch) -> None:
 
 def no_claims(patch: pytest.MonkeyPatch) -> None:
     """The timestamp in a key is trusted to tell two writers apart."""
-    patch.setattr(Ledger, "_claim", lambda self, claim, key: None)
+    patch.setattr(SliceWriter, "_claim", lambda self, claim, key: None)
     patch.setattr(Footer, "continues", lambda self, watermark: True)
 
 
@@ -914,10 +914,10 @@ def no_list_after_claiming(patch: pytest.MonkeyPatch) -> None:
     """A claim of one's own is taken for the right to write, however old the watermark behind it is."""
 
     def careless(self, claim, key):
-        if not self.store.create(key, claim.to_text().encode()):
+        if not self.ledger.store.create(key, claim.to_text().encode()):
             raise Superseded(key)
 
-    patch.setattr(Ledger, "_claim", careless)
+    patch.setattr(SliceWriter, "_claim", careless)
     patch.setattr(Footer, "continues", lambda self, watermark: True)
 
 
@@ -972,14 +972,14 @@ def name_instead_of_oid(patch: pytest.MonkeyPatch) -> None:
 
 def table_not_looked_at_again(patch: pytest.MonkeyPatch) -> None:
     """Nobody compares the table before and after a read."""
-    look_once = TableSync._look
+    look_once = TableSync.refresh_table
 
     def careless(self):
         look_once(self)
         self.table = replace(self.table, fingerprint="always the same")
         return self.table.fingerprint
 
-    patch.setattr(TableSync, "_look", careless)
+    patch.setattr(TableSync, "refresh_table", careless)
 
 
 def pending_takes_a_new_horizon(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pg_bronze.errors import LakeDamaged, SettingsError, TakeoverUndecided
 from pg_bronze.lake.object_store import Store
 from pg_bronze.postgres.control_table import Control
-from pg_bronze.sync.table_sync import TableSync
+from pg_bronze.sync import state_changes
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, clock, fill
 
 THEIRS = "movie/movie_20240101000000.parquet"
@@ -226,7 +226,7 @@ def test_a_reset_after_a_seeded_load_copies_the_whole_table(lake, database):
     their_row(database)
     lake.tick(takeover="adopt-seed")
 
-    lake.tick(act=TableSync.reset, takeover="adopt-seed")
+    lake.tick(act=state_changes.reset, takeover="adopt-seed")
     lake.drain(takeover="adopt-seed")
 
     assert lake.compare() == SAME

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pg_bronze.lake.commit import write_all
 from pg_bronze.lake.object_store import Store
-from pg_bronze.sync.table_sync import TableSync
+from pg_bronze.sync import state_changes
 from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, NoLock, crash_after, fill
 
 NOW = datetime(2026, 1, 2, 0, 0, 10, tzinfo=UTC)
@@ -106,12 +107,13 @@ def test_a_slice_in_hand_gives_way_to_the_claim_of_a_writer_whose_put_is_late(pa
     outcomes = []
     with two.source() as source, two.open(source, now=lambda: NOW + skew) as copier:
         stream = copier.start(two.recorded["movie"])
-        pieces = iter(stream)
-        piece = next(pieces)
 
-        one.tick(now=lambda: NOW, crash_at=meanwhile("list", lambda: outcomes.append(stream.commit(piece))))
+        def write() -> None:
+            outcomes.append(write_all(stream.slices(), two.writer(copier)))
 
-    assert outcomes == [None]
+        one.tick(now=lambda: NOW, crash_at=meanwhile("list", write))
+
+    assert [(report.superseded, report.committed) for report in outcomes] == [(True, ())]
     settle(database, one, two)
 
 
@@ -206,7 +208,7 @@ class OnItsWay(Store):
 
 def reset(lake: Lake) -> None:
     lake.drain()
-    lake.tick(act=TableSync.reset)
+    lake.tick(act=state_changes.reset)
 
 
 def reset_and_forget(lake: Lake) -> None:

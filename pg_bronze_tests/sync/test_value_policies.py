@@ -9,6 +9,7 @@ import pg_bronze
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY, Exceptional, Policies
 from pg_bronze.errors import DataError
 from pg_bronze.settings.load import load_settings
+from pg_bronze.sync import state_changes
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.lake import Lake
 
@@ -147,7 +148,7 @@ def test_null_is_counted_and_touches_nothing_else(lake, database):
 def test_an_object_without_rows_has_the_stored_schema_of_the_policies(lake):
     """Otherwise the first object of a generation gives a column another type than the next."""
     lake.tick()
-    lake.tick(act=lambda copier, recorded: copier.reset(recorded), policies=Policies(nan="text"))
+    lake.tick(act=state_changes.reset, policies=Policies(nan="text"))
     assert lake.footers()[-1].row_count == 0
     assert lake.frames()[-1].schema["price"] == pl.String()
 
@@ -157,13 +158,13 @@ def test_a_number_widened_during_a_read_is_neither_rounded_nor_taken_for_nan(lak
     """Rounded to the old scale it would be changed; taken for NaN it would stop the table for good."""
 
     class Altered(TableSync):
-        def _read(self, region):
+        def _read_stable(self, region):
             if "numeric(10,2)" in {column.declared for column in self.table.columns}:
                 database.execute(f"alter table movie alter price type {declared}")
                 database.execute(
                     "insert into movie values (2, 12345678901.5555)" if declared == "numeric" else "select"
                 )
-            return super()._read(region)
+            return super()._read_stable(region)
 
     lake.copier = Altered
     lake.tick()

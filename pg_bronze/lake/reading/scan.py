@@ -20,7 +20,6 @@ from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import OWN, Layout, search_starts, table_of
 from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Listed, Store
-from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import schema_union
 from pg_bronze.lake.reading.latest_versions import newest_versions
 from pg_bronze.lake.reading.schema_union import Run, Shape
@@ -193,7 +192,7 @@ class Slices:
 
         Raises NothingCopied if there is no object of the table in the bucket.
         """
-        objects = Ledger(opened, layout, Codec())
+        objects = Ledger(opened, layout)
         items = _listed(opened, layout) if days is None else _of_days(opened, layout, days)
         newest = _newest(objects, items if days is None else _recent(opened, layout))
         if newest is None:

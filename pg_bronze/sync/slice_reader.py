@@ -1,0 +1,73 @@
+"""Reading the rows of one region as one slice, or finding that they are too many for one."""
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from pg_bronze.core import column_types, planning, window_sql
+from pg_bronze.core.planning import Sizing
+from pg_bronze.core.table import SourceTable
+from pg_bronze.core.value_policies import Exceptional
+from pg_bronze.core.window_sql import Region
+from pg_bronze.errors import NotUtf8, SliceTooLarge
+from pg_bronze.postgres.connection import Source
+from pg_bronze.postgres.error_mapping import explain_bad_texts
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Rows: TypeAlias = "tuple[pl.DataFrame, tuple[Exceptional, ...]]"
+
+
+def read(source: Source, table: SourceTable, region: Region, size: Sizing) -> "Rows | None":
+    """Read the rows of a region as they are stored, with counts of the values that a policy changed.
+
+    Returns:
+        None if the rows are more than one slice may hold and the region can be divided. A region that cannot be
+        divided (one row) is read whatever its size.
+    """
+    columns, names = table.columns, planning.names_by_attnum(table)
+    divisible = region.blocks is None or not size.smallest
+    widths = column_types.widths(columns) if divisible and not planning.certain(table, region, size.byte_limit) else []
+    bound = None
+    if widths and region.blocks is None and region.start is not None:
+        bound = window_sql.Bound(size.byte_limit, widths)
+    elif widths:
+        rows, size_bytes = source.measure(window_sql.measure(region, widths, names), table.label)
+        if rows > size.row_limit or (size_bytes > size.byte_limit and rows > 1):
+            return None
+    row_limit = size.row_limit + 1 if divisible else None
+    try:
+        frame = _rows(source, table, region, _query(table, region, row_limit, bound))
+    except SliceTooLarge:
+        return None
+    if row_limit is not None and frame.height >= row_limit:
+        return None
+    return column_types.conform(frame, columns, table.label)
+
+
+def read_all(source: Source, table: SourceTable, region: Region) -> Rows:
+    """Read the rows of a region whatever their size, as for a slice that is redone.
+
+    Raises:
+        KeyError: A column that bounds the region was dropped.
+    """
+    frame = _rows(source, table, region, _query(table, region, None, None))
+    return column_types.conform(frame, table.columns, table.label)
+
+
+def _query(table: SourceTable, region: Region, row_limit: int | None, bound: "window_sql.Bound | None") -> str:
+    columns, names = table.columns, planning.names_by_attnum(table)
+    projection, xid_column = column_types.projection(columns), column_types.xid_column(columns)
+    return window_sql.select(region, projection, xid_column, names, row_limit, bound)
+
+
+def _rows(source: Source, table: SourceTable, region: Region, query: str) -> "pl.DataFrame":
+    try:
+        return source.read(query, table.label)
+    except NotUtf8 as error:
+        # Neither the server nor connectorx names the column, so a second query counts the rows of each.
+        texts = [name for name, dtype in column_types.read_schema(table.columns).items() if str(dtype) == "String"]
+        query = window_sql.not_utf8(region, texts, planning.names_by_attnum(table))
+        counts = dict(zip(texts, source.measure(query, table.label), strict=True))
+        if invalid := {name: count for name, count in counts.items() if count}:
+            raise explain_bad_texts(table.label, invalid) from error
+        raise
