@@ -25,7 +25,6 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pg_bronze.settings.choices import Compression, Infinity, LateDates, Nan, ReaderName, SslMode, Takeover, Untracked
 from pg_bronze.settings.mc_alias import endpoint, parse_json
@@ -68,10 +67,10 @@ class TableOptions(BaseModel):
     nan: Nan = Field(default="error", description="What NaN in a numeric with a precision becomes.")
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings, validated. Made by ``load_settings``; constructing one reads nothing but its arguments."""
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
@@ -226,18 +225,6 @@ class Settings(BaseSettings):
         '`{"movie": {"cursor_column": "updated_at", "slice_rows": 5000}}`; also `untracked`, `takeover`, '
         "`infinity`, `late_dates` and `nan`.",
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  (pydantic's signature)
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's signature)
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's signature)
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's signature)
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # Only arguments: load_settings merges environment and .env itself, so that a given mapping is all there is.
-        return (init_settings,)
 
     @field_validator("pg_host")
     @classmethod
