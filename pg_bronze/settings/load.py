@@ -1,21 +1,21 @@
 """TODO settings.load."""
 
 import difflib
-import io
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dotenv.parser import parse_stream
 from pydantic import (
     ValidationError,
 )
 from pydantic_core import ErrorDetails
 
 from pg_bronze.errors import SettingsError
-from pg_bronze.settings.mc_alias import EXPLICIT, absolute, one_server, read_text, server
+from pg_bronze.settings.env_file import read_env_file
+from pg_bronze.settings.files import absolute
+from pg_bronze.settings.mc_alias import EXPLICIT, one_server, server
 from pg_bronze.settings.model import FIELDS, PREFIX, SECRET_NAMES, Settings, TableOptions, variable
 
 _SOURCE = re.compile(r"PG_(?!BRONZE_).*")
@@ -36,7 +36,7 @@ def load_settings(
     Raises one SettingsError that lists everything that is wrong.
     """
     environment = dict(os.environ if environ is None else environ)
-    written, faults = _read_env_file(env_file) if env_file else ({}, [])
+    written, faults = read_env_file(env_file) if env_file else ({}, [])
     merged = one_server(written, environment) | environment
     variables = {
         name: text for name, value in merged.items() if (text := value if name in SECRET_NAMES else value.strip())
@@ -135,19 +135,3 @@ def _unknown(variables: Mapping[str, str]) -> list[str]:
         near = difflib.get_close_matches(name.upper(), FIELDS, n=1)
         faults.append(f"{name} is no setting." + (f" Did you mean {near[0]}?" if near else " Remove it."))
     return faults
-
-
-def _read_env_file(file: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the variables of a ``.env`` file and what is wrong with its lines."""
-    text = read_text(file, str(file)) or ""
-    values: dict[str, str] = {}
-    faults = []
-    for binding in parse_stream(io.StringIO(text)):
-        # Never the line itself: it may hold a password. And no ${…}: a password may look like that.
-        if binding.error:
-            faults.append(f"{file}, line {binding.original.line}: this is not NAME=value.")
-        elif binding.key is not None and binding.value is None:
-            faults.append(f"{file}, line {binding.original.line}: {binding.key} has no =.")
-        elif binding.key is not None:
-            values[binding.key] = binding.value or ""
-    return values, faults

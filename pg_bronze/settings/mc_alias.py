@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pg_bronze.errors import SettingsError
+from pg_bronze.settings.files import absolute, read_text
 
 EXPLICIT = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
 
@@ -104,24 +105,6 @@ def _read_aliases(alias: str, file: Path) -> dict[str, Any]:
             f"MINIO_ALIAS is {alias!r}: {file} is not the JSON that mc writes. Repair it, or make it anew."
         )
     return aliases
-
-
-def read_text(file: Path, what: str) -> str | None:
-    """Return the file's text, None if there is no such file."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{what} is not UTF-8 text. Save it as UTF-8.") from None
-    except OSError as error:
-        raise SettingsError(f"{what} cannot be read: {error.strerror}.") from error
-
-
-def absolute(text: str, home: str | None) -> Path:
-    if home and (text == "~" or text.startswith("~/")):
-        return Path(home, text[2:])
-    return Path(text).absolute()
 
 
 def endpoint(value: str) -> str:

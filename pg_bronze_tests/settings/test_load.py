@@ -126,66 +126,12 @@ def test_the_file_is_dot_env_in_the_current_folder(tmp_path, monkeypatch):
     assert load_settings(ENOUGH).pg_user == "lector"
 
 
-def test_a_missing_file_is_no_fault(tmp_path):
-    assert load_settings(ENOUGH, tmp_path / "absent").pg_db == "cine"
-
-
-def test_a_dollar_in_the_file_stays_a_dollar(tmp_path):
-    """Expansion would turn a password into another one, by what the environment happens to hold."""
-    file = tmp_path / ".env"
-    file.write_text("PG_PASS=a${HOME}b$c\n")
-
-    assert load_settings(ENOUGH | {"HOME": "x"}, file).pg_pass.get_secret_value() == "a${HOME}b$c"
-
-
-def test_other_programs_keys_in_the_file_are_left_alone(tmp_path):
-    file = tmp_path / ".env"
-    file.write_text(
-        "\ufeffexport DAGSTER_HOME=x\r\n# a comment\r\nPGPASSWORD=y\r\nPG_USER=lector\r\n", encoding="utf-8"
-    )
-
-    assert load_settings(ENOUGH, file).pg_user == "lector"
-
-
 def test_an_empty_value_counts_as_not_set():
     assert load(PG_HOST="", PG_BRONZE_SLICE_ROWS=" ", PG_BRONZE_TAKEOVER="", PG_BRONZE_CURSOR_NAMES="") == load()
 
 
 def test_blanks_around_a_password_are_part_of_it():
     assert load(PG_PASS=" x ").pg_pass.get_secret_value() == " x "
-
-
-@pytest.mark.parametrize(
-    "content, found",
-    [
-        (b"PG_DB=cine\nnot a line; hunter2\n", "line 2: this is not NAME=value"),
-        (b"PG_DB=cine\nPG_PASS\n", "line 2: PG_PASS has no ="),
-        (b"PG_DB=cine\nPG_PASS='hunter2\n", "line 2: this is not NAME=value"),
-        (b"PG_PASS=\xff\xfe hunter2\n", "is not UTF-8 text"),
-    ],
-)
-def test_a_bad_file_is_named_without_showing_its_lines(tmp_path, content, found):
-    file = tmp_path / ".env"
-    file.write_bytes(content)
-
-    message = fault(ENOUGH, file)
-
-    assert str(file) in message
-    assert found in message
-    assert "hunter2" not in message
-
-
-def test_a_folder_in_place_of_the_file_is_a_sentence(tmp_path):
-    assert fault(ENOUGH, tmp_path).endswith("cannot be read: Is a directory.")
-
-
-def test_a_file_that_may_not_be_read_is_a_sentence(tmp_path, monkeypatch):
-    def deny(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "read_text", deny)
-
-    assert fault(ENOUGH, tmp_path / ".env") == f"{tmp_path / '.env'} cannot be read: Permission denied."
 
 
 # What is wrong is said once, completely, and without secrets.
