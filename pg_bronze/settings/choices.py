@@ -1,8 +1,12 @@
-"""TODO settings.choices."""
+"""Choices: the values of settings that accept a fixed set of words.
+
+Kept apart from the models because ``core`` imports them and must not import pydantic.
+"""
 
 from typing import Literal
 
 Compression = Literal["zstd", "snappy", "gzip", "lz4", "uncompressed"]
+Layout = Literal["flat", "date"]
 ReaderName = Literal["auto", "connectorx", "copy"]
 SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 Takeover = Literal["adopt-seed", "fresh"]

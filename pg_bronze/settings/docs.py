@@ -1,18 +1,33 @@
-"""TODO settings.docs."""
+"""Documentation: the tables of ``docs/settings.md``, rendered from the descriptions of the fields."""
 
-from pydantic import (
-    ByteSize,
-    SecretStr,
-)
+from pydantic import ByteSize, SecretStr
 
+from pg_bronze.settings.bucket import BucketSettings
 from pg_bronze.settings.mc_alias import EXPLICIT
-from pg_bronze.settings.model import FIELDS
+from pg_bronze.settings.objects import ObjectSettings
+from pg_bronze.settings.section import Section, variable
+from pg_bronze.settings.source import SourceSettings
+from pg_bronze.settings.tables import TableSettings
+from pg_bronze.settings.ticks import TickSettings
+
+SECTIONS: dict[str, type[Section]] = {
+    "Source database": SourceSettings,
+    "Bucket": BucketSettings,
+    "Tables": TableSettings,
+    "Ticks": TickSettings,
+    "Objects": ObjectSettings,
+}
 
 
-def settings_table() -> str:
-    """Render every setting as a Markdown table: name, default, meaning."""
+def settings_tables() -> str:
+    """Return every setting in Markdown: a heading for each section, and a table of name, default and meaning."""
+    return "\n".join(f"## {title}\n\n{_table(section)}" for title, section in SECTIONS.items())
+
+
+def _table(section: type[Section]) -> str:
     lines = ["| Name | Default | Meaning |", "|---|---|---|"]
-    for name, field in FIELDS.items():
+    for field_name, field in section.model_fields.items():
+        name = variable(field_name)
         if name in EXPLICIT:
             default = "required without `MINIO_ALIAS`"
         else:

@@ -1,99 +1,108 @@
-"""Aliases: which S3 server and keys a name stands for, found where the ``mc`` client itself looks.
+"""Aliases: the S3 server and the keys of an alias of the ``mc`` client.
 
-Reads mc's configuration file when asked; the environment is passed in.
+They are looked up as ``mc`` does: first ``MC_HOST_<alias>``, then ``config.json``. The environment is an argument.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.files import absolute, read_text
+from pg_bronze.settings.text_formats import parse_json, server_url
 
 EXPLICIT = ("MINIO_ENDPOINT", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")
+_EXPLICIT_TEXT = "MINIO_ENDPOINT, MINIO_ACCESS_KEY and MINIO_SECRET_KEY"
 
 
-def one_server(written: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Drop from ``.env`` the way to the bucket's server that the environment replaces by the other one."""
+def without_overridden_server(from_file: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Remove the server in ``.env`` if the environment sets one in the other way (alias, or endpoint and keys)."""
     explicit = any(environment.get(name) for name in EXPLICIT)
     if environment.get("MINIO_ALIAS") and not explicit:
-        return {name: value for name, value in written.items() if name not in EXPLICIT}
+        return {name: value for name, value in from_file.items() if name not in EXPLICIT}
     if environment.get("MINIO_ENDPOINT") and not environment.get("MINIO_ALIAS"):
-        return {name: value for name, value in written.items() if name != "MINIO_ALIAS"}
-    return written
+        return {name: value for name, value in from_file.items() if name != "MINIO_ALIAS"}
+    return from_file
 
 
 def server(variables: Mapping[str, str], home: str | None) -> dict[str, str]:
-    """Find the server and keys that ``MINIO_ALIAS`` stands for; nothing to add when all three are given."""
+    """Return the endpoint and the keys of ``MINIO_ALIAS``; empty if all three are set explicitly."""
     alias = variables.get("MINIO_ALIAS")
-    given = [name for name in EXPLICIT if name in variables]
+    present = [name for name in EXPLICIT if name in variables]
     missing = [name for name in EXPLICIT if name not in variables]
-    if alias and given:
+    if alias and present:
         raise SettingsError(
-            f"MINIO_ALIAS and {', '.join(given)} are both set, and each names a server for the bucket: keep one."
+            f"MINIO_ALIAS and {', '.join(present)} are both set, and both select an S3 server. Remove one of them."
         )
     if alias:
-        return dict(zip(EXPLICIT, _alias(alias, variables, home), strict=True))
-    if given and missing:
-        raise SettingsError(f"{', '.join(missing)}: not set, but {', '.join(given)} is; the three belong together.")
+        return dict(zip(EXPLICIT, _look_up(alias, variables, home), strict=True))
+    if present and missing:
+        raise SettingsError(f"{' and '.join(missing)} must be set too: {_EXPLICIT_TEXT} are required together.")
     if missing:
         raise SettingsError(
-            "No server is named for the bucket. Set MINIO_ALIAS to an alias made with `mc alias set`, or all of "
-            f"{', '.join(EXPLICIT)}."
+            "No S3 server is configured. Set MINIO_ALIAS to an alias created with `mc alias set`, or set "
+            f"{_EXPLICIT_TEXT}."
         )
     return {}
 
 
-def _alias(alias: str, variables: Mapping[str, str], home: str | None) -> tuple[str, str, str]:
-    """Return endpoint, access key and secret key of the alias, from where ``mc`` itself looks, in its order."""
+def _look_up(alias: str, variables: Mapping[str, str], home: str | None) -> tuple[str, str, str]:
+    """Return endpoint, access key and secret key of the alias."""
     variable = f"MC_HOST_{alias}"
     if url := variables.get(variable):
-        # As mc reads it: key to the first colon, secret to the last @, nothing decoded, a second colon means a token.
-        parts = re.fullmatch(r"(https?://)([^:@]+):([^:]+)@([^@]+)", url)
-        if not parts:
-            raise SettingsError(
-                f"{variable}: it must be scheme://key:secret@host:port, no session token (its value is not shown)."
-            )
-        return _checked(variable, parts[1] + parts[4], parts[2], parts[3])
-
+        return _from_variable(variable, url)
+    where = f"MINIO_ALIAS is {alias!r}"
     folder = variables.get("MC_CONFIG_DIR") or (home and str(Path(home) / ".mc"))
     if not folder:
         raise SettingsError(
-            f"MINIO_ALIAS is {alias!r}: mc's config.json cannot be found, neither MC_CONFIG_DIR nor HOME is set."
+            f"{where}: mc's config.json cannot be located, because neither MC_CONFIG_DIR nor HOME is set. Set one."
         )
     file = absolute(folder, home) / "config.json"
     aliases = _read_aliases(alias, file)
     if alias not in aliases:
         raise SettingsError(
-            f"MINIO_ALIAS is {alias!r}: {file} has no such alias (it has {', '.join(sorted(aliases)) or 'none'}). "
-            f"Make it with `mc alias set {alias} URL ACCESS_KEY SECRET_KEY`."
+            f"{where}: {file} does not contain this alias (it contains: {', '.join(sorted(aliases)) or 'none'}). "
+            f"Create it with `mc alias set {alias} URL ACCESS_KEY SECRET_KEY`."
         )
-    entry = aliases[alias]
+    return _from_entry(f"{where}, in {file}", aliases[alias])
+
+
+def _from_variable(variable: str, url: str) -> tuple[str, str, str]:
+    # As in mc: the key ends at the first colon, the secret at the last @, nothing is decoded, a second colon means that
+    # there is a session token.
+    parts = re.fullmatch(r"(https?://)([^:@]+):([^:]+)@([^@]+)", url)
+    if not parts:
+        raise SettingsError(
+            f"{variable}: it must be scheme://key:secret@host:port without a session token (value not shown)."
+        )
+    return _checked_url(variable, parts[1] + parts[4]), parts[2], parts[3]
+
+
+def _from_entry(where: str, entry: object) -> tuple[str, str, str]:
     fields = [entry.get(key) if isinstance(entry, dict) else None for key in ("url", "accessKey", "secretKey")]
     url, key, secret = (field if isinstance(field, str) else "" for field in fields)
     if isinstance(entry, dict) and entry.get("sessionToken"):
-        raise SettingsError(f"MINIO_ALIAS is {alias!r}: it has a session token in {file}; use keys that do not expire.")
+        raise SettingsError(f"{where}: the alias has a session token, which expires. Use permanent keys.")
     if not key or not secret:
-        raise SettingsError(f"MINIO_ALIAS is {alias!r}: it has no keys in {file}. Set them with `mc alias set`.")
-    return _checked(f"MINIO_ALIAS is {alias!r}, in {file}", url, key, secret)
+        raise SettingsError(f"{where}: the alias has no keys. Set them with `mc alias set`.")
+    return _checked_url(where, url), key, secret
 
 
-def _checked(where: str, url: str, key: str, secret: str) -> tuple[str, str, str]:
+def _checked_url(where: str, url: str) -> str:
     try:
-        return endpoint(url), key, secret
-    except ValueError as fault:
-        raise SettingsError(f"{where}: of its URL, {fault}.") from None
+        return server_url(url)
+    except ValueError as error:
+        raise SettingsError(f"{where}: the URL is invalid; {error}.") from None
 
 
 def _read_aliases(alias: str, file: Path) -> dict[str, Any]:
-    text = read_text(file, f"MINIO_ALIAS is {alias!r}: mc's configuration {file}")
+    where = f"MINIO_ALIAS is {alias!r}"
+    text = read_text(file, f"{where}: mc's configuration {file}")
     if text is None:
         raise SettingsError(
-            f"MINIO_ALIAS is {alias!r}: mc's {file} does not exist. Make it with `mc alias set {alias} …` "
-            f"or set MC_CONFIG_DIR, MC_HOST_{alias}, or {', '.join(EXPLICIT)}."
+            f"{where}: mc's configuration {file} does not exist. Create it with `mc alias set {alias} …`, or set "
+            f"MC_CONFIG_DIR, MC_HOST_{alias}, or {_EXPLICIT_TEXT}."
         )
     try:
         config = parse_json(text)
@@ -102,44 +111,6 @@ def _read_aliases(alias: str, file: Path) -> dict[str, Any]:
         aliases = None
     if not isinstance(aliases, dict):
         raise SettingsError(
-            f"MINIO_ALIAS is {alias!r}: {file} is not the JSON that mc writes. Repair it, or make it anew."
+            f"{where}: {file} is not a configuration file of mc. Repair it, or recreate it with `mc alias set`."
         )
     return aliases
-
-
-def endpoint(value: str) -> str:
-    """Return the server's URL as ``scheme://host[:port]``; raises ValueError without quoting what was given."""
-    wrong = ValueError(
-        "it must be http://host:port or https://host:port without path, user or query; bucket and keys have settings "
-        "of their own"
-    )
-    if "://" not in value:
-        # MinIO's own habit. A bare host is refused: nobody should send keys in the clear for want of a scheme.
-        if not re.fullmatch(r".+:\d+", value):
-            raise wrong
-        value = f"http://{value}"
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise wrong from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or re.search(r"\s", value):
-        raise wrong
-    if parts.path not in ("", "/") or parts.query or parts.fragment or port == 0:
-        raise wrong
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def parse_json(text: str) -> Any:
-    """Parse JSON; a key that occurs twice is an error, not the last one's victory."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if doubled := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ValueError(f"the JSON names {', '.join(doubled)} twice")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is not valid JSON ({error.msg}, at character {error.pos + 1})") from None

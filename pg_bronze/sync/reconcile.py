@@ -13,7 +13,7 @@ from pg_bronze.errors import HistoryChanged, SettingsError
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.ledger import Committed
 from pg_bronze.lake.reading import scan
-from pg_bronze.settings.model import S3Connection
+from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.sync.state_changes import require_lock, resume_below
 from pg_bronze.sync.table_sync import TableSync
 

@@ -8,7 +8,8 @@ import pytest
 from pg_bronze.core.column_types import _native, rule
 from pg_bronze.core.type_docs import ENTRIES, parquet, policies_table, types_table
 from pg_bronze.core.value_policies import LOSSLESS, Policies
-from pg_bronze.settings.model import Settings, TableOptions
+from pg_bronze.settings.model import Settings
+from pg_bronze.settings.tables import TableOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "types.md"
 

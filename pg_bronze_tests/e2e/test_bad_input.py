@@ -31,7 +31,7 @@ FAULTS = {
     "wrong password": Fault(("refused the user or password", "PG_PASS"), {"PG_PASS": SECRET}),
     "no such database": Fault(("no such database", "PG_DB"), {"PG_DB": "nowhere"}),
     "setting missing": Fault(("PG_DB is not set",), {"PG_DB": None}),
-    "setting unknown": Fault(("PG_BRONZE_INTERVAL is no setting", "INTERVAL_S"), {"PG_BRONZE_INTERVAL": "10"}),
+    "setting unknown": Fault(("PG_BRONZE_INTERVAL is not a known setting", "INTERVAL_S"), {"PG_BRONZE_INTERVAL": "10"}),
     "setting wrong": Fault(("PG_BRONZE_INTERVAL_S", "'soon'", "number"), {"PG_BRONZE_INTERVAL_S": "soon"}),
     "wrong alias": Fault(
         ("MINIO_ALIAS", "'elsewhere'", "mc alias set"),

@@ -16,7 +16,7 @@ from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.ledger import Committed
-from pg_bronze.settings.model import S3Connection
+from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.sync import state_changes
 from pg_bronze.sync.reconcile import reconcile
 from pg_bronze.sync.table_sync import TableSync

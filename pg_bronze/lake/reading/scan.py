@@ -23,8 +23,9 @@ from pg_bronze.lake.object_store import Listed, Store
 from pg_bronze.lake.reading import schema_union
 from pg_bronze.lake.reading.latest_versions import newest_versions
 from pg_bronze.lake.reading.schema_union import Run, Shape
+from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.settings.load import load_settings
-from pg_bronze.settings.model import S3Connection, Settings
+from pg_bronze.settings.model import Settings
 
 if TYPE_CHECKING:
     import polars as pl

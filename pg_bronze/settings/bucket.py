@@ -1,0 +1,112 @@
+"""Bucket: the S3 server, its keys, and the prefix of every object key."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from pydantic import Field, SecretStr, field_validator
+
+from pg_bronze.settings.section import Section
+from pg_bronze.settings.text_formats import server_url
+
+_PREFIX_MAX_BYTES = 400
+
+
+@dataclass(frozen=True)
+class S3Connection:
+    """How to connect to the S3 server. ``verify``: its certificate is checked."""
+
+    endpoint_url: str
+    access_key: SecretStr
+    secret_key: SecretStr
+    region: str
+    use_ssl: bool
+    verify: bool = True
+
+
+class BucketSettings(Section):
+    """The bucket that the objects are written to."""
+
+    minio_bucket: str = Field(description="Bucket to write to. S3's naming rules apply.")
+    minio_alias: str | None = Field(
+        default=None,
+        description="Alias created with `mc alias set`. It replaces the next three settings: server and keys are read "
+        "from `MC_HOST_<alias>`, otherwise from `config.json` in `MC_CONFIG_DIR` (default: `~/.mc`).",
+    )
+    minio_endpoint: str = Field(
+        description="`http://` or `https://` URL of the server, without a path; `host:port` means `http://`. AWS: "
+        "`https://s3.<region>.amazonaws.com`."
+    )
+    minio_access_key: SecretStr = Field(description="Access key. Never logged.")
+    minio_secret_key: SecretStr = Field(description="Secret key. Never logged.")
+    minio_region: str = Field(default="us-east-1", min_length=1, description="Region for which requests are signed.")
+    prefix: str = Field(
+        default="",
+        description="Folders before every object key, such as `shop/eu`, to store several databases in one bucket. "
+        "Letters, digits and `_ . = -`; leading and trailing slashes are removed.",
+    )
+    unfenced: bool = Field(
+        default=False,
+        description="`true` accepts a bucket that ignores `If-None-Match`. Concurrent writers may then duplicate rows.",
+    )
+
+    @field_validator("minio_bucket")
+    @classmethod
+    def _validate_bucket(cls, value: str) -> str:
+        reserved = value.startswith(("xn--", "sthree-")) or value.endswith(("-s3alias", "--ol-s3"))
+        if (
+            not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value)
+            or ".." in value
+            or reserved
+            or _is_address(value)
+        ):
+            raise ValueError(
+                "a bucket name must have 3 to 63 lower-case letters, digits, hyphens and single dots, begin and end "
+                "with a letter or digit, and must not be an IP address or have a prefix or suffix reserved by S3"
+            )
+        return value
+
+    @field_validator("minio_endpoint")
+    @classmethod
+    def _validate_endpoint(cls, value: str) -> str:
+        return server_url(value)
+
+    @field_validator("minio_access_key", "minio_secret_key")
+    @classmethod
+    def _validate_key(cls, value: SecretStr) -> SecretStr:
+        # With a line break in a key, an HTTP library raises "invalid header" and quotes the key.
+        if not value.get_secret_value().isprintable() or " " in value.get_secret_value():
+            raise ValueError("it must not contain spaces, line breaks or control characters")
+        return value
+
+    @field_validator("prefix")
+    @classmethod
+    def _validate_prefix(cls, value: str) -> str:
+        value = value.strip("/")
+        for folder in value.split("/") if value else ():
+            if folder in ("", ".", "..") or not all(c.isalnum() or c in "_.=-" for c in folder):
+                raise ValueError("folders must consist of letters, digits and _ . = - with one slash between them")
+            if folder.startswith("_pg_bronze"):
+                raise ValueError("folders that begin with _pg_bronze are reserved for claims and old generations")
+        if len(value.encode()) > _PREFIX_MAX_BYTES:
+            raise ValueError(f"it must have at most {_PREFIX_MAX_BYTES} bytes, because S3 limits the length of keys")
+        return value
+
+    @property
+    def s3(self) -> S3Connection:
+        """The connection to the S3 server."""
+        return S3Connection(
+            endpoint_url=self.minio_endpoint,
+            access_key=self.minio_access_key,
+            secret_key=self.minio_secret_key,
+            region=self.minio_region,
+            use_ssl=self.minio_endpoint.startswith("https://"),
+        )
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.IPv4Address(value)
+    except ValueError:
+        return False
+    return True

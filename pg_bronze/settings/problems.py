@@ -1,0 +1,98 @@
+"""Problems: the error message for settings that are missing, unknown or invalid.
+
+All of them are reported at once, each with the name of the setting. No message contains a secret.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from pg_bronze.errors import SettingsError
+from pg_bronze.settings.model import FIELDS, SECRET_NAMES
+from pg_bronze.settings.section import PREFIX, variable
+from pg_bronze.settings.tables import TableOptions
+
+# Variables of the demo and the tests, and those that Kubernetes sets in every pod for a service "pg-bronze…".
+_FOREIGN = re.compile(
+    r"PG_BRONZE_(PG_BINDIR|MINIO_BIN|DEMO_.*|TEST_.*"
+    r"|(.*_)?SERVICE_HOST|(.*_)?SERVICE_PORT(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+_SHOWN_CHARACTERS = 80
+
+
+def one_error(problems: Sequence[str]) -> SettingsError:
+    """Return one error for all problems, of which there is at least one."""
+    if len(problems) == 1:
+        return SettingsError(problems[0])
+    return SettingsError("\n- ".join([f"{len(problems)} problems in the settings:", *problems]))
+
+
+def unknown_names(names: Iterable[str]) -> list[str]:
+    """Return a sentence for each name that begins with ``PG_BRONZE_`` and is not a setting."""
+    problems = []
+    known = {name.removeprefix(PREFIX): name for name in FIELDS}
+    for name in sorted(names):
+        if not name.upper().startswith(PREFIX) or name in FIELDS or _FOREIGN.fullmatch(name):
+            continue
+        # Compared without the prefix, which alone makes any two names similar.
+        similar = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1)
+        remedy = f"Did you mean {known[similar[0]]}?" if similar else "Remove it."
+        problems.append(f"{name} is not a known setting. {remedy}")
+    return problems
+
+
+def invalid_values(error: ValidationError, reported: Collection[str]) -> list[str]:
+    """Return a sentence for each validation error, except for missing settings that are already ``reported``."""
+    return [
+        _sentence(details)
+        for details in error.errors()
+        if details["type"] != "missing" or details["loc"][0] not in reported
+    ]
+
+
+def _sentence(error: ErrorDetails) -> str:
+    name, *inner = (str(part) for part in error["loc"])
+    name = name if name in FIELDS else variable(name)  # pydantic reports an invalid default by its field name
+    if error["type"] == "missing":
+        return f"{name} is not set. Set it in the environment or in .env. {FIELDS[name].description}"
+    where = f"{name} ({', '.join(inner)})" if inner else name
+    value = "" if name in SECRET_NAMES else _shown(error["input"])
+    return f"{where}{value}: {_reason(error)}."
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, dict):
+        return ""
+    text = str(value)
+    if "@" in text or "password" in text.lower():
+        return " (value not shown because it may contain a password)"
+    return f" is {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…'!r}"
+
+
+def _reason(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "value_error":
+            return str(context["error"])
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return "it must be a whole number"
+        case "float_parsing" | "float_type" | "finite_number":
+            return "it must be a number"
+        case "bool_parsing" | "bool_type":
+            return "it must be true or false"
+        case "byte_size" | "byte_size_unit":
+            return "it must be a number of bytes, such as 33554432 or 32MiB"
+        case "literal_error":
+            return f"it must be {context['expected']}"
+        case "greater_than_equal":
+            return f"it must be at least {context['ge']}"
+        case "less_than_equal":
+            return f"it must be at most {context['le']}"
+        case "extra_forbidden":
+            return f"it is not an option of a table; the options are {', '.join(TableOptions.model_fields)}"
+        case "model_type":
+            return f"it must be a JSON object with options of {', '.join(TableOptions.model_fields)}"
+    return error["msg"][:1].lower() + error["msg"][1:]

@@ -1,0 +1,126 @@
+"""Tables: which tables are copied, and the options that may differ between them."""
+
+import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pg_bronze.settings.choices import Infinity, LateDates, Nan, Takeover, Untracked
+from pg_bronze.settings.section import Section
+from pg_bronze.settings.text_formats import comma_separated, parse_json
+
+
+class TableOptions(BaseModel):
+    """Options of one table. ``Settings.table_options`` returns them with the global values filled in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    cursor_column: str | None = Field(
+        default=None, min_length=1, description="Cursor column. None: chosen from the columns of the table."
+    )
+    slice_rows: int | None = Field(
+        default=None, ge=1, description="Maximum number of rows in a slice. None: derived from the size in bytes."
+    )
+    untracked: Untracked = Field(default="sweep", description="How to treat the table if it has no cursor column.")
+    takeover: Takeover | None = Field(default=None, description="How to treat data of the original system.")
+    infinity: Infinity = Field(default="sentinel", description="How ±infinity in dates and timestamps is stored.")
+    late_dates: LateDates = Field(
+        default="error", description="How dates and timestamps after the year 262142 are stored."
+    )
+    nan: Nan = Field(default="error", description="How NaN in a numeric with a precision is stored.")
+
+
+class TableSettings(Section):
+    """Which tables are copied, and the options per table."""
+
+    include: tuple[str, ...] = Field(
+        default=(),
+        description="Tables to copy: comma-separated list of shell patterns. A table is named `movie`, or "
+        "`sales.movie` outside the schema `public`; `*` also matches dots. Not set: all tables.",
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(),
+        description="Tables not to copy: comma-separated list of shell patterns. Overrides `PG_BRONZE_INCLUDE`.",
+    )
+    cursor_names: tuple[str, ...] = Field(
+        default=("created_at", "updated_at", "timestamp", "fecha", "date", "datetime"),
+        description="Names of date or timestamp columns to use as the cursor column; the first match is used. "
+        "Comma-separated or JSON list, replaces the default; `[]` disables the search by name.",
+    )
+    untracked: Untracked = Field(
+        default="sweep", description="Tables without a cursor column: `sweep` copies them, `skip` does not."
+    )
+    tables: dict[str, TableOptions] = Field(
+        default_factory=dict,
+        description="Options per table as a JSON object, such as "
+        '`{"movie": {"cursor_column": "updated_at", "slice_rows": 5000}}`. Also `untracked`, `takeover`, '
+        "`infinity`, `late_dates` and `nan`.",
+    )
+    takeover: Takeover | None = Field(
+        default=None,
+        description="Objects and `etl_control` rows of the original system: `adopt-seed` continues after them, `fresh` "
+        "copies every table from the start. Not set: such a table fails until this is set.",
+    )
+    latest: tuple[str, ...] = Field(
+        default=(),
+        description="Tables, as a comma-separated list, that get a downstream asset `silver/<table>_latest`: one "
+        "Parquet object with the newest version of each row, rewritten after new rows, at most every five minutes. A "
+        "primary key is required.",
+    )
+    start_date: datetime.date | None = Field(
+        default=None,
+        description="First daily partition, `YYYY-MM-DD` (UTC). Not set: the day of the first start.",
+    )
+
+    @field_validator("cursor_names", mode="before")
+    @classmethod
+    def _parse_names(cls, value: object) -> object:
+        if not isinstance(value, str) or not value.startswith("["):
+            return comma_separated(value)
+        names = parse_json(value)
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise ValueError('a JSON list must contain column names, such as ["created_at", "fecha"]')
+        return tuple(names)
+
+    @field_validator("include", "exclude", "latest", mode="before")
+    @classmethod
+    def _parse_list(cls, value: object) -> object:
+        return comma_separated(value)
+
+    @field_validator("include", "exclude", "latest", "tables")
+    @classmethod
+    def _validate_labels(cls, value: Any) -> Any:
+        for label in value:
+            if label.startswith("public."):
+                name = label.removeprefix("public.")
+                raise ValueError(f"tables of the schema public are named without it: {name}")
+        return value
+
+    @field_validator("start_date", mode="before")
+    @classmethod
+    def _parse_date(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        # pydantic alone reads 20260102 as seconds since 1970, and fromisoformat alone accepts it as a day.
+        try:
+            day = datetime.date.fromisoformat(value)
+        except ValueError:
+            day = None
+        if day is None or day.isoformat() != value:
+            raise ValueError("it must be a date as YYYY-MM-DD")
+        return day
+
+    @field_validator("tables", mode="before")
+    @classmethod
+    def _parse_tables(cls, value: object) -> object:
+        tables = parse_json(value) if isinstance(value, str) else value
+        if not isinstance(tables, dict):
+            raise ValueError('it must be a JSON object with options per table, such as {"movie": {"slice_rows": 5000}}')
+        return tables
+
+    def wants(self, label: str) -> bool:
+        """Return whether ``PG_BRONZE_INCLUDE`` and ``PG_BRONZE_EXCLUDE`` select the table."""
+        if any(fnmatchcase(label, pattern) for pattern in self.exclude):
+            return False
+        return not self.include or any(fnmatchcase(label, pattern) for pattern in self.include)

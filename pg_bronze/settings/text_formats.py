@@ -1,0 +1,51 @@
+"""Text formats: values that settings and configuration files contain as text."""
+
+import json
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def comma_separated(value: object) -> object:
+    """Split text at commas, without surrounding spaces and empty parts; return any other value unchanged."""
+    if not isinstance(value, str):
+        return value
+    return tuple(word for part in value.split(",") if (word := part.strip()))
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON. Raises ValueError, also for a key that occurs twice in an object."""
+
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if duplicates := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"the JSON object contains {', '.join(duplicates)} twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=without_duplicates)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not valid JSON ({error.msg}, at character {error.pos + 1})") from None
+
+
+def server_url(value: str) -> str:
+    """Return the URL of an S3 server as ``scheme://host[:port]``. Raises ValueError that does not quote the value."""
+    invalid = ValueError(
+        "it must be http://host:port or https://host:port without path, user or query; set the bucket and the keys "
+        "separately"
+    )
+    if "://" not in value:
+        # MinIO accepts host:port as http. A bare host is rejected, so that a missing scheme never sends keys in clear.
+        if not re.fullmatch(r".+:\d+", value):
+            raise invalid
+        value = f"http://{value}"
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise invalid from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or re.search(r"\s", value):
+        raise invalid
+    if parts.path not in ("", "/") or parts.query or parts.fragment or port == 0:
+        raise invalid
+    return f"{parts.scheme}://{parts.netloc}"
