@@ -1,4 +1,7 @@
-"""TODO settings.process."""
+"""Process options: memory allocator and garbage collector, set once when a process starts.
+
+Each function changes the whole process. Importing this module changes nothing.
+"""
 
 import contextlib
 import ctypes
@@ -6,19 +9,32 @@ import gc
 import os
 
 _ALLOCATOR = "_RJEM_MALLOC_CONF"
-# What Polars sets when it is imported, and every process started from that one inherits: nobody's choice.
-_OF_POLARS = "dirty_decay_ms:500,muzzy_decay_ms:1000"
+# Polars sets this value when it is imported, and child processes inherit it. Any other value is the user's choice.
+_POLARS_DEFAULT = "dirty_decay_ms:500,muzzy_decay_ms:1000"
 _M_MMAP_THRESHOLD = -3  # malloc.h
+_MMAP_THRESHOLD_BYTES = 2**20
 
 
 def tune_process() -> None:
-    """Let Polars' allocator, and the C library's, give back at once what is freed; call it before Polars is imported.
+    """Set the allocator and garbage collector options of the process.
 
-    The one keeps it for ten seconds, which with slices every second means for good. The other learns from the first
-    large block that such blocks belong to its heap, and leaves holes there. 20 MB rows took 430 MB with both.
+    Call it once at each process entry point: after the imports, because only objects that exist are frozen, and before
+    Polars is imported, because Polars reads the allocator options then.
     """
-    if os.environ.get(_ALLOCATOR, _OF_POLARS) == _OF_POLARS:
-        os.environ[_ALLOCATOR] = "dirty_decay_ms:0,muzzy_decay_ms:0"
-    with contextlib.suppress(AttributeError, OSError):  # glibc only
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
+    _return_freed_memory()
+    # The imported modules remain until the process ends. Without this, every full collection and the one at exit
+    # traverse them: a third of the CPU time of a process (benchmarks/process.py).
     gc.freeze()
+
+
+def _return_freed_memory() -> None:
+    """Make the allocators of Polars and of the C library return freed memory to the operating system immediately.
+
+    Polars' allocator keeps it for ten seconds, which is permanent with one slice per second. The C library raises its
+    mmap threshold after the first large block is freed, and fragments its heap from then on. Without either option,
+    copying 20 MB rows took 430 MB.
+    """
+    if os.environ.get(_ALLOCATOR, _POLARS_DEFAULT) == _POLARS_DEFAULT:
+        os.environ[_ALLOCATOR] = "dirty_decay_ms:0,muzzy_decay_ms:0"
+    with contextlib.suppress(AttributeError, OSError):  # only glibc has mallopt
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)

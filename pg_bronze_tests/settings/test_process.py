@@ -1,0 +1,60 @@
+"""Process options, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+POLARS_DEFAULT = "dirty_decay_ms:500,muzzy_decay_ms:1000"
+RETURN_AT_ONCE = "dirty_decay_ms:0,muzzy_decay_ms:0"
+
+
+def run(code, **variables):
+    """Run the code in a new process and return what it prints."""
+    environ = {name: value for name, value in os.environ.items() if name != "_RJEM_MALLOC_CONF"} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", f"import gc, os, sys\n{code}"], env=environ, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_importing_the_module_changes_nothing():
+    code = (
+        "before = dict(os.environ)\n"
+        "from pg_bronze.settings import process\n"
+        "print(os.environ == before, gc.get_freeze_count())"
+    )
+
+    assert run(code) == "True 0"
+
+
+@pytest.mark.parametrize(
+    "inherited, options",
+    [
+        ({}, RETURN_AT_ONCE),
+        ({"_RJEM_MALLOC_CONF": POLARS_DEFAULT}, RETURN_AT_ONCE),
+        ({"_RJEM_MALLOC_CONF": "narenas:1"}, "narenas:1"),
+    ],
+    ids=["not set", "set by Polars in the parent process", "chosen by the user"],
+)
+def test_the_allocator_options_are_set_unless_the_user_chose_others(inherited, options):
+    code = (
+        "from pg_bronze.settings.process import tune_process\n"
+        "tune_process()\n"
+        "print(os.environ['_RJEM_MALLOC_CONF'], 'polars' in sys.modules)"
+    )
+
+    assert run(code, **inherited) == f"{options} False"
+
+
+def test_objects_that_exist_are_excluded_from_garbage_collection():
+    """Collecting the modules of Dagster again and again is a third of the CPU time of a run worker."""
+    code = (
+        "from pg_bronze.settings.process import tune_process\n"
+        "objects = len(gc.get_objects())\n"
+        "tune_process()\n"
+        "print(gc.get_freeze_count() >= 0.9 * objects)"
+    )
+
+    assert run(code) == "True"
