@@ -98,7 +98,9 @@ def status(name: str) -> float:
 
 def child(plan: dict[str, object]) -> None:
     """Copy ``idle``, then ``t``, and print what was needed."""
-    from pg_bronze.sync import table_sync  # noqa: F401  (before Polars, as in a worker)
+    from pg_bronze.settings.process import tune_process
+
+    tune_process()  # before Polars is imported, as in a run worker
     from pg_bronze_tests.harness.lake import Lake
 
     lake = Lake(Remote.database(plan), Remote.store(plan))

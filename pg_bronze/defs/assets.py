@@ -21,8 +21,8 @@ from pg_bronze.sync.verify_day import DayReport, verify_day
 GROUP = "bronze"
 IO_MANAGER = "bronze_io_manager"
 _FROM_BUCKET = (
-    "Dagster's storage has no watermark for this table (it is new or was wiped). It was rebuilt from the objects in the "
-    "bucket."
+    "Dagster's storage has no watermark for this table (it is new or was wiped). It was rebuilt from the objects in "
+    "the bucket."
 )
 
 

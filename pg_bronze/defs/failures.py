@@ -1,8 +1,8 @@
 """Failing tables: what is remembered of a failure, where it is stored, and how it is found again.
 
 A failure is an observation of the table's asset. It is visible in the asset's history, survives every restart, and
-costs nothing while nothing fails. It is reported outside the run, because Dagster drops the events of a step that fails.
-The asset, the IO manager, the sensor and the command line all use this module; ``scheduling.backoff`` decides when a
+costs nothing while nothing fails. It is reported outside the run, because Dagster drops the events of a step that
+fails. The asset, the IO manager, the sensor and the command line all use this module; ``scheduling.backoff`` decides when a
 failing table is retried.
 """
 
