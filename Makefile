@@ -15,8 +15,9 @@ unexport PYTHONPATH
 PYTHON = python3
 ARGS =
 BIN = .venv/bin
+UNIT = pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings pg_bronze_tests/house
 
-.PHONY: help install demo test test-unit proof lint format lock minio postgres clean
+.PHONY: help install demo test test-unit proof planted lint format lock minio postgres clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -37,12 +38,16 @@ demo: .venv/.demo ## PostgreSQL, an S3 server, sample data and Dagster, all in .
 test: .venv/.dev minio postgres ## the whole suite, on real servers, a process for each core and one more
 	@exec $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
-# .venv/bin/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house
+# .venv/bin/python -m pytest -n 2 pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings pg_bronze_tests/house
 test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds
-	@exec $(BIN)/python -m pytest $(UNIT) $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 $(UNIT) $(ARGS)
 
-proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos, faults and planted mistakes, an hour and three quarters, into docs/proof.md
+proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos, other servers and planted faults, at most an hour, into docs/proof.md
 	@exec $(BIN)/python -m benchmarks.proof --dlt .cache/dlt/bin/python $(ARGS)
+
+# .venv/bin/python -m pg_bronze_tests.planting
+planted: .venv/.dev minio postgres ## plant each fault of pg_bronze_tests/*/planted.py, and see its test fail
+	@exec $(BIN)/python -m pg_bronze_tests.planting $(ARGS)
 
 # .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
 lint: .venv/.dev ## ruff, mypy, import-linter
