@@ -26,7 +26,7 @@ def test_whatever_is_done_to_a_table_its_asset_loses_and_doubles_nothing(where, 
 def test_while_twelve_writers_race_the_asset_loses_and_doubles_nothing(database, bucket, tmp_path: Path):
     """A plain poller must lose rows in the same run, or the race would prove nothing."""
     with asset_lake(database, bucket, tmp_path) as lake:
-        result = race(lake, seconds=8, writers=12, seed=7)
+        result = race(lake, seconds=5, writers=12, seed=7)
 
     assert result.difference == SAME
     assert result.poller_lost > 0
