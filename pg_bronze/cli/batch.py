@@ -35,7 +35,7 @@ class BatchState:
     def waiting(self, state: object, now: float) -> dict[str, float]:
         """The tables that are not tried yet, and when they will be; none of them once ``state`` has changed."""
         found = {
-            label: backoff.next_try(failure_state, failure_state.state)
+            label: backoff.next_retry_at(failure_state, failure_state.state)
             for label, (failure_state, then) in self.failures_by_table.items()
             if then == state
         }
@@ -81,7 +81,7 @@ def _batch(tables: list[str], instance: "dg.DagsterInstance", told: BatchState) 
     waiting = told.waiting(stamp, now)
     if waiting:
         shown = {label: (told.failures_by_table[label][0], then) for label, then in waiting.items()}
-        for sentence in backoff.said(shown, now):
+        for sentence in backoff.sentences(shown, now):
             told.once(f"pg-bronze: {sentence}")
     selection = [key for key, label in keys.items() if key in executable and label not in waiting]
     if not selection:
@@ -154,5 +154,5 @@ def run_batch(tables: list[str], told: BatchState) -> bool:
     for label, sentence in sorted(failed.items()):
         by_cause.setdefault(sentence, []).append(label)
     for sentence, labels in by_cause.items():
-        print(f"pg-bronze: {backoff.listed(labels)} failed: {sentence}", file=sys.stderr)
+        print(f"pg-bronze: {backoff.name_list(labels)} failed: {sentence}", file=sys.stderr)
     return not failed

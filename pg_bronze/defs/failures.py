@@ -64,10 +64,10 @@ def note(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, err
         sentence = f"an unforeseen {type(error).__name__}; run {run.run_id[:8]} has the traceback."
     by_hand = run.tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
     now = datetime.now(UTC).timestamp()
-    failure_state = backoff.after(last_failure(instance, key), sentence, retry_of(error), now, state, by_hand)
+    failure_state = backoff.record_failure(last_failure(instance, key), sentence, retry_of(error), now, state, by_hand)
     instance.report_runless_asset_event(
         dg.AssetObservation(
-            key, metadata=metadata.of_failure(failure_state, run.run_id, backoff.next_try(failure_state, state))
+            key, metadata=metadata.of_failure(failure_state, run.run_id, backoff.next_retry_at(failure_state, state))
         )
     )
 

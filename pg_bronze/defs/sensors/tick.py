@@ -245,7 +245,7 @@ def _next_try(failure_state: backoff.Failure, silent: bool, table: SourceTable, 
     state = failure_state.state if silent else failures.state_of(fingerprint, table.fingerprint)
     if process.changed > failure_state.last:
         return failure_state.last  # a password is no part of the state
-    return backoff.next_try(failure_state, state, process.started)
+    return backoff.next_retry_at(failure_state, state, process.started)
 
 
 def _withheld(verdict: due.Verdict, before: due.Hint, then: float, now: float) -> due.Verdict:
@@ -366,7 +366,7 @@ def _report(
         count = last[0].dagster_run.tags.get(metadata.ROWS_TAG, "0")
         text += f". Last batch: {metadata.number(int(count))} new rows"
     failures_by_table = {item.label: item.failure_state for item in judged.values() if item.failure_state is not None}
-    text = ". ".join([text, *(sentence.rstrip(".") for sentence in backoff.said(failures_by_table, now))])
+    text = ". ".join([text, *(sentence.rstrip(".") for sentence in backoff.sentences(failures_by_table, now))])
     if now - horizon_since > STALL_S and activity.next_xid > activity.horizon:
         text += f". Rows written since wait: {source.holder() or 'an open transaction holds the horizon'}"
     return text
