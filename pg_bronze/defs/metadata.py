@@ -117,7 +117,7 @@ def of_stream(stream: SliceStream, lag_s: float | None) -> dict[str, Any]:
     if stream.copy.cursor_column is not None and watermark.cursor is not None:
         entries["pg_bronze/cursor_column"] = stream.copy.cursor_column.name
         entries["pg_bronze/cursor_value"] = watermark.cursor
-    if found := value_policies.totals(value for item in done for value in item.exceptional):
+    if found := value_policies.count_by_column(value for item in done for value in item.exceptional):
         entries["pg_bronze/exceptional_values"] = dg.MetadataValue.json(found)
     if stream.drift:
         entries[DRIFT] = "\n".join(stream.drift)

@@ -85,7 +85,7 @@ def reconcile(copy: TableSync, recorded: Watermark | None, connection: S3Connect
     if any(leaf.pending for leaf in watermark.leaves.values()):
         raise HistoryChanged(
             f"{copy.label}: a large window of it is only half read, so it cannot be compared. Run "
-            f"`pg-bronze reset {table.argument(copy.label)}` to copy the table again; nothing was changed."
+            f"`pg-bronze reset {table.shell_argument(copy.label)}` to copy the table again; nothing was changed."
         )
     upto = max((leaf.swept or 0 for leaf in watermark.leaves.values()), default=0)
     found = compare(copy, upto, connection)
@@ -98,8 +98,8 @@ def reconcile(copy: TableSync, recorded: Watermark | None, connection: S3Connect
     raise HistoryChanged(
         f"{copy.label}: of {found.row_count} live rows {found.missing} should have been copied and are not in the lake "
         f"as they are now, and {found.ahead} row versions in it are later than the database: transactions were lost, "
-        f"or their ids were used again. Run `pg-bronze reset {table.argument(copy.label)}` to copy the table again; "
-        "nothing was changed."
+        f"or their ids were used again. Run `pg-bronze reset {table.shell_argument(copy.label)}` to copy the table "
+        "again; nothing was changed."
     )
 
 

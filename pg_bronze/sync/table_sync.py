@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Self
 
 import psycopg
 
-from pg_bronze.core import column_types, cursor_column, planning, window_sql
-from pg_bronze.core.planning import NewGeneration, Outlook, Quiet, Read
+from pg_bronze.core import column_types, cursor_column, history_check, planning, slice_size, window_sql
+from pg_bronze.core.planning import NewGeneration, Quiet, Read, TickState
 from pg_bronze.core.table import SourceTable
-from pg_bronze.core.value_policies import LOSSLESS, Exceptional, Policies
-from pg_bronze.core.watermark import Leaf, Place, Watermark
+from pg_bronze.core.value_policies import DEFAULT_POLICIES, ExceptionalCount, Policies
+from pg_bronze.core.watermark import Leaf, Origin, Watermark
 from pg_bronze.errors import NotUtf8, SettingsError, SliceTooLarge, SourceNotFit, Superseded, TableChanged
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer, footer_of
@@ -57,11 +57,11 @@ class SyncOptions:
     slice_bytes: int = 32 * 2**20
     codec: Codec = field(default_factory=Codec)
     dated: bool = False
-    cursor_names: tuple[str, ...] = cursor_column.NAMES
+    cursor_names: tuple[str, ...] = cursor_column.DEFAULT_NAMES
     cursor_column: str | None = None
     takeover: str | None = None
     unfenced: bool = False
-    policies: Policies = LOSSLESS
+    policies: Policies = DEFAULT_POLICIES
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Slice:
     look: ColumnSnapshot
     redo: bool = False
     seconds: float = 0.0
-    exceptional: tuple[Exceptional, ...] = ()
+    exceptional: tuple[ExceptionalCount, ...] = ()
     row_count: int = field(init=False)
     bulky: bool = field(init=False)
 
@@ -217,7 +217,7 @@ class TableSync:
     ) -> None:
         self.source = source
         self.store = store
-        self.table = table.under(options.policies)
+        self.table = table.with_policies(options.policies)
         self.options = options
         self.control = control or Control(None)
         self.now = now
@@ -229,9 +229,9 @@ class TableSync:
         self.cursor_column: cursor_column.CursorColumn | None = None
         self.horizon = 0
         self.generation = -1
-        self.place: Place | None = None
-        self._size = planning.Sizing(1, 1, 1)
-        self._outlook = Outlook()
+        self.place: Origin | None = None
+        self._size = slice_size.SliceSize(1, 1, 1)
+        self._outlook = TickState()
         self._locked = False
         self._mirrored_before: str | None = None
 
@@ -251,8 +251,8 @@ class TableSync:
         """
         if not self._locked:
             return Quiet("another run is copying it just now")
-        if recorded is not None and recorded.place.bucket != self.store.place:
-            raise planning.other_bucket(recorded, self.store.place, self.label)
+        if recorded is not None and recorded.origin.bucket != self.store.place:
+            raise history_check.bucket_changed(recorded, self.store.place, self.label)
         recovered = self.objects.recover(recorded, self.now())
         self.on_step("recover")
         # After the watermark is known: the other order takes what another writer committed in between for a restore.
@@ -262,11 +262,11 @@ class TableSync:
             watermark = recovered.redo.before
         self.generation = watermark.generation if watermark else -1
         if watermark is not None:
-            planning.check_place(watermark, place, self.label, self.source.standby)
+            history_check.check_origin(watermark, place, self.label, self.source.standby)
             if watermark.generation:
                 self.objects.move_old(watermark)
         newest = recovered.redo.after if recovered.redo else watermark
-        self.horizon = self.source.horizon(at_least=newest.highest if newest else None)
+        self.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
         self._look()
         if watermark is None:
             watermark = self._beginning(recovered.foreign_key)
@@ -303,7 +303,7 @@ class TableSync:
         self, recorded: Watermark | None, reason: str, change: Callable[[Watermark], Watermark]
     ) -> SliceStream:
         self.place = place = self.source.place(self.store.place)
-        elsewhere = recorded is not None and recorded.place.bucket != place.bucket
+        elsewhere = recorded is not None and recorded.origin.bucket != place.bucket
         recovered = self.objects.recover(None if elsewhere else recorded, self.now(), allow_gaps=True)
         claimed = recovered.redo.before if recovered.redo else None
         watermark = recovered.watermark or recorded or claimed
@@ -312,7 +312,7 @@ class TableSync:
         if elsewhere and recovered.watermark is None:
             watermark = dataclasses.replace(watermark, key="", columns_key="", columns_digest="")
         self._look()
-        after = change(dataclasses.replace(watermark, place=place))
+        after = change(dataclasses.replace(watermark, origin=place))
         piece = self._empty(watermark, after, reason)
         if recovered.redo:
             # A claim left open has taken the number: its object becomes the change, and its rows are read later.
@@ -388,7 +388,7 @@ class TableSync:
                 continue
             frame, exceptional = found
             if step.region.blocks is not None:
-                self._size = self._size.after(frame.height, int(frame.estimated_size()))
+                self._size = self._size.adjusted(frame.height, int(frame.estimated_size()))
             if frame.height == 0 and not step.must_commit:
                 ahead = step.after
                 blocks = self._size.blocks if step.region.blocks and not self._size.lines else 0
@@ -401,14 +401,15 @@ class TableSync:
             piece = self._slice(watermark, step, frame, table, time.monotonic() - started)
             return dataclasses.replace(piece, exceptional=exceptional)
 
-    def _read(self, region: window_sql.Region) -> "tuple[pl.DataFrame, tuple[Exceptional, ...]] | None":
+    def _read(self, region: window_sql.Region) -> "tuple[pl.DataFrame, tuple[ExceptionalCount, ...]] | None":
         """What ``schema.conform`` gives for a region; None if its rows are too many for one slice and can be split."""
-        names, columns, limit = planning.names_by_attnum(self.table), self.table.columns, self._size.byte_limit
-        splittable = region.blocks is None or not self._size.smallest
-        widths = column_types.widths(columns) if splittable and not planning.certain(self.table, region, limit) else []
+        names, columns, limit = self.table.names_by_attnum, self.table.columns, self._size.byte_limit
+        splittable = region.blocks is None or not self._size.is_single_row
+        fits = not splittable or slice_size.certainly_fits(self.table, region, limit)
+        widths = [] if fits else column_types.width_expressions(columns)
         bound = None
         if widths and region.blocks is None and region.start is not None:
-            bound = window_sql.Bound(limit, widths)
+            bound = window_sql.ByteLimit(limit, widths)
         elif widths:
             rows, size_bytes = self.source.measure(window_sql.measure(region, widths, names), self.label)
             if rows > self._size.row_limit or (size_bytes > limit and rows > 1):
@@ -433,7 +434,7 @@ class TableSync:
             texts = [
                 name for name, dtype in column_types.read_schema(self.table.columns).items() if str(dtype) == "String"
             ]
-            asked = window_sql.not_utf8(region, texts, planning.names_by_attnum(self.table))
+            asked = window_sql.not_utf8(region, texts, self.table.names_by_attnum)
             found = dict(zip(texts, self.source.measure(asked, self.label), strict=True))
             if bad := {name: count for name, count in found.items() if count}:
                 raise explain_bad_texts(self.label, bad) from error
@@ -443,7 +444,7 @@ class TableSync:
         self, watermark: Watermark, step: Read, frame: "pl.DataFrame", table: SourceTable, seconds: float
     ) -> Slice:
         look = self._columns.look(watermark, step.after, table)
-        found = cursor_column.newest(frame, self.cursor_column) if self.cursor_column else None
+        found = cursor_column.newest_value(frame, self.cursor_column) if self.cursor_column else None
         highest = self._highest(None if look.cursor_moved else watermark.cursor, found)
         after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest), look)
         nodes = {item.oid: item.relfilenode for item in table.relations if item.oid in step.region.leaves}
@@ -455,7 +456,7 @@ class TableSync:
         if self.cursor_column is None:
             return known
         try:
-            return cursor_column.later(known, found, self.cursor_column)
+            return cursor_column.later_value(known, found, self.cursor_column)
         except (ArithmeticError, ValueError):
             return found
 
@@ -478,7 +479,7 @@ class TableSync:
         # By the name it has now: a renamed leaf is still the same leaf.
         named = found[claim.region.leaves[0]] if claim.region.only else self.table
         region = dataclasses.replace(claim.region, schema=named.schema, name=named.name)
-        names, columns = planning.names_by_attnum(self.table), self.table.columns
+        names, columns = self.table.names_by_attnum, self.table.columns
         started = time.monotonic()
         try:
             query = window_sql.select(
@@ -545,8 +546,8 @@ class TableSync:
         if table.fingerprint != self.table.fingerprint or self.cursor_column is None:
             self.cursor_column = cursor_column.choose(table, self.options.cursor_names, self.options.cursor_column)
         if self._size.byte_limit == 1:
-            self._size = planning.sizing(table, self.options.slice_rows, self.options.slice_bytes)
-        self.table = table.under(self.options.policies)
+            self._size = slice_size.initial_size(table, self.options.slice_rows, self.options.slice_bytes)
+        self.table = table.with_policies(self.options.policies)
         return table.fingerprint
 
     def _beginning(self, foreign_key: str) -> Watermark:
@@ -575,7 +576,7 @@ class TableSync:
         key = self.layout.key(next_time(self.now(), self.layout.time(before.key)))
         opened = key if after.generation != before.generation else after.first_key
         numbered = dataclasses.replace(
-            after, place=self.place or after.place, seq=before.seq + 1, key=key, first_key=opened
+            after, origin=self.place or after.origin, seq=before.seq + 1, key=key, first_key=opened
         )
         return look.onto(numbered, before)
 
@@ -586,4 +587,4 @@ class TableSync:
 
     def no_rows(self) -> "pl.DataFrame":
         """A frame as this table's slices are, without a row."""
-        return column_types.no_rows(self.table.columns)
+        return column_types.empty_slice(self.table.columns)

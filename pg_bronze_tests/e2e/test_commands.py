@@ -285,7 +285,7 @@ def test_after_a_failover_each_table_stops_until_its_command_and_none_goes_on_un
                 "pg-bronze: movie", "pg-bronze: note", "pg-bronze: person"
             ]  # fmt: skip
             for table in ("movie", "note", "person"):
-                assert f"{table} failed: the database went from timeline 1 to 2" in stopped.stderr
+                assert f"{table} failed: the database changed from timeline 1 to 2" in stopped.stderr
                 assert f"pg-bronze reconcile {table}" in stopped.stderr
             assert [item.key for item in bucket.store().list("")] == before
 

@@ -31,7 +31,7 @@ def old(lake: Lake) -> list[str]:
 def elsewhere(lake: Lake, **changed) -> None:
     """As if the watermark had been made in another place."""
     recorded = lake.recorded["movie"]
-    lake.recorded["movie"] = dataclasses.replace(recorded, place=dataclasses.replace(recorded.place, **changed))
+    lake.recorded["movie"] = dataclasses.replace(recorded, origin=dataclasses.replace(recorded.origin, **changed))
 
 
 class DiesMoving(Store):

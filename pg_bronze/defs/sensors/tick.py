@@ -12,7 +12,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.storage.event_log.base import AssetEntry
 
 from pg_bronze.core import window_sql
-from pg_bronze.core.planning import BLOCK_BYTES
+from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import asset_keys, failures, metadata, run_watchdog
