@@ -9,7 +9,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from pg_bronze.core.column_types import min_row_bytes
+from pg_bronze.core.row_width import min_row_bytes
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.window_sql import Region
 

@@ -14,8 +14,7 @@ from typing import Any, Self
 
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
-# The newest format that is read. Format 1 is written unless a pending window stops inside a block, which only 2 can
-# express.
+# The newest format that is read. Format 1 is written unless a pending window stops inside a block.
 FORMAT = 2
 
 
@@ -61,10 +60,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Seed:
-    """What the original system had copied: rows whose column is at or below ``value``, as PostgreSQL prints it.
-
-    First loads exclude these rows.
-    """
+    """What the original system had copied, and first loads exclude: rows whose column is at or below ``value``."""
 
     attnum: int
     value: str
@@ -94,18 +90,17 @@ class Watermark:
     """How far one source table has been copied.
 
     Attributes:
-        origin: Where the table was copied from and to.
-        table: The oid of the table.
+        origin: Where it was copied from and to.
+        table: Its oid.
         generation: Starts at 0 and increases when the rows copied so far no longer count.
         seq: The number of the object that committed this watermark; 0 before the first commit.
-        key: The key of that object; before the first commit, the key of the newest object of the original system, or
-            ``""``.
-        first_key: The key of the first object of the generation; ``""`` if there is none.
+        key: The key of that object; before the first commit, of the original system's newest object, or ``""``.
+        first_key: The key of the generation's first object; ``""`` if there is none.
         cursor: The largest cursor value copied, for people and ``etl_control`` only.
         leaves: What is delivered of each leaf ever seen, by oid; a detached leaf keeps its entry.
         seed: What the original system had copied, if its state was taken over.
-        columns_key: The key of the oldest object of the generation since which the columns have not changed; ``""``
-            before the first object and in watermarks written before this entry existed.
+        columns_key: The key of the generation's oldest object since which the columns are the same; ``""`` before the
+            first object and in watermarks that were written before this entry existed.
         columns_digest: The digest of these columns; ``""`` in the same cases.
         detached: The oids of leaves that were not part of the table when the object was read.
     """

@@ -1,8 +1,7 @@
 """The SQL of windows: the queries that read the row versions of a slice.
 
-A row version carries the id of the transaction that wrote it (``xmin``, 32 bits). Horizons are the 64-bit ids of
-PostgreSQL's snapshots. ``age()`` connects the two: it counts back from the next id of the reading transaction, so a
-window is exact across a wraparound of ids if it is narrower than 2^31.
+A row version carries the id of the transaction that wrote it (``xmin``, 32 bits); horizons have 64 bits. ``age()``
+counts back from the next id, so a window narrower than 2^31 is exact across a wraparound of ids.
 
 Belongs here: regions, and every query over one. Does not belong here: choosing a region (``planning``), the select
 list (``column_types``) and running a query (``postgres``).
@@ -20,8 +19,7 @@ MASK = 4294967295
 MAX_WIDTH = 2**31 - 10**6
 # The next transaction id of the reading transaction, modulo 2^32: 3 is the first normal transaction id.
 NEXT = "(age('3'::xid)::bigint + 3)"
-# The error text by which the readers recognize a slice that exceeds its byte limit.
-TOO_LARGE = "pg_bronze: larger than a slice"
+TOO_LARGE = "pg_bronze: larger than a slice"  # the error text by which the readers recognize it
 HORIZON = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 
 
@@ -37,10 +35,9 @@ class Region:
         start: The first transaction of the window ``[start, end)``; None for a first load, which has no lower bound.
         end: The first transaction after the window.
         box: What fresh reads delivered beyond ``start``.
-        blocks: The half-open range of heap blocks, with None as its end for the end of the table; None for all blocks.
+        blocks: The half-open range of heap blocks, its end None for the end of the table; None for all blocks.
         seed: What a first load excludes.
-        lines: The line pointer at which the range starts in its first block, and at which it ends in its end block;
-            both 0 for whole blocks.
+        lines: The line pointers at which the range starts and ends in these blocks; both 0 for whole blocks.
     """
 
     schema: str
@@ -97,8 +94,7 @@ def _describe_blocks(blocks: tuple[int, int | None], lines: tuple[int, int]) -> 
 def written(start: int | None, end: int) -> str:
     """Return the condition that a row version was written by a transaction in ``[start, end)``.
 
-    Without a ``start`` there is no lower bound: the age of a row frozen long ago is not meaningful, so only
-    transactions at or after ``end`` are excluded.
+    Without a ``start`` there is no lower bound, because the age of a row frozen long ago is not meaningful.
     """
     # Each scalar sub-select is computed once per query; without it the arithmetic runs for every row.
     if start is None:
@@ -109,8 +105,8 @@ def written(start: int | None, end: int) -> str:
 def guard(end: int) -> str:
     """Return the condition that fails with an error if the reading snapshot is older than the horizon ``end``.
 
-    A lagging standby, a connection pooler or an old transaction would otherwise miss rows without an error. The cast
-    fails before any row is read, also on an empty table: the sub-select is an init plan.
+    A lagging standby, a pooler or an old transaction would otherwise miss rows without an error. The cast fails before
+    any row is read, also on an empty table: the sub-select is an init plan.
     """
     return (
         "(select (case when pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= "
@@ -184,9 +180,8 @@ def select(
         xid_column: The name of the transaction id column.
         names_by_attnum: The columns of the table.
         row_limit: The most rows to return; None for all.
-        byte_limit: Makes the query fail with ``TOO_LARGE`` once its rows exceed the limit. That scans the table once,
-            where ``measure`` before the read scans it twice, but costs a third more time per row returned. It is
-            faster for windows that are mostly empty.
+        byte_limit: Makes the query fail with ``TOO_LARGE`` once its rows exceed the limit. That takes one scan, where
+            ``measure`` before the read takes two, but a third more time per row: faster for mostly empty windows.
     """
     source, condition = relation(region), where(region, names_by_attnum)
     if byte_limit is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import psycopg
 
-from pg_bronze.core import column_types, cursor_column, history_check, planning, slice_size, window_sql
+from pg_bronze.core import column_types, cursor_column, history_check, planning, row_width, slice_size, window_sql
 from pg_bronze.core.planning import NewGeneration, Quiet, Read, TickState
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import DEFAULT_POLICIES, ExceptionalCount, Policies
@@ -406,7 +406,7 @@ class TableSync:
         names, columns, limit = self.table.names_by_attnum, self.table.columns, self._size.byte_limit
         splittable = region.blocks is None or not self._size.is_single_row
         fits = not splittable or slice_size.certainly_fits(self.table, region, limit)
-        widths = [] if fits else column_types.width_expressions(columns)
+        widths = [] if fits else row_width.width_expressions(columns)
         bound = None
         if widths and region.blocks is None and region.start is not None:
             bound = window_sql.ByteLimit(limit, widths)

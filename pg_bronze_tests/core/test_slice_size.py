@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bronze.core.column_types import min_row_bytes
+from pg_bronze.core.row_width import min_row_bytes
 from pg_bronze.core.slice_size import (
     BLOCK_BYTES,
     LINES_PER_BLOCK,
@@ -21,6 +21,8 @@ from pg_bronze_tests.harness.literals import sized_table
 def test_a_range_that_exceeds_a_limit_is_halved_down_to_one_row():
     assert SliceSize(100, 1, 8).halved(100) == SliceSize(100, 1, 4)
     assert SliceSize(100, 1, 8).halved(3) == SliceSize(100, 1, 1)
+    assert SliceSize(100, 1, 2).halved(2) == SliceSize(100, 1, 1)
+    assert SliceSize(100, 1, 1, 3).halved(100) == SliceSize(100, 1, 1, 1)
     assert SliceSize(100, 1, 1).halved(100) == SliceSize(100, 1, 1, LINES_PER_BLOCK // 2)
     assert SliceSize(100, 1, 8).halved(0) == SliceSize(100, 1, 1, LINES_PER_BLOCK // 2)
     assert SliceSize(100, 1, 1, 2).halved(100) == SliceSize(100, 1, 1, 1)
@@ -39,6 +41,7 @@ def test_ranges_grow_while_they_are_less_than_a_quarter_full():
 
 def test_ranges_inside_a_block_grow_to_whole_blocks():
     assert SliceSize(100, 400, 1, 2).adjusted(0, 0) == SliceSize(100, 400, 1, 4)
+    assert SliceSize(100, 400, 1, 100).adjusted(0, 0) == SliceSize(100, 400, 1, 200)
     assert SliceSize(100, 400, 1, LINES_PER_BLOCK // 2).adjusted(0, 0) == SliceSize(100, 400, 1, 0)
 
 
@@ -59,7 +62,18 @@ def test_a_range_ends_at_a_line_pointer_or_at_the_end_of_a_block(size, start, en
 def test_the_initial_size_depends_on_the_size_of_a_row():
     assert initial_size(sized_table(100, rows=8000), None, 2**25) == SliceSize(327_680, 2**25, 4096)
     assert initial_size(sized_table(100, rows=8000), 50, 2**25) == SliceSize(50, 2**25, 1)
+    assert initial_size(sized_table(1, rows=80), None, 2**25).row_limit == 327_680
+    assert initial_size(sized_table(1, rows=1), None, 2**25).row_limit == 2**25 // BLOCK_BYTES
+
+
+def test_the_initial_size_of_an_unknown_table_assumes_100_bytes_a_row():
     assert initial_size(sized_table(0), None, 2**25).row_limit == 2**25 // 100
+    assert initial_size(sized_table(0, rows=8000), None, 2**25).row_limit == 2**25 // 100
+    assert initial_size(sized_table(8), None, 2**25).row_limit == 2**25 // 100
+
+
+def test_a_slice_may_have_at_least_1000_rows():
+    assert initial_size(sized_table(100, rows=8000), None, 1).row_limit == 1000
 
 
 def test_the_initial_number_of_blocks_accounts_for_toast():
@@ -68,6 +82,9 @@ def test_the_initial_number_of_blocks_accounts_for_toast():
     (relation,) = wide.relations
     wide = dataclasses.replace(wide, relations=(dataclasses.replace(relation, toast_page_count=100 * 1023),))
     assert initial_size(wide, None, 2**25).blocks == 4
+    single = sized_table(1, rows=80)
+    single = dataclasses.replace(single, relations=(dataclasses.replace(single.relations[0], toast_page_count=3),))
+    assert initial_size(single, None, 2**25).blocks == 1024
 
 
 def test_the_initial_size_accounts_for_columns_that_are_null():
@@ -81,6 +98,8 @@ def test_only_a_small_table_without_toast_certainly_fits():
     region = Region("public", "movie", True, (9,), None, 70)
     assert certainly_fits(sized_table(16), region, 2**25)
     assert not certainly_fits(sized_table(17), region, 2**25)
+    assert certainly_fits(sized_table(1), region, BLOCK_BYTES * 255)
+    assert not certainly_fits(sized_table(1), region, BLOCK_BYTES * 255 - 1)
     toasted = dataclasses.replace(sized_table(1), relations=(Relation(9, "public", "movie", 1, 1, 1),))
     assert not certainly_fits(toasted, region, 2**25)
 
