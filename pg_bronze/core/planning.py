@@ -1,7 +1,7 @@
 """Planning: which rows of a table the next slice reads.
 
 Belongs here: the decision, made from the watermark, the table as it is now and the horizon. Does not belong here:
-reads and writes, the SQL of a window (``window_sql``), how much one slice may hold (``slice_size``), and whether the
+reads and writes, the SQL of a window (``window_sql``), how much one slice may contain (``slice_size``), and whether the
 watermark still belongs to this database (``history_check``). ``sync`` calls ``plan`` once per slice.
 """
 

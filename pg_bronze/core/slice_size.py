@@ -27,13 +27,13 @@ UNKNOWN_ROW_BYTES = 100
 
 @dataclass(frozen=True)
 class SliceSize:
-    """How much one slice may hold.
+    """How much one slice may contain.
 
     Attributes:
         row_limit: The number of rows.
         byte_limit: The number of bytes in the format of ``COPY``, approximately.
         blocks: The number of heap blocks in the next range of a window; at least 1.
-        lines: The number of line pointers in the next range, if even one block holds too much because its rows point
+        lines: The number of line pointers in the next range, if even one block exceeds a limit because its rows point
             to large TOAST values; 0 for whole blocks.
     """
 
