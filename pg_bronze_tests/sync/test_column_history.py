@@ -7,7 +7,7 @@ import pytest
 
 from pg_bronze.errors import SettingsError, TableChanged
 from pg_bronze.postgres.connection import Source
-from pg_bronze_tests import conftest
+from pg_bronze_tests.harness import servers
 from pg_bronze_tests.harness.lake import SAME, Lake
 
 _number = itertools.count(1)
@@ -19,8 +19,8 @@ FILM = """create table {t} (
 @pytest.fixture(scope="module")
 def place(postgres_server, s3_server):
     """One database and one bucket for all tables of this module."""
-    made = conftest.new_bucket(s3_server)
-    with conftest._fresh_database(postgres_server) as database:
+    made = servers.new_bucket(s3_server)
+    with servers.fresh_database(postgres_server) as database:
         yield database, made
     made.remove()
 
