@@ -122,9 +122,8 @@ class _Planner:
         fitting = list(self._fitting(unread))
         if not fitting:
             return self._block_range(unread[0])
-        alone = not self.table.partitioned or len(fitting) == 1
-        relations = fitting[:1] if alone else fitting
-        region = self._region(relations[0] if alone else None, Leaf(), [item.oid for item in relations], self.horizon)
+        alone = fitting[0] if len(fitting) == 1 else None
+        region = self._region(alone, Leaf(), [item.oid for item in fitting], self.horizon)
         return self._read(dataclasses.replace(region, seed=self.watermark.seed), Leaf(swept=self.horizon))
 
     def sweep(self) -> Read | None:

@@ -36,6 +36,16 @@ def test_log_positions_are_compared_as_numbers():
         check_origin(later, dataclasses.replace(ORIGIN, lsn="9/FFFFFFFE"), "movie")
 
 
+@pytest.mark.parametrize(
+    "before, after", [("A/0", "B/0"), ("9/A", "9/1A"), ("0/FFFFFFFF", "1/0"), ("1/FFFFFFFF", "2/0")]
+)
+def test_both_parts_of_a_log_position_are_hexadecimal(before, after):
+    first, second = (dataclasses.replace(ORIGIN, lsn=lsn) for lsn in (before, after))
+    check_origin(dataclasses.replace(mark(), origin=first), second, "movie")
+    with pytest.raises(HistoryChanged, match="an older state was restored"):
+        check_origin(dataclasses.replace(mark(), origin=second), first, "movie")
+
+
 def test_a_standby_behind_the_watermark_is_retried():
     with pytest.raises(StaleSnapshot, match="0/FE"):
         check_origin(mark(), dataclasses.replace(ORIGIN, lsn="0/FE"), "movie", standby=True)

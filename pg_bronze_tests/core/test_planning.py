@@ -176,6 +176,28 @@ def test_only_a_leaf_with_too_many_rows_is_read_in_block_ranges():
     assert (step.region.name, step.region.only, step.region.blocks) == ("movie_1", True, (0, 10))
 
 
+def test_an_empty_leaf_counts_as_one_block():
+    """A thousand empty partitions would otherwise be read in one query."""
+    step = planned(mark(), sized_table(0, 0, 0), size=SliceSize(100, 1, 2))
+    assert step.region.leaves == (10, 11)
+
+
+@pytest.mark.parametrize(
+    "pending, must_commit", [(None, False), (Pending(60, 0, 1, line=1), True), (Pending(60, 1, 1), True)]
+)
+def test_the_end_of_a_window_is_committed_only_after_an_earlier_range(pending, must_commit):
+    """Objects of earlier ranges need an end; a window of one empty range needs no object."""
+    step = planned(mark({9: Leaf(50, pending=pending)}), sized_table(3), tick=TickState(by_blocks=frozenset({9})))
+    assert step.region.blocks[1] is None
+    assert step.must_commit == must_commit
+
+
+def test_the_width_of_a_pending_window_counts_from_its_start():
+    leaf = Leaf(50, pending=Pending(60, 10, 1))
+    with pytest.raises(OperatorError, match=f"movie: {MAX_WIDTH} transactions have finished"):
+        planned(mark({9: leaf}), sized_table(30), horizon=50 + MAX_WIDTH)
+
+
 def test_a_detached_leaf_keeps_its_entry():
     """After ATTACH it continues where it was; a first load would copy every row twice."""
     before = mark({10: Leaf(50), 11: Leaf(60)})

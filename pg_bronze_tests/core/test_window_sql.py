@@ -18,6 +18,7 @@ from pg_bronze.core.window_sql import (
     exists,
     guard,
     measure,
+    not_utf8,
     relation,
     select,
     transaction_id,
@@ -121,6 +122,33 @@ def test_a_slice_is_one_query_with_the_transaction_id_last():
         't."id"::int8 as "id",\n  (69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint as "_pg_xid"\n'
         f'from only "public"."movie" t\nwhere {SINCE_50}\n  and {GUARD_70}\nlimit 101\n'
     ).replace("t.", "select t.", 1)
+
+
+def test_a_table_without_columns_has_its_transaction_ids_selected():
+    assert select(region(), "", "_pg_xid", {}, None).startswith("select (69 - ")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda region, names: select(region, "1", "_pg_xid", names, None),
+        lambda region, names: measure(region, [], names),
+        lambda region, names: exists(region, names),
+        lambda region, names: not_utf8(region, ["movie_id"], names),
+    ],
+    ids=["select", "measure", "exists", "not_utf8"],
+)
+def test_every_query_selects_exactly_the_region(query):
+    """A query without the seed would copy again what the original system had copied."""
+    seeded, names = region(start=None, seed=Seed(3, "41")), {3: "movie_id"}
+    assert where(seeded, names) in query(seeded, names)
+
+
+def test_invalid_utf8_is_counted_for_each_text_column():
+    query = not_utf8(region(), ["title", 'a"b'], {})
+    assert query.count("count(*) filter (where encode(convert_to(t.") == 2
+    assert """convert_to(t."a""b"::text, 'SQL_ASCII')""" in query
+    assert "where getdatabaseencoding() = 'SQL_ASCII' and age(" in query
 
 
 def test_a_query_without_a_row_limit_has_no_limit_clause():

@@ -91,6 +91,14 @@ def test_repeated_failures_keep_the_time_of_the_first_and_are_retried_within_hal
         assert now <= next_retry_at(failure, state) <= now + 1800
 
 
+def test_a_failure_records_the_last_error_and_state():
+    first = record_failure(None, "a.", "automatic", NOON, "x")
+    second = record_failure(first, "b.", "automatic", NOON + 10, "x")
+
+    assert first == Failure("a.", "automatic", 1, NOON, NOON, "x")
+    assert second == Failure("b.", "automatic", 2, NOON, NOON + 10, "x")
+
+
 FAILING = Failure("no.", "after_fix", 6, NOON - 3600, NOON, "a")
 
 
@@ -125,4 +133,12 @@ def test_tables_with_the_same_error_are_reported_in_one_sentence():
             "4 tables (a, c, d, …) failing since 11:58:30 UTC (5 attempts); next retry at 12:00:30 UTC, or on manual "
             "materialization: no connection to the S3 server."
         ),
+    ]
+
+
+def test_up_to_three_tables_are_named():
+    down = Failure("no.", "automatic", 2, NOON, NOON)
+
+    assert sentences(dict.fromkeys("abc", (down, NOON)), NOON) == [
+        "a, b, c failing since 12:00:00 UTC (2 attempts); due for a retry now: no."
     ]

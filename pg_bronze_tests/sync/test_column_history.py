@@ -306,7 +306,7 @@ def test_a_default_put_into_every_row_before_the_next_tick_is_found_in_a_row(fil
 
     missing = {column["name"]: column.get("missing") for column in film.lake.footers(film.name)[-1].columns}
     assert (missing["x"], missing["y"]) == ("7.50", None)
-    assert "hold its default" in film.said[0]
+    assert "have its default" in film.said[0]
     film.insert(5)
     film.tick()
     assert film.said == ()
