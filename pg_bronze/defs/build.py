@@ -97,7 +97,7 @@ def _progress(table: SourceTable, settings: Settings) -> tuple[str, str | None]:
         # The run says it again, red, every tick: the table is not copied until the setting is right.
         return f"**Faulty setting**: {error}", None
     if column is not None:
-        return f"Progress is shown by `{column.name}`: {column.chosen}.", None
+        return f"Progress is shown by `{column.name}`: {column.reason}.", None
     if options.untracked == "skip":
         return "", "it has no cursor column and PG_BRONZE_UNTRACKED is skip"
     return "It has no column that shows progress, so it is copied by transaction ids alone.", None

@@ -201,7 +201,7 @@ def _next_try(failure: Failure, silent: bool, table: SourceTable, settings: Sett
     if process.changed > failure.last:
         return failure.last  # the state contains no secret, so a changed password is noticed here
     state = failure.state if silent else failures.state_of(settings.fingerprint(), table.fingerprint)
-    return backoff.next_try(failure, state, process.started)
+    return backoff.next_retry_at(failure, state, process.started)
 
 
 def _has_rows(
@@ -243,4 +243,4 @@ def failing(checked: Sequence[TableCheck], now: float) -> list[str]:
     found: Mapping[str, tuple[Failure, float]] = {
         item.table.label: (item.failure, item.next_try) for item in checked if item.failure is not None
     }
-    return backoff.said(found, now)
+    return backoff.sentences(found, now)

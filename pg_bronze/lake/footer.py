@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from pg_bronze import __version__
 from pg_bronze.core.drift import Description
-from pg_bronze.core.value_policies import Exceptional
+from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import Watermark, check_format, format_of
-from pg_bronze.core.window_sql import Region, in_words
+from pg_bronze.core.window_sql import Region, describe_region
 from pg_bronze.errors import LakeDamaged
 from pg_bronze.lake.claim import Claim, load_object
 
@@ -41,7 +41,7 @@ class Footer:
     repaired: bool = False
     reason: str | None = None
     primary_key: Sequence[str] = ()
-    exceptional: Sequence[Exceptional] = ()
+    exceptional: Sequence[ExceptionalCount] = ()
     table: Mapping[str, Any] = field(default_factory=dict)
     database: Mapping[str, Any] = field(default_factory=dict)
     window: str | None = None
@@ -94,7 +94,7 @@ class Footer:
                 repaired=data["repaired"],
                 reason=data["reason"],
                 primary_key=tuple(data.get("primary_key", ())),
-                exceptional=tuple(Exceptional(**item) for item in data.get("exceptional", ())),
+                exceptional=tuple(ExceptionalCount(**item) for item in data.get("exceptional", ())),
                 table=data.get("table", {}),
                 database=data.get("database", {}),
                 window=data.get("window"),
@@ -122,7 +122,7 @@ def footer_of(
     described: Description,
     server_version: int,
     database: Mapping[str, Any],
-    exceptional: Sequence[Exceptional] = (),
+    exceptional: Sequence[ExceptionalCount] = (),
     drift: Sequence[str] = (),
 ) -> Footer:
     """The footer that says of an object what its claim intended."""
@@ -140,6 +140,6 @@ def footer_of(
         exceptional=exceptional,
         table=described.table,
         database=database,
-        window=in_words(claim.region) if claim.region else None,
+        window=describe_region(claim.region) if claim.region else None,
         drift=drift,
     )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pg_bronze.core.table import argument
-from pg_bronze.core.value_policies import Exceptional
+from pg_bronze.core.table import shell_argument
+from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import LakeDamaged, Superseded
 from pg_bronze.lake.claim import Claim
@@ -48,7 +48,7 @@ class Committed:
     row_count: int
     size_bytes: int
     own: bool = True
-    exceptional: Sequence[Exceptional] = ()
+    exceptional: Sequence[ExceptionalCount] = ()
     drift: Sequence[str] = ()
 
 
@@ -286,7 +286,7 @@ class Ledger:
 
     def _ways_on(self, without: str) -> str:
         """What helps where objects are missing; ``without`` says what ``continue`` does."""
-        label = argument(self.layout.label)
+        label = shell_argument(self.layout.label)
         return f"`pg-bronze reset {label}` copies the table again, `pg-bronze continue {label}` {without}."
 
     def _open_claim(self, seq: int, alone: bool = False) -> Claim | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import psycopg
 
 from pg_bronze.core import window_sql
-from pg_bronze.core.watermark import Place
+from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import SourceNotFit, SourceUnavailable
 from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.error_mapping import explain, explain_connection, explain_state
@@ -90,7 +90,7 @@ class Source:
         self.standby = False
         self.pooled = False
         self.server_version = 0
-        self._place: Place | None = None
+        self._place: Origin | None = None
         self._horizon: int | None = None
         self._database: Mapping[str, Any] | None = None
 
@@ -169,10 +169,10 @@ class Source:
         except psycopg.Error as error:
             raise explain(error, self.name) from error
 
-    def place(self, bucket: str) -> Place:
+    def place(self, bucket: str) -> Origin:
         """Which database at which moment of its history; ``bucket`` completes it."""
         system_id, timeline, lsn, database, self.standby = self.ask(_FACTS)[0]
-        return Place(system_id, timeline, lsn, database, bucket)
+        return Origin(system_id, timeline, lsn, database, bucket)
 
     def database(self) -> Mapping[str, Any]:
         """What a reader of the rows may need to know of the database: its encoding and locale, and how it printed text.

@@ -83,7 +83,7 @@ def test_tick_and_asset_say_since_when_why_and_when_it_is_tried_next(broken: Pro
 
     assert "1 failing" in data.skip_message
     assert re.search(
-        r"movie stuck since \d\d:\d\d:\d\d UTC \(1 try; tried again at \d\d:\d\d:\d\d UTC, or when .* by hand\): "
+        r"movie failing since \d\d:\d\d:\d\d UTC \(1 attempt\); next retry at \d\d:\d\d:\d\d UTC, or on .*: "
         r"s3://.*/movie/movie_stray.parquet stands among",
         data.skip_message,
     )
@@ -235,7 +235,7 @@ def test_one_cause_of_many_tables_is_said_once(cinema: Project):
     cinema.copy(tags=TICK)
     while asked(data := cinema.look()):
         cinema.copy(tags=TICK)
-    assert "movie, person stuck since" in data.skip_message
+    assert "movie, person failing since" in data.skip_message
     assert data.skip_message.count("no connection") == 1
 
 

@@ -171,7 +171,7 @@ def test_run_tries_a_table_that_cannot_succeed_ever_more_rarely_and_the_others_a
     output = tmp_path / "run.log"
     process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
     try:
-        wait_until(lambda: "movie stuck since" in output.read_text(), "what is stuck", 60)
+        wait_until(lambda: "movie failing since" in output.read_text(), "what is stuck", 60)
         for number in range(1000, 1004):
             stocked.database.execute(f"insert into person values ({number}, 'new')")
             wait_until(lambda number=number: number in lake.ids(stocked.bucket, "person"), "a batch", 30)
@@ -181,7 +181,7 @@ def test_run_tries_a_table_that_cannot_succeed_ever_more_rarely_and_the_others_a
     text = output.read_text()
     # Once, or once more if all this took over a minute.
     assert text.count("pg-bronze: movie failed: ") <= 2
-    assert text.count("movie stuck since") <= 2
+    assert text.count("movie failing since") <= 2
     assert text.count("batch: ") > 3
 
 
@@ -285,7 +285,7 @@ def test_after_a_failover_each_table_stops_until_its_command_and_none_goes_on_un
                 "pg-bronze: movie", "pg-bronze: note", "pg-bronze: person"
             ]  # fmt: skip
             for table in ("movie", "note", "person"):
-                assert f"{table} failed: the database went from timeline 1 to 2" in stopped.stderr
+                assert f"{table} failed: the database changed from timeline 1 to 2" in stopped.stderr
                 assert f"pg-bronze reconcile {table}" in stopped.stderr
             assert [item.key for item in bucket.store().list("")] == before
 

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bronze.core.value_policies import Exceptional
-from pg_bronze.core.watermark import FORMAT, Leaf, Place, Watermark
+from pg_bronze.core.value_policies import ExceptionalCount
+from pg_bronze.core.watermark import FORMAT, Leaf, Origin, Watermark
 from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer
 
-PLACE = Place("7", 1, "0/1", 5, "bronze")
+PLACE = Origin("7", 1, "0/1", 5, "bronze")
 BEFORE = Watermark(PLACE, 9, seq=3, key="movie/movie_20260102000009.parquet").with_leaves({9: Leaf(50)})
 AFTER = dataclasses.replace(BEFORE, seq=4, key="movie/movie_20260102000010.parquet").with_leaves({9: Leaf(70)})
 REGION = Region("public", "movie", True, (9,), 50, 70, blocks=(0, None))
@@ -36,7 +36,7 @@ def test_a_claim_survives_a_turn_through_its_text(nonce, region, nodes, reason):
 
 @given(nonce=texts, region=st.none() | st.just(REGION), count=st.integers(0), repaired=st.booleans(), name=texts)
 def test_a_footer_survives_a_turn_through_its_text(nonce, region, count, repaired, name):
-    found = (Exceptional(name, "nan", "null", count),)
+    found = (ExceptionalCount(name, "nan", "null", count),)
     before = Footer(
         nonce, BEFORE, AFTER, region, count, [{"name": name}], name, 140000, repaired, name, exceptional=found
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pg_bronze.core.value_policies import Exceptional
+from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import Box, Pending, Seed
 from pg_bronze.core.window_sql import Region
 from pg_bronze.lake.keys import Layout
@@ -65,7 +65,7 @@ def test_the_page_names_every_field_there_is_and_a_footer_holds_them(lake, any_d
         "Watermark": footer["after"],
         "Leaf": footer["after"]["leaves"][0],
         "Claim": claim,
-        "Exceptional": Exceptional._fields,
+        "ExceptionalCount": ExceptionalCount._fields,
         **{kind.__name__: [field.name for field in fields(kind)] for kind in (Box, Pending, Region, Seed)},
     }
     for section, names in found.items():
@@ -92,6 +92,6 @@ def test_the_page_names_every_field_there_is_and_a_footer_holds_them(lake, any_d
         "that were current when they were read"
     )
     assert footer["drift"] == [
-        "column 'rating' (integer) was added; rows copied before hold its default, which this object's footer keeps"
+        "column 'rating' (integer) was added; rows copied earlier have its default, which is in this object's footer"
     ]
     assert "(the first load)" in lake.footers()[0].window

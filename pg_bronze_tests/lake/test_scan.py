@@ -305,7 +305,7 @@ def test_as_of_a_horizon_is_what_transactions_below_it_wrote(lake, scan, request
     horizons = []
     for number in range(1, 17):
         change(lake, fill(number, number))
-        horizons.append(lake.recorded["movie"].highest)
+        horizons.append(lake.recorded["movie"].highest_horizon)
     change(lake, "update movie set title = 'late' where movie_id < 3")
     requests.clear()
 
@@ -372,7 +372,7 @@ def test_a_name_that_is_not_there_says_which_are(lake, scan, bucket):
         scan("movies")
     with pytest.raises(NothingCopied, match="There is something of: movie"):
         scan("sales.invoice")
-    with pytest.raises(SettingsError, match="names no table"):
+    with pytest.raises(SettingsError, match="is not a table name"):
         scan("a.b.c")
     with pytest.raises(AccessDenied, match="MINIO_ACCESS_KEY"):
         pg_bronze.scan("movie", settings=at(bucket, MINIO_SECRET_KEY="not-the-right-one"))

@@ -20,20 +20,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from pg_bronze.core.column_types import conform, projection, stored_schema
-from pg_bronze.core.cursor_column import CursorColumn, choose, newest
+from pg_bronze.core.cursor_column import CursorColumn, choose, newest_value
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY
 from pg_bronze.errors import DataError, TableChanged
 from pg_bronze.postgres.catalog import read_table
 from pg_bronze_tests.harness.lake import Lake
-from pg_bronze_tests.harness.servers import _fresh_database, new_bucket
+from pg_bronze_tests.harness.servers import fresh_database, new_bucket
 from pg_bronze_tests.harness.torture import NO_INPUT, SETUP, Torture
 
 # Values that stop a read, each alone, and the words of the error.
 TOO_LATE = "beyond the year 262142"
 REFUSED = [
-    ("numeric(10,2)", "'NaN'", "holds NaN"),
-    ("price", "'NaN'", "holds NaN"),
+    ("numeric(10,2)", "'NaN'", "contains NaN"),
+    ("price", "'NaN'", "contains NaN"),
     ("date", "'262143-01-01'", TOO_LATE),
     ("date", "'275760-01-01'", TOO_LATE),
     ("date", "'5874897-12-31'", TOO_LATE),
@@ -132,7 +132,7 @@ class Copied:
 def copied(any_postgres_server, s3_server) -> Iterator[Copied]:
     """Both tables copied once on each version of the server, by the tick that copies everything else too."""
     bucket = new_bucket(s3_server)
-    with _fresh_database(any_postgres_server) as database, database.connect() as conn:
+    with fresh_database(any_postgres_server) as database, database.connect() as conn:
         for name, value in SETTINGS.items():
             conn.execute("select set_config(%s, %s, false)", (name, value))
         torture = Torture(conn)
@@ -349,13 +349,13 @@ def test_the_newest_value_of_a_column_is_what_psql_would_show(copied):
             continue
         for row, text in enumerate(expected[column.name]):
             infinite = text is None or text.lstrip("-") in {"NaN", "Infinity", "infinity"}
-            assert newest(frame[row : row + 1], cursor) == (None if infinite else text), column.declared
+            assert newest_value(frame[row : row + 1], cursor) == (None if infinite else text), column.declared
 
 
 def chosen(table: SourceTable, name: str) -> CursorColumn | None:
     number = {"int2", "int4", "int8", "numeric", "float4", "float8"}
     base = next(column.base for column in table.columns if column.name == name)
-    cursor = choose(table, names=(name,), wanted=name if base in number else None)
+    cursor = choose(table, names=(name,), configured=name if base in number else None)
     return cursor if cursor is not None and cursor.name == name else None
 
 

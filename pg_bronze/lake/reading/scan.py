@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pg_bronze.core.table import Column, argument, label, split_label
+from pg_bronze.core.table import Column, label, shell_argument, split_label
 from pg_bronze.errors import NothingCopied, SettingsError
 from pg_bronze.lake import s3_client
 from pg_bronze.lake.footer import Footer
@@ -382,5 +382,5 @@ def _nothing(opened: Store, layout: Layout) -> str:
         return f"{text}. Did you mean {near[0]}?"
     there = f"There is something of: {', '.join(known[:_NAMED_AT_MOST])}" if known else "There is no table at all"
     more = f" and {len(known) - _NAMED_AT_MOST} more" if len(known) > _NAMED_AT_MOST else ""
-    command = f"pg-bronze tick {argument(asked)}"
+    command = f"pg-bronze tick {shell_argument(asked)}"
     return f"{text}. {there}{more}. A table without a row has no object yet; `{command}` copies one now."
