@@ -43,7 +43,11 @@ def tick(
         list[str] | None, typer.Argument(help="Tables, as `movie` or `sales.movie`; all if none.")
     ] = None,
 ) -> None:
-    """Copy what is new, once, in the foreground; exits with 1 if a table failed and names it."""
+    """Copy what is new, once, in the foreground; exits with 1 if a table failed and names it.
+
+    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
+    in the project folder, or in the current folder outside of a project.
+    """
     with errors_as_sentences():
         if not run_batch(tables or [], BatchState()):
             raise typer.Exit(1)
@@ -66,7 +70,11 @@ def _seconds(text: str) -> float:
 def run(
     every: Annotated[str, typer.Option(help="Pause between the starts of two batches, as in 10s.")] = "10s",
 ) -> None:
-    """Copy what is new again and again, until Ctrl-C; a table that fails is tried again after ever longer pauses."""
+    """Copy what is new again and again, until Ctrl-C; a table that fails is tried again after ever longer pauses.
+
+    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
+    in the project folder, or in the current folder outside of a project.
+    """
     pause, told = _seconds(every), BatchState(unattended=True)
     try:
         with interrupts() as interrupted:

@@ -25,7 +25,7 @@ with dg.DagsterInstance.get() as instance:
 class DagsterDev:
     """``dagster dev`` on one port, its output in ``log``; the log of the time before is kept beside it."""
 
-    def __init__(self, state_dir: Path, project: Path, cwd: Path, variables: Mapping[str, str], port: int) -> None:
+    def __init__(self, state_dir: Path, workspace: Path, cwd: Path, variables: Mapping[str, str], port: int) -> None:
         self.page = f"http://{HOST}:{port}"
         self.log = state_dir / "dagster.log"
         self._unfinished = _unfinished(state_dir)
@@ -34,8 +34,7 @@ class DagsterDev:
             self.log.replace(self.log.with_suffix(".log.1"))
         self.log.touch()
         keeper = str(Path(__file__).with_name("keeper.py"))
-        workspace = str(project / "workspace.yaml")
-        dev = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", HOST, "-p", str(port)]
+        dev = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)]
         self.child = Child(
             "dagster dev",
             [sys.executable, "-I", "-S", keeper, str(_RUN_GRACE_S), *dev],

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pg_bronze.errors import SettingsError
+from pg_bronze.settings.project import Project
 
 BUCKET = "meteo-bronze"
 # In a shell that read env.sh: which of its variables are a demo's, and not the user's own servers.
 _OURS = "PGBRONZE_DEMO_VARIABLES"
 _DEMO_ONLY = ("PG_BRONZE_PG_BINDIR", "PG_BRONZE_MINIO_BIN")
-_NO_PROJECT_SETTINGS = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,8 @@ def look_around(folders: tuple[Path, ...]) -> Surroundings:
     return Surroundings(variables | {name: value for name, value in os.environ.items() if name not in ours})
 
 
-def find_project(start: Path | None) -> Path:
-    """Return the folder that holds ``workspace.yaml``: the one given, or the first one above this package."""
-    candidates = [start.absolute()] if start else list(Path(__file__).absolute().parents)[2:]
-    for folder in candidates:
-        if (folder / "workspace.yaml").is_file():
-            return folder
-    raise SettingsError(f"no workspace.yaml in {candidates[0]}. Name the project's folder.")
-
-
 def for_dagster(
-    surroundings: Surroundings, project: Path, home: Path, postgres: Mapping[str, str], s3: Mapping[str, str]
+    surroundings: Surroundings, project: Project, home: Path, postgres: Mapping[str, str], s3: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the environment for ``dagster dev``; ``postgres`` and ``s3`` are empty where the user's own are used."""
     variables = {name: value for name, value in surroundings.variables.items() if name not in _DEMO_ONLY}
@@ -73,7 +64,9 @@ def for_dagster(
         for name in ("NO_PROXY", "no_proxy"):
             variables[name] = ",".join(filter(None, (variables.get(name, ""), "127.0.0.1", "localhost")))
     variables["DAGSTER_HOME"] = str(home)
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(project), variables.get("PYTHONPATH", ""))))
+    if not project.has_defaults:
+        path = (str(project.folder), variables.get("PYTHONPATH", ""))
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     # That `dagster dev` has a successor helps nobody here. Python compares the beginning of the warning's text.
     quiet = "ignore:Function `dev_command` is superseded"
     variables["PYTHONWARNINGS"] = ",".join(filter(None, (variables.get("PYTHONWARNINGS", ""), quiet)))
@@ -85,7 +78,7 @@ def _without(variables: Mapping[str, str], pattern: str) -> dict[str, str]:
     return {name: value for name, value in variables.items() if not re.fullmatch(pattern, name)}
 
 
-def dagster_home(surroundings: Surroundings, state_dir: Path, project: Path) -> tuple[Path, Path]:
+def dagster_home(surroundings: Surroundings, state_dir: Path, project: Project) -> tuple[Path, Path]:
     """Return Dagster's home and the folder to start it in; the user's home if there is one, else one in ``state_dir``.
 
     Ours is a copy of the project's dagster.yaml, with the paths in it made absolute: every command that is given this
@@ -95,13 +88,12 @@ def dagster_home(surroundings: Surroundings, state_dir: Path, project: Path) -> 
     if chosen := surroundings.variables.get("DAGSTER_HOME"):
         if not Path(chosen).is_dir():
             raise SettingsError(f"DAGSTER_HOME is {chosen}, which is no folder. Make it, or unset DAGSTER_HOME.")
-        return Path(chosen).absolute(), project
+        return Path(chosen).absolute(), project.folder
     # Watermarks of the sample database mean nothing for tables of the same name in somebody's own.
     sample = surroundings.own_postgres and surroundings.own_s3
     home = state_dir / ("dagster_home" if sample else "dagster_home_yours")
     home.mkdir(exist_ok=True)
-    source = project / "dagster.yaml"
-    text = source.read_text(encoding="utf-8") if source.is_file() else _NO_PROJECT_SETTINGS
+    text = (project.config_dir / "dagster.yaml").read_text(encoding="utf-8")
     (home / "dagster.yaml").write_text(absolute(text, home), encoding="utf-8")
     return home, home
 

@@ -22,6 +22,7 @@ from pg_bronze.demo.processes import HOST, claim_port, end_leftover, free_ports,
 from pg_bronze.demo.s3_server import S3Server
 from pg_bronze.demo.writer import Writer
 from pg_bronze.errors import PgBronzeError, SettingsError
+from pg_bronze.settings.project import find_project
 
 _BEAT_S = 0.2
 _READY_WITHIN_S = 300.0
@@ -110,8 +111,8 @@ class Demo:
         self, port: int, pg_port: int | None, s3_port: int | None, project_dir: Path | None, with_writer: bool
     ) -> int:
         """Start everything, tell what happens, and stop everything when asked to or when a part fails."""
-        project = environment.find_project(project_dir)
-        around = environment.look_around((Path.cwd(), project))
+        project = find_project((project_dir or Path.cwd()).absolute())
+        around = environment.look_around((Path.cwd(), project.folder))
         home, cwd = environment.dagster_home(around, self._state_dir, project)
         # What a killed launcher left ends by itself within moments, in the right order; then it is helped.
         if left := end_leftover(dagster_dev.record(self._state_dir), patience_s=10):
@@ -140,7 +141,7 @@ class Demo:
             if home.parent == self._state_dir:
                 dagster_dev.end_runs_of_a_killed_demo(self._state_dir, variables, cwd)
             chosen = self._page_port(stack, port)
-            dagster = DagsterDev(self._state_dir, project, cwd, variables, chosen)
+            dagster = DagsterDev(self._state_dir, project.config_dir / "workspace.yaml", cwd, variables, chosen)
             stack.callback(lambda: dagster.stop(hurry=lambda: self._interrupts > 1))
             stack.callback(self._no_more_interrupts)
             if activity:

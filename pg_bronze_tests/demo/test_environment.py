@@ -4,6 +4,9 @@ import pytest
 
 from pg_bronze.demo import environment, news
 from pg_bronze.errors import SettingsError
+from pg_bronze.settings.project import DEFAULTS, Project
+
+PROJECT = Project(Path("/project"), DEFAULTS)
 
 OURS_PG = {"PG_HOST": "127.0.0.1", "PG_DB": "cine"}
 OURS_S3 = {"MINIO_ENDPOINT": "http://127.0.0.1:1", "MINIO_BUCKET": "meteo-bronze"}
@@ -44,7 +47,7 @@ def test_nothing_of_the_users_about_other_servers_reaches_a_demo_with_its_own(
         NO_PROXY="a.example",
     )
 
-    passed = environment.for_dagster(around, tmp_path, tmp_path, OURS_PG, OURS_S3)
+    passed = environment.for_dagster(around, PROJECT, tmp_path, OURS_PG, OURS_S3)
 
     assert {name for name in passed if name.startswith(("PG", "AWS_", "MINIO_"))} == {
         *OURS_PG,
@@ -66,7 +69,7 @@ def test_what_belongs_to_the_users_own_servers_is_left_as_it_is(
     }
     around = given(tmp_path, monkeypatch, **users)
 
-    passed = environment.for_dagster(around, tmp_path, tmp_path, {}, {})
+    passed = environment.for_dagster(around, PROJECT, tmp_path, {}, {})
 
     assert {name: passed[name] for name in users} == users
 
@@ -77,7 +80,7 @@ def test_dagsters_storage_is_in_the_state_folder_whatever_folder_a_command_start
     state = tmp_path / 'with blanks and "'
     state.mkdir()
 
-    home, cwd = environment.dagster_home(environment.Surroundings({}), state, project)
+    home, cwd = environment.dagster_home(environment.Surroundings({}), state, Project(project, project))
 
     import yaml
 
@@ -101,17 +104,15 @@ def test_other_lines_of_dagster_yaml_stay(line: str) -> None:
 
 def test_a_dagster_home_of_the_users_is_respected_and_must_exist(tmp_path: Path) -> None:
     mine = environment.Surroundings({"DAGSTER_HOME": str(tmp_path)})
-    assert environment.dagster_home(mine, tmp_path / "state", Path("/project")) == (tmp_path, Path("/project"))
+    assert environment.dagster_home(mine, tmp_path / "state", PROJECT) == (tmp_path, Path("/project"))
     with pytest.raises(SettingsError, match="DAGSTER_HOME"):
-        environment.dagster_home(
-            environment.Surroundings({"DAGSTER_HOME": str(tmp_path / "no")}), tmp_path, Path("/project")
-        )
+        environment.dagster_home(environment.Surroundings({"DAGSTER_HOME": str(tmp_path / "no")}), tmp_path, PROJECT)
 
 
 def test_watermarks_of_the_sample_are_kept_apart_from_those_of_a_database_of_ones_own(tmp_path: Path) -> None:
     """The sample has a table movie too, in a bucket of the same name: its last object is missed in yours."""
     homes = [
-        environment.dagster_home(environment.Surroundings(variables), tmp_path, tmp_path)[0]
+        environment.dagster_home(environment.Surroundings(variables), tmp_path, PROJECT)[0]
         for variables in ({}, {"PG_DB": "cine", "MINIO_BUCKET": "meteo-bronze"})
     ]
 

@@ -218,10 +218,3 @@ def test_a_server_that_dies_is_named_and_the_rest_stops_and_the_users_own_server
     assert demo.wait() == 1
     assert "PostgreSQL ended unexpectedly. Its log's last lines" in demo.said
     assert all(gone(process.pid) for process in family)
-
-
-def test_a_project_without_a_workspace_is_refused(demos: list[Demo], tmp_path: Path) -> None:
-    demo = Demo(tmp_path / "state", tmp_path)
-    demos.append(demo)
-    assert demo.wait() == 2
-    assert demo.said == f"no workspace.yaml in {tmp_path}. Name the project's folder.\n"
