@@ -132,7 +132,7 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,
     pg_port: Annotated[int | None, typer.Option(help="Port of PostgreSQL; a free one if not given.")] = None,
     s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server; a free one if not given.")] = None,
-    writer: Annotated[bool, typer.Option(help="Keep the sample database alive.")] = True,
+    writer: Annotated[bool, typer.Option(help="Change rows of the sample database all the time.")] = True,
 ) -> None:
     """Start PostgreSQL, an S3 server, a living sample database and `dagster dev`; or use yours, if PG_DB or
     MINIO_BUCKET is set."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pg_bronze.demo import home
+from pg_bronze.demo.data_dir import remove_data_dir
 from pg_bronze_tests.e2e.conftest import BIN, ROOT, clean_environment, default_sigint, end, free_port, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.servers import Bucket, Database
@@ -138,7 +138,7 @@ def demo(elsewhere: Elsewhere, port: int) -> Iterator["subprocess.Popen[str]"]:
         finally:
             process.kill()
             process.wait()
-            home.remove(elsewhere.folder / ".pg_bronze/postgres")
+            remove_data_dir(elsewhere.folder / ".pg_bronze/postgres")
 
 
 def test_the_demo_copies_shows_its_page_and_stops(elsewhere: Elsewhere):
