@@ -133,13 +133,14 @@ def demo(
     pg_port: Annotated[int | None, typer.Option(help="Port of PostgreSQL; a free one if not given.")] = None,
     s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server; a free one if not given.")] = None,
     writer: Annotated[bool, typer.Option(help="Change rows of the sample database all the time.")] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Start even if only a database or only a bucket is set.")] = False,
 ) -> None:
     """Start PostgreSQL, an S3 server, a living sample database and `dagster dev`; or use yours, if PG_DB or
     MINIO_BUCKET is set."""
     from pg_bronze.demo.launcher import run_demo
 
     with errors_as_sentences():
-        raise typer.Exit(run_demo(state_dir, port=port, pg_port=pg_port, s3_port=s3_port, writer=writer))
+        raise typer.Exit(run_demo(state_dir, port=port, pg_port=pg_port, s3_port=s3_port, writer=writer, yes=yes))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,21 @@ class Environment:
         """Whether the demo has to start an S3 server."""
         return not self.variables.get("MINIO_BUCKET")
 
+    @property
+    def risk(self) -> str | None:
+        """What an incomplete configuration would copy to the wrong place; None if there is no such risk."""
+        if not self.needs_postgres and self.needs_s3:
+            return (
+                f"PG_DB is set and MINIO_BUCKET is not: the demo would copy the database {self.variables['PG_DB']} to "
+                "a local S3 server whose files every user of this machine can read."
+            )
+        if self.needs_postgres and not self.needs_s3:
+            return (
+                "MINIO_BUCKET is set and PG_DB is not: the demo would write sample data to the bucket "
+                f"{self.variables['MINIO_BUCKET']}."
+            )
+        return None
+
 
 def read_environment(folders: tuple[Path, ...]) -> Environment:
     """Read the environment and the ``.env`` files of the folders. The environment wins, then the first folder."""

@@ -37,6 +37,7 @@ def run_demo(
     s3_port: int | None = None,
     project_dir: Path | None = None,
     writer: bool = True,
+    yes: bool = False,
     out: TextIO | None = None,
 ) -> int:
     """Run the demo until Ctrl-C or SIGTERM. A second Ctrl-C does not wait for runs in flight.
@@ -48,6 +49,7 @@ def run_demo(
         s3_port: The port of the S3 server, likewise.
         project_dir: Where the project folder is searched; None for the current folder.
         writer: Whether rows are inserted and updated in the sample database all the time.
+        yes: Whether to start although the settings select only a database or only a bucket.
         out: Where lines are printed; None for standard output.
 
     Returns:
@@ -57,6 +59,7 @@ def run_demo(
     try:
         project = find_project((project_dir or Path.cwd()).absolute())
         environment = read_environment((Path.cwd(), project.folder))
+        _accept_risk(environment, yes)
         with _lock(state_dir.absolute()), StopSignals() as signals:
             demo = Demo(state_dir.absolute(), project, environment, console, signals)
             return demo.run(port, pg_port, s3_port, with_writer=writer)
@@ -68,6 +71,20 @@ def run_demo(
         return 1
     except KeyboardInterrupt:
         return 0
+
+
+def _accept_risk(environment: Environment, yes: bool) -> None:
+    """Raise SettingsError if data would be copied to the wrong place and the user does not agree."""
+    risk = environment.risk
+    if risk is None or yes:
+        return
+    if sys.stdin and sys.stdin.isatty():
+        import typer
+
+        if typer.confirm(f"{risk} Continue?"):
+            return
+        raise SettingsError("the demo was not started. Set both PG_DB and MINIO_BUCKET, or neither of them.")
+    raise SettingsError(f"{risk} Set both or neither of them, or confirm with --yes.")
 
 
 @contextlib.contextmanager

@@ -147,3 +147,18 @@ def test_a_shell_that_has_read_the_variables_of_a_demo_can_start_another(
 
     assert (found.needs_postgres, found.needs_s3) == (True, True)
     assert "DAGSTER_HOME" not in found.variables
+
+
+@pytest.mark.parametrize(
+    "variables, words",
+    [
+        ({}, None),
+        ({"PG_DB": "shop", "MINIO_BUCKET": "lake"}, None),
+        ({"PG_DB": "shop"}, "copy the database shop to a local S3 server"),
+        ({"MINIO_BUCKET": "lake"}, "write sample data to the bucket lake"),
+    ],
+)
+def test_a_server_of_the_user_beside_one_of_the_demo_is_a_risk(variables: dict[str, str], words: str | None) -> None:
+    risk = environment.Environment(variables).risk
+
+    assert risk is None if words is None else words in str(risk)

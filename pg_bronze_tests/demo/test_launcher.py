@@ -1,5 +1,7 @@
 """The whole demo, with a project of one asset, so that only the launcher is tested."""
 
+import fcntl
+import io
 import json
 import os
 import re
@@ -17,6 +19,7 @@ import psycopg
 import pytest
 
 from pg_bronze.demo.data_dir import remove_data_dir
+from pg_bronze.demo.launcher import run_demo
 from pg_bronze_tests.demo.process_end import has_ended
 
 PROJECT = {
@@ -61,7 +64,7 @@ PROJECT = {
 START = (
     "import sys; from pathlib import Path; from pg_bronze.demo.launcher import run_demo\n"
     "state, project, port, *options = sys.argv[1:]\n"
-    "sys.exit(run_demo(Path(state), project_dir=Path(project), port=int(port)))\n"
+    "sys.exit(run_demo(Path(state), project_dir=Path(project), port=int(port), yes='yes' in options))\n"
 )
 
 
@@ -209,7 +212,7 @@ def test_a_killed_server_is_reported_and_stops_the_demo_which_uses_the_bucket_of
     demos: list[Demo], project: Path, tmp_path: Path
 ) -> None:
     (project / ".env").write_text("MINIO_BUCKET=mine\nMINIO_ENDPOINT=http://127.0.0.1:1\n")
-    demo = Demo(tmp_path / "state", project)
+    demo = Demo(tmp_path / "state", project, "yes")
     demos.append(demo)
     demo.until(r"copied movie: \d+ runs, cine -> s3://mine$")
     processes = demo.process_ids()
@@ -220,3 +223,41 @@ def test_a_killed_server_is_reported_and_stops_the_demo_which_uses_the_bucket_of
     assert demo.wait() == 1
     assert "PostgreSQL ended unexpectedly. Last lines of its log" in demo.printed
     assert all(map(has_ended, processes))
+
+
+@pytest.mark.parametrize("variables", [{"PG_DB": "shop"}, {"MINIO_BUCKET": "lake"}], ids=["database", "bucket"])
+def test_a_server_of_the_user_beside_one_of_the_demo_needs_a_confirmation(
+    demos: list[Demo], project: Path, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    """The data of a real database would be copied to an open server, or sample data to a real bucket."""
+    demo = Demo(tmp_path / "state", project, **variables)
+    demos.append(demo)
+
+    assert demo.wait() == 2
+    assert demo.printed.startswith("pg-bronze: ")
+    assert demo.printed.endswith(" Set both or neither of them, or confirm with --yes.\n")
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_on_a_terminal_the_confirmation_is_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    controller, terminal = os.openpty()
+    (tmp_path / "lock").touch()
+    with (
+        open(terminal, encoding="utf-8") as stdin,
+        (tmp_path / "lock").open("a") as lock,
+        open(controller, "w") as keys,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setenv("PG_DB", "shop")
+        keys.write(f"{answer}\n")
+        keys.flush()
+        printed = io.StringIO()
+
+        # A confirmed demo ends at the lock, before it starts anything.
+        assert run_demo(tmp_path, out=printed) == 2
+
+    assert ("another demo is running" if answer == "y" else "the demo was not started") in printed.getvalue()
