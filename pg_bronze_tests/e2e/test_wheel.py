@@ -21,7 +21,7 @@ from pg_bronze_tests.e2e.conftest import BIN, ROOT, clean_environment, default_s
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.servers import Bucket, Database
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PARTS = ["pyproject.toml", "README.md", "LICENSE", "pg_bronze"]
 
 
@@ -79,11 +79,11 @@ class Elsewhere:
 @pytest.fixture
 def elsewhere(installation: Path, tmp_path: Path) -> Elsewhere:
     folder, user_home = tmp_path / "elsewhere", tmp_path / "home"
-    for made in (folder, user_home):
-        made.mkdir()
+    folder.mkdir()
+    user_home.mkdir()
     environment = clean_environment(user_home)
     environment.pop("PYTHONPATH", None)
-    # The S3 server of the demo, which a wheel of its own installs beside Python.
+    # Contains the S3 server of the demo, which its wheel installs beside Python.
     environment["PATH"] = os.pathsep.join([environment["PATH"], str(BIN)])
     return Elsewhere(installation, folder, user_home, environment)
 
