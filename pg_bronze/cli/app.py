@@ -43,7 +43,11 @@ def tick(
         list[str] | None, typer.Argument(help="Tables, as `movie` or `sales.movie`. Default: all.")
     ] = None,
 ) -> None:
-    """Copy what is new, once, in the foreground. Exits with 1 if a table failed, and names it."""
+    """Copy what is new, once, in the foreground. Exits with 1 if a table failed, and names it.
+
+    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
+    in the project folder, or in the current folder outside of a project.
+    """
     with errors_as_sentences():
         if not run_batch(tables or [], Batches()):
             raise typer.Exit(1)
@@ -63,7 +67,11 @@ def _seconds(text: str) -> float:
 def run(
     every: Annotated[str, typer.Option(help="Time between the starts of two batches, such as 10s.")] = "10s",
 ) -> None:
-    """Copy what is new again and again, until Ctrl-C. A failing table is retried after growing pauses."""
+    """Copy what is new again and again, until Ctrl-C. A failing table is retried after growing pauses.
+
+    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
+    in the project folder, or in the current folder outside of a project.
+    """
     interval_s, batches = _seconds(every), Batches(unattended=True)
     try:
         with interrupts() as interrupted:
@@ -113,14 +121,15 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,
     pg_port: Annotated[int | None, typer.Option(help="Port of PostgreSQL; a free one if not given.")] = None,
     s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server; a free one if not given.")] = None,
-    writer: Annotated[bool, typer.Option(help="Keep the sample database alive.")] = True,
+    writer: Annotated[bool, typer.Option(help="Change rows of the sample database all the time.")] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Start even if only a database or only a bucket is set.")] = False,
 ) -> None:
     """Start PostgreSQL, an S3 server, a living sample database and `dagster dev`; or use yours, if PG_DB or
     MINIO_BUCKET is set."""
     from pg_bronze.demo.launcher import run_demo
 
     with errors_as_sentences():
-        raise typer.Exit(run_demo(state_dir, port=port, pg_port=pg_port, s3_port=s3_port, writer=writer))
+        raise typer.Exit(run_demo(state_dir, port=port, pg_port=pg_port, s3_port=s3_port, writer=writer, yes=yes))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from pg_bronze.demo.process_table import process_table
 from pg_bronze_tests.harness import loaded
 from pg_bronze_tests.harness.servers import Bucket, Database, new_bucket
 
@@ -90,15 +90,12 @@ def shop(tmp_path: Path, database: Database, bucket: Bucket) -> Shop:
 
 def command_lines(pid: int) -> set[str]:
     """What `ps` shows of a process and everything below it."""
-    table = process_table()
-    family, before = {pid}, 0
-    while len(family) > before:
-        before = len(family)
-        family |= {process.pid for process in table if process.parent in family}
     lines = set()
-    for member in family:
-        with contextlib.suppress(OSError):
-            lines.add(Path("/proc", str(member), "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines.add(" ".join(process.cmdline()))
     return lines
 
 

@@ -241,7 +241,7 @@ def test_another_env_file_in_sight_is_not_passed_over_in_silence(stocked: Shop, 
     done = stocked.run("tick", DAGSTER_HOME=str(tmp_path))
 
     assert done.returncode == 1
-    assert f"there is a .env in {elsewhere}" in done.stderr
+    assert f"{elsewhere / '.env'} would be ignored" in done.stderr
 
 
 def test_reconcile_says_that_lake_and_source_agree_and_goes_on(stocked: Shop):

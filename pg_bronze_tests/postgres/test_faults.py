@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from pg_bronze.demo import home
-from pg_bronze.demo.account import unprivileged
+from pg_bronze.demo import data_dir, os_user
+from pg_bronze.demo.os_user import unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import AccessDenied, SourceDamaged, SourceUnavailable, StaleSnapshot
 from pg_bronze.postgres import connection
@@ -301,7 +301,7 @@ def test_a_damaged_table_stops_and_says_so_until_it_is_restored(own, own_server,
     own.database.execute("insert into movie (movie_id, plot) values (100, repeat('x', 9000))")
     [[path]] = own.database.execute(f"select pg_relation_filepath({DAMAGE[damage]}::regclass)")
     own_server.stop()
-    file = home.open_home(own_server.data_dir, unprivileged()) / "data" / path
+    file = data_dir.open_data_dir(own_server.data_dir, unprivileged_user()) / "data" / path
     whole = file.read_bytes()
     if damage == "the file":
         file.unlink()
@@ -318,7 +318,7 @@ def test_a_damaged_table_stops_and_says_so_until_it_is_restored(own, own_server,
 
     own_server.stop()
     file.write_bytes(whole)
-    home.hand_over(file, unprivileged())
+    os_user.change_owner(file, unprivileged_user())
     own_server.start()
     heals(own)
 

@@ -7,10 +7,9 @@ import pytest
 
 from pg_bronze.core.planning import HEARTBEAT_WIDTH
 from pg_bronze.core.window_sql import written
-from pg_bronze.demo import binaries, home
-from pg_bronze.demo.account import unprivileged
+from pg_bronze.demo import binaries, data_dir, os_user
+from pg_bronze.demo.os_user import run_as, unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.processes import as_owner
 from pg_bronze.errors import OperatorError
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
 from pg_bronze_tests.harness.servers import Database, older_servers
@@ -31,9 +30,9 @@ class Cluster:
 
     def move_to(self, xid: int) -> None:
         """Freeze everything and make ``xid`` (64 bits) the next id, in steps that PostgreSQL's own age limits allow."""
-        account = unprivileged()
+        account = unprivileged_user()
         programs = binaries.find(self.bindir, account)
-        place = home.open_home(self.server.data_dir, account) / "data"
+        place = data_dir.open_data_dir(self.server.data_dir, account) / "data"
         while self.next_xid < xid:
             step = min(xid, self.next_xid + 15 * 10**8)
             self._freeze()
@@ -41,12 +40,12 @@ class Cluster:
             epoch, low = divmod(step, 2**32)
             subprocess.run(
                 [programs / "pg_resetwal", "-e", str(epoch), "-x", str(low), str(place)],
-                check=True, capture_output=True, cwd=place, **as_owner(account.owner if account else None),
+                check=True, capture_output=True, cwd=place, **run_as(account),
             )  # fmt: skip
             segment = place / "pg_xact" / f"{low // XACT_SEGMENT:04X}"
             if not segment.exists():
                 segment.write_bytes(b"\0" * 262144)
-                home.hand_over(segment, account)
+                os_user.change_owner(segment, account)
             self.server.start()
 
     def _freeze(self) -> None:

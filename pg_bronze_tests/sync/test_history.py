@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.core.window_sql import HORIZON
-from pg_bronze.demo import home
-from pg_bronze.demo.account import unprivileged
+from pg_bronze.demo import data_dir, os_user
+from pg_bronze.demo.os_user import unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.lake.commit import SliceWriter
@@ -264,11 +264,11 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
 
     ``reconcile`` says what differs, ``continue`` goes on with what is written from then on, ``reset`` makes it right.
     """
-    place = home.open_home(primary.data_dir, unprivileged())
+    place = data_dir.open_data_dir(primary.data_dir, unprivileged_user())
     primary.stop()
     shutil.copytree(place / "data", place / "backup", symlinks=True)
     for path in [place / "backup", *(place / "backup").rglob("*")]:
-        home.hand_over(path, unprivileged())
+        os_user.change_owner(path, unprivileged_user())
     primary.start()
     lake.database.execute(fill(9, 3000))
     lake.drain()
