@@ -13,7 +13,7 @@ from pg_bronze.core import window_sql
 from pg_bronze.core.watermark import Place
 from pg_bronze.errors import SourceNotFit, SourceUnavailable
 from pg_bronze.postgres.activity import Activity
-from pg_bronze.postgres.error_mapping import explain, explain_connection, explain_state
+from pg_bronze.postgres.error_mapping import explain, explain_connection, explain_sqlstate
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
 from pg_bronze.postgres.readers.reading import SESSION, Reader, Reading, pinned
@@ -300,7 +300,7 @@ class Source:
                 connection.execute(timeout.encode())
                 return connection.execute(query.encode()).fetchall()[0]
         except psycopg.Error as error:
-            raise explain_state(error, label) from error
+            raise explain_sqlstate(error, label) from error
 
     def read(self, query: str, label: str) -> "pl.DataFrame":
         """Read one slice in a read-only snapshot of its own; an interrupt ends it on the server too.

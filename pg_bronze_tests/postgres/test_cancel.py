@@ -99,7 +99,7 @@ def test_an_interrupt_is_answered_when_the_server_is_frozen(make, database, monk
 
 def test_a_read_ends_when_the_time_of_its_run_is_up(make, database):
     began = time.monotonic()
-    with make(ends_at=began + 3) as source, pytest.raises(SourceUnavailable, match="thing: the read was cancelled"):
+    with make(ends_at=began + 3) as source, pytest.raises(SourceUnavailable, match="thing: the read was canceled"):
         source.read(QUERY, "thing")
     wait_until_gone(database)
     assert time.monotonic() - began < 15
@@ -182,7 +182,7 @@ def test_measuring_ends_when_the_time_of_its_run_is_up(slow_end, database):
     began = time.monotonic()
     source = Source(database.conninfo, database.url, 40, ends_at=began + 3)
 
-    with source, pytest.raises(SourceUnavailable, match="thing: the read was cancelled"):
+    with source, pytest.raises(SourceUnavailable, match="thing: the read was canceled"):
         source.measure("select count(*), sum(octet_length(f::text)) from movie", "thing")
 
     wait_until_gone(database)

@@ -70,7 +70,7 @@ def test_bytes_that_are_no_text_stop_the_table_and_name_the_column(database_in, 
     for number, text in enumerate(wrong):
         raw(database, b"insert into movie values (%d, '%s', 'x', array['%s'])" % (100 + number, text, text))
 
-    with pytest.raises(NotUtf8, match=r"^movie: .* 'title' \(6 rows\), 'tags' \(6 rows\); .*SQL_ASCII") as error:
+    with pytest.raises(NotUtf8, match=r"^movie: .* 'title' \(6 rows\), 'tags' \(6 rows\)\. .*SQL_ASCII") as error:
         lake.tick()
 
     assert "note" not in str(error.value)

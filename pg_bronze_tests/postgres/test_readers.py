@@ -98,7 +98,7 @@ def test_both_refuse_a_time_beyond_the_calendar(sources, value):
     for source in sources.values():
         kind, sentence = outcome(source, f"select 1::int8 as a, {value} as v")
         assert kind is TableChanged
-        assert "altered while it was read" in sentence
+        assert "altered during the read" in sentence
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY
 from pg_bronze.errors import DataError, TableChanged
 from pg_bronze.postgres.catalog import read_table
 from pg_bronze_tests.harness.lake import Lake
-from pg_bronze_tests.harness.servers import _fresh_database, new_bucket
+from pg_bronze_tests.harness.servers import fresh_database, new_bucket
 from pg_bronze_tests.harness.torture import NO_INPUT, SETUP, Torture
 
 # Values that stop a read, each alone, and the words of the error.
@@ -132,7 +132,7 @@ class Copied:
 def copied(any_postgres_server, s3_server) -> Iterator[Copied]:
     """Both tables copied once on each version of the server, by the tick that copies everything else too."""
     bucket = new_bucket(s3_server)
-    with _fresh_database(any_postgres_server) as database, database.connect() as conn:
+    with fresh_database(any_postgres_server) as database, database.connect() as conn:
         for name, value in SETTINGS.items():
             conn.execute("select set_config(%s, %s, false)", (name, value))
         torture = Torture(conn)
