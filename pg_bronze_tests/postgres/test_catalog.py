@@ -170,7 +170,7 @@ def test_missing_rights_are_answered_with_the_grant(sql, role):
     sql.execute(f"set role {role}")
     closed = read_table(sql, "shut", "t")
     assert closed is not None
-    assert closed.skipped == f'it lies in a schema closed to this role; grant usage on schema "shut" to "{role}"'
+    assert closed.skipped == f'it is in a schema that this role may not use; grant usage on schema "shut" to "{role}"'
     assert skipped(sql, "movie") == f'it may not be read by this role; grant select on "public"."movie" to "{role}"'
 
     sql.execute("reset role")

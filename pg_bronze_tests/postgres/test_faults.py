@@ -14,7 +14,7 @@ from pg_bronze.demo import home
 from pg_bronze.demo.account import unprivileged
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import AccessDenied, SourceDamaged, SourceUnavailable, StaleSnapshot
-from pg_bronze.postgres import connection
+from pg_bronze.postgres import activity, connection
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.faults import held_reads, stocked
 from pg_bronze_tests.harness.lake import MOVIE, READERS, SAME, STEPS, Lake, fill
@@ -245,7 +245,7 @@ def set_log_writer(server: PostgresServer, delay: str) -> None:
 
 @pytest.fixture
 def own(own_server, bucket, monkeypatch) -> Iterator[Lake]:
-    monkeypatch.setattr(connection, "FLUSH_WAIT_S", 30.0)  # a log writer that late has the product put a tick off
+    monkeypatch.setattr(activity, "FLUSH_WAIT_S", 30.0)  # a log writer that late has the product put a tick off
     name = f"own_{bucket.name.replace('-', '_')}"
     Database(own_server, "postgres").execute(f"create database {name}")
     yield Lake(Database(own_server, name), bucket.store())
