@@ -76,6 +76,7 @@ class Source:
         self.standby = False
         self.pooled = False
         self.server_version = 0
+        self._plain_backslashes = True
         self._horizon: int | None = None
         self._database: Mapping[str, Any] | None = None
 
@@ -238,6 +239,7 @@ class Source:
                 f"{self.name}: the server is PostgreSQL {self.server_version // 10000}. Version 14 or later is "
                 "required; upgrade it. It is retried after the fix."
             )
+        self._plain_backslashes = connection.info.parameter_status("standard_conforming_strings") != "off"
         # A pooler reports a process id of its own. Behind it, a setting that outlasts the transaction would stay in a
         # session that another client gets next.
         direct = f"pg_backend_pid() = {connection.info.backend_pid}"
@@ -276,7 +278,11 @@ class Source:
         name = f"{self._conninfo.get('application_name', 'pg_bronze')} {secrets.token_hex(3)}"
         if self._url is not None and self._choice != "copy" and (fit or self._choice == "connectorx"):
             return ConnectorxReader(
-                self._url, name, lambda: _open(self._conninfo, self.name), encrypted=kept.pgconn.ssl_in_use
+                self._url,
+                name,
+                lambda: _open(self._conninfo, self.name),
+                encrypted=kept.pgconn.ssl_in_use,
+                plain_backslashes=self._plain_backslashes or self.pooled,
             )
         conninfo = pinned({**self._conninfo, "application_name": name}, kept)
         return CopyReader(lambda: _open(conninfo, self.name))

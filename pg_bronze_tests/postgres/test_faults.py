@@ -194,7 +194,9 @@ def test_a_role_that_is_not_let_in_is_told_why(database, guest, change, words):
 def test_what_nobody_knows_of_a_refusal_is_repeated(database):
     """Poolers and hosts refuse in words of their own, and a server speaks its administrator's language."""
     with (
-        pytest.raises(SourceUnavailable, match=r"refused the connection \(.*unrecognized .* \"no_such\".*retried at the next tick"),
+        pytest.raises(
+            SourceUnavailable, match=r"refused the connection \(.*unrecognized .* \"no_such\".*retried at the next tick"
+        ),
         Source({**database.conninfo, "options": "-c no_such=1"}, database.url, 60) as source,
     ):
         source.ask("select 1")
@@ -311,7 +313,9 @@ def test_a_damaged_table_stops_and_says_so_until_it_is_restored(own, own_server,
     own_server.start()
     before = own.all_keys()
 
-    with pytest.raises(SourceDamaged, match=r"^movie: the table is corrupted on disk: .* Restore the table from a backup"):
+    with pytest.raises(
+        SourceDamaged, match=r"^movie: the table is corrupted on disk: .* Restore the table from a backup"
+    ):
         own.tick()
     assert own.all_keys() == before
     own.drain("person")

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from benchmarks.race import race
+from pg_bronze.core.table import literal
 from pg_bronze.errors import StaleSnapshot, TransientError
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.readers.binary_copy import CopyReader
@@ -117,6 +118,18 @@ def test_two_threads_ask_one_after_the_other(shared: Pooled):
         assert [future.result()[0][1] for future in asked] == list(range(200))
 
 
+def test_a_backslash_in_a_literal_is_itself_behind_a_pooler(pooled: Pooled):
+    """A setting of the database reaches every session of the pooler, and each transaction has to pin its own."""
+    pooled.execute(f'alter database "{pooled.name}" set standard_conforming_strings = off')
+    value = "C:\\new\\"
+
+    with pooled.source() as source:
+        query = f"select {literal(value)}::text as p"
+        assert source.read(query, "path")["p"].to_list() == [value]
+        assert source.ask(query) == [(value,)]
+        assert source.pooled
+
+
 def test_nothing_of_ours_stays_in_a_shared_session(shared: Pooled, bucket):
     """Somebody else's queries would fail (row_security), be cancelled (statement_timeout), or wait for our lock."""
     lake = Lake(shared, bucket.store())
@@ -126,7 +139,10 @@ def test_nothing_of_ours_stays_in_a_shared_session(shared: Pooled, bucket):
         shared.execute("update movie set title = title || 'x' where movie_id < 5")
         lake.tick()
 
-    settings = ("row_security", "statement_timeout", "jit", "default_transaction_isolation", "TimeZone")
+    settings = (
+        *("row_security", "statement_timeout", "jit", "default_transaction_isolation", "TimeZone"),
+        "standard_conforming_strings",
+    )
     shown = ", ".join(f"current_setting('{name}')" for name in settings)
     with shared.connect() as connection:
         untouched = connection.execute(f"select {shown}").fetchone()

@@ -10,6 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pg_bronze.core.column_types import conform, projection, read_schema
+from pg_bronze.core.table import literal
 from pg_bronze.errors import DataError, PgBronzeError, StaleSnapshot, TableChanged
 from pg_bronze.postgres.catalog import read_table
 from pg_bronze.postgres.connection import Source
@@ -180,6 +181,31 @@ def test_the_reader_that_keeps_its_connection_heals_after_it_failed(database, so
     outcome(source, query)
 
     assert source.read("select 1::int4 as a", "thing").height == 1
+
+
+# In the middle PostgreSQL would take the backslash as an escape, at the end it would not find the closing quote.
+BACKSLASHES = ["C:\\new", "C:\\"]
+
+
+@pytest.mark.parametrize("value", BACKSLASHES)
+def test_a_backslash_in_a_literal_is_itself_for_a_role_without_standard_strings(database, value):
+    """The value of a seed would select other rows, which are then missing, or the statement would fail."""
+    role = f"escaping_{database.name}"
+    database.execute(
+        f"create role {role} login password 'pw'; alter role {role} set standard_conforming_strings = off;"
+        f"create table path (p text); grant select on path to {role}"
+    )
+    with database.connect() as connection:
+        connection.execute("insert into path values (%s), ('C:' || chr(10) || 'ew')", (value,))
+    login = database.url.replace(f"{database.server.user}:{database.server.password}", f"{role}:pw")
+    query = f"select p::text as p from path where p = {literal(value)}"
+    try:
+        for name in READERS:
+            with Source({**database.conninfo, "user": role, "password": "pw"}, login, 30, name) as source:
+                assert source.read(query, "path")["p"].to_list() == [value]
+                assert source.ask(query) == [(value,)]
+    finally:
+        database.execute(f"drop owned by {role}; drop role {role}")
 
 
 def test_a_type_without_a_rule_is_refused_and_not_guessed(sources):

@@ -26,14 +26,26 @@ class ConnectorxReader:
         name: ``application_name`` of its sessions, by which ``stop`` finds them.
         connect: Opens another connection to the same server.
         encrypted: Whether the server answers the URL's ``sslmode`` with TLS.
+        plain_backslashes: Whether a new session has ``standard_conforming_strings`` on.
     """
 
-    def __init__(self, url: str, name: str, connect: Callable[[], psycopg.Connection], encrypted: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        connect: Callable[[], psycopg.Connection],
+        encrypted: bool,
+        plain_backslashes: bool = True,
+    ) -> None:
         self._url = f"{url}{'&' if '?' in url else '?'}application_name={quote(name, safe='')}"
         if not encrypted:
             # With any other mode connectorx reads the system's root certificates in every read, before it asks the
             # server for TLS: 15 of 19 ms of CPU. The last value of a repeated parameter counts.
             self._url += "&sslmode=disable"
+        if not plain_backslashes:
+            # connectorx has the query described before it runs the statements of ``opening``. Only if needed: pgbouncer
+            # refuses options in the startup message.
+            self._url += f"&options={quote('-c standard_conforming_strings=on')}"
         self._name = name
         self._connect = connect
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-# Makes the text of every type canonical, regardless of the settings of server, database and role.
+# Makes the text of every type canonical, and backslashes in literals plain, whatever server, database and role set.
 SESSION = {
     "TimeZone": "UTC",
     "DateStyle": "ISO",
@@ -28,6 +28,7 @@ SESSION = {
     "extra_float_digits": "1",
     "row_security": "off",
     "client_encoding": "UTF8",
+    "standard_conforming_strings": "on",
 }
 BEGIN = "begin isolation level repeatable read read only"
 # The session of a killed reader continues to sort or to wait for a lock until it next sends a row. With this setting
