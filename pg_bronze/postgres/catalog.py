@@ -26,7 +26,7 @@ _RELATION_FIELDS = ("oid", "schema", "name", "relfilenode", "page_count", "toast
 
 @dataclass(frozen=True)
 class Catalog:
-    """Every table of one database, copied or skipped, ordered by schema and name."""
+    """Every table of one database, copied or skipped, ordered by schema and name; without the control table."""
 
     database: str
     database_oid: int

@@ -1,6 +1,7 @@
 """The SQL of the catalog: which tables exist, how they are defined, and what the role may read.
 
-Needs no right beyond CONNECT, and works on a hot standby.
+Needs no right beyond CONNECT, and works on a hot standby. The control table is left out: the table to which the
+unqualified name ``etl_control`` resolves. In other schemas that name is a source table like any other.
 """
 
 # One statement, so one snapshot: definition and fingerprint always belong together. A row is one relation of a table:
@@ -31,7 +32,7 @@ tree as (
     and c.relkind in ('r', 'p', 'v', 'm', 'f')
     and not c.relispartition
     and c.relpersistence <> 't'
-    and c.relname <> 'etl_control'
+    and c.oid is distinct from (select to_regclass('etl_control'))
     and n.nspname <> 'information_schema'
     and n.nspname !~ '^pg_'
   union all

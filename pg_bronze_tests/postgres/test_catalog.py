@@ -125,6 +125,7 @@ def test_the_catalog_holds_every_table_once_and_says_what_it_skips(sql):
         "movie": ["movie"],
         "none_yet": [],
         "parent": ["parent"],
+        "sales.etl_control": ["etl_control"],
         "sales.movie": ["movie"],
     }
     assert {table.label: table.skipped for table in catalog.tables if table.skipped} == {
@@ -142,6 +143,24 @@ def test_a_table_that_is_not_there_is_none(sql):
     assert read_table(sql, "public", "movie") is None
     sql.execute("create table etl_control (id int)")
     assert read_table(sql, "public", "etl_control") is None
+
+
+@pytest.mark.parametrize(
+    "search_path, copied",
+    [
+        ("public, sales", ["sales.etl_control"]),
+        ("sales, public", ["etl_control"]),
+        ("movies, sales", ["etl_control"]),  # it has no table of that name
+        ("pg_catalog", ["etl_control", "sales.etl_control"]),
+    ],
+)
+def test_only_the_control_table_itself_is_left_out(sql, search_path, copied):
+    """A table of that name in another schema would be missing from the lake without a reason."""
+    sql.execute("create schema sales; create schema movies; create table movies.movie (id int)")
+    sql.execute("create table etl_control (id int); create table sales.etl_control (id int)")
+    sql.execute(f"set search_path = {search_path}")
+
+    assert [table.label for table in read_catalog(sql).tables if table.name == "etl_control"] == copied
 
 
 def test_a_foreign_partition_or_access_method_skips_the_whole_table(sql):

@@ -367,7 +367,7 @@ CASES = {"rolled back": _rolled_back, "only an id": _only_an_id, "asynchronous c
 @pytest.mark.parametrize("how", ["immediate", "a session killed"])
 @pytest.mark.parametrize("case", CASES)
 def test_ids_that_a_crash_hands_out_again_hide_no_row(own, own_server, case, how):
-    """A horizon that no flushed record mentions: the rows written under the same ids afterwards lie below it, for good."""
+    """Rows written under a reused id are below a horizon that no flushed record mentions, and lost for good."""
     database = own.database
     database.execute(f"{MOVIE}; {fill(1, 10)}; checkpoint")
     own.drain()
@@ -479,7 +479,7 @@ def test_a_conflict_with_recovery_on_a_standby_is_said_and_heals(pair, bucket, n
 
 @pytest.mark.parametrize("pair, name", [("18", name) for name in READERS], indirect=["pair"], scope="module")
 def test_a_standby_behind_the_server_the_horizon_came_from_is_not_read(pair, bucket, monkeypatch, name):
-    """A host name that stands for both: what the standby has not replayed yet would lie below a horizon already passed."""
+    """With one host name for both, rows the standby has not replayed yet would be below a horizon already passed."""
     shop, standby = pair
     there = Database(standby, "shop")
     lake = Lake(shop, bucket.store(), reader=name)
