@@ -1,11 +1,15 @@
 """``etl_control``: a mirror as the original system kept it, and never more than a mirror."""
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pg_bronze.postgres.control_table import Control, ControlRow
+from pg_bronze.postgres.control_table import Control, ControlRow, Mirrored
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
+
+CREATE = """create table etl_control (table_name varchar(255) primary key, last_extracted_value varchar(255),
+last_extracted_at timestamp default current_timestamp, tracking_column varchar(255))"""
 
 
 @pytest.fixture
@@ -163,6 +167,106 @@ def test_a_role_that_may_write_an_existing_control_table_need_not_create_one(lak
         assert Control(connection).mirror(ControlRow("movie", "1", "movie_id"), None).written
 
     assert rows(database) == [("movie", "1", "movie_id")]
+
+
+@pytest.fixture
+def guest(database):
+    """A role that may connect, and nothing else; yields its name."""
+    name = f"guest_{database.name}"
+    database.execute(f"create role {name} login password 'guest'")
+    yield name
+    database.execute(f"drop owned by {name}; drop role {name}")
+
+
+@contextmanager
+def control_of(database, user: str):
+    with database.connect(user=user, password="guest") as connection:
+        yield Control(connection)
+
+
+ROW = ControlRow("movie", "1", "movie_id")
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["revoke create on schema public from public", CREATE, f"{CREATE}; grant select, insert on etl_control to public"],
+    ids=["may not create", "may not write", "may only insert"],
+)
+def test_a_role_without_the_right_makes_no_attempt(database, guest, before):
+    """Each attempt is an error in the server's log, which somebody monitors."""
+    database.execute(before)
+    log = database.server.data_dir / "postgres.log"
+    database.execute("do $$ begin raise log 'test begins: %', current_database(); end $$")
+
+    with control_of(database, guest) as control:
+        assert not control.mirror(ROW, None).written
+        assert control.last_value("movie") is None
+
+    logged = log.read_text(errors="replace").rpartition(f"test begins: {database.name}")
+    assert logged[1]
+    assert [line for line in logged[2].splitlines() if "ERROR" in line] == []
+
+
+def test_one_line_names_the_place_of_the_mirror(database, guest):
+    database.execute(f"create schema tools; grant usage, create on schema tools to {guest}")
+    database.execute(f"alter role {guest} in database {database.name} set search_path = nowhere, tools, public")
+    place = f"in database {database.name}, schema tools"
+    with control_of(database, guest) as control:
+        assert control.where() == f"etl_control will be created {place}"
+        assert control.mirror(ROW, None).written
+        assert control.where() == f"etl_control is mirrored {place}"
+
+    assert database.execute("select table_name from tools.etl_control") == [("movie",)]
+
+
+def test_one_line_tells_why_there_is_no_mirror(database, guest):
+    database.execute("revoke create on schema public from public")
+    with control_of(database, guest) as control:
+        line = control.where()
+        assert control.mirror(ROW, None).reason == line == control.where()
+    assert line.startswith("etl_control is not mirrored: it does not exist, and this role may not create it. Run as")
+    assert Control(None).where() == "etl_control is not mirrored: PG_CONTROL_URL is off"
+
+
+def test_a_role_whose_search_path_has_no_schema_switches_the_mirror_off(database, guest):
+    database.execute(f"alter role {guest} in database {database.name} set search_path = nowhere")
+
+    with control_of(database, guest) as control:
+        assert "search_path" in control.mirror(ROW, None).reason
+
+
+def test_a_foreign_table_of_that_name_is_left_alone(database):
+    """Its owner wants to know why nothing is mirrored, and that no table of pg_bronze was altered."""
+    database.execute("create table etl_control (id int)")
+    with database.connect() as connection:
+        mirrored = Control(connection).mirror(ROW, None)
+
+    assert 'not mirrored: "public".etl_control lacks columns' in mirrored.reason
+
+
+def test_the_right_to_update_the_three_columns_is_enough(database, guest):
+    database.execute(
+        f"{CREATE}; grant select, insert on etl_control to {guest};"
+        f"grant update (last_extracted_value, last_extracted_at, tracking_column) on etl_control to {guest}"
+    )
+    with control_of(database, guest) as control:
+        assert control.mirror(ROW, None).written
+        assert control.mirror(ControlRow("movie", "2", "movie_id"), "1") == Mirrored(True)
+
+    assert rows(database) == [("movie", "2", "movie_id")]
+
+
+def test_a_write_that_the_server_refuses_switches_the_mirror_off(database, guest):
+    """Row security shows no missing right before the attempt; copying continues without the mirror."""
+    database.execute(f"{CREATE}; grant select, insert, update on etl_control to {guest}")
+    database.execute("alter table etl_control enable row level security")
+
+    with control_of(database, guest) as control:
+        mirrored = control.mirror(ROW, None)
+
+    assert not mirrored.written
+    assert "the server refused the write (42501)" in mirrored.reason
+    assert control.where() == mirrored.reason
 
 
 def test_a_session_that_is_read_only_switches_the_mirror_off(database):
