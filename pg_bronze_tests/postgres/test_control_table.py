@@ -1,4 +1,4 @@
-"""``etl_control``: a mirror as the original system kept it, and never more than a mirror."""
+"""``etl_control``: a mirror in the original system's format, which is never read as state."""
 
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,8 +23,8 @@ def rows(database):
     return database.execute("select table_name, last_extracted_value, tracking_column from etl_control order by 1")
 
 
-def test_the_control_table_is_made_with_the_originals_columns(lake, database):
-    """Tools of people read it by these names and types."""
+def test_the_control_table_is_created_with_the_columns_of_the_original(lake, database):
+    """Existing tools read it by these names and types."""
     database.execute(fill(1, 1))
     lake.tick()
 
@@ -65,8 +65,8 @@ def test_a_table_outside_public_is_named_with_its_schema(lake, database):
     assert rows(database) == [("sales.movie", "7", "movie_id")]
 
 
-def test_the_value_never_goes_back(lake, database):
-    """Older tools would copy again from there."""
+def test_the_value_never_decreases(lake, database):
+    """Older tools would copy rows again from there."""
     database.execute("insert into movie values (1, 'a', '2026-01-01', 1)")
     lake.tick()
     database.execute("insert into movie values (2, 'b', '2020-01-01', 1), (3, 'c', null, 1)")
@@ -88,8 +88,8 @@ def test_the_value_never_goes_back(lake, database):
         "drop table etl_control",
     ],
 )
-def test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again(lake, database, change):
-    """People set it back to make the original system copy again; here that would double rows, so it does not."""
+def test_an_edited_or_deleted_control_row_changes_no_watermark_and_is_rewritten(lake, database, change):
+    """People edited it to make the original system copy again; here that would double rows."""
     database.execute(fill(1, 3))
     assert lake.tick().mirrored.edited is False
     lake.control = Control(lake.control.connection)
@@ -104,8 +104,8 @@ def test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again(lake
     assert lake.compare() == SAME
 
 
-def test_a_control_table_dropped_while_we_run_is_made_again(lake, database):
-    """Whoever drops it would stop all tables."""
+def test_a_control_table_dropped_during_a_run_is_created_again(lake, database):
+    """Dropping it would otherwise stop all tables."""
     database.execute(fill(1, 3))
     lake.tick()
     database.execute("drop table etl_control")
@@ -116,8 +116,8 @@ def test_a_control_table_dropped_while_we_run_is_made_again(lake, database):
     assert [row[0] for row in rows(database)] == ["movie"]
 
 
-def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, database):
-    """The right to read is all the copying needs."""
+def test_a_role_that_may_not_write_switches_the_mirror_off_with_a_reason(lake, database):
+    """Copying requires the right to read, and no other."""
     database.execute(
         "do $$ begin create role looker login password 'looker'; exception when duplicate_object then null; end $$;"
         "grant select on movie to looker"
@@ -136,11 +136,11 @@ def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, dat
     assert database.execute("select to_regclass('etl_control')") == [(None,)]
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["the table is there", "it is not"])
-def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
-    """A grant on a table that does not exist is an error, and the second sentence nobody wants to look for."""
+@pytest.mark.parametrize("exists", [True, False], ids=["the table exists", "it is missing"])
+def test_the_named_remedy_can_be_run_as_it_is(lake, database, exists):
+    """A grant on a table that does not exist is an error."""
     database.execute(fill(1, 3))
-    if there:
+    if exists:
         lake.tick()
         database.execute("truncate etl_control")
     database.execute("drop role if exists looker; create role looker login password 'looker'")
@@ -156,7 +156,7 @@ def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
 
 
 def test_a_role_that_may_write_an_existing_control_table_need_not_create_one(lake, database):
-    """``create table if not exists`` wants that right even where the table exists."""
+    """``create table if not exists`` requires that right even if the table exists."""
     database.execute(fill(1, 1))
     lake.tick()
     database.execute(
@@ -270,7 +270,7 @@ def test_a_write_that_the_server_refuses_switches_the_mirror_off(database, guest
 
 
 def test_a_session_that_is_read_only_switches_the_mirror_off(database):
-    """On a standby nobody can write, and copying needs no more than to read."""
+    """A standby accepts no writes, and copying requires none."""
     with database.connect(options="-c default_transaction_read_only=on") as connection:
         control = Control(connection)
         mirrored = control.mirror(ControlRow("movie", "1", "movie_id"), None)
@@ -279,7 +279,7 @@ def test_a_session_that_is_read_only_switches_the_mirror_off(database):
     assert control.off == mirrored.reason
 
 
-def test_the_control_table_may_live_in_another_database(lake, database, postgres_server):
+def test_the_control_table_may_be_in_another_database(lake, database, postgres_server):
     other = f"{database.name}_control"
     with postgres_server.connect() as connection:
         connection.autocommit = True
@@ -299,7 +299,7 @@ def test_the_control_table_may_live_in_another_database(lake, database, postgres
     assert database.execute("select to_regclass('etl_control')") == [(None,)]
 
 
-def test_without_a_connection_nothing_is_mirrored_and_nobody_is_surprised(lake, database):
+def test_without_a_connection_nothing_is_mirrored_and_rows_are_copied(lake, database):
     lake.control = Control(None, "etl_control is not mirrored: PG_CONTROL_URL is off")
     database.execute(fill(1, 3))
 
