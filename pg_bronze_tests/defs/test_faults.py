@@ -246,7 +246,7 @@ def test_a_read_that_is_ended_in_the_midst_of_a_batch_fails_its_table_alone(cine
     assert set(said) == {f"bronze__{table}" for table in ended}
     for table in ended:
         assert said[f"bronze__{table}"].startswith(f"{table}: ")
-        assert "the next tick tries again" in said[f"bronze__{table}"]
+        assert "retried at the next tick" in said[f"bronze__{table}"]
     assert "by its time limit" in said["bronze__slow"]
     assert "Raise PG_BRONZE_STATEMENT_TIMEOUT_S" in said["bronze__slow"]
     assert _cures(result) == {"automatic"}
@@ -282,7 +282,7 @@ def test_a_server_that_is_away_is_named_with_the_remedy_beside_every_table(
         copied.set(MINIO_ENDPOINT="http://127.0.0.1:1")
         copied.reload()
     else:
-        words = (f"{copied.database.name}@", "Raise its limit, or end sessions")
+        words = (f"{copied.database.name}@", "Raise its connection limit, or end sessions")
         copied.database.execute(f"alter role {guest} connection limit 0")
 
     said = sentences(copied.copy())

@@ -28,8 +28,8 @@ class Fault:
 FAULTS = {
     "server down": Fault(("no connection to PostgreSQL", "PG_HOST", "PG_PORT"), {"PG_PORT": "1"}),
     "host unknown": Fault(("host name cannot be resolved", "PG_HOST"), {"PG_HOST": "nowhere.invalid"}),
-    "wrong password": Fault(("refused the user or password", "PG_PASS"), {"PG_PASS": SECRET}),
-    "no such database": Fault(("no such database", "PG_DB"), {"PG_DB": "nowhere"}),
+    "wrong password": Fault(("rejected the user name or password", "PG_PASS"), {"PG_PASS": SECRET}),
+    "no such database": Fault(("the database does not exist", "PG_DB"), {"PG_DB": "nowhere"}),
     "setting missing": Fault(("PG_DB is not set",), {"PG_DB": None}),
     "setting unknown": Fault(("PG_BRONZE_INTERVAL is not a known setting", "INTERVAL_S"), {"PG_BRONZE_INTERVAL": "10"}),
     "setting wrong": Fault(("PG_BRONZE_INTERVAL_S", "'soon'", "number"), {"PG_BRONZE_INTERVAL_S": "soon"}),

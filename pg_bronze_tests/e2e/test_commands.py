@@ -191,7 +191,7 @@ def test_run_survives_a_bad_time_and_heals(stocked: Shop, tmp_path: Path):
     output = tmp_path / "run.log"
     process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
     try:
-        wait_until(lambda: output.read_text().count("there is no such database") >= 2, "two failing batches", 60)
+        wait_until(lambda: output.read_text().count("the database does not exist") >= 2, "two failing batches", 60)
         assert process.poll() is None
         stocked.database.execute(f'create database "{stocked.environment["PG_DB"]}" template "template0"')
         wait_until(lambda: "no table to copy" in output.read_text(), "a batch that works", 30)

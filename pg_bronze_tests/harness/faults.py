@@ -241,7 +241,7 @@ def stale_reads(database: Any, change: str) -> Iterator[None]:
         holder.execute("set transaction isolation level repeatable read")
         ((snapshot,),) = holder.execute("select pg_export_snapshot()").fetchall()
         late.commit()
-        patch.setattr(reading, "_BEGIN", f"{reading._BEGIN}; set transaction snapshot '{snapshot}'")
+        patch.setattr(reading, "BEGIN", f"{reading.BEGIN}; set transaction snapshot '{snapshot}'")
         read_sql = connectorx.read_sql
 
         def read(*args: Any, pre_execution_query: list[str], **kwargs: Any) -> Any:
