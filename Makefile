@@ -46,6 +46,6 @@ test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds
 # PYTHONPATH=$PWD/.cache/mutants .venv/bin/python -m mutmut results
 mutants: .venv/.dev .cache/mutants/installed ## mutation tests of the pure core; lists the mutants that no test detects
 	@PYTHONPATH=$$PWD/.cache/mutants $(BIN)/python -m mutmut run $(ARGS)
-	@PYTHONPATH=$$PWD/.cache/mutants $(BIN)/python -m mutmut results
+	@PYTHONPATH=$$PWD/.cache/mutants $(BIN)/python -m mutmut results | sed '/: not checked$$/d'
 
 proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos, other servers and planted faults, at most an hour, into docs/proof.md
