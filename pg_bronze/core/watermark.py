@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
-# The newest format read. Written is 1 as long as no window stands still inside a block, which 1 cannot say.
-FORMAT = 2
+# The format that is written, and the newest that is read. 2 added the line of a pending block; 3 added Parquet field
+# ids, so that its objects can be told from those without them.
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Watermark:
         for oid in sorted(self.leaves):
             groups.setdefault(self.leaves[oid], []).append(oid)
         return {
-            "format": format_of(self),
+            "format": FORMAT,
             **dataclasses.asdict(self.place),
             "table": self.table,
             "generation": self.generation,
@@ -178,12 +179,6 @@ class Watermark:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LakeDamaged(f"this is not a watermark of pg_bronze: {type(error).__name__} {error}") from error
-
-
-def format_of(*watermarks: Watermark) -> int:
-    """The oldest format that can say all of these."""
-    pending = [leaf.pending for watermark in watermarks for leaf in watermark.leaves.values()]
-    return 2 if any(item is not None and item.line for item in pending) else 1
 
 
 def check_format(data: Any, what: str) -> None:

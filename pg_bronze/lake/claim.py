@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pg_bronze.core.watermark import Watermark, check_format, format_of
+from pg_bronze.core.watermark import FORMAT, Watermark, check_format
 from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import LakeDamaged
 
@@ -29,7 +29,7 @@ class Claim:
         """The claim object's content."""
         return json.dumps(
             {
-                "format": format_of(self.before, self.after),
+                "format": FORMAT,
                 "nonce": self.nonce,
                 "before": self.before.to_json(),
                 "after": self.after.to_json(),

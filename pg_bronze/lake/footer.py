@@ -11,7 +11,7 @@ from typing import Any, Self
 from pg_bronze import __version__
 from pg_bronze.core.drift import Description
 from pg_bronze.core.value_policies import Exceptional
-from pg_bronze.core.watermark import Watermark, check_format, format_of
+from pg_bronze.core.watermark import FORMAT, Watermark, check_format
 from pg_bronze.core.window_sql import Region, in_words
 from pg_bronze.errors import LakeDamaged
 from pg_bronze.lake.claim import Claim, load_object
@@ -51,7 +51,7 @@ class Footer:
         """The value of the Parquet key-value entry."""
         return json.dumps(
             {
-                "format": format_of(self.before, self.after),
+                "format": FORMAT,
                 "pg_bronze": __version__,
                 "nonce": self.nonce,
                 "seq": self.after.seq,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pg_bronze.core.value_policies import Exceptional
-from pg_bronze.core.watermark import FORMAT, Leaf, Place, Watermark
+from pg_bronze.core.watermark import FORMAT, Leaf, Pending, Place, Watermark
 from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 from pg_bronze.lake.claim import Claim
@@ -116,3 +116,43 @@ def test_a_part_that_is_damaged_names_the_object(kind, text, entry, value):
 def test_relfilenodes_that_are_no_mapping_are_damage(nodes):
     with pytest.raises(LakeDamaged, match=KEY):
         Claim.from_text(changed(CLAIM.to_text(), relfilenodes=nodes), KEY)
+
+
+# Texts that earlier versions wrote.
+OLD_AFTER = """{"format": 1, "system_id": "7", "timeline": 1, "lsn": "0/1", "database": 5, "bucket": "bronze",
+    "table": 9, "generation": 0, "seq": 4, "key": "movie/movie_20260102000010.parquet", "first_key": "", "cursor": null,
+    "seed": null, "columns_key": "", "columns_digest": "", "detached": [],
+    "leaves": [{"oids": [[9, 9, 1]], "swept": 70, "box": null, "pending": null}]}"""
+OLD_BEFORE = OLD_AFTER.replace('"seq": 4', '"seq": 3').replace("00010.parquet", "00009.parquet").replace("70", "50")
+OLD_REGION = """{"schema": "public", "name": "movie", "only": true, "leaves": [9], "start": 50, "end": 70,
+    "box": null, "blocks": [0, null], "seed": null}"""
+OLD_FOOTER = f"""{{"format": 1, "pg_bronze": "0.1.0", "nonce": "a1", "seq": 4,
+    "prev_key": "movie/movie_20260102000009.parquet", "before": {OLD_BEFORE}, "after": {OLD_AFTER},
+    "region": {OLD_REGION}, "window": null, "row_count": 812, "drift": [],
+    "columns": [{{"attnum": 1, "name": "ñ"}}], "primary_key": [], "xid_column": "_pg_xid", "table": {{}},
+    "database": {{}}, "server_version": 170000, "time_zone": "UTC", "encoding": "UTF8", "repaired": false,
+    "reason": null, "exceptional": []}}"""
+OLD_CLAIM = f"""{{"format": 1, "nonce": "a1", "before": {OLD_BEFORE}, "after": {OLD_AFTER}, "region": {OLD_REGION},
+    "relfilenodes": {{"9": 16400}}, "reason": null}}"""
+# A claim that ends inside block 3, at line 2: the only objects that were written in format 2.
+OLD_CLAIM_2 = f"""{{"format": 2, "nonce": "a1", "before": {OLD_BEFORE}, "after": {
+    OLD_AFTER.replace('"format": 1', '"format": 2')
+    .replace('"swept": 70', '"swept": 50')
+    .replace('"pending": null', '"pending": {"upto": 70, "block": 3, "relfilenode": 16400, "line": 2}')
+}, "region": {OLD_REGION.replace("[0, null]", "[0, 3]").replace('"seed": null', '"seed": null, "lines": [0, 2]')},
+    "relfilenodes": {{"9": 16400}}, "reason": null}}"""
+
+
+def test_footers_and_claims_of_formats_1_and_2_are_read():
+    """Otherwise an upgrade could neither find the watermark of a table nor redo a claim left behind."""
+    pending = dataclasses.replace(AFTER).with_leaves({9: Leaf(50, None, Pending(70, 3, 16400, 2))})
+    region = dataclasses.replace(REGION, blocks=(0, 3), lines=(0, 2))
+    assert Footer.from_text(OLD_FOOTER, KEY) == FOOTER
+    assert Claim.from_text(OLD_CLAIM, KEY) == CLAIM
+    assert Claim.from_text(OLD_CLAIM_2, KEY) == Claim("a1", BEFORE, pending, region, {9: 16400})
+
+
+@of_both_kinds
+def test_everything_is_written_in_format_3(kind, text):
+    data = json.loads(text)
+    assert (data["format"], data["before"]["format"], data["after"]["format"], FORMAT) == (3, 3, 3, 3)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pg_bronze.core.table import Column, argument, label, split_label
 from pg_bronze.errors import NothingCopied, SettingsError
-from pg_bronze.lake import s3_client
+from pg_bronze.lake import parquet, s3_client
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import OWN, Layout, search_starts, table_of
 from pg_bronze.lake.ledger import Ledger
@@ -125,18 +125,10 @@ def frame(
     return newest_versions(parts, shaped.schema, key, shaped.xid_column)
 
 
-def one_object(opened: Store, key: str, connection: S3Connection) -> "pl.LazyFrame":
-    """One Parquet object as it is."""
-    import polars as pl
-
-    return pl.scan_parquet([opened.uri(key)], glob=False, hive_partitioning=False, **storage(connection))
-
-
-def row_count(opened: Store, key: str, connection: S3Connection) -> int:
-    """How many rows a Parquet object says that it has."""
-    import polars as pl
-
-    return int(one_object(opened, key, connection).select(pl.len()).collect().item())
+def field_ids(store: Store, layout: Layout) -> dict[str, int]:
+    """Return the Parquet field id of each column that ``scan`` returns, by name."""
+    columns = schema_union.unite(Slices.find(store, layout).runs).fields
+    return {field.name: parquet.XID_FIELD_ID if field.attnum == schema_union.XID else field.attnum for field in columns}
 
 
 def keys(opened: Store, layout: Layout) -> list[str]:
