@@ -19,7 +19,7 @@ from pg_bronze.errors import LakeDamaged, Superseded
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import ENTRY, Footer
 from pg_bronze.lake.keys import Layout, search_starts
-from pg_bronze.lake.object_store import Listed, Store
+from pg_bronze.lake.object_store import ObjectInfo, Store
 
 if TYPE_CHECKING:
     import polars as pl
@@ -78,17 +78,17 @@ class Ledger:
         self.store = store
         self.layout = layout
 
-    def since(self, key: str) -> list[Listed]:
+    def since(self, key: str) -> list[ObjectInfo]:
         """Objects at or after a key of this table (``""``: all), oldest first, whatever their layout."""
         after = self.layout.time(key) if key else None
         return self._listed(after)
 
-    def newer(self, key: str) -> list[Listed]:
+    def newer(self, key: str) -> list[ObjectInfo]:
         """Objects after a key of this table, oldest first."""
         return [item for item in self.since(key) if item.key != key]
 
-    def _listed(self, after: datetime | None) -> list[Listed]:
-        found: list[tuple[datetime, Listed]] = []
+    def _listed(self, after: datetime | None) -> list[ObjectInfo]:
+        found: list[tuple[datetime, ObjectInfo]] = []
         for prefix, start_after in self.layout.listings(after):
             for item in self.store.list(prefix, start_after):
                 time = self.layout.time(item.key)

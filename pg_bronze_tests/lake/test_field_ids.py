@@ -74,7 +74,13 @@ def test_every_stored_type_has_its_attnum_as_field_id_in_pyarrow_and_duckdb(data
     frame = pl.read_parquet(io.BytesIO(body))
     assert dict(frame.schema) == {name: dtype for name, (_, dtype) in STORED.items()} | {"_pg_xid": pl.Int64()}
     assert frame.drop("_pg_xid").null_count().row(0) == (1,) * len(STORED)
-    assert frame.select("flag", "number", "word", "bytes", "precise").row(0) == (True, 4, "word", b"\x01", Decimal("2.5"))
+    assert frame.select("flag", "number", "word", "bytes", "precise").row(0) == (
+        True,
+        4,
+        "word",
+        b"\x01",
+        Decimal("2.5"),
+    )
 
 
 def test_a_field_id_follows_its_column_through_rename_drop_and_add(database, bucket, tmp_path):

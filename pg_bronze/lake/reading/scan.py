@@ -19,7 +19,7 @@ from pg_bronze.lake import parquet, s3_client
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import OWN, Layout, search_starts, table_of
 from pg_bronze.lake.ledger import Ledger
-from pg_bronze.lake.object_store import Listed, Store
+from pg_bronze.lake.object_store import ObjectInfo, Store
 from pg_bronze.lake.reading import schema_union
 from pg_bronze.lake.reading.latest_versions import newest_versions
 from pg_bronze.lake.reading.schema_union import Run, Shape
@@ -264,9 +264,9 @@ def _before(layout: Layout, keys: Sequence[str], moment: datetime | None) -> int
     return bisect_left(keys, moment, key=lambda key: layout.time(key) or moment)
 
 
-def _listed(opened: Store, layout: Layout, first: datetime | None = None, last: date | None = None) -> list[Listed]:
+def _listed(opened: Store, layout: Layout, first: datetime | None = None, last: date | None = None) -> list[ObjectInfo]:
     """The table's objects from a second on and up to the end of a UTC day, oldest first."""
-    found: list[tuple[datetime, Listed]] = []
+    found: list[tuple[datetime, ObjectInfo]] = []
     for prefix, start_after in layout.listings(first):
         for item in opened.list(prefix, start_after):
             time = layout.time(item.key)
@@ -277,20 +277,20 @@ def _listed(opened: Store, layout: Layout, first: datetime | None = None, last: 
     return [item for _, item in sorted(found, key=lambda pair: (pair[0], pair[1].key))]
 
 
-def _of_days(opened: Store, layout: Layout, days: Collection[date]) -> list[Listed]:
+def _of_days(opened: Store, layout: Layout, days: Collection[date]) -> list[ObjectInfo]:
     if not days:
         return []
     first = datetime.combine(min(days), datetime.min.time(), UTC)
     return [item for item in _listed(opened, layout, first, max(days)) if layout.day(item.key) in days]
 
 
-def _recent(opened: Store, layout: Layout) -> list[Listed]:
+def _recent(opened: Store, layout: Layout) -> list[ObjectInfo]:
     """The newest objects and perhaps others, however many there are before them; none if there is none at all."""
     starts = search_starts(datetime.now(UTC))
     return next((found for start in starts if (found := _listed(opened, layout, start))), [])
 
 
-def _newest(objects: Ledger, items: Sequence[Listed]) -> Footer | None:
+def _newest(objects: Ledger, items: Sequence[ObjectInfo]) -> Footer | None:
     # Copying stops at an object that is not ours and newer than ours, so there are never many of them.
     newest = [item.key for item in items[-_FOREIGN_AT_MOST:]]
     return next((footer for key in reversed(newest) if (footer := objects.footer(key))), None)
