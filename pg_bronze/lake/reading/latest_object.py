@@ -6,7 +6,7 @@ from pg_bronze.lake import parquet
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.reading import scan
-from pg_bronze.settings.model import S3Connection
+from pg_bronze.settings.bucket import S3Connection
 
 if TYPE_CHECKING:
     import polars as pl
