@@ -28,14 +28,14 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     nodes=st.dictionaries(st.integers(1, 2**32), st.integers(0, 2**32)),
     reason=st.none() | texts,
 )
-def test_a_claim_survives_a_turn_through_its_text(nonce, region, nodes, reason):
+def test_a_claim_is_unchanged_after_writing_and_reading_its_text(nonce, region, nodes, reason):
     before = Claim(nonce, BEFORE, AFTER, region, nodes, reason)
     assert Claim.from_text(before.to_text(), KEY) == before
     assert Claim.from_text(before.to_text().encode(), KEY) == before
 
 
 @given(nonce=texts, region=st.none() | st.just(REGION), count=st.integers(0), repaired=st.booleans(), name=texts)
-def test_a_footer_survives_a_turn_through_its_text(nonce, region, count, repaired, name):
+def test_a_footer_is_unchanged_after_writing_and_reading_its_text(nonce, region, count, repaired, name):
     found = (Exceptional(name, "nan", "null", count),)
     before = Footer(
         nonce, BEFORE, AFTER, region, count, [{"name": name}], name, 140000, repaired, name, exceptional=found
@@ -43,24 +43,24 @@ def test_a_footer_survives_a_turn_through_its_text(nonce, region, count, repaire
     assert Footer.from_text(before.to_text(), KEY) == before
 
 
-def test_a_footer_says_what_a_person_looks_for_first():
-    said = json.loads(FOOTER.to_text())
-    assert (said["seq"], said["prev_key"], said["row_count"]) == (4, BEFORE.key, 812)
-    assert (said["time_zone"], said["encoding"]) == ("UTC", "UTF8")
+def test_a_footer_repeats_number_previous_key_and_encoding_for_readers():
+    data = json.loads(FOOTER.to_text())
+    assert (data["seq"], data["prev_key"], data["row_count"]) == (4, BEFORE.key, 812)
+    assert (data["time_zone"], data["encoding"]) == ("UTC", "UTF8")
 
 
-def test_a_footer_says_how_rows_are_told_apart():
+def test_a_footer_contains_the_primary_key():
     keyed = dataclasses.replace(FOOTER, primary_key=("kind", "id"))
     assert json.loads(keyed.to_text())["primary_key"] == ["kind", "id"]
     assert Footer.from_text(keyed.to_text(), KEY).described.primary_key == ("kind", "id")
 
 
-def test_a_footer_from_before_keys_were_noted_is_read():
+def test_a_footer_without_a_primary_key_entry_is_read():
     old = {key: value for key, value in json.loads(FOOTER.to_text()).items() if key != "primary_key"}
     assert Footer.from_text(json.dumps(old), KEY).primary_key == ()
 
 
-def test_an_object_continues_only_the_watermark_it_was_made_from():
+def test_an_object_continues_only_the_watermark_that_it_follows():
     assert FOOTER.continues(BEFORE)
     assert not FOOTER.continues(AFTER)
     assert not FOOTER.continues(dataclasses.replace(BEFORE, seq=4))
@@ -75,20 +75,20 @@ of_both_kinds = pytest.mark.parametrize("kind, text", [(Claim, CLAIM.to_text()),
 
 
 @of_both_kinds
-def test_a_newer_format_is_said_before_anything_is_guessed(kind, text):
+def test_a_newer_format_is_refused_before_anything_else_is_read(kind, text):
     with pytest.raises(FormatTooNew, match=rf"the {kind.__name__.lower()} .*{KEY} has format {FORMAT + 1}"):
         kind.from_text(json.dumps({"format": FORMAT + 1}), KEY)
 
 
 @of_both_kinds
-def test_a_newer_watermark_inside_is_not_guessed_at(kind, text):
+def test_a_newer_format_of_an_inner_watermark_is_refused(kind, text):
     with pytest.raises(FormatTooNew):
         kind.from_text(changed(text, after={"format": FORMAT + 1}), KEY)
 
 
 @pytest.mark.parametrize("garbage", ["", "PAR1", b"\xff\xfe\x00", "[1, 2]", "null", "7", "{}", '{"format": 1}'])
 @of_both_kinds
-def test_garbage_is_damage_that_names_the_object(kind, text, garbage):
+def test_garbage_is_an_error_that_names_the_object(kind, text, garbage):
     with pytest.raises(LakeDamaged, match=KEY):
         kind.from_text(garbage, KEY)
 
@@ -106,14 +106,14 @@ def test_garbage_is_damage_that_names_the_object(kind, text, garbage):
     ],
 )
 @of_both_kinds
-def test_a_part_that_is_damaged_names_the_object(kind, text, entry, value):
-    """ "this is not a watermark" without a key leaves an operator with a bucket of thousands of objects."""
+def test_a_damaged_part_is_an_error_that_names_the_object(kind, text, entry, value):
+    """Without the key, an operator would have to search thousands of objects."""
     with pytest.raises(LakeDamaged, match=KEY):
         kind.from_text(changed(text, **{entry: value}), KEY)
 
 
 @pytest.mark.parametrize("nodes", [[1], 5, {"nine": 1}])
-def test_relfilenodes_that_are_no_mapping_are_damage(nodes):
+def test_relfilenodes_that_are_not_a_mapping_are_an_error(nodes):
     with pytest.raises(LakeDamaged, match=KEY):
         Claim.from_text(changed(CLAIM.to_text(), relfilenodes=nodes), KEY)
 
