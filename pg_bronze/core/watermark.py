@@ -14,8 +14,9 @@ from typing import Any, Self
 
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
-# The newest format that is read. Format 1 is written unless a pending window stops inside a block.
-FORMAT = 2
+# The format that is written, and the newest that is read. 2 added the line of a pending block; 3 added Parquet field
+# ids, so that its objects can be told from those without them.
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Watermark:
         for oid in sorted(self.leaves):
             groups.setdefault(self.leaves[oid], []).append(oid)
         return {
-            "format": format_of(self),
+            "format": FORMAT,
             **dataclasses.asdict(self.origin),
             "table": self.table,
             "generation": self.generation,
@@ -185,12 +186,6 @@ class Watermark:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LakeDamaged(f"not a watermark of pg_bronze: {type(error).__name__} {error}") from error
-
-
-def format_of(*watermarks: Watermark) -> int:
-    """Return the oldest format that can express all of these watermarks."""
-    pending = [leaf.pending for watermark in watermarks for leaf in watermark.leaves.values()]
-    return 2 if any(item is not None and item.line for item in pending) else 1
 
 
 def check_format(data: Any, what: str) -> None:

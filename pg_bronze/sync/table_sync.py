@@ -136,7 +136,7 @@ class TableSync:
         if first is None and not recovered.adopted and not recovered.rebuilt:
             return Quiet(f"no new row up to transaction {self.horizon}")
         if first is not None and recovered.watermark is not None:
-            self.ledger.look_back(recovered.watermark, self.now())
+            self.ledger.check_foreign_objects(recovered.watermark, self.now())
         return SliceStream(self, recovered, watermark, first, read_on=new)
 
     def record_only(self, recorded: Watermark | None) -> SliceStream:

@@ -76,13 +76,33 @@ def test_a_newer_format_is_refused():
         Watermark.from_json(newer)
 
 
-def test_format_2_is_written_only_if_a_window_stops_inside_a_block():
-    """Otherwise an older pg_bronze could read no watermark at all; it must refuse only this one."""
+def test_every_watermark_is_written_in_the_current_format():
     whole, inside = (Watermark(ORIGIN, 1).with_leaves({5: Leaf(1, None, Pending(9, 3, 7, line))}) for line in (0, 2))
-    assert whole.to_json()["format"] == 1
+    assert (whole.to_json()["format"], inside.to_json()["format"]) == (3, 3)
     assert whole.to_json()["leaves"][0]["pending"] == {"upto": 9, "block": 3, "relfilenode": 7}
-    assert inside.to_json()["format"] == 2
-    assert Watermark.from_json(whole.to_json()) == whole
+    assert inside.to_json()["leaves"][0]["pending"] == {"upto": 9, "block": 3, "relfilenode": 7, "line": 2}
+
+
+OLD_FORMATS = {
+    1: """{"format": 1, "system_id": "7", "timeline": 1, "lsn": "0/1", "database": 5, "bucket": "bronze", "table": 9,
+        "generation": 0, "seq": 4, "key": "movie/movie_20260102000010.parquet", "first_key": "", "cursor": null,
+        "seed": null, "leaves": [{"oids": [[9, 9, 1]], "swept": 50, "box": null,
+        "pending": {"upto": 70, "block": 3, "relfilenode": 16400}}]}""",
+    2: """{"format": 2, "system_id": "7", "timeline": 1, "lsn": "0/1", "database": 5, "bucket": "bronze", "table": 9,
+        "generation": 0, "seq": 4, "key": "movie/movie_20260102000010.parquet", "first_key": "", "cursor": null,
+        "seed": null, "columns_key": "", "columns_digest": "", "detached": [], "leaves": [{"oids": [[9, 9, 1]],
+        "swept": 50, "box": null, "pending": {"upto": 70, "block": 3, "relfilenode": 16400, "line": 2}}]}""",
+}
+
+
+@pytest.mark.parametrize("number", OLD_FORMATS)
+def test_a_watermark_in_an_older_format_is_read(number):
+    """Otherwise an upgrade would copy every table again."""
+    place = Origin("7", 1, "0/1", 5, "bronze")
+    expected = Watermark(place, 9, seq=4, key="movie/movie_20260102000010.parquet").with_leaves(
+        {9: Leaf(50, None, Pending(70, 3, 16400, {1: 0, 2: 2}[number]))}
+    )
+    assert Watermark.from_json(json.loads(OLD_FORMATS[number])) == expected
 
 
 def without(name):

@@ -84,7 +84,7 @@ def test_tick_and_asset_say_since_when_why_and_when_it_is_tried_next(broken: Pro
     assert "1 failing" in data.skip_message
     assert re.search(
         r"movie failing since \d\d:\d\d:\d\d UTC \(1 attempt\); next retry at \d\d:\d\d:\d\d UTC, or on .*: "
-        r"s3://.*/movie/movie_stray.parquet stands among",
+        r"s3://.*/movie/movie_stray.parquet is among",
         data.skip_message,
     )
     (record,) = broken.instance.fetch_observations(key("movie"), limit=1).records

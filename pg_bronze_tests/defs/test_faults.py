@@ -166,7 +166,7 @@ def test_a_bucket_that_fails_for_one_table_holds_back_no_other(
         said = sentences(copied.copy())
 
     assert list(said) == ["bronze__movie"]
-    assert f"the S3 server {proxy.endpoint_url} did not {doing} movie/" in said["bronze__movie"]
+    assert f"the S3 server {proxy.endpoint_url} failed to {doing} movie/" in said["bronze__movie"]
     assert lake.compare(copied.database, copied.bucket, "person") == lake.SAME
     goes_on(copied)
 
@@ -194,7 +194,7 @@ def test_a_bucket_that_overwrites_gets_no_object_of_any_table(cinema: Project, p
 
     assert set(said) == STEPS
     for table in TABLES:
-        assert said[f"bronze__{table}"].startswith(f"{table}: bucket {cinema.bucket.name!r}: the server overwrites")
+        assert said[f"bronze__{table}"].startswith(f"{table}: bucket {cinema.bucket.name!r}: 8 of 8 simultaneous")
         assert "PG_BRONZE_UNFENCED=true" in said[f"bronze__{table}"]
     assert [item.key for item in cinema.bucket.store().list("") if not item.key.endswith("/catalog.json")] == []
     goes_on(cinema)

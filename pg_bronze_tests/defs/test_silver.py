@@ -101,7 +101,7 @@ def test_before_anything_was_copied_the_run_says_so(silver: Project):
     result = refresh(silver)
 
     assert not result.success
-    assert "nothing of movie by pg_bronze is in s3://" in next(iter(sentences(result).values()))
+    assert "pg_bronze has not written any object of movie to s3://" in next(iter(sentences(result).values()))
 
 
 def test_an_asset_of_ones_own_downstream_gets_the_newest_versions_too(silver: Project):

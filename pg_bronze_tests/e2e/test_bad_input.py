@@ -42,7 +42,7 @@ FAULTS = {
         ("no connection to the S3 server http://127.0.0.1:1", "MINIO_ENDPOINT"),
         {"MINIO_ENDPOINT": "http://127.0.0.1:1"},
     ),
-    "wrong S3 keys": Fault(("refused the keys", "MINIO_SECRET_KEY"), {"MINIO_SECRET_KEY": SECRET}),
+    "wrong S3 keys": Fault(("rejected the keys", "MINIO_SECRET_KEY"), {"MINIO_SECRET_KEY": SECRET}),
 }
 
 

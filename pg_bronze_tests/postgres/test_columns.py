@@ -9,6 +9,7 @@ import pytest
 
 from pg_bronze.core.column_types import stored_schema
 from pg_bronze.core.table import Column
+from pg_bronze.lake.reading.table_objects import era_footers
 from pg_bronze.sync import state_changes
 from pg_bronze.sync.table_sync import Ledger
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, NoLock, crash_after, fill, texts
@@ -50,7 +51,7 @@ def runs(lake: Lake, table: str = "movie") -> list[list[str]]:
             found.append(footer)
         assert footer.after.columns_key == began
     objects = Ledger(lake.store, lake.layout(table))
-    walked = list(objects.runs(keys))
+    walked = list(era_footers(objects, keys))
     assert [footer.described.digest for footer in walked] == [footer.described.digest for footer in reversed(found)]
     return [[column["name"] for column in footer.columns] for footer in found]
 
@@ -183,13 +184,13 @@ def test_the_runs_are_found_when_objects_are_missing(lake, database):
         more(lake, database, 100 + 10 * number)
         more(lake, database, 105 + 10 * number)
     objects = Ledger(lake.store, lake.layout())
-    complete = [footer.described.digest for footer in objects.runs(lake.keys())]
+    complete = [footer.described.digest for footer in era_footers(objects, lake.keys())]
     assert len(complete) == 4
 
     for key in lake.keys()[1::2]:
         lake.store.delete(key)
 
-    assert [footer.described.digest for footer in objects.runs(lake.keys())] == complete
+    assert [footer.described.digest for footer in era_footers(objects, lake.keys())] == complete
 
 
 DEFAULTS = [

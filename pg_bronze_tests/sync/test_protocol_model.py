@@ -40,7 +40,7 @@ from pg_bronze.lake.commit import SliceWriter, write_all
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import next_time
 from pg_bronze.lake.ledger import Ledger
-from pg_bronze.lake.object_store import Listed
+from pg_bronze.lake.object_store import ObjectInfo
 from pg_bronze.postgres import catalog
 from pg_bronze.sync import slice_stream
 from pg_bronze.sync.table_sync import SyncOptions, TableSync
@@ -369,10 +369,10 @@ class Door:
             self.objects[to] = self.objects[key]
         self.delete(key)
 
-    def list(self, prefix: str, start_after: str = "") -> list[Listed]:
+    def list(self, prefix: str, start_after: str = "") -> list[ObjectInfo]:
         self.bell()
         return [
-            Listed(key, len(body), START)
+            ObjectInfo(key, len(body), START)
             for key, body in sorted(self.objects.items())
             if key.startswith(prefix) and key > start_after
         ]
