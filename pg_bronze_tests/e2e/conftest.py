@@ -80,6 +80,7 @@ def make_shop(folder: Path, database: Database, bucket: Bucket) -> Shop:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("workspace.yaml", "dagster.yaml"):
         shutil.copy(ROOT / name, folder)
+    bucket.record_probe()
     return Shop(folder, database, bucket, clean_environment(folder, database.environ, bucket.environ))
 
 
