@@ -317,7 +317,7 @@ def test_an_object_in_a_newer_format_is_refused(lake, database):
     lake.tick(now=clock())
     with_footer(lake, lake.keys()[0], "movie/movie_20260102000020.parquet", format=99)
 
-    with pytest.raises(FormatTooNew, match=r"movie_20260102000020\.parquet.*format 99.*Update this one"):
+    with pytest.raises(FormatTooNew, match=r"movie_20260102000020\.parquet.*format 99.*Upgrade pg_bronze"):
         lake.tick()
 
 
@@ -328,7 +328,7 @@ def test_a_claim_in_a_newer_format_is_refused(lake, database):
     key = claims(lake)[0]
     lake.store.replace(key, json.dumps({**json.loads(lake.store.get(key)), "format": 99}).encode())
 
-    with pytest.raises(FormatTooNew, match=rf"{key}.*format 99.*Update this one"):
+    with pytest.raises(FormatTooNew, match=rf"{key}.*format 99.*Upgrade pg_bronze"):
         lake.tick()
 
 
