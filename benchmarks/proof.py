@@ -177,9 +177,9 @@ def planted() -> Part:
 _TEXTS = {
     "attacks": (
         "Races and chaos",
-        """Writers insert, update, delete, roll back, use savepoints, prepared transactions and row locks, vacuum, rewrite,
-retype and reload a table while it is copied. Many ticks are killed at a random step, and Dagster's storage is sometimes
-forgotten. Afterwards every row version in the lake is compared with the database.""",
+        """Writers insert, update, delete, roll back, use savepoints, prepared transactions and row locks, and vacuum,
+rewrite, retype and reload a table while it is copied. Many ticks are killed at a random step, and Dagster's storage is
+sometimes forgotten. Afterwards every row version in the lake is compared with the database.""",
     ),
     "suite": (
         "The test suite on other servers",

@@ -2,8 +2,8 @@
 
 A failure is an observation of the table's asset. It is visible in the asset's history, survives every restart, and
 costs nothing while nothing fails. It is reported outside the run, because Dagster drops the events of a step that
-fails. The asset, the IO manager, the sensor and the command line all use this module; ``scheduling.backoff`` decides when a
-failing table is retried.
+fails. The asset, the IO manager, the sensor and the command line all use this module; ``scheduling.backoff`` decides
+when a failing table is retried.
 """
 
 from collections.abc import Iterator
