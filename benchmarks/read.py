@@ -31,7 +31,7 @@ import pg_bronze
 from pg_bronze.core import column_types, drift
 from pg_bronze.core.drift import Description
 from pg_bronze.core.table import Column, SourceTable
-from pg_bronze.core.watermark import Leaf, Place, Watermark
+from pg_bronze.core.watermark import Leaf, Origin, Watermark
 from pg_bronze.core.window_sql import Region
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze.lake.claim import Claim
@@ -61,7 +61,7 @@ ALTERED = (
 
 def described(columns: Sequence[Column]) -> Description:
     table = SourceTable(1, "public", "movie", False, None, tuple(columns), ("movie_id",), (), 0, None, "")
-    return drift.description(table)
+    return drift.describe_table(table)
 
 
 def rows(number: int, count: int, columns: Sequence[Column]) -> pl.DataFrame:
@@ -77,13 +77,13 @@ def rows(number: int, count: int, columns: Sequence[Column]) -> pl.DataFrame:
     }
     data = {column.name: values[column.attnum] for column in columns}
     data["_pg_xid"] = [1000 + number * 10 + index % 10 for index in range(count)]
-    return pl.DataFrame(data, schema=column_types.no_rows(columns).schema, strict=False)
+    return pl.DataFrame(data, schema=column_types.empty_slice(columns).schema, strict=False)
 
 
 def fill(store: Store, count: int, row_count: int, altered_at: int) -> None:
     """Write the objects of a table that was altered before object number ``altered_at``."""
     layout = Layout("", "public", "movie")
-    watermark = Watermark(Place("1", 1, "0/1", 5, store.place), 100, leaves={100: Leaf(1000)})
+    watermark = Watermark(Origin("1", 1, "0/1", 5, store.place), 100, leaves={100: Leaf(1000)})
     kinds = [(COLUMNS, described(COLUMNS)), (ALTERED, described(ALTERED))]
     work = []
     for number in range(count):

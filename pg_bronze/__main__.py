@@ -1,4 +1,4 @@
-"""`python -m pg_bronze` is `pg-bronze`."""
+"""Run the command line: ``python -m pg_bronze`` is ``pg-bronze``."""
 
 from pg_bronze.cli.app import app
 

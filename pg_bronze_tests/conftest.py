@@ -14,9 +14,13 @@ from typing import Any
 import hypothesis
 import pytest
 
-from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.s3 import MinioServer, SeaweedServer
-from pg_bronze_tests.harness.servers import (
+from pg_bronze_tests import planting
+
+planting.install()  # before the product is imported
+
+from pg_bronze.demo.postgres import PostgresServer  # noqa: E402
+from pg_bronze.demo.s3 import MinioServer, SeaweedServer  # noqa: E402
+from pg_bronze_tests.harness.servers import (  # noqa: E402
     ROOT,
     Bucket,
     Database,

@@ -45,7 +45,11 @@ def tick(
         list[str] | None, typer.Argument(help="Tables, such as `movie` or `sales.movie`. Default: all.")
     ] = None,
 ) -> None:
-    """Copy new rows once, in the foreground. Exits with 1 if a table failed."""
+    """Copy new rows once, in the foreground. Exits with 1 if a table failed.
+
+    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
+    in the project folder, or in the current folder outside of a project.
+    """
     with errors_as_sentences():
         if not run_batch(tables or [], Batches()):
             raise typer.Exit(1)
@@ -65,7 +69,11 @@ def _seconds(text: str) -> float:
 def run(
     every: Annotated[str, typer.Option(help="Time between the starts of two batches, such as 10s.")] = "10s",
 ) -> None:
-    """Copy new rows repeatedly, until Ctrl-C. A failing table is retried after growing pauses."""
+    """Copy new rows repeatedly, until Ctrl-C. A failing table is retried after growing pauses.
+
+    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
+    in the project folder, or in the current folder outside of a project.
+    """
     interval_s, batches = _seconds(every), Batches(unattended=True)
     try:
         with interrupts() as interrupted:
@@ -116,6 +124,7 @@ def demo(
     pg_port: Annotated[int | None, typer.Option(help="Port of PostgreSQL. Default: a free one.")] = None,
     s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server. Default: a free one.")] = None,
     writer: Annotated[bool, typer.Option(help="Write to the sample database continuously.")] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Start even if only a database or only a bucket is set.")] = False,
 ) -> None:
     """Start PostgreSQL, an S3 server, a sample database and `dagster dev`.
 
@@ -123,7 +132,7 @@ def demo(
     from pg_bronze.demo.launcher import run_demo
 
     with errors_as_sentences():
-        raise typer.Exit(run_demo(state_dir, port=port, pg_port=pg_port, s3_port=s3_port, writer=writer))
+        raise typer.Exit(run_demo(state_dir, port=port, pg_port=pg_port, s3_port=s3_port, writer=writer, yes=yes))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def run_batch(labels: Sequence[str], batches: Batches) -> bool:
     for label, sentence in sorted(failed.items()):
         by_cause.setdefault(sentence, []).append(label)
     for sentence, named in by_cause.items():
-        print(f"pg-bronze: {backoff.listed(named)} failed: {sentence}", file=sys.stderr)
+        print(f"pg-bronze: {backoff.name_list(named)} failed: {sentence}", file=sys.stderr)
     return not failed
 
 

@@ -1,4 +1,4 @@
-"""TODO cli.instance."""
+"""The Dagster instance of the command line: where Dagster's state is stored, and how it is opened."""
 
 import os
 import re
@@ -9,48 +9,48 @@ from typing import TYPE_CHECKING
 
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.load import dagster_home
+from pg_bronze.settings.project import find_project
 
 if TYPE_CHECKING:
     import dagster as dg
 
 
-def project_root() -> Path:
-    """The folder that holds workspace.yaml: above the current one, or where this package lies."""
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
-        if (folder / "workspace.yaml").is_file() and (folder / "dagster.yaml").is_file():
-            return folder
-    return here
-
-
 @contextmanager
 def open_instance() -> "Iterator[dg.DagsterInstance]":
-    """The instance that `dagster dev` in the project root uses: DAGSTER_HOME, or the project's dagster.yaml."""
+    """Open the instance of ``DAGSTER_HOME``, or the one that the project's ``dagster.yaml`` configures.
+
+    Changes the working directory to the project folder, because ``.env`` and the storage paths in ``dagster.yaml``
+    are relative to it. Outside of a project the folder is the current one, and the state is stored in ``.dagster/``.
+
+    Raises:
+        SettingsError: The instance cannot be opened, or the current folder has a ``.env`` that would be ignored.
+    """
     import dagster as dg
 
-    # Relative storage folders and .env mean the project's, whatever folder the command was called from.
-    root, here = project_root(), Path.cwd()
-    if here != root and (here / ".env").exists():
-        # Copying the database of another .env than the one in sight would be a silent mistake.
+    here = Path.cwd()
+    project = find_project(here)
+    if here != project.folder and (here / ".env").exists():
+        # Ignoring it would copy another database than the one it names.
         raise SettingsError(
-            f"there is a .env in {here}, and settings are read from {root / '.env'} and the environment. Call "
-            "pg-bronze from another folder, or export what that file says."
+            f"{here / '.env'} would be ignored: settings are read from {project.folder / '.env'} and the environment. "
+            "Run pg-bronze in another folder, or export the variables of that file."
         )
-    os.chdir(root)
+    os.chdir(project.folder)
     home = dagster_home()
+    config_dir = str(project.config_dir)
     try:
-        opened = dg.DagsterInstance.get() if home else dg.DagsterInstance.from_config(str(project_root()))
+        opened = dg.DagsterInstance.get() if home else dg.DagsterInstance.from_config(config_dir)
     except Exception as error:
-        raise SettingsError(_no_instance(error, home or str(project_root()))) from error
+        raise SettingsError(_storage_error(error, home or config_dir)) from error
     with opened as instance:
         yield instance
 
 
-def _no_instance(error: Exception, home: str) -> str:
-    """Why Dagster's own storage cannot be opened; its drivers' texts may hold a URL and are not repeated."""
+def _storage_error(error: Exception, config_dir: str) -> str:
+    """Return why Dagster's storage cannot be opened. Texts of database drivers may contain a URL and are left out."""
     if missing := re.search(r'environment variable "(\w+)" which is not set', str(error)):
-        return f"{missing[1]} is not set, and {home}/dagster.yaml takes it from the environment. Set it."
+        return f"{missing[1]} is not set, and {config_dir}/dagster.yaml reads it from the environment. Set it."
     return (
-        f"Dagster's own storage cannot be opened ({type(error).__name__}). Check {home}/dagster.yaml, and if it names "
-        "a database, that this is up and reachable."
+        f"Dagster's own storage cannot be opened ({type(error).__name__}). Check {config_dir}/dagster.yaml, and if it "
+        "names a database, that the database is running and reachable."
     )

@@ -26,8 +26,8 @@ def change(label: str, act: "Change") -> None:
     from pg_bronze.settings.process import tune_process
 
     tune_process()
-    settings = load_settings()
-    with open_instance() as instance:
+    with open_instance() as instance:  # which changes to the folder that holds .env
+        settings = load_settings()
         table = _table(settings, label)
         key = asset_keys.bronze_key(table)
         recorded = metadata.watermark_of(instance.get_latest_materialization_event(key))

@@ -1,7 +1,8 @@
-"""Schema: what a source table looks like, and how each of its columns travels into Parquet.
+"""Column types: the SQL that reads each column, and the type that it is stored as.
 
-No connection, no clock, no Dagster, no psycopg: the catalog fills these values in, and all of it is tested
-with literals. Polars is imported only by what touches data: every process that knows the catalog imports this module.
+Belongs here: the rule of every PostgreSQL type, the select list made of these rules, and the conversion of a frame as
+read into a frame as stored. Does not belong here: exceptional values (``value_policies``) and the query around the
+select list (``window_sql``). Polars is imported only by functions that touch data or types.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pg_bronze.core import value_policies
 from pg_bronze.core.table import Column, quote
-from pg_bronze.core.value_policies import Exceptional
+from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.errors import DataError, TableChanged
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ XID_NAME = "_pg_xid"
 
 @dataclass(frozen=True)
 class Rule:
-    """How one column travels: the SQL that reads it, what connectorx makes of that, and what is stored.
+    """How one column is read and stored.
 
-    ``{c}`` stands for the column in ``expression``.
+    Attributes:
+        expression: The SQL that reads the column, with ``{c}`` in place of the column.
+        read: The type that connectorx returns for the expression.
+        stored: The type in the object.
     """
 
     expression: str
@@ -35,16 +39,16 @@ class Rule:
 
 
 _TEXT: dict[str, str] = {
-    "money": "{c}::numeric::text",  # money's own text depends on lc_monetary
+    "money": "{c}::numeric::text",  # the text of money depends on lc_monetary
     "_money": "{c}::numeric[]::text",
-    "inet": "abbrev({c}::inet)",  # what psql prints; ::text would add /32 to a host
+    "inet": "abbrev({c}::inet)",  # as psql prints it; ::text adds /32 to a host
 }
 
 
 @cache
-def _native() -> "dict[str, pl.DataType]":
-    # Only types that connectorx 0.4.6 reads exactly under the binary protocol. It rounds numeric to ten decimals,
-    # sends json through float64, turns time 24:00 into 00:00 and panics on 51 further types: those travel as text.
+def _native_types() -> "dict[str, pl.DataType]":
+    # Only types that connectorx 0.4.6 reads exactly under the binary protocol. It rounds numeric to ten decimals, reads
+    # json through float64, turns time 24:00 into 00:00 and panics on 51 other types, so those are read as text.
     import polars as pl
 
     return {
@@ -68,51 +72,51 @@ def _native() -> "dict[str, pl.DataType]":
 
 
 def rule(column: Column) -> Rule:
-    """Decide how a column travels.
+    """Return the rule of a column.
 
-    Every expression casts to the type it expects, even where the column already has it: connectorx asks for
-    the types first and for the rows later, and an ALTER TYPE in between would be read as the old type's bytes.
+    Every expression casts to the expected type, even if the column already has it: connectorx requests the types
+    before the rows, and after an ALTER TYPE in between it would decode the new type's bytes as the old type.
     """
     import polars as pl
 
-    if "text" in policy(column).values():
+    if "text" in applicable_policies(column).values():
         return Rule("{c}::text", pl.String(), pl.String())
-    if last := value_policies.FIRST_LATE.get(column.base):
-        cast, moment = f"{{c}}::{column.base}", f"'{last}'::{column.base}"
-        # What connectorx could not decode or would take for infinity is sent as the last value before that: 25 ns a
-        # value on the server. NULL falls through to the end.
-        bounded = f"case when {cast} < {moment} then {cast} when isfinite({cast}) then {moment} else {cast} end"
-        return Rule(bounded, _native()[column.base], _native()[column.base])
-    if native := _native().get(column.base):
+    if last := value_policies.FIRST_LATE_VALUE.get(column.base):
+        cast, limit = f"{{c}}::{column.base}", f"'{last}'::{column.base}"
+        # Later values are sent as the limit, because connectorx cannot decode them or reads them as infinity; this
+        # costs the server 25 ns a value. NULL takes the last branch.
+        expression = f"case when {cast} < {limit} then {cast} when isfinite({cast}) then {limit} else {cast} end"
+        return Rule(expression, _native_types()[column.base], _native_types()[column.base])
+    if native := _native_types().get(column.base):
         return Rule(f"{{c}}::{column.base}", native, native)
     if decimal := _decimal(column):
         return Rule("{c}::text", pl.String(), decimal)
     return Rule(_TEXT.get(column.base, "{c}::text"), pl.String(), pl.String())
 
 
-def policy(column: Column) -> dict[value_policies.Kind, value_policies.Policy]:
-    """What is done with each kind of value that the column can hold and its own Parquet type cannot."""
-    kinds = value_policies.kinds(column.base, _decimal(column) is not None)
+def applicable_policies(column: Column) -> dict[value_policies.ValueKind, value_policies.Policy]:
+    """Return the policy of each kind of exceptional value that a column can contain."""
+    kinds = value_policies.possible_kinds(column.base, _decimal(column) is not None)
     return {kind: getattr(column.policies, kind) for kind in kinds}
 
 
 def _decimal(column: Column) -> "pl.Decimal | None":
-    """Give the type that holds every number of a numeric(p,s); None without p, beyond 38 digits or for other types."""
+    """Return the type of a ``numeric(p,s)``; None without p, beyond 38 digits, and for other types."""
     import polars as pl
 
     typmod = column.typmod
     if column.base != "numeric" or typmod < 4:
         return None
     precision = (typmod - 4) >> 16 & 0xFFFF
-    scale = ((typmod - 4 & 0x7FF) ^ 1024) - 1024  # signed since PostgreSQL 15, and the same bits before
+    scale = ((typmod - 4 & 0x7FF) ^ 1024) - 1024  # signed since PostgreSQL 15; the same bits in older versions
     digits = max(precision, scale) if scale >= 0 else precision - scale
     return pl.Decimal(digits, max(scale, 0)) if digits <= 38 else None
 
 
 def projection(columns: Sequence[Column], relation_alias: str = "t", as_text: bool = False) -> str:
-    """Write the select list for the columns, each cast and named: ``t."c"::int4 as "c"``.
+    """Return the select list of the columns, each cast and named: ``t."c"::int4 as "c"``.
 
-    ``as_text`` gives the text of what would be stored instead.
+    ``as_text`` selects the text of each stored value instead.
     """
     alias = quote(relation_alias) if relation_alias != "t" else "t"
     cast = "({})::text" if as_text else "{}"
@@ -122,80 +126,48 @@ def projection(columns: Sequence[Column], relation_alias: str = "t", as_text: bo
     )
 
 
-def projection_as(wanted: Sequence[Column], present: Sequence[Column]) -> str:
-    """Write the select list that gives the columns as they once were, from those the table has now.
+def former_projection(former: Sequence[Column], present: Sequence[Column]) -> str:
+    """Return the select list that reads former columns of a table from its present columns.
 
-    They are told apart by attnum. A dropped column is NULL; one whose type has changed goes through its text, which
-    every type has a cast from.
+    Columns are matched by attnum. A dropped column is read as NULL. A column whose type changed is cast through text,
+    which every type can be cast to.
     """
-    now = {column.attnum: column for column in present}
+    by_attnum = {column.attnum: column for column in present}
     return ", ".join(
-        f"{rule(column).expression.format(c=_as_before(column, now.get(column.attnum)))} as {quote(column.name)}"
-        for column in wanted
+        f"{rule(column).expression.format(c=_former(column, by_attnum.get(column.attnum)))} as {quote(column.name)}"
+        for column in former
     )
 
 
-def _as_before(column: Column, now: Column | None) -> str:
-    if now is None:
+def _former(column: Column, present: Column | None) -> str:
+    if present is None:
         return "null::text"
-    return f"t.{quote(now.name)}" if now.base == column.base else f"t.{quote(now.name)}::text"
-
-
-_FIXED_BYTES = {
-    "bool": 1, "int2": 2, "int4": 4, "oid": 4, "float4": 4, "date": 4, "int8": 8, "float8": 8, "timestamp": 8,
-    "timestamptz": 8, "time": 8, "timetz": 12, "interval": 16, "uuid": 16, "money": 8, "macaddr": 6, "macaddr8": 8,
-    "point": 16, "lseg": 32, "box": 32, "line": 24, "circle": 24, "name": 64, "char": 1, "xid": 4, "xid8": 8, "cid": 4,
-    "tid": 6, "pg_lsn": 8,
-}  # fmt: skip
-_SHORT_TYPMOD = 64
-
-
-def memory_bytes(columns: Sequence[Column]) -> int:
-    """Bytes that one row takes at least, in a frame or on its way, whatever is NULL or empty in it."""
-    return sum(4 + _FIXED_BYTES.get(column.base, 12) for column in columns)
-
-
-def widths(columns: Sequence[Column]) -> list[str]:
-    """SQL for the bytes of each column that can hold a value of any size, NULL for NULL."""
-    return [_width(column) for column in columns if not _is_narrow(column)]
-
-
-def _is_narrow(column: Column) -> bool:
-    if column.base in {"varchar", "bpchar"}:
-        return 0 <= column.typmod - 4 <= _SHORT_TYPMOD
-    return column.base in _FIXED_BYTES or (column.base == "numeric" and column.typmod >= 0)
-
-
-def _width(column: Column) -> str:
-    name = f"t.{quote(column.name)}"
-    if column.base in {"text", "varchar", "bpchar", "bytea"}:
-        return f"octet_length({name})"  # known without fetching or decompressing the value
-    return f"octet_length(({rule(column).expression.format(c=name)})::text)"
+    return f"t.{quote(present.name)}" if present.base == column.base else f"t.{quote(present.name)}::text"
 
 
 def read_schema(columns: Sequence[Column]) -> "pl.Schema":
-    """Give the schema in which connectorx returns the projection."""
+    """Return the schema that connectorx returns for the projection."""
     import polars as pl
 
     return pl.Schema([(column.name, rule(column).read) for column in columns])
 
 
 def stored_schema(columns: Sequence[Column]) -> "pl.Schema":
-    """Give the schema in which the columns are written to Parquet."""
+    """Return the schema of the columns in an object, without the transaction id column."""
     import polars as pl
 
     return pl.Schema([(column.name, rule(column).stored) for column in columns])
 
 
 def xid_column(columns: Sequence[Column]) -> str:
-    """Name the transaction id column added to every row: ``_pg_xid``, or ``_pg_xid_1`` if the source has that one."""
+    """Return the name of the transaction id column: ``_pg_xid``, or ``_pg_xid_1`` if the source has that column."""
     taken = {column.name for column in columns}
     names = chain([XID_NAME], (f"{XID_NAME}_{number}" for number in count(1)))
     return next(name for name in names if name not in taken)
 
 
-def no_rows(columns: Sequence[Column]) -> "pl.DataFrame":
-    """Give a slice of these columns without a row."""
+def empty_slice(columns: Sequence[Column]) -> "pl.DataFrame":
+    """Return a frame as it is stored, without rows."""
     import polars as pl
 
     return pl.DataFrame(schema={**stored_schema(columns), xid_column(columns): pl.Int64()})
@@ -203,13 +175,34 @@ def no_rows(columns: Sequence[Column]) -> "pl.DataFrame":
 
 def conform(
     frame: "pl.DataFrame", columns: Sequence[Column], label: str
-) -> "tuple[pl.DataFrame, tuple[Exceptional, ...]]":
-    """Turn what was read into what is stored; the second part counts values that a policy was applied to.
+) -> "tuple[pl.DataFrame, tuple[ExceptionalCount, ...]]":
+    """Convert a frame as read into a frame as stored.
 
-    The frame holds exactly the columns of the projection, and after them perhaps the transaction id column. Raises
-    DataError for values that the policy refuses, TableChanged for what only an ALTER during the read can bring about;
-    both name the table ``label`` and the column.
+    Args:
+        frame: The columns of the projection, and optionally the transaction id column after them.
+        columns: The columns of the table.
+        label: The name of the table for messages.
+
+    Returns:
+        The frame to store, and the exceptional values that a policy was applied to.
+
+    Raises:
+        DataError: The frame has other columns, or a value whose policy is ``error``.
+        TableChanged: The values need another type, which only an ALTER during the read can cause.
     """
+    _check_columns(frame, columns, label)
+    stored: list[pl.Series] = []
+    counts: list[ExceptionalCount] = []
+    for column in columns:
+        if applicable_policies(column):
+            values, exceptional = _conform_column(frame[column.name], column, label)
+            stored.append(values)
+            counts += exceptional
+    return frame.with_columns(stored), tuple(counts)
+
+
+def _check_columns(frame: "pl.DataFrame", columns: Sequence[Column], label: str) -> None:
+    # Two types of the same width would otherwise be stored as each other's bytes.
     import polars as pl
 
     expected = list(read_schema(columns).items())
@@ -219,42 +212,36 @@ def conform(
     if found != expected:
         names = ", ".join(repr(name) for name, dtype in found if (name, dtype) not in expected) or "the order"
         raise DataError(
-            f"{label}: the columns read are not the columns asked for (different: {names}). "
-            "The table was altered during the read, or the reader was given another projection."
+            f"{label}: the columns read are not the columns requested (different: {names}). "
+            "The table was altered during the read, or the reader received another projection."
         )
-    stored: list[pl.Series] = []
-    counted: list[Exceptional] = []
-    for column in columns:
-        if policy(column):
-            values, exceptional = _stored(frame[column.name], column, label)
-            stored.append(values)
-            counted += exceptional
-    return frame.with_columns(stored), tuple(counted)
 
 
-def _stored(values: "pl.Series", column: Column, label: str) -> "tuple[pl.Series, tuple[Exceptional, ...]]":
-    wanted = rule(column).stored
-    if values.dtype == wanted:
-        return value_policies.settle(values, column.base, column.policies, label, column.declared)
-    if (number := _number(values, wanted)) is not None:
-        return number, ()
-    values, exceptional = value_policies.settle(values, column.base, column.policies, label, column.declared)
-    if (number := _number(values, wanted)) is not None:
-        return number, exceptional
-    # The server keeps every number within a column's precision, so this is not about the data.
-    raise TableChanged(
-        f"{label}: column {column.name!r} ({column.declared}) was given more digits by an ALTER TABLE while it was "
-        "read; the next tick looks again."
-    )
+def _conform_column(
+    values: "pl.Series", column: Column, label: str
+) -> "tuple[pl.Series, tuple[ExceptionalCount, ...]]":
+    stored = rule(column).stored
+    counts: tuple[ExceptionalCount, ...] = ()
+    number = None if values.dtype == stored else _to_decimal(values, stored)
+    if number is None:
+        values, counts = value_policies.apply_policies(values, column.base, column.policies, label, column.declared)
+        number = values if values.dtype == stored else _to_decimal(values, stored)
+    if number is None:
+        # The server keeps every number within the precision of its column, so the column itself has changed.
+        raise TableChanged(
+            f"{label}: column {column.name!r} ({column.declared}) received more digits from an ALTER TABLE during the "
+            "read. It is retried at the next tick."
+        )
+    return number, counts
 
 
-def _number(text: "pl.Series", wanted: "pl.DataType") -> "pl.Series | None":
-    """The text as decimals, None if one of them is not exactly that."""
+def _to_decimal(text: "pl.Series", decimal: "pl.DataType") -> "pl.Series | None":
+    """Return the text as decimals; None if a value cannot be represented exactly."""
     import polars as pl
 
     try:
-        number = text.cast(wanted, strict=True)
+        number = text.cast(decimal, strict=True)
     except pl.exceptions.InvalidOperationError:
         return None
-    # Polars rounds surplus decimals away in silence, so compare with what the server printed.
+    # Polars rounds surplus decimals without an error, so the result is compared with the text from the server.
     return number if (number.cast(pl.String) == text).all() else None

@@ -1,22 +1,31 @@
-"""TODO core.drift."""
+"""Drift: what changed in a table's columns between two slices, as sentences, and the description of columns in footers.
+
+Belongs here: describing the rows of an object as plain JSON, and comparing two descriptions. Does not belong here:
+reading columns (``postgres.catalog``), and finding the previous description (``sync.column_history``).
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pg_bronze.core.column_types import policy, rule, xid_column
-from pg_bronze.core.table import Column, SourceTable, declared_as
+from pg_bronze.core.column_types import applicable_policies, rule, xid_column
+from pg_bronze.core.table import Column, SourceTable
+
+_DIGESTED = ("attnum", "name", "base", "typmod", "stored", "policy", "missing", "generated", "generated_as", "labels")
 
 
 @dataclass(frozen=True)
 class Description:
-    """What the rows of one object look like, in plain JSON: its columns as ``describe`` gives them, key and xid column.
+    """The rows of one object, described as plain JSON.
 
-    ``primary_key`` holds names in key order, ``xid_column`` is the name of the added column, ``table`` says which table
-    it is.
+    Attributes:
+        columns: The columns, as ``describe_columns`` returns them.
+        primary_key: The names of the key columns, in key order.
+        xid_column: The name of the added column.
+        table: The schema, name and comment of the table.
     """
 
     columns: tuple[Mapping[str, Any], ...]
@@ -26,9 +35,9 @@ class Description:
 
     @property
     def digest(self) -> str:
-        """A short text that differs when a reader has to treat the columns differently; comments do not count."""
-        seen = [[column.get(name) for name in _DIGESTED] for column in self.columns]
-        text = json.dumps([seen, self.primary_key, self.xid_column], separators=(",", ":"))
+        """A short text that changes when a reader must treat the columns differently; comments do not count."""
+        compared = [[column.get(name) for name in _DIGESTED] for column in self.columns]
+        text = json.dumps([compared, self.primary_key, self.xid_column], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -37,30 +46,28 @@ class Description:
         return tuple(Column.from_description(column) for column in self.columns)
 
 
-_DIGESTED = ("attnum", "name", "base", "typmod", "stored", "policy", "missing", "generated", "generated_as", "labels")
+def describe_columns(columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """Describe columns for a footer: the declaration, the stored type, and the policies.
 
-
-def describe(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Describe the columns for a footer: what the source declared, what is stored, and by which policy.
-
-    What a column has not is left out: this stands uncompressed in every object, and most have few rows.
+    Entries without a value are omitted: the footer is uncompressed, and most objects have few rows.
     """
-    return [
-        {
-            name: list(said) if name == "labels" else said
-            for name, said in declared_as(column).items()
-            if said is not None
-        }
-        | {"stored": str(rule(column).stored)}
-        | ({"policy": said} if (said := policy(column)) else {})
-        for column in columns
-    ]
+    return [_describe_column(column) for column in columns]
 
 
-def description(table: SourceTable) -> Description:
+def _describe_column(column: Column) -> dict[str, Any]:
+    described = {name: value for name, value in column.catalog_fields().items() if value is not None}
+    if column.labels is not None:
+        described["labels"] = list(column.labels)
+    described["stored"] = str(rule(column).stored)
+    if policies := applicable_policies(column):
+        described["policy"] = policies
+    return described
+
+
+def describe_table(table: SourceTable) -> Description:
     """Describe the rows of a table as they are stored now."""
     return Description(
-        columns=tuple(describe(table.columns)),
+        columns=tuple(describe_columns(table.columns)),
         primary_key=table.primary_key,
         xid_column=xid_column(table.columns),
         table={
@@ -72,36 +79,47 @@ def description(table: SourceTable) -> Description:
     )
 
 
-def changes(before: SourceTable, after: SourceTable) -> tuple[str, ...]:
-    """Say what changed between two looks at the catalog, one sentence each; without Polars, so without stored types."""
-    was, now = (
-        Description(
-            columns=tuple({**declared_as(column), "stored": None} for column in table.columns),
-            primary_key=table.primary_key,
-            xid_column=xid_column(table.columns),
-        )
-        for table in (before, after)
+def catalog_changes(before: SourceTable, after: SourceTable) -> tuple[str, ...]:
+    """Return what changed between two reads of the catalog, one sentence each.
+
+    Stored types are not compared, because that needs Polars, which the code server does not import.
+    """
+    return drift(_describe_declaration(before), _describe_declaration(after), rows=False)
+
+
+def _describe_declaration(table: SourceTable) -> Description:
+    return Description(
+        columns=tuple({**column.catalog_fields(), "stored": None} for column in table.columns),
+        primary_key=table.primary_key,
+        xid_column=xid_column(table.columns),
     )
-    return drift(was, now, rows=False)
 
 
 def drift(before: Description, after: Description, rows: bool = True) -> tuple[str, ...]:
-    """Say what changed between two slices of a table, one sentence each, and what it means for rows copied before.
+    """Return what changed between two slices of a table, one sentence each.
 
-    Columns are told apart by attnum, so that a rename is a rename. Without ``rows`` nothing is said of those.
+    Columns are matched by attnum, so a renamed column is not reported as dropped and added.
+
+    Args:
+        before: The previous slice.
+        after: The current slice.
+        rows: Whether to add what an added column contains in the rows copied before.
     """
     old = {column["attnum"]: column for column in before.columns}
     new = {column["attnum"]: column for column in after.columns}
-    said = [f"column {_named(column)} was dropped" for number, column in old.items() if number not in new]
-    added = [column for number, column in new.items() if number not in old]
-    said += [f"column {_named(column)} was added{f'; {_added(column)}' if rows else ''}" for column in added]
-    for was, now in ((old[number], new[number]) for number in old if number in new):
-        said += _changed(was, now)
+    sentences = [f"column {_named(column)} was dropped" for attnum, column in old.items() if attnum not in new]
+    for attnum, column in new.items():
+        if attnum not in old:
+            consequence = f"; {_in_copied_rows(column)}" if rows else ""
+            sentences.append(f"column {_named(column)} was added{consequence}")
+    for attnum, column in old.items():
+        if attnum in new:
+            sentences += _column_drift(column, new[attnum])
     if before.primary_key != after.primary_key:
-        said.append(f"the primary key is now {_key(after)}, before {_key(before)}")
+        sentences.append(f"the primary key changed from {_key(before)} to {_key(after)}")
     if before.xid_column != after.xid_column:
-        said.append(f"the added transaction id is now called {after.xid_column!r}, before {before.xid_column!r}")
-    return tuple(said)
+        sentences.append(f"the added column was renamed from {before.xid_column!r} to {after.xid_column!r}")
+    return tuple(sentences)
 
 
 def _named(column: Mapping[str, Any]) -> str:
@@ -112,32 +130,36 @@ def _key(described: Description) -> str:
     return f"({', '.join(described.primary_key)})" if described.primary_key else "none"
 
 
-def _added(column: Mapping[str, Any]) -> str:
+def _in_copied_rows(column: Mapping[str, Any]) -> str:
     if column.get("missing") is not None:
-        return "rows copied before hold its default, which this object's footer keeps"
+        return "rows copied earlier have its default, which is in this object's footer"
     if column.get("generated") == "virtual":
-        return "rows copied before do not hold what it computes"
-    return "rows copied before hold NULL unless they come again"
+        return "rows copied earlier do not have its computed values"
+    return "rows copied earlier have NULL until they are copied again"
 
 
-def _changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    said = []
-    name = now["name"]
-    if was["name"] != name:
-        said.append(f"column {was['name']!r} is now called {name!r}")
-    if any(was[part] != now[part] for part in ("declared", "base", "typmod")):
-        said.append(f"column {name!r} changed its type from {was['declared']} to {now['declared']}")
-    if was["stored"] != now["stored"]:
-        said.append(f"column {name!r} is stored as {now['stored']} from here on, before as {was['stored']}")
-    if was["stored"] == now["stored"] and was.get("policy") != now.get("policy"):
-        said.append(f"column {name!r} is copied by another policy from here on: {now.get('policy')}")
-    if (was.get("generated"), was.get("generated_as")) != (now.get("generated"), now.get("generated_as")):
-        how = f"computed by {now['generated_as']}" if now.get("generated") else "no longer computed"
-        said.append(f"column {name!r} is now {how}; rows copied before keep the values they had")
-    labels, former = now.get("labels") or (), was.get("labels") or ()
-    if labels and former and (gone := [label for label in former if label not in labels]):
-        lost = ", ".join(map(repr, gone))
-        said.append(f"column {name!r} has no value {lost} any more; rows copied before keep the old text")
-    if labels and former and (more := [label for label in labels if label not in former]):
-        said.append(f"column {name!r} may hold {', '.join(map(repr, more))} now")
-    return said
+def _column_drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    name = new["name"]
+    if old["name"] != name:
+        yield f"column {old['name']!r} was renamed to {name!r}"
+    if any(old[part] != new[part] for part in ("declared", "base", "typmod")):
+        yield f"column {name!r} changed its type from {old['declared']} to {new['declared']}"
+    if old["stored"] != new["stored"]:
+        yield f"column {name!r} is now stored as {new['stored']}, previously as {old['stored']}"
+    elif old.get("policy") != new.get("policy"):
+        yield f"column {name!r} is now stored by another policy: {new.get('policy')}"
+    if (old.get("generated"), old.get("generated_as")) != (new.get("generated"), new.get("generated_as")):
+        how = f"computed as {new['generated_as']}" if new.get("generated") else "no longer computed"
+        yield f"column {name!r} is now {how}; rows copied earlier keep their values"
+    yield from _label_drift(name, old.get("labels") or (), new.get("labels") or ())
+
+
+def _label_drift(name: str, old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    if not old or not new:
+        return
+    if removed := [label for label in old if label not in new]:
+        yield (
+            f"column {name!r} no longer allows {', '.join(map(repr, removed))}; rows copied earlier keep the old text"
+        )
+    if added := [label for label in new if label not in old]:
+        yield f"column {name!r} now also allows {', '.join(map(repr, added))}"

@@ -1,4 +1,8 @@
-"""TODO core.table."""
+"""Source tables: columns, relations, and the names by which SQL, messages and commands refer to a table.
+
+Belongs here: what the catalog declares, as values, and every quoting function. Does not belong here: reading the
+catalog (``postgres.catalog``) and how a column is stored (``column_types``).
+"""
 
 import re
 import shlex
@@ -6,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pg_bronze.core.value_policies import LOSSLESS, Policies
+from pg_bronze.core.value_policies import DEFAULT_POLICIES, Policies
 from pg_bronze.errors import DataError, SettingsError
 
 _LABEL = re.compile(r'(?:("(?:[^"]|"")+"|[^."]+)\.)?("(?:[^"]|"")+"|[^."]+)', re.DOTALL)
@@ -16,42 +20,64 @@ _LABEL = re.compile(r'(?:("(?:[^"]|"")+"|[^."]+)\.)?("(?:[^"]|"")+"|[^."]+)', re
 class Column:
     """One column of a source table, as the catalog declares it.
 
-    What follows the collation is read for one table at a time only, when its rows are.
+    The attributes after ``collation`` are read when the table is copied, not for the whole catalog.
+
+    Attributes:
+        attnum: The column number. It survives a rename and is not reused after a drop.
+        name: The name.
+        declared: The type as psql shows it: ``numeric(10,2)``, ``mood``.
+        base: The type after resolving domains: ``numeric``, ``_int4`` for built-in types, ``schema.name`` for others.
+        typmod: The type modifier after resolving domains; -1 for none.
+        not_null: Whether the column is declared NOT NULL. Since PostgreSQL 18, rows from before the constraint may
+            still contain NULL.
+        comment: The comment.
+        collation: ``schema.name``, if it is not the default of the type.
+        missing: The value of rows that were written before ``ADD COLUMN ... DEFAULT`` and not rewritten since, as the
+            text of what is stored; None if there are no such rows.
+        generated: ``stored`` or ``virtual``.
+        generated_as: The expression of a generated column.
+        identity: ``always`` or ``by default``.
+        dimensions: The declared number of dimensions of an array, which PostgreSQL does not enforce.
+        labels: The labels of an enum, or of an array of one, in sort order.
+        policies: How exceptional values are stored. Set from the table's options; not part of the catalog.
     """
 
-    attnum: int  # stays the same through a rename, and is never used again after a drop
+    attnum: int
     name: str
-    declared: str  # as psql shows it: "numeric(10,2)", "mood"
-    base: str  # domains resolved: "numeric", "int4", "_int4" for built-in types, "schema.name" for others
-    typmod: int  # domains resolved; -1 for none
-    not_null: bool  # since PostgreSQL 18 also while rows from before the constraint may still hold NULL
+    declared: str
+    base: str
+    typmod: int
+    not_null: bool
     comment: str | None = None
-    collation: str | None = None  # "schema.name" where it is not the type's default
-    # What a row written before ADD COLUMN … DEFAULT holds without having been rewritten, as the text of what is stored;
-    # None where there is no such value, or a rewrite of the table has put it into every row since.
+    collation: str | None = None
     missing: str | None = None
-    generated: str | None = None  # "stored", "virtual"
-    generated_as: str | None = None  # the expression it is computed by
-    identity: str | None = None  # "always", "by default"
-    dimensions: int | None = None  # of an array as it was declared; PostgreSQL does not enforce it
-    labels: tuple[str, ...] | None = None  # of an enum, or of an array's, in sort order
-    policies: Policies = LOSSLESS  # set by the table's options, and no part of the catalog
+    generated: str | None = None
+    generated_as: str | None = None
+    identity: str | None = None
+    dimensions: int | None = None
+    labels: tuple[str, ...] | None = None
+    policies: Policies = DEFAULT_POLICIES
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> "Column":
-        """The column a footer describes; what this version does not know is left out."""
+        """Return the column that a footer describes, without entries that this version does not know."""
         known = {name: described[name] for name in cls.__dataclass_fields__ if name in described}
         known["labels"] = tuple(known["labels"]) if known.get("labels") else None
-        given = {kind: said for kind, said in described.get("policy", {}).items() if kind in Policies._fields}
-        return cls(**known, policies=Policies(**given))
+        policies = {kind: value for kind, value in described.get("policy", {}).items() if kind in Policies._fields}
+        return cls(**known, policies=Policies(**policies))
+
+    def catalog_fields(self) -> dict[str, Any]:
+        """Return what the catalog declares, by attribute name; without the policies."""
+        # Not asdict(), which copies every value and takes 150 ms for 1,000 tables.
+        return {name: value for name, value in vars(self).items() if name != "policies"}
 
 
 @dataclass(frozen=True)
 class Relation:
     """One physical table: an ordinary table, or one leaf of a partitioned table.
 
-    ``page_count`` and ``toast_page_count`` are blocks of the file as it is now when ``read_table`` looked,
-    and the planner's last estimate when ``read_catalog`` did.
+    ``page_count`` and ``toast_page_count`` are the current number of blocks after ``read_table``, and the planner's
+    last estimate after ``read_catalog``.
     """
 
     oid: int
@@ -63,50 +89,65 @@ class Relation:
 
     @property
     def sql(self) -> str:
-        """The relation as SQL names it, quoted and with its schema."""
+        """The quoted name with its schema."""
         return f"{quote(self.schema)}.{quote(self.name)}"
 
 
 @dataclass(frozen=True)
 class SourceTable:
-    """One table of the source database, or something like a table that is skipped for the reason in ``skipped``."""
+    """One table of the source database, or a relation that is skipped.
+
+    Attributes:
+        oid: The oid of the table, or of the root of a partitioned table.
+        schema: The schema.
+        name: The name.
+        partitioned: Whether it is a partitioned table.
+        comment: The comment.
+        columns: The columns in order of attnum, without dropped ones.
+        primary_key: The columns of the primary key in key order; empty if there is none.
+        relations: The table itself, or its leaves in order of oid; a partitioned table may have none.
+        row_estimate: The planner's estimate of the number of rows; 0 if the table was never analyzed.
+        skipped: Why the relation is skipped; None if it is copied.
+        fingerprint: A text that changes with the definition, the relfilenodes and the set of leaves.
+    """
 
     oid: int
     schema: str
     name: str
     partitioned: bool
     comment: str | None
-    columns: tuple[Column, ...]  # dropped ones left out, by attnum
-    primary_key: tuple[str, ...]  # in key order; empty if there is none
-    relations: tuple[Relation, ...]  # itself, or its leaves by oid; a partitioned table may have none
-    row_estimate: float  # what the planner last knew; 0 for never analyzed
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...]
+    relations: tuple[Relation, ...]
+    row_estimate: float
     skipped: str | None
-    fingerprint: str  # differs after any change to the definition, the files or the set of leaves
+    fingerprint: str
 
     @property
     def label(self) -> str:
-        """The name for messages and ``etl_control``: ``movie``, or ``sales.movie`` outside ``public``.
-
-        A part that holds a dot or a quote is quoted, so that no two tables share a label.
-        """
+        """The name in messages and in ``etl_control``; see ``label``."""
         return label(self.schema, self.name)
 
     @property
     def sql(self) -> str:
-        """The table as SQL names it, quoted and with its schema."""
+        """The quoted name with its schema."""
         return f"{quote(self.schema)}.{quote(self.name)}"
 
-    def under(self, given: Policies) -> "SourceTable":
-        """The same table with the policies that its columns are copied by."""
-        return replace(self, columns=tuple(replace(column, policies=given) for column in self.columns))
+    @property
+    def names_by_attnum(self) -> dict[int, str]:
+        """The name of each column, by attnum."""
+        return {column.attnum: column.name for column in self.columns}
+
+    def with_policies(self, policies: Policies) -> "SourceTable":
+        """Return the table with these policies set for all its columns."""
+        return replace(self, columns=tuple(replace(column, policies=policies) for column in self.columns))
 
     def to_json(self) -> dict[str, Any]:
-        """Give the table as plain dicts, lists, strings and numbers, without policies."""
-        # Not asdict(), which copies every value and takes 150 ms for 1,000 tables.
+        """Return the table as plain JSON, without policies."""
         return {
             **vars(self),
             "columns": [
-                {name: value for name, value in declared_as(column).items() if value is not None}
+                {name: value for name, value in column.catalog_fields().items() if value is not None}
                 for column in self.columns
             ],
             "primary_key": list(self.primary_key),
@@ -115,7 +156,7 @@ class SourceTable:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SourceTable":
-        """Read what ``to_json`` gave, with or without a turn through JSON text."""
+        """Return the table that ``to_json`` wrote."""
         return cls(
             **{
                 **data,
@@ -126,49 +167,56 @@ class SourceTable:
         )
 
 
-def declared_as(column: Column) -> dict[str, Any]:
-    """What the catalog says of a column."""
-    said = dict(vars(column))
-    del said["policies"]
-    return said
-
-
 def label(schema: str, name: str) -> str:
-    """Name a table as ``SourceTable.label`` does."""
+    """Return the name of a table for messages: ``movie``, or ``sales.movie`` outside ``public``.
+
+    A part that contains a dot or a double quote is quoted, so that no two tables share a label.
+    """
     parts = (name,) if schema == "public" else (schema, name)
     return ".".join(quote(part) if set(part) & set('."') else part for part in parts)
 
 
 def split_label(text: str) -> tuple[str, str]:
-    """Give schema and name of a label: the inverse of ``label``; ``public`` may be written too."""
+    """Return the schema and the name of a label, which may include the schema ``public``.
+
+    Raises:
+        SettingsError: The text is not a label.
+    """
     found = _LABEL.fullmatch(text)
     if found is None:
         raise SettingsError(
-            f"{text!r} names no table. It must be movie, or sales.movie outside the schema public; a part that holds a "
-            'dot or a double quote goes into double quotes: sales."movie.old".'
+            f"{text!r} is not a table name. Write movie, or sales.movie outside the schema public. Put a part that "
+            'contains a dot or a double quote in double quotes: sales."movie.old".'
         )
     parts = [part[1:-1].replace('""', '"') if part.startswith('"') else part for part in found.groups() if part]
     return (parts[0], parts[1]) if len(parts) == 2 else ("public", parts[0])
 
 
-def argument(label: str) -> str:
-    """Write a label as an argument of a command that a message tells somebody to run: ``'sales."movie.old"'``."""
+def shell_argument(label: str) -> str:
+    """Return a label as an argument of a shell command, for commands in messages: ``'sales."movie.old"'``."""
     quoted = shlex.quote(label)
     return f"-- {quoted}" if label.startswith("-") else quoted
 
 
 def quote(identifier: str) -> str:
-    """Quote one identifier for SQL; different identifiers stay different."""
+    """Return one quoted SQL identifier.
+
+    Raises:
+        SettingsError: The identifier is empty or contains a NUL character.
+    """
     if not identifier or "\0" in identifier:
-        raise SettingsError("An identifier is empty or holds a NUL character; PostgreSQL allows neither.")
+        raise SettingsError("An identifier is empty or contains a NUL character. PostgreSQL allows neither.")
     return '"' + identifier.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """Render one string literal for SQL that cannot be given parameters.
+    """Return one SQL string literal, for queries that take no parameters.
 
-    Backslashes stand for themselves, which needs ``standard_conforming_strings = on``, PostgreSQL's default.
+    Backslashes are not escaped, which requires ``standard_conforming_strings = on``.
+
+    Raises:
+        DataError: The text contains a NUL character.
     """
     if "\0" in text:
-        raise DataError("A text holds a NUL character, which PostgreSQL cannot store or compare.")
+        raise DataError("A text contains a NUL character, which PostgreSQL cannot store or compare.")
     return "'" + text.replace("'", "''") + "'"

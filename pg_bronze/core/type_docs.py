@@ -1,13 +1,14 @@
-"""The rulebook: the rules of ``schema`` and ``policies`` as the tables that people read in ``docs/types.md``.
+"""The tables of ``docs/types.md``, rendered from the rules in ``column_types`` and ``value_policies``.
 
-Rendered from the code, so that the page cannot say something else. No connection, no clock, no Dagster.
+Belongs here: one entry per documented type, and the wording of each policy. Does not belong here: the rules. A test
+compares the page with these tables.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from pg_bronze.core.column_types import rule
 from pg_bronze.core.table import Column
-from pg_bronze.core.value_policies import LOSSLESS, Policies
+from pg_bronze.core.value_policies import DEFAULT_POLICIES, Policies
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,7 +18,7 @@ _DATED = "`±infinity` and dates beyond the year 262142: see below"
 
 
 class Entry(NamedTuple):
-    """One line of the table: what a column is declared as, its base type and typmod, and what people should know."""
+    """One row of the table of types: the declared type, its base type and typmod, and a note."""
 
     declared: str
     base: str
@@ -26,7 +27,7 @@ class Entry(NamedTuple):
 
     @property
     def column(self) -> Column:
-        """A column of this type, under the default policies."""
+        """A column of this type with the default policies."""
         return Column(1, "c", self.declared, self.base, self.typmod, not_null=False)
 
 
@@ -38,7 +39,7 @@ ENTRIES = (
     Entry("`boolean`", "bool"),
     Entry("`smallint`", "int2"),
     Entry("`integer`", "int4"),
-    Entry("`bigint`", "int8", "serials are integers too"),
+    Entry("`bigint`", "int8", "also `serial` types"),
     Entry("`oid`", "oid"),
     Entry("`real`", "float4", "`NaN`, `±Infinity` and `-0` are kept"),
     Entry("`double precision`", "float8", "`NaN`, `±Infinity` and `-0` are kept"),
@@ -46,11 +47,11 @@ ENTRIES = (
     Entry("`numeric(p,s)` up to 18 digits", "numeric", "`NaN`: see below", _numeric(18, 4)),
     Entry("`numeric(p,s)` up to 38 digits", "numeric", "`NaN`: see below", _numeric(38, 10)),
     Entry("`numeric`, and `numeric(p,s)` beyond 38 digits", "numeric", "every digit, `NaN` and `±Infinity` are kept"),
-    Entry("`money`", "money", "a number in the units of the server's `lc_monetary`, without its signs"),
+    Entry("`money`", "money", "a number in the unit of the server's `lc_monetary`, without the currency symbol"),
     Entry("`money[]`", "_money", "an array of such numbers"),
     Entry("`text`", "text"),
     Entry("`varchar(n)`", "varchar"),
-    Entry("`char(n)`", "bpchar", "padded with blanks, as PostgreSQL prints it"),
+    Entry("`char(n)`", "bpchar", "padded with spaces, as PostgreSQL prints it"),
     Entry("`name`", "name"),
     Entry("`uuid`", "uuid"),
     Entry("`bytea`", "bytea"),
@@ -62,7 +63,7 @@ ENTRIES = (
         "every other type",
         "pg_catalog.other",
         "`json`, `jsonb`, `xml`, `time`, `timetz`, `interval`, enums, composites, arrays, ranges, geometry, network, "
-        "text search, types of extensions, …: PostgreSQL's own text, which its input takes back",
+        "text search, types of extensions, …: the text that PostgreSQL prints, which its input functions accept",
     ),
 )
 _PARQUET = {
@@ -79,8 +80,8 @@ _PARQUET = {
 }
 _MEANING: dict[str, dict[str, str]] = {
     "infinity": {
-        "sentinel": "the last day or microsecond of the year 262142, or the first of -262143. They sort where infinity "
-        "sorts, and no finite value is stored as one of them",
+        "sentinel": "the last day or microsecond of the year 262142, or the first of the year -262143. They sort where "
+        "infinity sorts, and no finite value is stored as one of them",
         "text": "all date and timestamp columns of the table are stored as text",
         "null": "NULL",
         "error": "the table stops",
@@ -104,30 +105,27 @@ _VALUES: dict[str, str] = {
 
 
 def types_table() -> str:
-    """Render the rules: PostgreSQL type, expression, Polars type, Parquet type, note."""
-    lines = ["| PostgreSQL | is read as | Polars | Parquet | note |", "|---|---|---|---|---|"]
+    """Render the table of types: PostgreSQL type, expression, Polars type, Parquet type, note."""
+    lines = ["| PostgreSQL | read as | Polars | Parquet | note |", "|---|---|---|---|---|"]
     for entry in ENTRIES:
-        found = rule(entry.column)
-        stored = found.stored
-        lines.append(
-            f"| {entry.declared} | `{found.expression.format(c='c')}` | `{_polars(stored)}` | {parquet(stored)} "
-            f"| {entry.note} |"
-        )
+        expression, stored = rule(entry.column).expression.format(c="c"), rule(entry.column).stored
+        types = f"`{_polars_type(stored)}` | {parquet_type(stored)}"
+        lines.append(f"| {entry.declared} | `{expression}` | {types} | {entry.note} |")
     return "\n".join(lines) + "\n"
 
 
 def policies_table() -> str:
-    """Render the policies: setting, value, what becomes of it; the default stands first and in bold."""
-    lines = ["| setting | what it is about | value | what is stored |", "|---|---|---|---|"]
+    """Render the table of policies: setting, values, and what is stored; the default is first and in bold."""
+    lines = ["| setting | applies to | value | what is stored |", "|---|---|---|---|"]
     for kind in Policies._fields:
         for value, meaning in _MEANING[kind].items():
-            shown = f"**`{value}`**" if value == getattr(LOSSLESS, kind) else f"`{value}`"
+            shown = f"**`{value}`**" if value == getattr(DEFAULT_POLICIES, kind) else f"`{value}`"
             lines.append(f"| `PG_BRONZE_{kind.upper()}` | {_VALUES[kind]} | {shown} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
-def parquet(stored: "pl.DataType") -> str:
-    """Name the physical and the logical type in which Polars writes a type of its own."""
+def parquet_type(stored: "pl.DataType") -> str:
+    """Return the physical and the logical Parquet type in which Polars writes one of its types."""
     import polars as pl
 
     if isinstance(stored, pl.Datetime):
@@ -138,7 +136,7 @@ def parquet(stored: "pl.DataType") -> str:
     return _PARQUET[str(stored)]
 
 
-def _polars(stored: "pl.DataType") -> str:
+def _polars_type(stored: "pl.DataType") -> str:
     import polars as pl
 
     return "Decimal(p, s)" if isinstance(stored, pl.Decimal) else str(stored)

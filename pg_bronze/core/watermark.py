@@ -1,7 +1,9 @@
-"""The watermark: how far a table has been copied, and the JSON it travels as.
+"""The watermark: how far a table has been copied, and its JSON.
 
-The same JSON stands in a materialization's metadata, in every object's footer and in every claim.
-No connection, no clock, no Dagster.
+Belongs here: the state of a table as a value, and the JSON that is stored in the metadata of a materialization, in the
+footer of every object and in every claim. Does not belong here: deciding what to read next (``planning``) and whether
+the state still belongs to this database (``history_check``). The keys of the JSON are a stored format; older objects
+must stay readable.
 """
 
 import dataclasses
@@ -12,15 +14,16 @@ from typing import Any, Self
 
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
-# The newest format read. Written is 1 as long as no window stands still inside a block, which 1 cannot say.
-FORMAT = 2
+# The format that is written, and the newest that is read. 2 added the line of a pending block; 3 added Parquet field
+# ids, so that its objects can be told from those without them.
+FORMAT = 3
 
 
 @dataclass(frozen=True)
 class Box:
-    """What fresh reads have delivered beyond ``swept``: cursor values above ``floor``, transactions below ``upto``.
+    """What fresh reads delivered beyond ``swept``: cursor values above ``floor``, in transactions below ``upto``.
 
-    ``attnum`` is the cursor column's; ``floor`` is PostgreSQL's text of a value, or None before the first sweep ends.
+    ``attnum`` is the cursor column. ``floor`` is a value as PostgreSQL prints it, or None before the first sweep ends.
     """
 
     attnum: int
@@ -30,10 +33,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Pending:
-    """A window being read in block ranges: of transactions below ``upto``, blocks ``[0, block)`` are delivered.
+    """A window that is being read in block ranges.
 
-    So are the line pointers below ``line`` of ``block`` itself: a row version keeps its block and line for as long as
-    it lives, within one ``relfilenode``. A rewrite moves every row.
+    Of the transactions below ``upto``, the blocks ``[0, block)`` are delivered, and the line pointers ``[0, line)`` of
+    ``block``. A row version keeps its block and line pointer within one ``relfilenode``; a rewrite moves every row.
     """
 
     upto: int
@@ -42,17 +45,14 @@ class Pending:
     line: int = 0
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Block and line, which sort like PostgreSQL's ``ctid``."""
+    def position(self) -> tuple[int, int]:
+        """Block and line pointer, in the sort order of ``ctid``."""
         return self.block, self.line
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """What is delivered of one physical table.
-
-    That is exactly: transactions below ``swept`` (None: nothing yet), plus the box, plus the pending blocks.
-    """
+    """What is delivered of one leaf: transactions below ``swept`` (None: none yet), the box, and the pending blocks."""
 
     swept: int | None = None
     box: Box | None = None
@@ -61,18 +61,22 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Seed:
-    """First loads leave out rows whose column is at or below ``value`` (PostgreSQL's text), taken over as copied."""
+    """What the original system had copied, and first loads exclude: rows whose column is at or below ``value``."""
 
     attnum: int
     value: str
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which database at which moment of its history, and which bucket: a watermark means nothing elsewhere.
+class Origin:
+    """The database, the point in its history, and the bucket that a watermark belongs to.
 
-    ``timeline`` counts a cluster's failovers and restores; ``lsn`` is the write-ahead log position (``X/Y``)
-    current on a primary or last replayed on a standby; ``database`` is its oid; ``bucket`` is ``bucket/prefix``.
+    Attributes:
+        system_id: The system identifier of the database cluster.
+        timeline: The timeline, which changes with every failover and every restore.
+        lsn: The log position ``X/Y``: current on a primary, last replayed on a standby.
+        database: The oid of the database.
+        bucket: ``bucket/prefix``.
     """
 
     system_id: str
@@ -86,19 +90,23 @@ class Place:
 class Watermark:
     """How far one source table has been copied.
 
-    ``table`` is the oid behind the name. ``generation`` starts at 0 and rises when what was copied so far no longer
-    counts. ``seq`` is the number of the object that committed this watermark, ``key`` its object key; 0 and the key of
-    the newest foreign object (or ``""``) before the first commit. ``first_key`` opened the generation (``""``: none).
-    ``cursor`` is the largest cursor value copied, for people and ``etl_control`` only. ``leaves`` maps the oid of each
-    physical table ever seen to what is delivered of it; it keeps detached partitions. ``seed`` is what the original
-    system had copied, where that was taken over.
-
-    ``columns_key`` is the oldest object of the generation from which on all objects have the same columns, and
-    ``columns_digest`` tells those columns from others; both are ``""`` before the first object, and in a state written
-    before there were these entries. ``detached`` are leaves that were not part of the table when the object was read.
+    Attributes:
+        origin: Where it was copied from and to.
+        table: Its oid.
+        generation: Starts at 0 and increases when the rows copied so far no longer count.
+        seq: The number of the object that committed this watermark; 0 before the first commit.
+        key: The key of that object; before the first commit, of the original system's newest object, or ``""``.
+        first_key: The key of the generation's first object; ``""`` if there is none.
+        cursor: The largest cursor value copied, for people and ``etl_control`` only.
+        leaves: What is delivered of each leaf ever seen, by oid; a detached leaf keeps its entry.
+        seed: What the original system had copied, if its state was taken over.
+        columns_key: The key of the generation's oldest object since which the columns are the same; ``""`` before the
+            first object and in watermarks that were written before this entry existed.
+        columns_digest: The digest of these columns; ``""`` in the same cases.
+        detached: The oids of leaves that were not part of the table when the object was read.
     """
 
-    place: Place
+    origin: Origin
     table: int
     generation: int = 0
     seq: int = 0
@@ -112,33 +120,33 @@ class Watermark:
     detached: frozenset[int] = frozenset()
 
     @property
-    def highest(self) -> int | None:
-        """The highest horizon anything was delivered up to; None if nothing was."""
+    def highest_horizon(self) -> int | None:
+        """The highest horizon that any leaf is delivered up to; None if nothing is delivered."""
         swept = [leaf.swept for leaf in self.leaves.values() if leaf.swept is not None]
         pending = [leaf.pending.upto for leaf in self.leaves.values() if leaf.pending is not None]
         return max([*swept, *pending], default=None)
 
     def leaf(self, oid: int) -> Leaf:
-        """What is delivered of a physical table; nothing, for one never seen."""
+        """Return what is delivered of a leaf: nothing, if it was never seen."""
         return self.leaves.get(oid, Leaf())
 
     def with_leaves(self, changed: Mapping[int, Leaf]) -> Self:
-        """The same watermark with some leaves replaced."""
+        """Return the watermark with some leaves replaced."""
         return dataclasses.replace(self, leaves=MappingProxyType({**self.leaves, **changed}))
 
     def with_columns(self, digest: str, before: "Watermark") -> Self:
-        """The same watermark, committed by an object whose columns have this digest and which follows ``before``."""
+        """Return the watermark as committed after ``before`` by an object whose columns have this digest."""
         same = digest == before.columns_digest and self.generation == before.generation and before.columns_key
         return dataclasses.replace(self, columns_digest=digest, columns_key=before.columns_key if same else self.key)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; leaves of equal state share one entry, so that 500 partitions stay small."""
+        """Return plain JSON. Leaves with the same state share one entry, so that 500 partitions take less than 1 KB."""
         groups: dict[Leaf, list[int]] = {}
         for oid in sorted(self.leaves):
             groups.setdefault(self.leaves[oid], []).append(oid)
         return {
-            "format": format_of(self),
-            **dataclasses.asdict(self.place),
+            "format": FORMAT,
+            **dataclasses.asdict(self.origin),
             "table": self.table,
             "generation": self.generation,
             "seq": self.seq,
@@ -154,16 +162,16 @@ class Watermark:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Raises FormatTooNew for a later format, LakeDamaged for anything that is not a watermark."""
+        """Read the JSON of ``to_json``, or of an older version.
+
+        Raises:
+            FormatTooNew: A newer pg_bronze wrote it.
+            LakeDamaged: It is not a watermark.
+        """
         check_format(data, "a watermark")
         try:
-            leaves: dict[int, Leaf] = {}
-            for group in data["leaves"]:
-                box, pending = group["box"], group["pending"]
-                leaf = Leaf(group["swept"], box and Box(**box), pending and Pending(**pending))
-                leaves.update(dict.fromkeys(_unrange(group["oids"]), leaf))
             return cls(
-                place=Place(**{name: data[name] for name in Place.__dataclass_fields__}),
+                origin=Origin(**{name: data[name] for name in Origin.__dataclass_fields__}),
                 table=data["table"],
                 generation=data["generation"],
                 seq=data["seq"],
@@ -171,30 +179,29 @@ class Watermark:
                 first_key=data["first_key"],
                 cursor=data["cursor"],
                 seed=Seed(**data["seed"]) if data["seed"] else None,
-                leaves=MappingProxyType(leaves),
+                leaves=MappingProxyType(_leaves(data["leaves"])),
                 columns_key=data.get("columns_key", ""),
                 columns_digest=data.get("columns_digest", ""),
                 detached=frozenset(_unrange(data.get("detached", ()))),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise LakeDamaged(f"this is not a watermark of pg_bronze: {type(error).__name__} {error}") from error
-
-
-def format_of(*watermarks: Watermark) -> int:
-    """The oldest format that can say all of these."""
-    pending = [leaf.pending for watermark in watermarks for leaf in watermark.leaves.values()]
-    return 2 if any(item is not None and item.line for item in pending) else 1
+            raise LakeDamaged(f"not a watermark of pg_bronze: {type(error).__name__} {error}") from error
 
 
 def check_format(data: Any, what: str) -> None:
-    """Raises FormatTooNew if ``data`` was written by a later pg_bronze, LakeDamaged if it is no JSON object at all."""
+    """Check the format number of a watermark or claim; ``what`` names it in the message.
+
+    Raises:
+        FormatTooNew: A newer pg_bronze wrote it.
+        LakeDamaged: It is not a JSON object.
+    """
     if not isinstance(data, Mapping):
-        raise LakeDamaged(f"this is not {what} of pg_bronze: a {type(data).__name__}, not an object")
+        raise LakeDamaged(f"not {what} of pg_bronze: it is a {type(data).__name__}, not a JSON object")
     found = data.get("format")
     if isinstance(found, int) and found > FORMAT:
         raise FormatTooNew(
-            f"{what} has format {found}, and this pg_bronze reads up to {FORMAT}: "
-            "a newer pg_bronze wrote it. Update this one; nothing was changed."
+            f"{what} has format {found}, and this version of pg_bronze reads up to {FORMAT}: a newer version wrote it. "
+            "Upgrade pg_bronze. Nothing was changed."
         )
 
 
@@ -205,10 +212,19 @@ def _leaf_json(leaf: Leaf) -> dict[str, Any]:
     return data
 
 
-def _ranges(oids: Iterable[int]) -> list[list[int]]:
-    """Ascending oids as closed ranges ``[first, last, step]``.
+def _leaves(groups: Iterable[Mapping[str, Any]]) -> dict[int, Leaf]:
+    leaves: dict[int, Leaf] = {}
+    for group in groups:
+        box, pending = group["box"], group["pending"]
+        leaf = Leaf(group["swept"], box and Box(**box), pending and Pending(**pending))
+        leaves.update(dict.fromkeys(_unrange(group["oids"]), leaf))
+    return leaves
 
-    Partitions made together are a few oids apart, always as many: row types and indexes take oids too.
+
+def _ranges(oids: Iterable[int]) -> list[list[int]]:
+    """Return ascending oids as closed ranges ``[first, last, step]``.
+
+    Partitions created together are the same number of oids apart: row types and indexes take oids too.
     """
     ranges: list[list[int]] = []
     for oid in oids:

@@ -111,7 +111,7 @@ def _cursor_note(table: SourceTable, settings: Settings) -> str:
         return f"**Invalid setting**: {error}"
     if column is None:
         return "No cursor column. The table is copied by transaction ids alone."
-    return f"Cursor column `{column.name}`: {column.chosen}."
+    return f"Cursor column `{column.name}`: {column.reason}."
 
 
 def _latest_tables(copied: Sequence[SourceTable], settings: Settings) -> tuple[list[SourceTable], list[str]]:

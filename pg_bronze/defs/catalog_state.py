@@ -149,7 +149,7 @@ def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> di
         elif before.oid != table.oid:
             sentences = ("the table was replaced: dropped and created again, or renamed",)
         else:
-            sentences = drift.changes(before, table)
+            sentences = drift.catalog_changes(before, table)
         if sentences:
             found[table.label] = Change(f"{now:%Y-%m-%d %H:%M} UTC", sentences)
         elif before is not None and table.label in stored.changes:

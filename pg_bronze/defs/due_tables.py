@@ -96,7 +96,7 @@ def check(
         checked,
         Memory(hints, activity.horizon, since),
         _summary(instance, checked, cluster.horizon),
-        backoff.said(failing, now),
+        backoff.sentences(failing, now),
         _blocked(source) if now - since > STALLED_AFTER_S and cluster.next_xid > cluster.horizon else None,
     )
 
@@ -125,7 +125,7 @@ class _Tick:
         if self.process.changed > failure.last:
             return failure.last  # the state contains no secret, so a changed password is noticed here
         state = failure.state if silent else failures.state_of(self.settings.fingerprint(), table.fingerprint)
-        return backoff.next_try(failure, state, self.process.started)
+        return backoff.next_retry_at(failure, state, self.process.started)
 
     def _has_rows(self, table: SourceTable, facts: due.Facts, decision: due.Decision) -> bool:
         """Return whether the window of a small table contains a row; only then is a run worth its cost."""

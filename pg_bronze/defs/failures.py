@@ -89,8 +89,8 @@ def _record(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, 
         sentence = f"unexpected {type(error).__name__}; see the traceback in the log of run {run.run_id[:8]}."
     manual = run.tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
     now = datetime.now(UTC).timestamp()
-    failure = backoff.after(last_failure(instance, key), sentence, retry_of(error), now, state, manual)
-    entries = metadata.of_failure(failure, run.run_id, backoff.next_try(failure, state))
+    failure = backoff.record_failure(last_failure(instance, key), sentence, retry_of(error), now, state, manual)
+    entries = metadata.of_failure(failure, run.run_id, backoff.next_retry_at(failure, state))
     instance.report_runless_asset_event(dg.AssetObservation(key, metadata=entries))
 
 

@@ -15,7 +15,7 @@ from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.ledger import Committed, Ledger
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec
-from pg_bronze.lake.reading import scan
+from pg_bronze.lake.reading import latest_object, scan
 from pg_bronze.settings.model import Settings
 
 
@@ -75,19 +75,18 @@ class NewestParquetIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Stream the frame into the object. The previous object is kept until the new one is complete."""
-        store, key = self.bucket.open(), _layout(context, self.settings).latest
+        store, layout = self.bucket.open(), _layout(context, self.settings)
         try:
-            obj.sink_parquet(store.uri(key), **scan.storage(self.settings.s3))
-            row_count = scan.row_count(store, key, self.settings.s3)
+            row_count = latest_object.write(obj, store, layout, self.settings.s3)
         except PgBronzeError as error:
             raise log_lines.dagster_failure(error) from error
-        context.log.info("wrote %s: %s rows", store.uri(key), f"{row_count:,}")
-        context.add_output_metadata({"dagster/row_count": row_count, "dagster/uri": store.uri(key)})
+        uri = store.uri(layout.latest)
+        context.log.info("wrote %s: %s rows", uri, f"{row_count:,}")
+        context.add_output_metadata({"dagster/row_count": row_count, "dagster/uri": uri})
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the object as a LazyFrame."""
-        key = _layout(context.upstream_output, self.settings).latest
-        return scan.one_object(self.bucket.open(), key, self.settings.s3)
+        return latest_object.read(self.bucket.open(), _layout(context.upstream_output, self.settings), self.settings.s3)
 
 
 class _SliceLog:

@@ -124,7 +124,7 @@ def of_report(report: SyncReport, uri: str | None) -> dict[str, Any]:
     }
     if report.adopted:
         entries["pg_bronze/adopted_slices"] = len(report.adopted)
-    if counts := value_policies.totals(value for item in report.objects for value in item.exceptional):
+    if counts := value_policies.count_by_column(value for item in report.objects for value in item.exceptional):
         entries["pg_bronze/exceptional_values"] = dg.MetadataValue.json(counts)
     if report.drift:
         entries[DRIFT] = "\n".join(report.drift)

@@ -1,7 +1,7 @@
-"""What ``dagster dev`` is started with: whose servers, which variables, which folder for Dagster's own storage.
+"""The environment of ``dagster dev``: its variables, and the folder of Dagster's state.
 
-``PG_DB`` or ``MINIO_BUCKET``, in the environment or in ``.env``, say that the user's own database or bucket is meant;
-then everything about it is left as it is. Otherwise what the user has set about others must not leak in.
+``PG_DB`` or ``MINIO_BUCKET``, in the environment or in ``.env``, select a database or bucket of the user. All variables
+for it are then passed on unchanged. For a server of the demo, the variables of the user for other servers are removed.
 """
 
 import json
@@ -12,72 +12,88 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pg_bronze.errors import SettingsError
+from pg_bronze.settings.project import Project
 
 BUCKET = "meteo-bronze"
-# In a shell that read env.sh: which of its variables are a demo's, and not the user's own servers.
-_OURS = "PGBRONZE_DEMO_VARIABLES"
+# In a shell that has read env.sh: the names of the variables that came from a demo and not from the user.
+_DEMO_VARIABLES = "PGBRONZE_DEMO_VARIABLES"
 _DEMO_ONLY = ("PG_BRONZE_PG_BINDIR", "PG_BRONZE_MINIO_BIN")
-_NO_PROJECT_SETTINGS = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """The user's variables, ``.env`` included, and what they say about whose servers are used."""
+class Environment:
+    """The variables of the user, including those in ``.env``, and which servers they select."""
 
     variables: Mapping[str, str]
 
     @property
-    def own_postgres(self) -> bool:
-        """Whether a PostgreSQL of ours is wanted."""
+    def needs_postgres(self) -> bool:
+        """Whether the demo has to start a PostgreSQL server."""
         return not self.variables.get("PG_DB")
 
     @property
-    def own_s3(self) -> bool:
-        """Whether an S3 server of ours is wanted."""
+    def needs_s3(self) -> bool:
+        """Whether the demo has to start an S3 server."""
         return not self.variables.get("MINIO_BUCKET")
 
+    @property
+    def risk(self) -> str | None:
+        """What an incomplete configuration would copy to the wrong place; None if there is no such risk."""
+        if not self.needs_postgres and self.needs_s3:
+            return (
+                f"PG_DB is set and MINIO_BUCKET is not: the demo would copy the database {self.variables['PG_DB']} to "
+                "a local S3 server whose files every user of this machine can read."
+            )
+        if self.needs_postgres and not self.needs_s3:
+            return (
+                "MINIO_BUCKET is set and PG_DB is not: the demo would write sample data to the bucket "
+                f"{self.variables['MINIO_BUCKET']}."
+            )
+        return None
 
-def look_around(folders: tuple[Path, ...]) -> Surroundings:
-    """Read the environment and the ``.env`` files of the folders; the environment wins, then the first folder."""
+
+def read_environment(folders: tuple[Path, ...]) -> Environment:
+    """Read the environment and the ``.env`` files of the folders. The environment wins, then the first folder."""
     from dotenv import dotenv_values
 
     variables: dict[str, str] = {}
     for folder in reversed(folders):
-        found = dotenv_values(folder / ".env", interpolate=False)
-        variables |= {name: value for name, value in found.items() if value is not None}
-    # A demo started in a shell that read the env.sh of one before would take that one's dead servers for the user's.
-    ours = {_OURS, *os.environ.get(_OURS, "").split()}
-    return Surroundings(variables | {name: value for name, value in os.environ.items() if name not in ours})
+        values = dotenv_values(folder / ".env", interpolate=False)
+        variables |= {name: value for name, value in values.items() if value is not None}
+    # In a shell that has read the env.sh of an earlier demo, they would select the servers of that one.
+    ignored = {_DEMO_VARIABLES, *os.environ.get(_DEMO_VARIABLES, "").split()}
+    return Environment(variables | {name: value for name, value in os.environ.items() if name not in ignored})
 
 
-def find_project(start: Path | None) -> Path:
-    """Return the folder that holds ``workspace.yaml``: the one given, or the first one above this package."""
-    candidates = [start.absolute()] if start else list(Path(__file__).absolute().parents)[2:]
-    for folder in candidates:
-        if (folder / "workspace.yaml").is_file():
-            return folder
-    raise SettingsError(f"no workspace.yaml in {candidates[0]}. Name the project's folder.")
-
-
-def for_dagster(
-    surroundings: Surroundings, project: Path, home: Path, postgres: Mapping[str, str], s3: Mapping[str, str]
+def dagster_variables(
+    environment: Environment, project: Project, home: Path, postgres: Mapping[str, str], s3: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the environment for ``dagster dev``; ``postgres`` and ``s3`` are empty where the user's own are used."""
-    variables = {name: value for name, value in surroundings.variables.items() if name not in _DEMO_ONLY}
+    """Return the variables for ``dagster dev``.
+
+    Args:
+        environment: The environment of the user.
+        project: Where the code location is loaded from.
+        home: The value of ``DAGSTER_HOME``.
+        postgres: The variables of the demo's PostgreSQL server; empty if there is none.
+        s3: The variables of the demo's S3 server; empty if there is none.
+    """
+    variables = {name: value for name, value in environment.variables.items() if name not in _DEMO_ONLY}
     if postgres:
-        # PG_* are the project's, PGHOST and its like are libpq's.
+        # PG_* are variables of pg_bronze, PGHOST and the like of libpq.
         variables = _without(variables, r"PG(?!_BRONZE_).*") | dict(postgres)
     if s3:
         variables = _without(variables, r"AWS_.*|MINIO_.*") | dict(s3)
-        # A proxy for the loopback address would find nothing there.
+        # A proxy cannot reach the loopback address of this machine.
         for name in ("NO_PROXY", "no_proxy"):
             variables[name] = ",".join(filter(None, (variables.get(name, ""), "127.0.0.1", "localhost")))
     variables["DAGSTER_HOME"] = str(home)
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(project), variables.get("PYTHONPATH", ""))))
-    # That `dagster dev` has a successor helps nobody here. Python compares the beginning of the warning's text.
-    quiet = "ignore:Function `dev_command` is superseded"
-    variables["PYTHONWARNINGS"] = ",".join(filter(None, (variables.get("PYTHONWARNINGS", ""), quiet)))
-    # Lines reach the log when they are written.
+    if not project.has_defaults:
+        path = (str(project.folder), variables.get("PYTHONPATH", ""))
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    # `dagster dev` warns that another command supersedes it. Python compares the beginning of the text.
+    superseded = "ignore:Function `dev_command` is superseded"
+    variables["PYTHONWARNINGS"] = ",".join(filter(None, (variables.get("PYTHONWARNINGS", ""), superseded)))
+    # The demo prints slices from the log, which would otherwise be written in blocks.
     return variables | {"PYTHONUNBUFFERED": "1"}
 
 
@@ -85,40 +101,39 @@ def _without(variables: Mapping[str, str], pattern: str) -> dict[str, str]:
     return {name: value for name, value in variables.items() if not re.fullmatch(pattern, name)}
 
 
-def dagster_home(surroundings: Surroundings, state_dir: Path, project: Path) -> tuple[Path, Path]:
-    """Return Dagster's home and the folder to start it in; the user's home if there is one, else one in ``state_dir``.
+def dagster_home(environment: Environment, state_dir: Path, project: Project) -> tuple[Path, Path]:
+    """Return Dagster's home and the working directory of ``dagster dev``.
 
-    Ours is a copy of the project's dagster.yaml, with the paths in it made absolute: every command that is given this
-    home then finds the same storage, wherever it is started. It is also where Dagster is started, because a ``.env``
-    in that folder would win over the environment.
+    The home is the ``DAGSTER_HOME`` of the user, or a folder in ``state_dir``. The latter contains the project's
+    dagster.yaml with absolute paths, so that every command with this home uses the same storage. It is also the working
+    directory, because Dagster prefers a ``.env`` there to the environment.
     """
-    if chosen := surroundings.variables.get("DAGSTER_HOME"):
+    if chosen := environment.variables.get("DAGSTER_HOME"):
         if not Path(chosen).is_dir():
-            raise SettingsError(f"DAGSTER_HOME is {chosen}, which is no folder. Make it, or unset DAGSTER_HOME.")
-        return Path(chosen).absolute(), project
-    # Watermarks of the sample database mean nothing for tables of the same name in somebody's own.
-    sample = surroundings.own_postgres and surroundings.own_s3
-    home = state_dir / ("dagster_home" if sample else "dagster_home_yours")
+            raise SettingsError(f"DAGSTER_HOME is {chosen}, which is not a folder. Create it, or unset DAGSTER_HOME.")
+        return Path(chosen).absolute(), project.folder
+    # The watermarks of the sample database do not belong to tables of the same name in the user's database.
+    is_sample = environment.needs_postgres and environment.needs_s3
+    home = state_dir / ("dagster_home" if is_sample else "dagster_home_yours")
     home.mkdir(exist_ok=True)
-    source = project / "dagster.yaml"
-    text = source.read_text(encoding="utf-8") if source.is_file() else _NO_PROJECT_SETTINGS
-    (home / "dagster.yaml").write_text(absolute(text, home), encoding="utf-8")
+    text = (project.config_dir / "dagster.yaml").read_text(encoding="utf-8")
+    (home / "dagster.yaml").write_text(with_absolute_paths(text, home), encoding="utf-8")
     return home, home
 
 
-def absolute(text: str, home: Path) -> str:
-    """Replace the relative ``base_dir`` values of a dagster.yaml by folders in ``home``."""
+def with_absolute_paths(text: str, home: Path) -> str:
+    """Return a dagster.yaml in which the relative ``base_dir`` values are folders in ``home``."""
 
-    def replace(found: re.Match[str]) -> str:
-        return found[1] + json.dumps(str(home / found[3]))
+    def replace(match: re.Match[str]) -> str:
+        return match[1] + json.dumps(str(home / match[3]))
 
     return re.sub(r"""(?m)^([^\S\n]*base_dir:[^\S\n]+)(["']?)([^\s/"'{#][^"'\n#]*?)\2[^\S\n]*$""", replace, text)
 
 
 def write_shell_file(file: Path, variables: Mapping[str, str]) -> None:
-    """Write variables for ``. FILE``, readable for the user alone, because there are passwords among them."""
+    """Write a file for ``. FILE`` that exports the variables. Only the user can read it, because it has passwords."""
     file.unlink(missing_ok=True)
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as output:
-        for name, value in {**variables, _OURS: " ".join(variables)}.items():
+        for name, value in {**variables, _DEMO_VARIABLES: " ".join(variables)}.items():
             quoted = value.replace("'", "'\\''")
             output.write(f"export {name}='{quoted}'\n")

@@ -1,30 +1,32 @@
-"""The demo: PostgreSQL, S3, sample data and ``dagster dev``, started together, stopped in the order that loses nothing.
+"""The demo: PostgreSQL, S3, sample data and ``dagster dev``, started together and stopped in a safe order.
 
-Dagster first, and all of it, so that a run in flight can still write; then the sample's writer, S3, PostgreSQL.
-It does not import Dagster.
+Dagster is stopped first, so that runs in flight can still write; then the sample's writer, S3, and PostgreSQL.
 """
 
 import contextlib
 import fcntl
-import shlex
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
 
-from pg_bronze.demo import dagster_dev, environment, news, s3, sample
-from pg_bronze.demo.dagster_dev import DagsterDev
-from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.processes import HOST, claim_port, end_leftover, free_ports, tail
-from pg_bronze.demo.s3_server import S3Server
-from pg_bronze.demo.writer import Writer
+from pg_bronze.demo import sample
+from pg_bronze.demo.console import Console, StopSignals
+from pg_bronze.demo.dagster_dev import DagsterDev, fail_interrupted_runs, record_file
+from pg_bronze.demo.environment import (
+    Environment,
+    dagster_home,
+    dagster_variables,
+    read_environment,
+    write_shell_file,
+)
+from pg_bronze.demo.monitor import Monitor
+from pg_bronze.demo.ports import free_ports, reserve_port
+from pg_bronze.demo.processes import end_leftover
+from pg_bronze.demo.servers import Servers, start_servers
+from pg_bronze.demo.writer import SampleWriter
 from pg_bronze.errors import PgBronzeError, SettingsError
-
-_BEAT_S = 0.2
-_READY_WITHIN_S = 300.0
+from pg_bronze.settings.project import Project, find_project
 
 
 def run_demo(
@@ -35,223 +37,123 @@ def run_demo(
     s3_port: int | None = None,
     project_dir: Path | None = None,
     writer: bool = True,
+    yes: bool = False,
     out: TextIO | None = None,
 ) -> int:
-    """Run the demo until Ctrl-C or SIGTERM; everything it keeps is in ``state_dir``, for the next time.
+    """Run the demo until Ctrl-C or SIGTERM. A second Ctrl-C does not wait for runs in flight.
 
-    ``port`` is a wish: the web page takes a free one if it is in use. ``pg_port`` and ``s3_port`` are not; None takes
-    those of the last time, or free ones. Returns 0 after an orderly stop, 1 if something failed, 2 if it could not
-    start for a reason that the user has to change. A second Ctrl-C does not wait for runs in flight.
+    Args:
+        state_dir: The folder of all files of the demo, which the next start uses again.
+        port: The port of the web page. A free one is used if it is in use.
+        pg_port: The port of PostgreSQL; None for the one of the last start, or a free one.
+        s3_port: The port of the S3 server, likewise.
+        project_dir: Where the project folder is searched; None for the current folder.
+        writer: Whether rows are inserted and updated in the sample database all the time.
+        yes: Whether to start although the settings select only a database or only a bucket.
+        out: Where lines are printed; None for standard output.
+
+    Returns:
+        0 after an orderly stop, 1 if something failed, 2 if the user has to change something first.
     """
-    demo = Demo(state_dir.absolute(), out or sys.stdout)
+    console = Console(out or sys.stdout)
     try:
-        with demo.lock(), demo.signals():
-            return demo.run(port, pg_port, s3_port, project_dir, writer)
+        project = find_project((project_dir or Path.cwd()).absolute())
+        environment = read_environment((Path.cwd(), project.folder))
+        _accept_risk(environment, yes)
+        with _lock(state_dir.absolute()), StopSignals() as signals:
+            demo = Demo(state_dir.absolute(), project, environment, console, signals)
+            return demo.run(port, pg_port, s3_port, with_writer=writer)
     except SettingsError as error:
-        demo.say(str(error))
+        console.print(f"pg-bronze: {error}")
         return 2
     except PgBronzeError as error:
-        demo.say(str(error))
+        console.print(f"pg-bronze: {error}")
         return 1
     except KeyboardInterrupt:
         return 0
 
 
-class Demo:
-    """One demo in one state folder."""
+def _accept_risk(environment: Environment, yes: bool) -> None:
+    """Raise SettingsError if data would be copied to the wrong place and the user does not agree."""
+    risk = environment.risk
+    if risk is None or yes:
+        return
+    if sys.stdin and sys.stdin.isatty():
+        import typer
 
-    def __init__(self, state_dir: Path, out: TextIO) -> None:
-        self._state_dir = state_dir
-        self._out = out
-        self._started = time.monotonic()
-        self._interrupts = 0
-        self._stopping = False
+        if typer.confirm(f"{risk} Continue?"):
+            return
+        raise SettingsError("the demo was not started. Set both PG_DB and MINIO_BUCKET, or neither of them.")
+    raise SettingsError(f"{risk} Set both or neither of them, or confirm with --yes.")
 
-    def say(self, text: str) -> None:
-        """Write a line for the person at the terminal, who may have closed it."""
-        with contextlib.suppress(OSError, ValueError):
-            print(text, file=self._out, flush=True)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the state folder; SettingsError if another demo does."""
-        self._state_dir.mkdir(parents=True, exist_ok=True)
-        with (self._state_dir / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SettingsError(
-                    f"another demo is running in {self._state_dir}. Stop it, or give this one another state folder."
-                ) from None
-            yield
-
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """Turn the first SIGINT, SIGTERM or SIGHUP into KeyboardInterrupt; later ones are counted."""
-
-        def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  (a handler's signature)
-            self._interrupts += 1
-            if not self._stopping:
-                self._stopping = True
-                raise KeyboardInterrupt
-
-        caught = [signal.SIGINT, signal.SIGTERM]
-        # Under nohup it is ignored, and should be.
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            caught.append(signal.SIGHUP)
-        before = [signal.signal(number, note) for number in caught]
+@contextlib.contextmanager
+def _lock(state_dir: Path) -> Iterator[None]:
+    """Lock the state folder; raise SettingsError if another demo has locked it."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with (state_dir / "lock").open("a+") as file:
         try:
-            yield
-        finally:
-            for number, handler in zip(caught, before, strict=True):
-                signal.signal(number, handler)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(
+                f"another demo is running in {state_dir}. Stop it, or choose another folder with --state-dir."
+            ) from None
+        yield
 
-    def run(
-        self, port: int, pg_port: int | None, s3_port: int | None, project_dir: Path | None, with_writer: bool
-    ) -> int:
-        """Start everything, tell what happens, and stop everything when asked to or when a part fails."""
-        project = environment.find_project(project_dir)
-        around = environment.look_around((Path.cwd(), project))
-        home, cwd = environment.dagster_home(around, self._state_dir, project)
-        # What a killed launcher left ends by itself within moments, in the right order; then it is helped.
-        if left := end_leftover(dagster_dev.record(self._state_dir), patience_s=10):
-            self.say(f"ended what a killed demo had left: {left}")
+
+class Demo:
+    """One demo in one state folder, which it has locked."""
+
+    def __init__(
+        self, state_dir: Path, project: Project, environment: Environment, console: Console, signals: StopSignals
+    ) -> None:
+        self._state_dir = state_dir
+        self._project = project
+        self._environment = environment
+        self._console = console
+        self._signals = signals
+        self._shell_file = state_dir / "env.sh"
+        self._home, self._cwd = dagster_home(environment, state_dir, project)
+
+    def run(self, port: int, pg_port: int | None, s3_port: int | None, *, with_writer: bool) -> int:
+        """Start everything, print what happens, and stop everything on request or when a part fails."""
+        # After a kill the supervisor and the kernel end these processes in order, within moments.
+        if leftover := end_leftover(record_file(self._state_dir), patience_s=10):
+            self._console.print(f"ended the processes of a killed demo: {leftover}")
         with contextlib.ExitStack() as stack:
-            postgres = self._postgres(stack, pg_port) if around.own_postgres else None
-            store = self._s3(stack, s3_port) if around.own_s3 else None
-            if postgres:
-                postgres.start()
-                self._fill(postgres)
-            if store:
-                store.wait_until_ready()
-                store.create_bucket(environment.BUCKET)
-            about_postgres = _postgres_variables(postgres) if postgres else {}
-            if postgres:
-                # A layer after bronze to look at, unless the user has chosen others.
-                about_postgres["PG_BRONZE_LATEST"] = around.variables.get("PG_BRONZE_LATEST") or "movie"
-            about_s3 = _s3_variables(store) if store else {}
-            variables = environment.for_dagster(around, project, home, about_postgres, about_s3)
-            shell = about_postgres | about_s3 | {"DAGSTER_HOME": str(home)}
-            environment.write_shell_file(self._state_dir / "env.sh", shell)
-            activity: Writer | None = None
-            if with_writer and postgres:
-                activity = Writer(lambda: postgres.connect(sample.DATABASE))
-                stack.callback(activity.stop)
-            if home.parent == self._state_dir:
-                dagster_dev.end_runs_of_a_killed_demo(self._state_dir, variables, cwd)
-            chosen = self._page_port(stack, port)
-            dagster = DagsterDev(self._state_dir, project, cwd, variables, chosen)
-            stack.callback(lambda: dagster.stop(hurry=lambda: self._interrupts > 1))
-            stack.callback(self._no_more_interrupts)
+            servers = stack.enter_context(start_servers(self._environment, self._state_dir, pg_port, s3_port))
+            activity = self._writer(stack, servers) if with_writer else None
+            dagster = self._dagster(stack, servers, port)
             if activity:
                 activity.start()
-            code = self._watch(dagster, postgres, store, around)
-        self.say("stopped")
+            code = Monitor(self._console, self._signals, dagster, servers, self._shell_file).run()
+        self._console.print("stopped")
         return code
 
-    def _no_more_interrupts(self) -> None:
-        self._stopping = True
+    def _writer(self, stack: contextlib.ExitStack, servers: Servers) -> SampleWriter | None:
+        if (postgres := servers.postgres) is None:
+            return None
+        writer = SampleWriter(lambda: postgres.connect(sample.DATABASE))
+        stack.callback(writer.stop)
+        return writer
 
-    def _postgres(self, stack: contextlib.ExitStack, port: int | None) -> PostgresServer:
-        server = PostgresServer(self._state_dir / "postgres", port=port)
-        stack.callback(server.stop)
-        return server
+    def _dagster(self, stack: contextlib.ExitStack, servers: Servers, port: int) -> DagsterDev:
+        postgres, s3 = servers.postgres_variables(), servers.s3_variables()
+        variables = dagster_variables(self._environment, self._project, self._home, postgres, s3)
+        write_shell_file(self._shell_file, postgres | s3 | {"DAGSTER_HOME": str(self._home)})
+        if self._home.parent == self._state_dir:
+            fail_interrupted_runs(self._state_dir, variables, self._cwd)
+        workspace = self._project.config_dir / "workspace.yaml"
+        page_port = self._reserve_port(stack, port)
+        dagster = DagsterDev(self._state_dir, workspace, self._cwd, variables, page_port)
+        stack.callback(lambda: dagster.stop(is_urgent=lambda: self._signals.count > 1))
+        stack.callback(self._signals.only_count)
+        return dagster
 
-    def _s3(self, stack: contextlib.ExitStack, port: int | None) -> S3Server:
-        server = s3.any_server(self._state_dir / "s3", port=port)
-        stack.callback(server.stop)
-        server.launch()
-        return server
-
-    def _page_port(self, stack: contextlib.ExitStack, wish: int) -> int:
-        while (claim := claim_port(wish)) is None:
+    def _reserve_port(self, stack: contextlib.ExitStack, port: int) -> int:
+        while (reservation := reserve_port(port)) is None:
             other = free_ports(1)[0]
-            self.say(f"port {wish} is in use; the web page gets {other}")
-            wish = other
-        stack.callback(claim.close)
-        return wish
-
-    def _fill(self, postgres: PostgresServer) -> None:
-        with postgres.connect(autocommit=True) as connection:
-            sample.create_database(connection)
-        with postgres.connect(sample.DATABASE) as connection:
-            sample.create(connection)
-
-    def _watch(
-        self,
-        dagster: DagsterDev,
-        postgres: PostgresServer | None,
-        store: S3Server | None,
-        around: environment.Surroundings,
-    ) -> int:
-        children = [part.child for part in (postgres, store, dagster) if part and part.child]
-        added = news.Tail(dagster.log)
-        ready, sliced, said = False, False, ""
-        self.say(f"starting Dagster; its log: {dagster.log}")
-        try:
-            while True:
-                if self._stopping:
-                    raise KeyboardInterrupt  # the signal's own was raised in a finalizer, where Python forgets it
-                for shown in filter(None, map(news.of, added.lines())):
-                    if shown == said:
-                        continue  # a run repeats what its step said, and every tick what the one before said
-                    said = shown if shown.startswith("error: ") else ""
-                    self.say(shown)
-                    if not sliced and news.is_slice(shown):
-                        sliced = True
-                        self.say(f"first slice {self._seconds():.1f} s after the start")
-                if not ready and dagster.answers():
-                    ready = True
-                    self._introduce(dagster.page, postgres, store, around)
-                if dead := next((child for child in children if child.poll() is not None), None):
-                    self.say(f"{dead.name} ended unexpectedly. Its log's last lines ({dead.log}):\n{dead.tail()}")
-                    return 1
-                if not ready and self._seconds() > _READY_WITHIN_S:
-                    self.say(f"the web page does not answer. The log's last lines:\n{tail(dagster.log, 8)}")
-                    return 1
-                time.sleep(_BEAT_S)  # nothing tells of a web page that answers
-        except KeyboardInterrupt:
-            self.say("stopping; runs in flight end first (Ctrl-C again not to wait for them)")
-            return 0
-
-    def _introduce(
-        self,
-        page: str,
-        postgres: PostgresServer | None,
-        store: S3Server | None,
-        around: environment.Surroundings,
-    ) -> None:
-        self.say(f"ready after {self._seconds():.1f} s; Ctrl-C stops everything")
-        self.say(f"  tables    {page}/locations/pg_bronze/asset-groups/bronze/lineage")
-        self.say(f"  sensor    {page}/locations/pg_bronze/sensors/bronze_tick")
-        if store:
-            self.say(f"  bucket    {store.browser_url}{environment.BUCKET}/")
-        else:
-            self.say(f"  bucket    {around.variables['MINIO_BUCKET']} (yours)")
-        if postgres:
-            self.say(f"  database  {sample.DATABASE} at {HOST}:{postgres.port}")
-        else:
-            self.say(f"  database  {around.variables['PG_DB']} (yours)")
-        self.say(f"  for a shell of your own:  . {shlex.quote(str(self._state_dir / 'env.sh'))}")
-
-    def _seconds(self) -> float:
-        return time.monotonic() - self._started
-
-
-def _postgres_variables(server: PostgresServer) -> dict[str, str]:
-    return {
-        "PG_HOST": server.host,
-        "PG_PORT": str(server.port),
-        "PG_DB": sample.DATABASE,
-        "PG_USER": server.user,
-        "PG_PASS": server.password,
-    }
-
-
-def _s3_variables(server: S3Server) -> dict[str, str]:
-    return {
-        "MINIO_ENDPOINT": server.endpoint_url,
-        "MINIO_ACCESS_KEY": server.access_key,
-        "MINIO_SECRET_KEY": server.secret_key,
-        "MINIO_BUCKET": environment.BUCKET,
-    }
+            self._console.print(f"port {port} is in use; the web page uses port {other}")
+            port = other
+        stack.callback(reservation.close)
+        return port

@@ -1,35 +1,27 @@
-"""A PostgreSQL server of our own: TCP on the loopback address, passwords checked, data kept between starts.
+"""A PostgreSQL server: TCP on the loopback address, password authentication, data kept between starts.
 
-It starts as root too (the server then runs as an unprivileged account), in folders with blanks, and with whatever LANG,
-LC_* and PG* variables the user has.
+It can be started as root (the server then runs as an unprivileged user), in a folder with spaces in its name, and with
+any ``LANG``, ``LC_*`` and ``PG*`` variables set.
 """
 
 import contextlib
 import os
 import secrets
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pg_bronze.demo import binaries, home
-from pg_bronze.demo.account import Account, clean_environment, unprivileged
-from pg_bronze.demo.process_table import process_table
-from pg_bronze.demo.processes import (
-    HOST,
-    Child,
-    as_owner,
-    end_all,
-    end_leftover,
-    free_ports,
-    is_free,
-    require_free,
-    send,
-)
+import psutil
+
+from pg_bronze.demo import binaries
+from pg_bronze.demo.data_dir import open_data_dir, remove_data_dir
+from pg_bronze.demo.initdb import create_cluster
+from pg_bronze.demo.os_user import OsUser, clean_environment, unprivileged_user
+from pg_bronze.demo.ports import HOST, free_ports, is_free, require_free
+from pg_bronze.demo.processes import Child, end_leftover, kill_all, running
 from pg_bronze.errors import SettingsError, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -43,16 +35,21 @@ _OPTIONS = {
     "shared_buffers": "64MB",
     "logging_collector": "off",
 }
-# What a server says that cannot start yet because the one before it, killed, has children that still run.
-_NOT_YET = ("shared memory block", "lock file", "is being used by")
+# In the log of a server that a retry can start: child processes of a killed one still run, or the port was taken.
+_TEMPORARY_FAILURES = ("shared memory block", "lock file", "is being used by", "could not bind")
 
 
 class PostgresServer:
-    """A PostgreSQL server with its data under ``data_dir``; use it in a ``with`` statement, or start and stop it.
+    """A PostgreSQL server with its data under ``data_dir``, as a context manager or with ``start`` and ``stop``.
 
-    ``port`` None takes that of the last time, or a free one. ``options`` are server
-    settings, such as ``{"max_prepared_transactions": "10"}``. ``version`` is the major version, known after the start.
-    The password of ``user``, a superuser, is made at the first start and kept in ``data_dir``.
+    ``user`` is a superuser. Its password is generated at the first start and stored in ``data_dir``. ``version`` is the
+    major version, known after the start.
+
+    Args:
+        data_dir: The folder of the data, the log and the password.
+        port: The port; None for the one of the last start, or a free one.
+        bindir: The folder of the programs; None for those that ``binaries.find`` returns.
+        options: Server settings, such as ``{"max_prepared_transactions": "10"}``.
     """
 
     host = HOST
@@ -73,7 +70,7 @@ class PostgresServer:
         self.child: Child | None = None
         self._bindir = bindir
         self._options = _OPTIONS | dict(options or {})
-        self._port_is_chosen = port is not None
+        self._port_is_fixed = port is not None
 
     def __enter__(self) -> Self:
         self.start()
@@ -85,41 +82,46 @@ class PostgresServer:
         self.stop()
 
     def start(self, timeout_s: float = 60.0) -> None:
-        """Start it and wait until it answers; on the first start make the database cluster.
+        """Start the server and wait until it accepts connections. The first start creates the database cluster.
 
-        Raises SettingsError if the port is taken or the programs are missing, SourceUnavailable with the log's last
-        lines if it does not come up within ``timeout_s`` seconds.
+        Raises:
+            SettingsError: The port is in use, or the programs are missing.
+            SourceUnavailable: It does not accept connections within ``timeout_s`` seconds.
         """
-        account = unprivileged()
-        place = home.open_home(self.data_dir, account)
-        programs = binaries.find(self._bindir, account)
+        user = unprivileged_user()
+        place = open_data_dir(self.data_dir, user)
+        programs = binaries.find(self._bindir, user)
         self.version = programs.major
         end_leftover(self._record)
         self.password = self._read_password()
-        data = self._cluster(programs, place, account)
+        data = self._cluster(programs, place, user)
         deadline = time.monotonic() + timeout_s
-        while True:
-            self._choose_port()
-            self.child = self._spawn(programs, data, place, account)
-            try:
-                self._wait_until_ready(self.child, deadline)
-            except SourceUnavailable:
-                last = self.child.tail(12)
-                self.child.kill()
-                # Both cures take only another try: the killed one's children end, or another port is free.
-                if time.monotonic() > deadline or not any(words in last for words in (*_NOT_YET, "could not bind")):
-                    raise
-                time.sleep(0.2)  # the old processes are not our children, so nobody tells when they end
-            except BaseException:
-                self.child.kill()
+        while not self._try_to_start(programs, data, place, user, deadline):
+            time.sleep(0.2)  # the old processes are not children of this one, so nothing reports their end
+        self._port_is_fixed = True
+        (self.data_dir / "port").write_text(str(self.port), encoding="utf-8")
+
+    def _try_to_start(
+        self, programs: binaries.Binaries, data: Path, place: Path, user: OsUser | None, deadline: float
+    ) -> bool:
+        """Start the server once; False if a retry before the deadline can succeed."""
+        self._choose_port()
+        self.child = self._spawn(programs, data, place, user)
+        try:
+            self._wait_until_ready(self.child, deadline)
+        except SourceUnavailable:
+            log = self.child.tail(12)
+            self.child.kill()
+            if time.monotonic() > deadline or not any(words in log for words in _TEMPORARY_FAILURES):
                 raise
-            else:
-                self._port_is_chosen = True
-                (self.data_dir / "port").write_text(str(self.port), encoding="utf-8")
-                return
+            return False
+        except BaseException:
+            self.child.kill()
+            raise
+        return True
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast", timeout_s: float = 30.0) -> None:
-        """Stop it: ``fast`` ends sessions and writes everything, ``immediate`` leaves recovery to the next start."""
+        """Stop the server: ``fast`` ends sessions and writes a checkpoint, ``immediate`` requires recovery."""
         if self.child is not None:
             self.child.stop(signal.SIGINT if mode == "fast" else signal.SIGQUIT, timeout_s)
             self.child = None
@@ -128,23 +130,24 @@ class PostgresServer:
         """Kill the server and all its processes with SIGKILL, as a crash would."""
         if self.child is None:
             return
-        # Each backend leads a session of its own, so they are known by their parent only; stopped, it starts no others.
-        parent = self.child.pid
-        send(parent, signal.SIGSTOP)
-        end_all(lambda: [process for process in process_table() if process.parent == parent])
+        # Each backend leads a session of its own, so only its parent identifies it. A stopped parent starts no others.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self.child.pid)
+            parent.suspend()
+            kill_all(lambda: running(parent.children()))
         self.child.kill()
         self.child = None
 
     def remove(self) -> None:
-        """Stop it at once and delete its data."""
+        """Stop the server immediately and delete its data."""
         self.stop("immediate")
-        home.remove(self.data_dir)
+        remove_data_dir(self.data_dir)
 
     def connect(self, dbname: str = "postgres", **options: Any) -> "psycopg.Connection[tuple[Any, ...]]":
-        """Open a connection as ``user``; ``options`` go to ``psycopg.connect``. PG* variables do not matter."""
+        """Open a connection as ``user``. ``options`` are passed to ``psycopg.connect``; PG* variables are ignored."""
         import psycopg
 
-        ours: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "host": self.host,
             "hostaddr": self.host,
             "port": self.port,
@@ -158,7 +161,7 @@ class PostgresServer:
             "target_session_attrs": "any",
             "client_encoding": "utf8",
         }
-        return psycopg.connect(**(ours | options))
+        return psycopg.connect(**(defaults | options))
 
     @property
     def _record(self) -> Path:
@@ -172,59 +175,34 @@ class PostgresServer:
         return file.read_text(encoding="utf-8")
 
     def _choose_port(self) -> None:
-        if self._port_is_chosen:
+        if self._port_is_fixed:
             require_free(self.port, "PostgreSQL")
         else:
-            self.port = self._remembered_port() or free_ports(1)[0]
+            self.port = self._last_port() or free_ports(1)[0]
 
-    def _remembered_port(self) -> int | None:
-        """Return the port of the last time if it is free, so that a client's settings stay right."""
+    def _last_port(self) -> int | None:
+        """Return the port of the last start if it is free, so that settings of clients stay valid."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             port = int((self.data_dir / "port").read_text(encoding="utf-8"))
             return port if is_free(port) else None
         return None
 
-    def _cluster(self, programs: binaries.Binaries, place: Path, account: Account | None) -> Path:
-        """Return the cluster's folder, made whole or not at all."""
+    def _cluster(self, programs: binaries.Binaries, place: Path, user: OsUser | None) -> Path:
+        """Return the folder of the database cluster. It is created completely or not at all."""
         data = place / "data"
-        if data.exists():
-            made_by = int((data / "PG_VERSION").read_text(encoding="utf-8"))
-            if made_by != programs.major:
-                raise SettingsError(
-                    f"{data} was made by PostgreSQL {made_by}, the programs in {programs.bindir} are {programs.major}. "
-                    "Set PG_BRONZE_PG_BINDIR to the older ones, or delete the folder to begin anew."
-                )
+        if not data.exists():
+            create_cluster(programs, place, user, self.user, self.password).rename(data)
             return data
-        draft, passwords = place / "data.new", place / "password.new"
-        shutil.rmtree(draft, ignore_errors=True)
-        passwords.unlink(missing_ok=True)
-        draft.mkdir(mode=0o700)
-        passwords.touch(mode=0o600)
-        passwords.write_text(self.password, encoding="utf-8")
-        for path in (draft, passwords):
-            home.hand_over(path, account)
-        # A locale that is not installed fails initdb, so none of the system's is used.
-        locale = ["--locale=C"]
-        if programs.major >= 17:
-            locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        login = ["-U", self.user, f"--pwfile={passwords}", "-A", "scram-sha-256"]
-        made = subprocess.run(
-            [programs / "initdb", *login, "-D", str(draft), "-E", "UTF8", *locale, "--no-sync", "--no-instructions"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            cwd=place,
-            env=clean_environment(),
-            check=False,
-            **as_owner(account.owner if account else None),
-        )
-        passwords.unlink(missing_ok=True)
-        if made.returncode != 0:
-            raise SourceUnavailable(f"initdb failed: {made.stderr.strip()[-600:]}")
-        draft.rename(data)
+        version = int((data / "PG_VERSION").read_text(encoding="utf-8"))
+        if version != programs.major:
+            raise SettingsError(
+                f"{data} was created by PostgreSQL {version}, and the programs in {programs.bindir} are version "
+                f"{programs.major}. Set PG_BRONZE_PG_BINDIR to programs of version {version}, or delete the folder "
+                "to start with an empty one."
+            )
         return data
 
-    def _spawn(self, programs: binaries.Binaries, data: Path, place: Path, account: Account | None) -> Child:
+    def _spawn(self, programs: binaries.Binaries, data: Path, place: Path, user: OsUser | None) -> Child:
         options = [part for name, value in self._options.items() for part in ("-c", f"{name}={value}")]
         return Child(
             "PostgreSQL",
@@ -233,8 +211,8 @@ class PostgresServer:
             record=self._record,
             env=clean_environment(),
             cwd=place,
-            owner=account.owner if account else None,
-            # On SIGQUIT it takes its children along; killed, it would leave them to notice.
+            user=user,
+            # SIGQUIT ends its processes too. After SIGKILL they would run until they notice.
             death_signal=signal.SIGQUIT,
         )
 
@@ -243,10 +221,10 @@ class PostgresServer:
 
         while True:
             if child.poll() is not None:
-                raise SourceUnavailable(f"PostgreSQL ended while it started. Its log's last lines:\n{child.tail()}")
+                raise SourceUnavailable(f"PostgreSQL ended during its start. Last lines of its log:\n{child.tail()}")
             with contextlib.suppress(psycopg.OperationalError):
                 self.connect().close()
                 return
             if time.monotonic() > deadline:
-                raise SourceUnavailable(f"PostgreSQL does not answer. Its log's last lines:\n{child.tail()}")
-            time.sleep(0.03)  # a server that starts offers no event
+                raise SourceUnavailable(f"PostgreSQL accepts no connection. Last lines of its log:\n{child.tail()}")
+            time.sleep(0.03)  # a server reports no event when it is ready

@@ -1,7 +1,7 @@
 """The sample database ``cine``: about 2,000 films, their people and screenings, the same on every machine.
 
-The tables differ in how they can be followed: ``updated_at`` kept by a trigger, ``created_at`` alone, a numeric primary
-key alone, two-column keys, a Spanish ``fecha``, and one table with nothing of the kind. All names are invented.
+The tables differ in their cursor columns: ``updated_at`` set by a trigger, ``created_at`` alone, a numeric primary key
+alone, two-column keys, a Spanish ``fecha``, and one table without any. All names are invented.
 """
 
 import datetime
@@ -79,26 +79,26 @@ create trigger movie_touch before update on movie for each row execute function 
 create trigger person_touch before update on person for each row execute function touch();
 """
 _COMMENTS = {
-    "genre": "What kind of film it is.",
-    "genre.name": "In English, lower case.",
-    "keyword": "What a film is about, in single words.",
-    "person": "Actors. One row a person, however many films.",
-    "person.born": "Empty where nobody knows.",
-    "movie": "Films shown or planned. Ratings change all the time.",
-    "movie.movie_id": "Given in the order of entry, not of release.",
-    "movie.runtime_min": "Minutes, without the advertisements.",
+    "genre": "Kinds of films.",
+    "genre.name": "In English, in lower case.",
+    "keyword": "Single words that describe what a film is about.",
+    "person": "Actors. One row per person.",
+    "person.born": "Null if unknown.",
+    "movie": "Films that are shown or planned. Ratings change often.",
+    "movie.movie_id": "Assigned in the order of entry, not of release.",
+    "movie.runtime_min": "Minutes, without advertisements.",
     "movie.budget": "In euros of the year of release.",
     "movie.rating": "Mean of the votes, 0 to 10.",
-    "movie.facts": "What differs from film to film.",
+    "movie.facts": "Other properties of the film.",
     "movie.updated_at": "Set by a trigger at every update.",
-    "movie_genre": "Which film is of which kind.",
-    "movie_keyword": "Which film is about what.",
-    "movie_cast": "Who plays in which film.",
-    "movie_cast.role": "As in the credits.",
+    "movie_genre": "The genres of each film.",
+    "movie_keyword": "The keywords of each film.",
+    "movie_cast": "The actors of each film.",
+    "movie_cast.role": "As named in the credits.",
     "screening": "One showing of a film in one room.",
-    "screening.fecha": "When it begins. Also in the future.",
-    "screening.seats_sold": "So far.",
-    "house_rule": "What hangs at the entrance. Has no column that tells old rows from new ones.",
+    "screening.fecha": "When it begins; may be in the future.",
+    "screening.seats_sold": "Number of seats sold so far.",
+    "house_rule": "Rules for visitors. Has no cursor column.",
 }
 _GENRES = (
     "action adventure animation comedy crime documentary drama family fantasy horror musical mystery romance western"
@@ -113,20 +113,20 @@ _FIRST = (
 )
 _LAST = "Abril Berg Conde Dahl Egea Faber Greco Holm Ibarra Janda Kessler Luna Moreau Nowak Ortega Prieto Rossi Soler"
 _RULES = {
-    "phones": "Telephones stay silent.",
-    "seats": "Please sit where your ticket says.",
-    "late": "After the first reel nobody is let in.",
+    "phones": "Please switch off your phone.",
+    "seats": "Please take the seat on your ticket.",
+    "late": "No admission after the first reel.",
 }
 
 
 def create_database(connection: "Connection") -> None:
-    """Make the database ``cine`` unless it exists. The connection must be in autocommit mode."""
+    """Create the database ``cine`` if it does not exist. The connection must be in autocommit mode."""
     if connection.execute("select 1 from pg_database where datname = %s", [DATABASE]).fetchone() is None:
         connection.execute("create database cine")
 
 
-def create(connection: "Connection") -> bool:
-    """Fill the database in one transaction; False if it was filled before, whatever happened to its rows since."""
+def create_tables(connection: "Connection") -> bool:
+    """Create and fill the tables in one transaction; return False if they exist, whatever rows they have."""
     with connection.transaction():
         if connection.execute("select to_regclass('public.movie')").fetchone() != (None,):
             return False
@@ -141,13 +141,23 @@ def create(connection: "Connection") -> bool:
 
 
 def _fill(connection: "Connection") -> None:
-    dice = random.Random(1895)  # noqa: S311  (the same sample everywhere, not a secret)
+    dice = random.Random(1895)  # noqa: S311  (repeatable, not a secret)
     _copy(connection, "genre (genre_id, name)", enumerate(_GENRES.split(), 1))
     _copy(connection, "keyword (keyword_id, name)", enumerate(_THINGS.split(), 1))
     _copy(connection, "house_rule (code, wording)", _RULES.items())
     _copy(connection, "person (person_id, name, born, updated_at)", _people(dice))
     columns = "movie_id, title, released, runtime_min, budget, rating, vote_count, facts, created_at, updated_at"
     _copy(connection, f"movie ({columns})", _movies(dice))
+    _fill_links(connection, dice)
+    _copy(connection, "screening (screening_id, movie_id, room, fecha, seats_sold)", _screenings(dice))
+    for table, key in (("movie", "movie_id"), ("person", "person_id")):
+        connection.execute(
+            f"select setval(pg_get_serial_sequence('{table}', '{key}'), max({key})) from {table}".encode()
+        )
+
+
+def _fill_links(connection: "Connection", dice: random.Random) -> None:
+    """Fill the tables that connect movies with genres, keywords and people."""
     movies = range(1, MOVIE_COUNT + 1)
     pick = dice.sample
     genres, keywords = range(1, len(_GENRES.split()) + 1), range(1, len(_THINGS.split()) + 1)
@@ -171,11 +181,6 @@ def _fill(connection: "Connection") -> None:
             for person in pick(people, dice.randint(2, 5))
         ),
     )
-    _copy(connection, "screening (screening_id, movie_id, room, fecha, seats_sold)", _screenings(dice))
-    for table, key in (("movie", "movie_id"), ("person", "person_id")):
-        connection.execute(
-            f"select setval(pg_get_serial_sequence('{table}', '{key}'), max({key})) from {table}".encode()
-        )
 
 
 def _copy(connection: "Connection", target: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -225,10 +230,10 @@ def _screenings(dice: random.Random) -> Iterable[Sequence[Any]]:
 
 
 def title(dice: random.Random) -> str:
-    """Invent a film's title."""
+    """Return an invented title of a film."""
     return f"The {dice.choice(_KINDS.split()).title()} {dice.choice(_THINGS.split()).title()}"
 
 
 def person_name(dice: random.Random) -> str:
-    """Invent a person's name."""
+    """Return an invented name of a person."""
     return f"{dice.choice(_FIRST.split())} {dice.choice(_LAST.split())}"

@@ -1,6 +1,6 @@
-"""A writer that keeps the sample database alive: a few rows every couple of seconds, some of them committed late.
+"""A writer that changes the sample database: a few rows every two seconds, some of them committed late.
 
-It outlives restarts of the server. What it writes is as invented as the sample.
+It reconnects when the server was restarted.
 """
 
 import contextlib
@@ -14,23 +14,27 @@ from pg_bronze.demo import sample
 if TYPE_CHECKING:
     from pg_bronze.demo.sample import Connection
 
-# Every so many beats a transaction opens and stays open while the beats after it commit.
+# In rounds: how often a transaction begins that is committed late, and how many rounds it stays open.
 _LATE_EVERY, _LATE_FOR = 8, 2
 
 
-class Writer:
+class SampleWriter:
     """A thread that inserts and updates rows until it is stopped.
 
-    ``connect`` opens a connection to ``cine``; ``pause_s`` is the time between two beats, in seconds.
-    ``beat_count`` counts the beats that were committed, ``failure`` says why the last one was not.
+    ``round_count`` is the number of committed rounds, ``failure`` the class of the last error, None after a commit.
+
+    Args:
+        connect: Opens a connection to ``cine``.
+        pause_s: Seconds between two rounds.
+        seed: Makes the choice of rows repeatable.
     """
 
     def __init__(self, connect: "Callable[[], Connection]", *, pause_s: float = 2.0, seed: int | None = None) -> None:
-        self.beat_count = 0
+        self.round_count = 0
         self.failure: str | None = None
         self._connect = connect
         self._pause_s = pause_s
-        self._dice = random.Random(seed)  # noqa: S311  (which film is voted for is no secret)
+        self._dice = random.Random(seed)  # noqa: S311  (the choice of rows is no secret)
         self._stopping = threading.Event()
         # A daemon: a statement that hangs must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name="sample writer", daemon=True)
@@ -40,7 +44,7 @@ class Writer:
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> bool:
-        """Stop after the beat in hand; False if that takes longer than ``timeout_s`` seconds."""
+        """Stop after the current round; False if that takes longer than ``timeout_s`` seconds."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -55,26 +59,25 @@ class Writer:
                     steady.autocommit = True
                     self._write(steady, late)
             except psycopg.OperationalError as error:
-                # The server is gone or restarting; the next attempt will tell.
                 self.failure = type(error).__name__
                 self._stopping.wait(self._pause_s)
 
     def _write(self, steady: "Connection", late: "Connection") -> None:
-        beat = 0
+        number = 0
         while not self._stopping.is_set():
-            beat += 1
-            if beat % _LATE_EVERY == 1:
+            number += 1
+            if number % _LATE_EVERY == 1:
                 self._add_screening(late)
-            if beat % _LATE_EVERY == 1 + _LATE_FOR:
+            if number % _LATE_EVERY == 1 + _LATE_FOR:
                 late.commit()
             with steady.transaction():
-                self._beat(steady)
-            self.beat_count += 1
+                self._change_rows(steady)
+            self.round_count += 1
             self.failure = None
             self._stopping.wait(self._pause_s)
         late.commit()
 
-    def _beat(self, connection: "Connection") -> None:
+    def _change_rows(self, connection: "Connection") -> None:
         match self._dice.randrange(6):
             case 0:
                 self._add_movie(connection)

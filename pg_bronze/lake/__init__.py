@@ -1,5 +1,5 @@
-"""The lake: the bucket, the keys, footers, claims and the commit protocol, and reading the result.
+"""The lake: the bucket, its keys, footers and claims, the commit protocol, and reading the result.
 
-Belongs here: everything that lists, reads or writes objects. Does not belong here: the source database. Frames come in
-with a claim and a footer; what was committed goes out as a plain value.
+Everything that lists, reads or writes objects belongs here; access to the source database does not. ``lake.commit``
+receives frames with a claim and a footer, and returns what was committed as a plain value.
 """

@@ -1,6 +1,6 @@
-"""Footers: what a bronze object says about itself, and claims: what an object that is about to be written will say.
+"""Footers: the description of an object, stored in it as the Parquet key-value entry ``pg_bronze``.
 
-Both are JSON, a footer as the Parquet key-value entry ``pg_bronze``. No I/O, no clock, no Dagster.
+JSON in both directions. No I/O, no clock, no Dagster.
 """
 
 import json
@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from pg_bronze import __version__
 from pg_bronze.core.drift import Description
-from pg_bronze.core.value_policies import Exceptional
-from pg_bronze.core.watermark import Watermark, check_format, format_of
-from pg_bronze.core.window_sql import Region, in_words
+from pg_bronze.core.value_policies import ExceptionalCount
+from pg_bronze.core.watermark import FORMAT, Watermark, check_format
+from pg_bronze.core.window_sql import Region, describe_region
 from pg_bronze.errors import LakeDamaged
 from pg_bronze.lake.claim import Claim, load_object
 
@@ -21,13 +21,25 @@ ENTRY = "pg_bronze"
 
 @dataclass(frozen=True)
 class Footer:
-    """What one object says about itself: the watermarks before and after it, its rows and where they came from.
+    """The description of one object: the watermarks before and after it, its rows, and their source.
 
-    ``columns`` describe the source columns (attnum, name, type, typmod …); ``xid_column`` is the name of the added
-    column, ``primary_key`` the names of the key's columns in key order, ``table`` and ``database`` say where they came
-    from. ``window`` is the region in words. ``drift`` says what changed since the object before, one sentence each.
-    ``repaired`` marks an object written again by verification. ``reason`` says why an object without a region exists.
-    ``exceptional`` counts values that a policy was applied to.
+    Attributes:
+        nonce: The nonce of its claim; ``repaired`` if verification wrote it.
+        before: The watermark that the object follows.
+        after: The watermark that the object commits.
+        region: Its row versions; None for an object that only changes the watermark, and for a repaired one.
+        row_count: Rows in the object.
+        columns: The source columns: attnum, name, type and more, as ``core.drift.describe`` returns them.
+        xid_column: The name of the added column with the transaction id.
+        server_version: PostgreSQL's version as a number; 180001 is 18.1.
+        repaired: Verification wrote the object again, with the row versions that were still current.
+        reason: Why an object without a region exists.
+        primary_key: The names of the key's columns, in key order.
+        exceptional: Counts of values that a policy was applied to.
+        table: The source table.
+        database: The source database.
+        window: The region in words.
+        drift: What changed since the object before, one sentence each.
     """
 
     nonce: str
@@ -41,17 +53,17 @@ class Footer:
     repaired: bool = False
     reason: str | None = None
     primary_key: Sequence[str] = ()
-    exceptional: Sequence[Exceptional] = ()
+    exceptional: Sequence[ExceptionalCount] = ()
     table: Mapping[str, Any] = field(default_factory=dict)
     database: Mapping[str, Any] = field(default_factory=dict)
     window: str | None = None
     drift: Sequence[str] = ()
 
     def to_text(self) -> str:
-        """The value of the Parquet key-value entry."""
+        """Return the value of the Parquet key-value entry."""
         return json.dumps(
             {
-                "format": format_of(self.before, self.after),
+                "format": FORMAT,
                 "pg_bronze": __version__,
                 "nonce": self.nonce,
                 "seq": self.after.seq,
@@ -78,7 +90,12 @@ class Footer:
 
     @classmethod
     def from_text(cls, text: str | bytes, key: str) -> Self:
-        """Raises LakeDamaged naming ``key`` for anything else, FormatTooNew for a later format."""
+        """Parse the entry of the object at ``key``.
+
+        Raises:
+            LakeDamaged: The entry is not a footer of pg_bronze.
+            FormatTooNew: A later version of pg_bronze wrote it.
+        """
         data = load_object(text, key)
         check_format(data, f"the footer of {key}")
         try:
@@ -94,7 +111,7 @@ class Footer:
                 repaired=data["repaired"],
                 reason=data["reason"],
                 primary_key=tuple(data.get("primary_key", ())),
-                exceptional=tuple(Exceptional(**item) for item in data.get("exceptional", ())),
+                exceptional=tuple(ExceptionalCount(**item) for item in data.get("exceptional", ())),
                 table=data.get("table", {}),
                 database=data.get("database", {}),
                 window=data.get("window"),
@@ -102,17 +119,17 @@ class Footer:
             )
         except (AttributeError, KeyError, LakeDamaged, TypeError, ValueError) as error:
             raise LakeDamaged(
-                f"{key}: its footer is not one of pg_bronze's ({type(error).__name__}). Move the object out of "
-                "the folder."
+                f"{key}: its footer is not a footer of pg_bronze ({type(error).__name__}). Move the object out of the "
+                "folder. Nothing of the table is copied until then."
             ) from error
 
     @property
     def described(self) -> Description:
-        """What the rows of the object look like."""
+        """The description of the rows: columns, primary key, transaction id and table."""
         return Description(tuple(self.columns), tuple(self.primary_key), self.xid_column, self.table)
 
     def continues(self, watermark: Watermark) -> bool:
-        """Whether this object is the next after the one that committed ``watermark``."""
+        """Return whether this object directly follows the one that committed ``watermark``."""
         return self.before.key == watermark.key and self.after.seq == watermark.seq + 1
 
 
@@ -122,10 +139,10 @@ def footer_of(
     described: Description,
     server_version: int,
     database: Mapping[str, Any],
-    exceptional: Sequence[Exceptional] = (),
+    exceptional: Sequence[ExceptionalCount] = (),
     drift: Sequence[str] = (),
 ) -> Footer:
-    """The footer that says of an object what its claim intended."""
+    """Return the footer of the object that a claim announced."""
     return Footer(
         nonce=claim.nonce,
         before=claim.before,
@@ -140,6 +157,6 @@ def footer_of(
         exceptional=exceptional,
         table=described.table,
         database=database,
-        window=in_words(claim.region) if claim.region else None,
+        window=describe_region(claim.region) if claim.region else None,
         drift=drift,
     )

@@ -1,12 +1,13 @@
-"""Layout: where things lie in the bucket. Every key is made and taken apart here.
+"""Keys: the names of all objects in the bucket. They are built and parsed only here.
 
     movie/movie_20260102000010.parquet                  a bronze object (flat)
     movie/date=2026-01-02/movie_20260102000010.parquet  the same with date folders
     sales.movie/…                                       a table outside the schema public
     _pg_bronze/claims/movie/0000000012.json             a claim
     _pg_bronze/old/movie/gen=0/…                        objects of an earlier generation
-    _pg_bronze/latest/movie.parquet                     the newest row versions, where an asset keeps them
+    _pg_bronze/latest/movie.parquet                     the newest row versions, if an asset maintains them
     _pg_bronze/catalog.json                             the last known catalog
+    _pg_bronze/create_only.json                         the last successful create-only probe
 
 All below an optional prefix. No connection, no clock, no Dagster.
 """
@@ -23,10 +24,10 @@ from pg_bronze.core import table
 
 STAMP = "%Y%m%d%H%M%S"
 OWN = "_pg_bronze"
-# MinIO keeps objects in files, whose names have at most 255 bytes: `_20260102000010.parquet` comes on top.
+# MinIO stores objects in files, whose names are limited to 255 bytes, including `_20260102000010.parquet`.
 LONGEST_FOLDER_BYTES = 220
-# What a folder cannot hold without ambiguity: the separators, the escape itself, control characters, and two that no
-# listing in XML can show. SeaweedFS makes a slash of a backslash.
+# Characters that are ambiguous in a folder: separators, the escape character, control characters, and two that an XML
+# listing cannot contain. SeaweedFS replaces a backslash with a slash.
 _UNSAFE = re.compile(r"[./%\\\x00-\x1f\x7f\ufffe\uffff]")
 
 
@@ -36,7 +37,7 @@ def _escape(match: re.Match[str]) -> str:
 
 def _part(name: str) -> str:
     escaped = _UNSAFE.sub(_escape, name)
-    if escaped.startswith("date="):  # or a flat key would look like one in a date folder, and be listed twice
+    if escaped.startswith("date="):  # otherwise a flat key would be listed a second time as one in a date folder
         escaped = f"date%3D{escaped[5:]}"
     return f"%5F{escaped[1:]}" if escaped.startswith(OWN) else escaped
 
@@ -49,17 +50,17 @@ def _key_pattern(folder: str, stem: str) -> re.Pattern[str]:
 
 @cache
 def folder(schema: str, name: str) -> str:
-    """The folder of a table; no two tables share one.
+    """Return the folder of a table; no two tables share one.
 
-    An unescaped dot only ever separates a schema from a name, and ``public`` is never written.
+    An unescaped dot always separates a schema from a name. The schema ``public`` is omitted.
     """
     return _within(_part(name) if schema == "public" else f"{_part(schema)}.{_part(name)}")
 
 
 def _within(text: str) -> str:
-    """The text, or its beginning and a digest where an object's name would be longer than a file's may be.
+    """Return the text, or its beginning and a digest if a file name would become too long.
 
-    Only a schema and a name full of escapes come to that. ``%~`` comes from no escape.
+    Only a long schema and name with many escapes reach the limit. No escape produces ``%~``.
     """
     whole = text.encode()
     if len(whole) <= LONGEST_FOLDER_BYTES:
@@ -68,7 +69,7 @@ def _within(text: str) -> str:
 
 
 def table_of(folder_name: str) -> tuple[str, str]:
-    """``(schema, name)`` of a folder: the inverse of ``folder``, but for the few that end in a digest."""
+    """Return ``(schema, name)`` of a folder: the inverse of ``folder``, except for names that end in a digest."""
     schema, dot, name = folder_name.partition(".")
     return (unquote(schema), unquote(name)) if dot else ("public", unquote(schema))
 
@@ -77,8 +78,13 @@ def table_of(folder_name: str) -> tuple[str, str]:
 class Layout:
     """The keys of one table in one bucket.
 
-    ``prefix`` has no slash at either end. ``dated`` puts new objects into ``date=YYYY-MM-DD/`` folders; objects of
-    both layouts are found either way. A key's time is UTC, to the second, and is the object's identity in the table.
+    The time in a key is UTC, to the second, and identifies the object within its table.
+
+    Attributes:
+        prefix: The prefix of all keys, without a slash at either end.
+        schema: The table's schema.
+        name: The table's name.
+        style: ``date`` writes new objects to ``date=YYYY-MM-DD/`` folders. Objects of both styles are always found.
     """
 
     prefix: str
@@ -93,40 +99,40 @@ class Layout:
 
     @property
     def label(self) -> str:
-        """The table as messages name it."""
+        """The name of the table in messages."""
         return table.label(self.schema, self.name)
 
     @property
     def stem(self) -> str:
-        """What object names start with."""
+        """The beginning of object names."""
         return folder(self.schema, self.name)
 
     def key(self, at: datetime) -> str:
-        """The key of the object written at a second (aware UTC)."""
+        """Return the key of an object written at this time (aware UTC, truncated to the second)."""
         day = f"date={at:%Y-%m-%d}/" if self.style == "date" else ""
         return f"{self.folder}/{day}{self.stem}_{at:{STAMP}}.parquet"
 
     def time(self, key: str) -> datetime | None:
-        """The second in a key of this table, whatever its layout; None for any other key."""
+        """Return the time in a key of this table, of either style; None for any other key."""
         match = _key_pattern(self.folder, self.stem).fullmatch(key)
         if match is None:
             return None
         year, month, day, hour, minute, second = map(int, match.groups())
         try:
-            # Not strptime: with thousands of keys in a listing it took as long as all requests.
+            # strptime took as long as all requests with thousands of keys in a listing.
             return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
         except ValueError:
             return None
 
     def day(self, key: str) -> date | None:
-        """The UTC day an object belongs to: its partition."""
+        """Return the UTC day of an object, which is its partition."""
         time = self.time(key)
         return time.date() if time else None
 
     def listings(self, after: datetime | None) -> tuple[tuple[str, str], ...]:
-        """``(prefix, start_after)`` pairs that together list every object at or after a second, of both layouts.
+        """Return ``(prefix, start_after)`` pairs that together list every object at or after a time, of both styles.
 
-        ``start_after`` excludes itself, so it is a key just before the wanted one; "" lists from the beginning.
+        ``start_after`` is a key just before the first wanted one, because a listing excludes it; ``""`` lists all.
         """
         flat, dated = f"{self.folder}/{self.stem}_", f"{self.folder}/date="
         if after is None:
@@ -142,21 +148,21 @@ class Layout:
         return self._below(f"{OWN}/claims/{self.stem}/")
 
     def claim(self, seq: int) -> str:
-        """The key of the claim for object number ``seq``."""
+        """Return the key of the claim for object number ``seq``."""
         return f"{self.claims}{seq:010}.json"
 
     def claim_seq(self, key: str) -> int | None:
-        """The number in a claim's key; None for any other key."""
+        """Return the number in a claim's key; None for any other key."""
         match = re.fullmatch(re.escape(self.claims) + r"(\d{10})\.json", key)
         return int(match.group(1)) if match else None
 
     def old(self, key: str, generation: int) -> str:
-        """Where an object of an earlier generation is moved to."""
+        """Return the key that an object of an earlier generation is moved to."""
         return self._below(f"{OWN}/old/{self.stem}/gen={generation}/{key.removeprefix(self.folder + '/')}")
 
     @property
     def latest(self) -> str:
-        """Where the newest row versions are kept as one object; no table's folder can be there."""
+        """The key of the newest row versions as one object. It is in no table's folder."""
         return self._below(f"{OWN}/latest/{self.stem}.parquet")
 
     def _below(self, key: str) -> str:
@@ -164,16 +170,16 @@ class Layout:
 
 
 def own_key(prefix: str, name: str) -> str:
-    """The key of something of pg_bronze's own, such as ``catalog.json``."""
+    """Return the key of an object that belongs to no table, such as ``catalog.json``."""
     return f"{prefix}/{OWN}/{name}" if prefix else f"{OWN}/{name}"
 
 
 def next_time(now: datetime, last: datetime | None) -> datetime:
-    """The second the next object is named by: now, or one second after the last object where that is later."""
+    """Return the time for the next key: now, or one second after the last object if that is later."""
     now = now.astimezone(UTC).replace(microsecond=0)
     return now if last is None else max(now, last + timedelta(seconds=1))
 
 
 def search_starts(now: datetime) -> tuple[datetime | None, ...]:
-    """Where to start looking for a table's newest object, nearest first; None is "from the beginning"."""
+    """Return start times for the search for a table's newest object, nearest first; None means the beginning."""
     return (*(now - timedelta(days=days) for days in (1, 32, 1024)), None)

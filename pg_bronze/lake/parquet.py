@@ -1,6 +1,11 @@
-"""TODO lake.parquet."""
+"""Parquet: how a frame is stored, with a field id for each column.
+
+A field id is the column's attnum. It stays the same when the column is renamed and is never used again, so Iceberg,
+DuckLake and DuckDB can match the columns of old and new objects by it. Readers without field ids match names.
+"""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +13,11 @@ from pg_bronze.lake.footer import ENTRY, Footer
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 
+# An attnum has 16 bits, so no source column can have this id. 65537 is reserved for `_pg_deleted`: docs/format.md.
+XID_FIELD_ID = 65536
 # A reader skips whole row groups by their statistics: benchmarks/parquet.py on 400,000 order lines reads 500 of them
 # in 0.64 of the time of Polars' own grouping, for 0.8 % more bytes and 3 % more writing time.
 ROW_GROUP_ROWS = 32_768
@@ -18,23 +26,44 @@ HUGE_ROW_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class Codec:
-    """How a frame becomes Parquet; ``level`` None is the codec's own default."""
+    """The compression of an object; ``level`` None is the codec's default."""
 
     compression: Any = "zstd"
     level: int | None = None
 
 
 def encode(frame: "pl.DataFrame", footer: Footer, codec: Codec) -> bytes:
-    """The Parquet bytes of a slice."""
+    """Return the Parquet bytes of a slice."""
     buffer = io.BytesIO()
-    # Of a handful of huge rows, smallest and largest values spare nobody a read, and cost two more copies of each.
-    ranged = frame.estimated_size() <= HUGE_ROW_BYTES * max(1, frame.height)
+    # With a few huge rows, minimum and maximum help no reader, and each costs a copy of the largest value.
+    has_ranges = frame.estimated_size() <= HUGE_ROW_BYTES * max(1, frame.height)
     frame.write_parquet(
         buffer,
         compression=codec.compression,
         compression_level=codec.level,
-        statistics=True if ranged else {"min": False, "max": False, "distinct_count": False, "null_count": True},
+        statistics=True if has_ranges else {"min": False, "max": False, "distinct_count": False, "null_count": True},
         row_group_size=ROW_GROUP_ROWS,
         metadata={ENTRY: footer.to_text()},
+        arrow_schema=arrow_schema(frame.schema, field_ids(footer)),
     )
     return buffer.getvalue()
+
+
+def field_ids(footer: Footer) -> dict[str, int]:
+    """Return the field id of each column of an object, by name."""
+    return {column["name"]: column["attnum"] for column in footer.columns} | {footer.xid_column: XID_FIELD_ID}
+
+
+def arrow_schema(schema: "pl.Schema", ids: Mapping[str, int]) -> "pa.Schema":
+    """Return the Arrow schema that makes Polars write field ids. It changes no type.
+
+    A column that is not in ``ids`` gets no field id.
+    """
+    import polars as pl
+    import pyarrow as pa
+
+    fields = pl.DataFrame(schema=schema).to_arrow().schema
+    return pa.schema(
+        field.with_metadata({"PARQUET:field_id": str(ids[field.name])}) if field.name in ids else field
+        for field in fields
+    )

@@ -1,4 +1,4 @@
-"""TODO lake.s3_client."""
+"""The S3 client: botocore, configured so that a tick does not hang and unrelated AWS settings have no effect."""
 
 import functools
 from datetime import UTC, datetime
@@ -14,21 +14,28 @@ def connect(
     verify: bool | str | None = None,
     answer_s: float = 10.0,
 ) -> Any:
-    """A botocore S3 client that gives up soon enough for a tick.
+    """Return a botocore S3 client with short time limits.
 
-    It takes 3 s to connect, ``answer_s`` for an answer, and 2 attempts.
+    A request takes at most 2 attempts of 3 s to connect and ``answer_s`` to respond: 20 s for a server that accepts
+    connections and never responds. The next tick is the third attempt, and costs less than a run that hangs.
 
-    A server that takes connections and never answers is given up after 20 s. The next tick is a third attempt, and
-    costs less than a run that hangs.
+    Args:
+        endpoint_url: The address of the server; None for AWS.
+        region: The region; ``""`` for the default of botocore.
+        access_key: The key id.
+        secret_key: The secret key.
+        use_ssl: Whether to use TLS if the address has no scheme.
+        verify: False disables the verification of certificates; a path names a file of authorities.
+        answer_s: Seconds until a response must arrive.
     """
     import botocore.session
     from botocore.config import Config
 
-    # Everything is given here: an AWS_PROFILE that this machine does not know would be an error all the same.
+    # All settings are arguments. Without this line an unknown AWS_PROFILE in the environment raises an error.
     session = botocore.session.Session(session_vars={"profile": (None, [], None, None)})
-    # A session each, because it keeps keys that it finds in files; what it knows of S3 is the same in all.
+    # One session per client, because a session caches keys from files. All share the description of S3.
     session.register_component("data_loader", _data_loader())
-    # As the AWS command line does: botocore's own parser takes two thirds of the time of a LIST.
+    # As in the AWS command line: botocore's own parser takes two thirds of the time of a LIST.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     return session.create_client(
         "s3",
@@ -43,7 +50,7 @@ def connect(
             read_timeout=answer_s,
             retries={"total_max_attempts": 2, "mode": "standard"},
             max_pool_connections=16,
-            # A bucket name in front of the host cannot be resolved on a server of one's own.
+            # A self-hosted server usually has no host name per bucket.
             s3={"addressing_style": "path"} if endpoint_url else {},
         ),
     )
@@ -51,18 +58,18 @@ def connect(
 
 @functools.cache
 def _data_loader() -> Any:
-    """Botocore's description of S3, read once a process: that takes four times as long as the rest of a client."""
+    """Return botocore's description of S3, read once per process: four fifths of the time to create a client."""
     import botocore.loaders
 
     return botocore.loaders.create_loader()
 
 
 def _timestamp(value: Any) -> datetime:
-    """A time as S3 writes it in a listing, read a hundred times faster; every other form as botocore reads it."""
+    """Parse a time of a listing, a hundred times faster than botocore; other forms are left to botocore."""
     from botocore.utils import parse_timestamp
 
     try:
-        found = datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value)
     except (TypeError, ValueError):
-        found = parse_timestamp(value)
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        time = parse_timestamp(value)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,18 +1,19 @@
 """The control table ``etl_control``: a mirror of every table's cursor value, for people and older tools.
 
-Four columns as in the original system. It is never read as state: a cursor value cannot say which late, NULL or
-updated rows were copied. The one exception is taking over from that system, which ``last_value`` serves.
+It has the four columns of the original system. It is never read as state, because a cursor value cannot tell which
+late, NULL or updated rows were copied. Only the takeover from the original system reads it (``last_value``).
 """
 
 import contextlib
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 
 from pg_bronze.core.table import quote
 
-_CREATE = """create table if not exists etl_control (
+_CREATE = """create table if not exists {table} (
   table_name varchar(255) primary key,
   last_extracted_value varchar(255),
   last_extracted_at timestamp default current_timestamp,
@@ -24,8 +25,27 @@ on conflict (table_name) do update
 set last_extracted_value = excluded.last_extracted_value,
     last_extracted_at = excluded.last_extracted_at,
     tracking_column = excluded.tracking_column"""
-# SQLSTATEs of a role or server that cannot write: insufficient privilege, read-only transaction, standby.
-_READ_ONLY = {"42501", "25006"}
+_SELECT = "select table_name, last_extracted_value, tracking_column from etl_control where table_name = %s"
+# Rights are asked for by column, as _SELECT and _UPSERT need them. A standby's transactions are read-only.
+_STATE = """select current_database(), coalesce(n.nspname, current_schema()), c.oid is not null,
+  current_setting('transaction_read_only')::boolean,
+  coalesce(has_schema_privilege(current_schema(), 'create'), false),
+  columns.count = 4, coalesce(columns.readable, false), coalesce(columns.writable, false)
+from (select to_regclass('etl_control') as oid) as found
+left join pg_class c on c.oid = found.oid
+left join pg_namespace n on n.oid = c.relnamespace
+cross join lateral (
+  select count(*),
+    bool_and(a.attname = 'last_extracted_at' or has_column_privilege(c.oid, a.attnum, 'select')) as readable,
+    bool_and(has_column_privilege(c.oid, a.attnum, 'select') and has_column_privilege(c.oid, a.attnum, 'insert')
+      and (a.attname = 'table_name' or has_column_privilege(c.oid, a.attnum, 'update'))) as writable
+  from pg_attribute a
+  where a.attrelid = c.oid and not a.attisdropped
+    and a.attname in ('table_name', 'last_extracted_value', 'last_extracted_at', 'tracking_column')
+) as columns"""
+# SQLSTATEs of a role or server that cannot write: insufficient privilege, read-only transaction.
+_CANNOT_WRITE = {"42501", "25006"}
+_ELSEWHERE = "or set PG_CONTROL_URL to another database or to off."
 
 
 @dataclass(frozen=True)
@@ -39,9 +59,9 @@ class ControlRow:
 
 @dataclass(frozen=True)
 class Mirrored:
-    """What became of a control row: ``written``, or not with the ``reason``.
+    """The outcome for a control row: ``written``, or not with the ``reason``.
 
-    ``edited``: the row was not as it had been mirrored before; somebody else changed or deleted it.
+    ``edited`` means that the row differed from the one mirrored before, because somebody changed or deleted it.
     """
 
     written: bool
@@ -49,93 +69,131 @@ class Mirrored:
     edited: bool = False
 
 
+class _State(NamedTuple):
+    """The control table as one connection finds it, and what the role may do.
+
+    ``schema`` is that of the table, or the one it would be created in; None if the search_path has none.
+    """
+
+    database: str
+    schema: str | None
+    exists: bool
+    read_only: bool
+    may_create: bool
+    complete: bool
+    readable: bool
+    writable: bool
+
+
 class Control:
-    """``etl_control`` behind one connection; ``off`` gives the reason why nothing is mirrored, once known."""
+    """``etl_control`` behind one connection. ``off`` is the reason why nothing is mirrored, once it is known.
+
+    Errors of the connection pass through as psycopg raises them.
+    """
 
     def __init__(self, connection: psycopg.Connection | None, off: str | None = None) -> None:
         self.connection = connection
-        self.off = off if connection is not None or off else "PG_CONTROL_URL is off"
+        self.off = off if connection is not None or off else "etl_control is not mirrored: PG_CONTROL_URL is off"
 
     @property
     def broken(self) -> bool:
-        """Whether the connection has been cut, so that nothing can be mirrored over it any more."""
+        """Whether the connection is closed, so that nothing can be mirrored over it."""
         return self.connection is not None and self.connection.closed
 
+    def where(self) -> str:
+        """Return one line: the database and schema of the control table, or why nothing is mirrored."""
+        if self.connection is None or self.off:
+            return str(self.off)
+        state = _state(self.connection)
+        place = f"database {state.database}, schema {state.schema}"
+        return _obstacle(state, self.connection.info.user) or (
+            f"etl_control is mirrored in {place}" if state.exists else f"etl_control will be created in {place}"
+        )
+
     def last_value(self, table: str) -> ControlRow | None:
-        """The row of a table, if the control table exists and holds one."""
+        """Return the row of a table; None if there is none, or no control table that the role may read."""
         if self.connection is None:
             return None
-        with self.connection.cursor() as cursor:
-            if cursor.execute("select to_regclass('etl_control') is not null").fetchone() != (True,):
-                return None
-            try:
-                row = cursor.execute(
-                    "select table_name, last_extracted_value, tracking_column from etl_control where table_name = %s",
-                    (_held(table),),
-                ).fetchone()
-            except psycopg.Error as error:
-                if error.sqlstate in _READ_ONLY | {"42703"}:
-                    return None
-                raise
-        return ControlRow(*row) if row else None
+        return _row(self.connection, table, _state(self.connection))
 
     def mirror(self, row: ControlRow, before: str | None) -> Mirrored:
-        """Create the control table if it is missing and write the row; ``before`` is the value mirrored last time.
+        """Write the row of a table, after creating the control table if it is missing.
 
-        Order is the caller's: cursor values of one table never fall, and the table's lock is held. A role or server
-        that may not write switches the mirror off for the life of this object; every other error is raised.
+        The caller holds the table's lock, so cursor values never decrease. A role or server that may not write switches
+        the mirror off for the life of this object, without an attempt that the server would log as an error.
+
+        Args:
+            before: The value mirrored last time, None if unknown.
         """
         if self.connection is None or self.off:
             return Mirrored(False, self.off)
-        try:
-            found = self.last_value(row.table)
-            if found is None:
-                self._make()
-            value = row.value and row.value[:255]
-            self.connection.execute(
-                _UPSERT, {"table": _held(row.table), "value": value, "column": row.column and row.column[:255]}
-            )
-            edited = before is not None and (found is None or found.value != before[:255])
-            return Mirrored(True, edited=edited)
-        except psycopg.Error as error:
-            if error.sqlstate not in _READ_ONLY:
-                raise
-            self.off = self._advice(error.sqlstate)
+        state = _state(self.connection)
+        self.off = _obstacle(state, self.connection.info.user)
+        if self.off:
             return Mirrored(False, self.off)
+        try:
+            found = _write(self.connection, row, state)
+        except psycopg.Error as error:
+            if error.sqlstate not in _CANNOT_WRITE:
+                raise
+            # A trigger, a policy, or a right revoked since the check.
+            self.off = f"etl_control is not mirrored: the server refused the write ({error.sqlstate}). Allow it, "
+            self.off += _ELSEWHERE
+            return Mirrored(False, self.off)
+        return Mirrored(True, edited=before is not None and (found is None or found.value != before[:255]))
 
-    def _advice(self, sqlstate: str | None) -> str:
-        """Why nothing is mirrored, and a remedy that works as things are: a grant on a table needs the table."""
-        if self.connection is None or sqlstate == "25006":
-            return (
-                "etl_control is not mirrored: this server or session is read-only. Set PG_CONTROL_URL to a database "
-                "that can be written, or to off."
-            )
-        otherwise = "or set PG_CONTROL_URL to another database or to off."
-        user = quote(self.connection.info.user)
-        grant = f"grant select, insert, update on etl_control to {user}"
-        found = self.connection.execute("select to_regclass('etl_control') is not null").fetchone()
-        if found == (True,):
-            return f"etl_control is not mirrored: this role may not write it. Run: {grant}; {otherwise}"
-        create = " ".join(_CREATE.split())
+
+def _state(connection: psycopg.Connection) -> _State:
+    return _State(*connection.execute(_STATE.encode()).fetchall()[0])
+
+
+def _obstacle(state: _State, user: str) -> str | None:
+    """Return why nothing can be mirrored, with a remedy that works as it is; None if it can."""
+    off = "etl_control is not mirrored:"
+    if state.read_only:
         return (
-            "etl_control is not mirrored: it does not exist, and this role may not create it. "
-            f"Run as an owner of the schema: {create}; {grant}; {otherwise}"
+            f"{off} this server or session is read-only. Set PG_CONTROL_URL to a database that can be written, or to "
+            "off."
         )
+    if state.schema is None:
+        return f"{off} no schema of this role's search_path can be used. Set another search_path, {_ELSEWHERE}"
+    table = f"{quote(state.schema)}.etl_control"
+    grant = f"grant select, insert, update on {table} to {quote(user)}"
+    if not state.exists and not state.may_create:
+        create = " ".join(_CREATE.format(table=table).split())
+        return (
+            f"{off} it does not exist, and this role may not create it. "
+            f"Run as an owner of the schema: {create}; {grant}; {_ELSEWHERE}"
+        )
+    if state.exists and not state.complete:
+        return f"{off} {table} lacks columns of a control table. Rename that table, {_ELSEWHERE}"
+    if state.exists and not state.writable:
+        return f"{off} this role may not write it. Run: {grant}; {_ELSEWHERE}"
+    return None
 
-    def _make(self) -> None:
-        """``create table if not exists`` needs the right to create even where the table exists, so look first."""
-        if self.connection is None:
-            return
-        found = self.connection.execute("select to_regclass('etl_control') is not null").fetchone()
-        if found != (True,):
-            # Another session may make it between the two statements.
-            with contextlib.suppress(psycopg.errors.UniqueViolation):
-                self.connection.execute(_CREATE)
+
+def _row(connection: psycopg.Connection, table: str, state: _State) -> ControlRow | None:
+    if not (state.exists and state.complete and state.readable):
+        return None
+    row = connection.execute(_SELECT, (_key(table),)).fetchone()
+    return ControlRow(*row) if row else None
 
 
-def _held(label: str) -> str:
-    """What of a label fits into ``table_name``: all of it, unless schema and name are 63 characters of double quotes.
+def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> ControlRow | None:
+    """Write a row and return what it replaced, as far as the role may read it."""
+    if not state.exists:
+        # Another session may create it at the same time.
+        with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
+            connection.execute(_CREATE.format(table="etl_control").encode())
+    found = _row(connection, row.table, state)
+    value, column = row.value and row.value[:255], row.column and row.column[:255]
+    connection.execute(_UPSERT, {"table": _key(row.table), "value": value, "column": column})
+    return found
 
-    Those doubled are up to 257; two such tables must not share a row.
+
+def _key(label: str) -> str:
+    """Return the ``table_name`` of a label: the label itself, if it has at most 255 characters.
+
+    Schema and name of 63 double quotes each make a label of 257; two such tables must not share a row.
     """
     return label if len(label) <= 255 else f"{label[:238]}…{hashlib.sha256(label.encode()).hexdigest()[:16]}"

@@ -1,11 +1,12 @@
-"""Refusals: what PostgreSQL, psycopg and connectorx say when something does not work, as our errors.
+"""Error mapping: what PostgreSQL, psycopg and connectorx report, as the errors of pg_bronze.
 
-The words of the server may quote values of rows and are never repeated; cases are told apart by SQLSTATE, and by words
-where there is nothing else. No connection is made here.
+psycopg's errors are mapped by SQLSTATE, connectorx's and failed logins by their text; the first match counts. The
+server's own text may quote values of rows and is not repeated. No connection is opened here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import psycopg
 
@@ -16,6 +17,7 @@ from pg_bronze.errors import (
     DataError,
     NotUtf8,
     PgBronzeError,
+    Retry,
     SliceTooLarge,
     SourceDamaged,
     SourceNotFit,
@@ -24,223 +26,231 @@ from pg_bronze.errors import (
     TableChanged,
 )
 
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)?")
-# SQLSTATEs as in the manual's appendix A: what is stored cannot be read, the machine has no room, the session ended.
-_DAMAGED = {"XX001", "XX002", "58030", "58P01"}
-_NO_ROOM = {"53100", "53200", "53400"}
-_ENDED = {"", "57P01", "57P02", "57P03", "57P05"}
-_DAMAGED_WORDS = re.compile(
-    r"ERROR: (invalid page in block|could not (open file|read blocks?|access status of transaction)"
-    r"|(missing|unexpected) chunk number|compressed \w+ data is corrupt)"
+
+class Case(NamedTuple):
+    """One finding: the error to raise, and what was found with the remedy. ``{detail}`` is filled in."""
+
+    error: type[PgBronzeError]
+    text: str
+
+
+_RETRIES: Mapping[Retry, str] = {
+    "automatic": "It is retried at the next tick.",
+    "after_fix": "It is retried after the fix.",
+    "never": "A retry fails until then.",
+}
+
+# Failed logins, by libpq's text. It may hold the attempts at several hosts.
+_LOGIN: Sequence[tuple[str, Case]] = (
+    (
+        "password authentication failed|no password supplied",
+        Case(AccessDenied, "the server rejected the user name or password. Check PG_USER and PG_PASS."),
+    ),
+    (
+        'database ".*" does not exist|no such database',  # the second is pgbouncer's
+        Case(AccessDenied, "the database does not exist. Check PG_DB."),
+    ),
+    ('role ".*" does not exist', Case(AccessDenied, "the role does not exist. Check PG_USER.")),
+    (
+        r"pg_hba\.conf",
+        Case(
+            AccessDenied,
+            "pg_hba.conf on the server has no entry that admits this user from this host. Add an entry, or check "
+            "PG_SSLMODE.",
+        ),
+    ),
+    (
+        "does not match host name",
+        Case(
+            AccessDenied,
+            "the server's certificate is for another host name. Set PG_HOST to the name in the certificate, or set "
+            "PG_SSLMODE to verify-ca, which does not check the name.",
+        ),
+    ),
+    (
+        "certificate|SSL",
+        Case(AccessDenied, "the encrypted connection could not be made. Check PG_SSLMODE and PG_SSLROOTCERT."),
+    ),
+    (
+        "too many clients|remaining connection slots|too many connections",
+        Case(
+            SourceUnavailable,
+            "the server has no free connection for this role or database. Raise its connection limit, or end sessions.",
+        ),
+    ),
+    (
+        "(?i:name or service not known|name resolution)|translate host",
+        Case(SourceUnavailable, "the host name cannot be resolved. Check PG_HOST."),
+    ),
+    (
+        "starting up|shutting down|recovery",
+        Case(SourceUnavailable, "the server is starting up, shutting down or in recovery."),
+    ),
 )
-_NO_ROOM_WORDS = re.compile(r"ERROR: (out of memory|temporary file size exceeds|.*No space left on device)")
-_FAILED_WORDS = re.compile(r"db error: (?!FATAL|PANIC)")
-_KEPT_OUT = ("is not permitted to log in", "permission denied for database", "not currently accepting connections")
+# Other logins that a server refused, by its last FATAL message. It is repeated: poolers and providers have messages of
+# their own, and a login involves no values of rows.
+_REFUSED: Sequence[tuple[str, Case]] = (
+    (
+        "is not permitted to log in|permission denied for database|not currently accepting connections",
+        Case(
+            AccessDenied,
+            "the server does not admit this role to the database ({detail}). Grant login and connect to it, or check "
+            "PG_USER and PG_DB.",
+        ),
+    ),
+    ("", Case(SourceUnavailable, "PostgreSQL, or a proxy in front of it, refused the connection ({detail}).")),
+)
+_UNREACHABLE = Case(
+    SourceUnavailable,
+    "no connection to PostgreSQL. Check that the server is running, and that PG_HOST and PG_PORT are right.",
+)
+
+# Reads of a slice.
+_TOO_LARGE = Case(SliceTooLarge, "the window has more rows than one slice may hold. It is read in block ranges.")
+_STALE = Case(
+    StaleSnapshot,
+    "the read used a snapshot older than its horizon, as behind a pooler that distributes over replicas or on a "
+    "lagging standby. Nothing was copied.",
+)
+_FILTERED = Case(
+    SourceNotFit,
+    "a row security policy would hide rows from this role. Grant it bypassrls, or exclude the table "
+    "(PG_BRONZE_EXCLUDE).",
+)
+_FORBIDDEN = Case(AccessDenied, "the role may not read the table. Run: grant select on {detail} to the role.")
+_ALTERED = Case(TableChanged, "the table was dropped, renamed or altered during the read.")
+_CANCELED = Case(
+    SourceUnavailable,
+    "the read was canceled, by its time limit or by a conflict with recovery. Raise PG_BRONZE_STATEMENT_TIMEOUT_S if "
+    "it needs longer.",
+)
+_NOT_UTF8 = Case(
+    NotUtf8,
+    "a text is not valid UTF-8, or has no equivalent in it. Correct it in the source, or exclude the table "
+    "(PG_BRONZE_EXCLUDE).",
+)
+_UNDECODABLE = Case(
+    DataError, "connectorx cannot decode a value. Exclude the table (PG_BRONZE_EXCLUDE) and report its column types."
+)
+_DAMAGED = Case(
+    SourceDamaged,
+    "the table is corrupted on disk: a page is damaged or a file is missing. The server's log names the place. Restore "
+    "the table from a backup or a standby, or exclude it (PG_BRONZE_EXCLUDE).",
+)
+_NO_ROOM = Case(
+    SourceUnavailable,
+    "the server has too little memory or disk space for the read. The server's log names which.",
+)
+_FAILED = Case(SourceUnavailable, "PostgreSQL ended the read with an error. The server's log has the message.")
+_BROKEN = Case(SourceUnavailable, "the connection to PostgreSQL was lost during the read, or could not be made for it.")
+# SQLSTATEs as in the manual's appendix A. A conflict with recovery is a serialization failure (40001, 40P01).
+_DAMAGED_STATES = ("XX001", "XX002", "58030", "58P01")
+_SLICE_STATES: Mapping[str, Case] = {
+    **dict.fromkeys(("42P01", "42703", "42704", "42883", "3F000"), _ALTERED),
+    **dict.fromkeys(("57014", "40001", "40P01"), _CANCELED),
+    **dict.fromkeys(("22021", "22P05"), _NOT_UTF8),
+    **dict.fromkeys(_DAMAGED_STATES, _DAMAGED),
+    **dict.fromkeys(("53100", "53200", "53400"), _NO_ROOM),
+    **dict.fromkeys(("", "57P01", "57P02", "57P03", "57P05"), _BROKEN),
+    "42501": _FORBIDDEN,
+}
+# What only the message tells, also where there is a SQLSTATE.
+_SLICE_TEXTS: Sequence[tuple[str, Case]] = (
+    (re.escape(TOO_LARGE), _TOO_LARGE),
+    ("older than horizon", _STALE),
+    ("row-level security|row security", _FILTERED),
+)
+# From PostgreSQL 18's bufmgr.c, md.c, slru.c, toast_internals.c and detoast.c.
+_DAMAGE = (
+    r"ERROR: (invalid page in block|could not (open file|read blocks?|access status of transaction)|"
+    r"(missing|unexpected) chunk number|compressed \w+ data is corrupt)"
+)
+# connectorx's errors, by type and text: it reports no SQLSTATE.
+_CONNECTORX: Sequence[tuple[str, Case]] = (
+    *_SLICE_TEXTS,
+    ("permission denied", _FORBIDDEN),
+    # The rule table requests no value that is too large, unless the column was altered after the catalog was read.
+    ("does not exist|too large to decode|decimal", _ALTERED),
+    ("statement timeout|canceling statement", _CANCELED),
+    ("invalid byte sequence|invalid utf-8|has no equivalent in encoding", _NOT_UTF8),
+    (r"\APanicException: ", _UNDECODABLE),
+    (_DAMAGE, _DAMAGED),
+    ("ERROR: (out of memory|temporary file size exceeds|.*No space left on device)", _NO_ROOM),
+    (r"\A\w+: db error: (?!FATAL|PANIC)", _FAILED),
+    ("", _BROKEN),
+)
+
+# Statements on the kept connection.
+_STATEMENT_DENIED = Case(AccessDenied, "the server denied a statement ({detail}). Grant the right to the role.")
+_STATEMENT_ALTERED = Case(TableChanged, "a table or column no longer exists ({detail}).")
+_STATEMENT_ENDED = Case(SourceUnavailable, "the server ended a statement ({detail}).")
+_STATEMENT_CANCELED = Case(
+    SourceUnavailable,
+    "a statement was canceled, by its time limit or by an administrator. Raise PG_BRONZE_STATEMENT_TIMEOUT_S if it "
+    "needs longer.",
+)
+_STATEMENT_STATES: Mapping[str, Case] = {
+    **dict.fromkeys(_DAMAGED_STATES, _DAMAGED),
+    **dict.fromkeys(("42P01", "42703", "42704"), _STATEMENT_ALTERED),
+    "42501": _STATEMENT_DENIED,
+    "57014": _STATEMENT_CANCELED,
+}
 
 
 def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeError:
-    """Our error for a connection that could not be made.
-
-    libpq's text tells cases apart. Of it only what a server said when it refused is repeated, where no sentence of ours
-    says it better: poolers and hosts have words of their own, and a login has no values of rows yet.
-    """
+    """Return our error for a connection to ``name`` that could not be made."""
     text = str(error)
-    refused = re.findall(r"FATAL:\s+(.+)", text)
-    if "password authentication failed" in text or "no password supplied" in text:
-        return AccessDenied(f"{name}: the server refused the user or password. Check PG_USER and PG_PASS.")
-    # The second is pgbouncer's.
-    if re.search(r'database ".*" does not exist|no such database', text):
-        return AccessDenied(f"{name}: there is no such database. Check PG_DB.")
-    if re.search(r'role ".*" does not exist', text):
-        return AccessDenied(f"{name}: there is no such role. Check PG_USER.")
-    if "pg_hba.conf" in text:
-        return AccessDenied(
-            f"{name}: the server's pg_hba.conf does not let this user in from here. Add a line for it, or "
-            "check PG_SSLMODE."
-        )
-    if "does not match host name" in text:
-        return AccessDenied(
-            f"{name}: the server's certificate is for another host name. Write PG_HOST as the certificate does; "
-            "PG_SSLMODE verify-ca does without the name."
-        )
-    if "certificate" in text or "SSL" in text:
-        return AccessDenied(f"{name}: the encrypted connection could not be made. Check PG_SSLMODE and PG_SSLROOTCERT.")
-    if any(words in text for words in ("too many clients", "remaining connection slots", "too many connections")):
-        return SourceUnavailable(
-            f"{name}: the server has no free connection for this role or database. Raise its limit, or end "
-            "sessions; the next tick tries again."
-        )
-    if "name or service not known" in text.lower() or "name resolution" in text.lower() or "translate host" in text:
-        return SourceUnavailable(f"{name}: the host name cannot be resolved. Check PG_HOST; the next tick tries again.")
-    if "starting up" in text or "shutting down" in text or "recovery" in text:
-        return SourceUnavailable(f"{name}: the server is starting or stopping. The next tick tries again.")
-    if refused and any(words in refused[-1] for words in _KEPT_OUT):
-        return AccessDenied(
-            f"{name}: the server does not let this role into the database ({refused[-1][:200]}). Grant it login and "
-            "connect, or check PG_USER and PG_DB."
-        )
-    if refused:
-        return SourceUnavailable(
-            f"{name}: PostgreSQL, or what stands before it, refused the connection ({refused[-1][:200]}); the next "
-            "tick tries again."
-        )
-    return SourceUnavailable(
-        f"{name}: no connection to PostgreSQL. Check that it is up and that PG_HOST and PG_PORT are right; "
-        "the next tick tries again."
-    )
+    reasons = re.findall(r"FATAL:\s+(.+)", text)
+    reason = reasons[-1] if reasons else ""
+    case = _first(_LOGIN, text) or (_first(_REFUSED, reason) if reasons else None) or _UNREACHABLE
+    return _error(case, name, reason[:200])
 
 
 def explain(error: psycopg.Error, name: str) -> PgBronzeError:
-    """Our error for a failed statement, from its SQLSTATE; the server's text may quote values and is not repeated."""
+    """Return our error for a statement that failed on the kept connection.
+
+    Args:
+        name: The server or the table that the statement was about; the message begins with it.
+    """
     state = error.sqlstate or ""
-    if state == "42501":
-        return AccessDenied(f"{name}: the role may not read this ({_first_words(error)}). Grant select to it.")
-    if state in _DAMAGED:
-        return _damaged(name)
-    if state in {"42P01", "42703", "42704"}:
-        return TableChanged(f"{name}: a table or column is not there any more ({state}); the next tick looks again.")
-    if state == "57014":
-        return SourceUnavailable(
-            f"{name}: a statement was cancelled, by its time limit or an administrator. "
-            "Raise PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer; the next tick tries again."
-        )
-    if "older than horizon" in str(error):
-        return StaleSnapshot(
-            f"{name}: a read saw an older state of the database than its horizon; the next tick tries again."
-        )
-    return SourceUnavailable(
-        f"{name}: the server ended the statement ({state or type(error).__name__}); the next tick tries again."
-    )
+    if state == "42501":  # of all messages the one that names an object and never a value
+        return _error(_STATEMENT_DENIED, name, (error.diag.message_primary or "permission denied")[:120])
+    if state not in _STATEMENT_STATES and "older than horizon" in str(error):
+        return _error(_STALE, name)
+    return _error(_STATEMENT_STATES.get(state, _STATEMENT_ENDED), name, state or type(error).__name__)
 
 
-def _first_words(error: psycopg.Error) -> str:
-    """The part of a permission error that names the object: PostgreSQL puts no row value into it."""
-    primary = error.diag.message_primary or "permission denied"
-    return primary[:120]
-
-
-def explain_state(error: psycopg.Error, label: str) -> PgBronzeError:
-    """Our error for a slice that could not be read, from its SQLSTATE; the server's words may quote values."""
+def explain_sqlstate(error: psycopg.Error, label: str) -> PgBronzeError:
+    """Return our error for a slice of table ``label`` that psycopg could not read."""
     state = error.sqlstate or ""
-    text = str(error)
-    if TOO_LARGE in text:
-        return SliceTooLarge(f"{label}: a window holds more than one slice may; it is read in block ranges.")
-    if "older than horizon" in text:
-        return _stale(label)
-    if state == "42501":
-        return _hidden(label) if "row-level security" in text or "row security" in text else _forbidden(label)
-    if state in {"42P01", "42703", "42704", "42883", "3F000"}:
-        return _altered(label)
-    # A conflict with recovery is a serialization failure to PostgreSQL.
-    if state in {"57014", "40001", "40P01"}:
-        return _cancelled(label)
-    if state in {"22021", "22P05"}:
-        return _not_utf8(label)
-    if state in _DAMAGED:
-        return _damaged(label)
-    if state in _NO_ROOM:
-        return _no_room(label)
-    return _broken(label) if state in _ENDED or state.startswith("08") else _failed(label)
+    default = _BROKEN if state.startswith("08") else _FAILED
+    return _slice_error(_first(_SLICE_TEXTS, str(error)) or _SLICE_STATES.get(state, default), label)
 
 
-def explain_text(error: BaseException, label: str) -> PgBronzeError:
-    """The same for connectorx, which gives text only."""
-    text = str(error)
-    if TOO_LARGE in text:
-        return SliceTooLarge(f"{label}: a window holds more than one slice may; it is read in block ranges.")
-    if "older than horizon" in text:
-        return _stale(label)
-    if "row-level security" in text or "row security" in text:
-        return _hidden(label)
-    if "permission denied" in text:
-        return _forbidden(label)
-    if "does not exist" in text:
-        return _altered(label)
-    if "too large to decode" in text or "decimal" in text:
-        # The rule table sends no such value: only a column altered between two looks does.
-        return _altered(label)
-    if "statement timeout" in text or "canceling statement" in text:
-        return _cancelled(label)
-    if "invalid byte sequence" in text or "invalid utf-8" in text or "has no equivalent in encoding" in text:
-        return _not_utf8(label)
-    if type(error).__name__ == "PanicException":
-        return DataError(f"{label}: the reader gave up on a value it cannot decode. Exclude the table and report it.")
-    if _DAMAGED_WORDS.search(text):
-        return _damaged(label)
-    if _NO_ROOM_WORDS.search(text):
-        return _no_room(label)
-    return _failed(label) if _FAILED_WORDS.match(text) else _broken(label)
-
-
-def _stale(label: str) -> StaleSnapshot:
-    return StaleSnapshot(
-        f"{label}: the read saw an older state of the database than its horizon, as behind a pooler that spreads "
-        "over replicas or on a standby that lags. Nothing was copied; the next tick tries again."
-    )
-
-
-def _hidden(label: str) -> SourceNotFit:
-    return SourceNotFit(
-        f"{label}: a row security policy would hide rows from this role. Grant it bypassrls, or exclude the table "
-        "(PG_BRONZE_EXCLUDE)."
-    )
-
-
-def _forbidden(label: str) -> AccessDenied:
-    # SQL folds case and knows words of its own, so only what needs no quotes for certain goes without.
-    table = label if _PLAIN.fullmatch(label) else ".".join(map(quote, split_label(label)))
-    return AccessDenied(f"{label}: the role may not read it. Run: grant select on {table} to the role.")
-
-
-def _altered(label: str) -> TableChanged:
-    return TableChanged(f"{label}: it was dropped, renamed or altered while it was read; the next tick looks again.")
-
-
-def _cancelled(label: str) -> SourceUnavailable:
-    return SourceUnavailable(
-        f"{label}: the read was cancelled, by its time limit or a conflict with recovery. Raise "
-        "PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer; the next tick tries again."
-    )
-
-
-def _not_utf8(label: str) -> NotUtf8:
-    return NotUtf8(
-        f"{label}: a text is not valid UTF-8, or has no equivalent in it. Correct it in the source, or exclude the "
-        "table (PG_BRONZE_EXCLUDE)."
-    )
+def explain_connectorx(error: BaseException, label: str) -> PgBronzeError:
+    """Return our error for a slice of table ``label`` that connectorx could not read."""
+    return _slice_error(_first(_CONNECTORX, f"{type(error).__name__}: {error}") or _BROKEN, label)
 
 
 def explain_bad_texts(label: str, found: Mapping[str, int]) -> NotUtf8:
-    """Our error for texts that are not UTF-8, once it is known how many rows have them in which column."""
-    named = ", ".join(f"{column!r} ({count} row{'' if count == 1 else 's'})" for column, count in found.items())
+    """Return our error for texts that are not UTF-8, with the number of such rows by column name."""
+    columns = ", ".join(f"{column!r} ({count:,} row{'' if count == 1 else 's'})" for column, count in found.items())
     return NotUtf8(
-        f"{label}: texts are not valid UTF-8 in column {named}; the database's encoding, SQL_ASCII, lets in any bytes. "
-        "Correct them in the source: if they are LATIN1, set the column to convert_from(convert(convert_to(column, "
-        "'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII'). Or exclude the table (PG_BRONZE_EXCLUDE)."
+        f"{label}: texts are not valid UTF-8 in column {columns}. The database's encoding, SQL_ASCII, accepts any "
+        "bytes. Correct them in the source: if they are LATIN1, set the column to convert_from(convert(convert_to("
+        "column, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'SQL_ASCII'). Or exclude the table (PG_BRONZE_EXCLUDE). "
+        f"{_RETRIES[NotUtf8.retry]}"
     )
 
 
-def _damaged(label: str) -> SourceDamaged:
-    return SourceDamaged(
-        f"{label}: PostgreSQL cannot read what it stored of it: a page is damaged, or a file is missing. Its log names "
-        "the place. Restore the table from a backup or a standby, or exclude it (PG_BRONZE_EXCLUDE)."
-    )
+def _first(cases: Sequence[tuple[str, Case]], text: str) -> Case | None:
+    return next((case for pattern, case in cases if re.search(pattern, text)), None)
 
 
-def _no_room(label: str) -> SourceUnavailable:
-    return SourceUnavailable(
-        f"{label}: the server has too little memory or disk for the read; its log says which. The next tick tries "
-        "again."
-    )
+def _error(case: Case, name: str, detail: str = "") -> PgBronzeError:
+    return case.error(f"{name}: {case.text.format(detail=detail)} {_RETRIES[case.error.retry]}")
 
 
-def _failed(label: str) -> SourceUnavailable:
-    return SourceUnavailable(
-        f"{label}: PostgreSQL ended the read with an error. Its log says which; the next tick tries again."
-    )
-
-
-def _broken(label: str) -> SourceUnavailable:
-    return SourceUnavailable(
-        f"{label}: the connection to PostgreSQL broke or could not be made while reading; the next tick tries again."
-    )
+def _slice_error(case: Case, label: str) -> PgBronzeError:
+    # Quoted, because a name can be a key word.
+    return _error(case, label, ".".join(map(quote, split_label(label))) if case is _FORBIDDEN else "")

@@ -1,5 +1,5 @@
 """Scheduling: which tables are due, and when a failing table is retried. Pure functions.
 
 Belongs here: every decision about *when* a table is copied. Does not belong here: I/O, clocks, Dagster. The sensor and
-the command line collect the facts, ask here and act.
+the command line collect the facts, call these functions, and act on the result.
 """

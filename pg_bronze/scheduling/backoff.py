@@ -1,8 +1,9 @@
-"""Retries: when a table that failed is tried again, and what is said of it meanwhile.
+"""Backoff: when the copy of a failing table is retried, and the sentence that reports it.
 
-Who can retry an error decides: what the next tick may retry is tried at the next ticks and then every two minutes, what
-only a person can retry after 1, 2, 4 … 30 minutes, and at once when something changed that could be the retry.
-No clock, no Dagster.
+Belongs here: the pauses, and the sentences for the sensor and the command line. Does not belong here: clocks, and
+where a failure is stored. The pause depends on what a retry requires: an error that is retried automatically is retried
+at each of the next ticks and then every two minutes; any other after 1, 2, 4 … 30 minutes, and at once when the
+settings or the definition of the table changed.
 """
 
 from collections.abc import Mapping
@@ -11,19 +12,24 @@ from datetime import UTC, datetime
 
 from pg_bronze.errors import Retry
 
-# Most faults of a network or a restart are over within three ticks.
-PROMPT_TRIES = 3
-_FIRST_S: Mapping[Retry, float] = {"automatic": 15.0, "after_fix": 60.0, "never": 60.0}
-_LONGEST_S: Mapping[Retry, float] = {"automatic": 120.0, "after_fix": 1800.0, "never": 1800.0}
+# Most network faults and restarts are over within three ticks.
+IMMEDIATE_RETRIES = 3
+_FIRST_PAUSE_S: Mapping[Retry, float] = {"automatic": 15.0, "after_fix": 60.0, "never": 60.0}
+_LONGEST_PAUSE_S: Mapping[Retry, float] = {"automatic": 120.0, "after_fix": 1800.0, "never": 1800.0}
 _NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What is known of a table that failed ``count`` times in a row; times are seconds since 1970.
+    """The failures of one table since its last success.
 
-    ``sentence`` is its last error, ``since`` its first failure, ``last`` the latest one. ``state`` stands for the
-    settings and the table's definition as they were then.
+    Attributes:
+        sentence: The text of the last error.
+        retry: What a successful retry requires.
+        count: The number of failures in a row; counted from 1 again after a change or a manual attempt.
+        since: The time of the first failure, in seconds since 1970.
+        last: The time of the last failure, in seconds since 1970.
+        state: A text that changes with the settings and the definition of the table, as of the last failure.
     """
 
     sentence: str
@@ -35,66 +41,80 @@ class Failure:
 
 
 def pause_s(retry: Retry, count: int) -> float:
-    """Seconds from the ``count``-th failure in a row to the next try; 0 is the next tick."""
-    grown = count - PROMPT_TRIES if retry == "automatic" else count
-    if grown <= 0:
+    """Return the seconds between failure number ``count`` in a row and the next retry; 0 for the next tick."""
+    step = count - IMMEDIATE_RETRIES if retry == "automatic" else count
+    if step <= 0:
         return 0.0
-    # 2**20 is beyond every limit; the power of a table that has failed for years is not computed.
-    return min(_LONGEST_S[retry], _FIRST_S[retry] * 2.0 ** min(grown - 1, 20))
+    # 2**20 exceeds every limit; larger exponents, after years of failures, overflow.
+    return min(_LONGEST_PAUSE_S[retry], _FIRST_PAUSE_S[retry] * 2.0 ** min(step - 1, 20))
 
 
-def after(
-    before: Failure | None, sentence: str, retry: Retry, now: float, state: str = "", by_hand: bool = False
+def record_failure(
+    previous: Failure | None, sentence: str, retry: Retry, now: float, state: str = "", manual: bool = False
 ) -> Failure:
-    """The failure_state after one more failure.
+    """Return the failures of a table after one more.
 
-    ``by_hand``: a person asked for this try, and may be about to ask again; the pauses begin anew, as they do when
-    ``state`` is not what it was.
+    Args:
+        previous: The earlier failures since the last success.
+        sentence: The text of the error.
+        retry: What a successful retry requires.
+        now: The time of the failure, in seconds since 1970.
+        state: The current state of the settings and the definition of the table.
+        manual: Whether a person started this attempt. The pauses start again, because another attempt may follow.
     """
-    if before is None:
+    if previous is None:
         return Failure(sentence, retry, 1, now, now, state)
-    anew = by_hand or before.state != state or before.retry != retry
-    return Failure(sentence, retry, 1 if anew else before.count + 1, min(before.since, now), now, state)
+    starts_again = manual or previous.state != state or previous.retry != retry
+    return Failure(sentence, retry, 1 if starts_again else previous.count + 1, min(previous.since, now), now, state)
 
 
-def next_try(failure_state: Failure, state: str, restarted: float = 0.0) -> float:
-    """When the table is to be tried again, in seconds since 1970; a time in the past means now.
+def next_retry_at(failure: Failure, state: str, process_started_at: float = 0.0) -> float:
+    """Return the time of the next retry in seconds since 1970; a time in the past means now.
 
-    ``state`` stands for settings and definition as they are now. ``restarted`` is when the present process took up
-    work: it may have been given another password, which no state shows, so it waits only as after a first failure.
+    Args:
+        failure: The failures of the table.
+        state: The current state of the settings and the definition of the table.
+        process_started_at: When the current process started, in seconds since 1970. A password may have changed with
+            a restart, which no state shows, so the pause after it is the one after a first failure.
     """
-    if state != failure_state.state:
-        return failure_state.last
-    count = 1 if restarted > failure_state.last else failure_state.count
-    return failure_state.last + pause_s(failure_state.retry, count)
+    if state != failure.state:
+        return failure.last
+    count = 1 if process_started_at > failure.last else failure.count
+    return failure.last + pause_s(failure.retry, count)
 
 
-def said(failures_by_table: Mapping[str, tuple[Failure, float]], now: float) -> list[str]:
-    """One sentence for each cause: which tables, since when, why, and when they are tried next.
+def sentences(failures_by_table: Mapping[str, tuple[Failure, float]], now: float) -> list[str]:
+    """Return one sentence per cause: the tables, since when they fail, the next retry, and the error.
 
-    ``failures_by_table`` gives the failure_state and the time of the next try of each table by its name.
+    Args:
+        failures_by_table: The failures and the time of the next retry of each table, by its label.
+        now: The current time in seconds since 1970.
     """
     by_cause: dict[str, list[str]] = {}
-    for name, (failure_state, _) in sorted(failures_by_table.items(), key=lambda item: (item[1][0].since, item[0])):
-        by_cause.setdefault(failure_state.sentence, []).append(name)
-    sentences = []
-    for sentence, names in by_cause.items():
-        since = min(failures_by_table[name][0].since for name in names)
-        then = min(failures_by_table[name][1] for name in names)
-        again = f"tried again at {_clock(then, now)}, or when it is materialized by hand" if then > now else "due now"
-        failed = max(failures_by_table[name][0].count for name in names)
-        tries = f"{failed} tries" if failed > 1 else "1 try"
-        sentences.append(f"{listed(names)} stuck since {_clock(since, now)} ({tries}; {again}): {sentence}")
-    return sentences
+    for name, (failure, _) in sorted(failures_by_table.items(), key=lambda item: (item[1][0].since, item[0])):
+        by_cause.setdefault(failure.sentence, []).append(name)
+    return [_sentence(cause, names, failures_by_table, now) for cause, names in by_cause.items()]
 
 
-def listed(names: list[str]) -> str:
-    """Up to three names, or how many there are and the first three."""
+def _sentence(cause: str, names: list[str], failures_by_table: Mapping[str, tuple[Failure, float]], now: float) -> str:
+    failures = [failures_by_table[name][0] for name in names]
+    retry_at = min(failures_by_table[name][1] for name in names)
+    since = _clock(min(failure.since for failure in failures), now)
+    count = max(failure.count for failure in failures)
+    attempts = f"{count} attempts" if count > 1 else "1 attempt"
+    retry = f"next retry at {_clock(retry_at, now)}, or on manual materialization"
+    if retry_at <= now:
+        retry = "due for a retry now"
+    return f"{name_list(names)} failing since {since} ({attempts}); {retry}: {cause}"
+
+
+def name_list(names: list[str]) -> str:
+    """Return up to three names; of more, their number and the first three."""
     shown = ", ".join(names[:_NAMES_SHOWN])
     return shown if len(names) <= _NAMES_SHOWN else f"{len(names)} tables ({shown}, …)"
 
 
 def _clock(moment: float, now: float) -> str:
-    """A time in UTC, with its day unless that is today."""
-    there, here = datetime.fromtimestamp(moment, UTC), datetime.fromtimestamp(now, UTC)
-    return f"{there:%H:%M:%S} UTC" if there.date() == here.date() else f"{there:%Y-%m-%d %H:%M} UTC"
+    """Return a time in UTC, with the date if it is not today."""
+    at, today = datetime.fromtimestamp(moment, UTC), datetime.fromtimestamp(now, UTC).date()
+    return f"{at:%H:%M:%S} UTC" if at.date() == today else f"{at:%Y-%m-%d %H:%M} UTC"

@@ -62,7 +62,7 @@ class ColumnHistory:
         return dataclasses.replace(found, drift=(*found.drift, *_partitions(before, after, table)), leaves=leaves)
 
     def _compared(self, before: Watermark, after: Watermark, table: SourceTable) -> ColumnSnapshot:
-        described = column_drift.description(table)
+        described = column_drift.describe_table(table)
         if not before.seq or before.generation != after.generation or described.digest == before.columns_digest:
             return ColumnSnapshot(described)
         previous = self._before(before)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_bronze.core import column_types
-from pg_bronze.core.table import argument
+from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import HistoryChanged, SettingsError
 from pg_bronze.lake.commit import SliceWriter
@@ -93,7 +93,7 @@ def reconcile(
     watermark = sync.ledger.recover(recorded, sync.now(), allow_gaps=True).watermark or recorded
     if watermark is None:
         raise SettingsError(f"{sync.label}: nothing of the table was copied yet, so there is nothing to compare.")
-    command = f"`pg-bronze reset {argument(sync.label)}`"
+    command = f"`pg-bronze reset {shell_argument(sync.label)}`"
     if any(leaf.pending for leaf in watermark.leaves.values()):
         raise HistoryChanged(
             f"{sync.label}: a large window was only partly read, so the table cannot be compared. Nothing was changed. "

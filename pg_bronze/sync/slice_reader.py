@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from pg_bronze.core import column_types, planning, window_sql
-from pg_bronze.core.planning import Sizing
+from pg_bronze.core import column_types, row_width, slice_size, window_sql
+from pg_bronze.core.slice_size import SliceSize
 from pg_bronze.core.table import SourceTable
-from pg_bronze.core.value_policies import Exceptional
+from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import NotUtf8, SliceTooLarge
 from pg_bronze.postgres.connection import Source
@@ -14,22 +14,26 @@ from pg_bronze.postgres.error_mapping import explain_bad_texts
 if TYPE_CHECKING:
     import polars as pl
 
-Rows: TypeAlias = "tuple[pl.DataFrame, tuple[Exceptional, ...]]"
+Rows: TypeAlias = "tuple[pl.DataFrame, tuple[ExceptionalCount, ...]]"
 
 
-def read(source: Source, table: SourceTable, region: Region, size: Sizing) -> "Rows | None":
+def read(source: Source, table: SourceTable, region: Region, size: SliceSize) -> "Rows | None":
     """Read the rows of a region as they are stored, with counts of the values that a policy changed.
 
     Returns:
         None if the rows are more than one slice may hold and the region can be divided. A region that cannot be
         divided (one row) is read whatever its size.
     """
-    columns, names = table.columns, planning.names_by_attnum(table)
-    divisible = region.blocks is None or not size.smallest
-    widths = column_types.widths(columns) if divisible and not planning.certain(table, region, size.byte_limit) else []
+    columns, names = table.columns, table.names_by_attnum
+    divisible = region.blocks is None or not size.is_single_row
+    widths = (
+        row_width.width_expressions(columns)
+        if divisible and not slice_size.certainly_fits(table, region, size.byte_limit)
+        else []
+    )
     bound = None
     if widths and region.blocks is None and region.start is not None:
-        bound = window_sql.Bound(size.byte_limit, widths)
+        bound = window_sql.ByteLimit(size.byte_limit, widths)
     elif widths:
         rows, size_bytes = source.measure(window_sql.measure(region, widths, names), table.label)
         if rows > size.row_limit or (size_bytes > size.byte_limit and rows > 1):
@@ -54,8 +58,8 @@ def read_all(source: Source, table: SourceTable, region: Region) -> Rows:
     return column_types.conform(frame, table.columns, table.label)
 
 
-def _query(table: SourceTable, region: Region, row_limit: int | None, bound: "window_sql.Bound | None") -> str:
-    columns, names = table.columns, planning.names_by_attnum(table)
+def _query(table: SourceTable, region: Region, row_limit: int | None, bound: "window_sql.ByteLimit | None") -> str:
+    columns, names = table.columns, table.names_by_attnum
     projection, xid_column = column_types.projection(columns), column_types.xid_column(columns)
     return window_sql.select(region, projection, xid_column, names, row_limit, bound)
 
@@ -66,7 +70,7 @@ def _rows(source: Source, table: SourceTable, region: Region, query: str) -> "pl
     except NotUtf8 as error:
         # Neither the server nor connectorx names the column, so a second query counts the rows of each.
         texts = [name for name, dtype in column_types.read_schema(table.columns).items() if str(dtype) == "String"]
-        query = window_sql.not_utf8(region, texts, planning.names_by_attnum(table))
+        query = window_sql.not_utf8(region, texts, table.names_by_attnum)
         counts = dict(zip(texts, source.measure(query, table.label), strict=True))
         if invalid := {name: count for name, count in counts.items() if count}:
             raise explain_bad_texts(table.label, invalid) from error

@@ -6,7 +6,7 @@ A change waits for the run that is copying the table, and reports only what the 
 import dataclasses
 from collections.abc import Callable
 
-from pg_bronze.core.table import argument
+from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import Leaf, Watermark
 from pg_bronze.errors import SettingsError, Superseded, TableBusy
 from pg_bronze.lake.commit import Slice, SliceWriter
@@ -81,19 +81,19 @@ def require_lock(sync: TableSync) -> None:
 def _slice(sync: TableSync, recorded: Watermark | None, reason: str, change: Change) -> Slice:
     """Return the empty slice that commits a change of the watermark as the bucket has it now."""
     sync.place = place = sync.source.place(sync.store.place)
-    elsewhere = recorded is not None and recorded.place.bucket != place.bucket
+    elsewhere = recorded is not None and recorded.origin.bucket != place.bucket
     recovered = sync.ledger.recover(None if elsewhere else recorded, sync.now(), allow_gaps=True)
     claimed = recovered.redo.before if recovered.redo else None
     watermark = recovered.watermark or recorded or claimed
     if watermark is None:
         raise SettingsError(
             f"{sync.label}: nothing of the table was copied yet, so there is nothing to change. "
-            f"`pg-bronze tick {argument(sync.label)}` copies it."
+            f"`pg-bronze tick {shell_argument(sync.label)}` copies it."
         )
     if elsewhere and recovered.watermark is None:
         watermark = dataclasses.replace(watermark, key="", columns_key="", columns_digest="")
     sync.refresh_table()
-    after = change(dataclasses.replace(watermark, place=place))
+    after = change(dataclasses.replace(watermark, origin=place))
     piece = sync.empty_slice(watermark, after, reason)
     return _under_key(sync, piece, recovered.redo.after.key, watermark) if recovered.redo else piece
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Self
 
 import psycopg
 
-from pg_bronze.core import column_types, cursor_column, planning
-from pg_bronze.core.planning import NewGeneration, Outlook, Quiet, Read
+from pg_bronze.core import column_types, cursor_column, history_check, planning, slice_size
+from pg_bronze.core.planning import NewGeneration, Quiet, Read, TickState
 from pg_bronze.core.table import SourceTable
-from pg_bronze.core.value_policies import LOSSLESS, Exceptional, Policies
-from pg_bronze.core.watermark import Place, Watermark
+from pg_bronze.core.value_policies import DEFAULT_POLICIES, ExceptionalCount, Policies
+from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import SourceNotFit, TableChanged
 from pg_bronze.lake.claim import Claim
@@ -55,11 +55,11 @@ class SyncOptions:
     slice_bytes: int = 32 * 2**20
     codec: Codec = field(default_factory=Codec)
     dated: bool = False
-    cursor_names: tuple[str, ...] = cursor_column.NAMES
+    cursor_names: tuple[str, ...] = cursor_column.DEFAULT_NAMES
     cursor_column: str | None = None
     takeover: str | None = None
     unfenced: bool = False
-    policies: Policies = LOSSLESS
+    policies: Policies = DEFAULT_POLICIES
 
 
 class TableSync:
@@ -81,7 +81,7 @@ class TableSync:
     ) -> None:
         self.source = source
         self.store = store
-        self.table = table.under(options.policies)
+        self.table = table.with_policies(options.policies)
         self.options = options
         self.control = control or Control(None)
         self.now = now
@@ -92,11 +92,11 @@ class TableSync:
         self.cursor_column: cursor_column.CursorColumn | None = None
         self.horizon = 0
         self.generation = -1
-        self.place: Place | None = None
+        self.place: Origin | None = None
         self.locked = False
         self._on_step = on_step
-        self._size = planning.Sizing(1, 1, 1)
-        self._outlook = Outlook()
+        self._size = slice_size.SliceSize(1, 1, 1)
+        self._outlook = TickState()
         self._mirrored_before: str | None = None
 
     def __enter__(self) -> Self:
@@ -120,13 +120,13 @@ class TableSync:
         """
         if not self.locked:
             return Quiet("another run is copying the table")
-        if recorded is not None and recorded.place.bucket != self.store.place:
-            raise planning.other_bucket(recorded, self.store.place, self.label)
+        if recorded is not None and recorded.origin.bucket != self.store.place:
+            raise history_check.bucket_changed(recorded, self.store.place, self.label)
         recovered = self.ledger.recover(recorded, self.now())
         self._on_step("recover")
         watermark = self._check_history(recovered)
         newest = recovered.redo.after if recovered.redo else watermark
-        self.horizon = self.source.horizon(at_least=newest.highest if newest else None)
+        self.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
         self.refresh_table()
         if watermark is None:
             watermark = self._beginning(recovered.foreign_key)
@@ -136,7 +136,7 @@ class TableSync:
         if first is None and not recovered.adopted and not recovered.rebuilt:
             return Quiet(f"no new row up to transaction {self.horizon}")
         if first is not None and recovered.watermark is not None:
-            self.ledger.look_back(recovered.watermark, self.now())
+            self.ledger.check_foreign_objects(recovered.watermark, self.now())
         return SliceStream(self, recovered, watermark, first, read_on=new)
 
     def record_only(self, recorded: Watermark | None) -> SliceStream:
@@ -159,7 +159,7 @@ class TableSync:
             watermark = recovered.redo.before
         self.generation = watermark.generation if watermark else -1
         if watermark is not None:
-            planning.check_place(watermark, self.place, self.label, self.source.standby)
+            history_check.check_origin(watermark, self.place, self.label, self.source.standby)
             if watermark.generation:
                 self.ledger.move_old(watermark)
         return watermark
@@ -248,7 +248,7 @@ class TableSync:
     def _note_rows(self, region: Region, frame: "pl.DataFrame", committed: bool) -> None:
         """Adapt the size of ranges to what was read, and count the empty blocks since the last commit."""
         if region.blocks is not None:
-            self._size = self._size.after(frame.height, int(frame.estimated_size()))
+            self._size = self._size.adjusted(frame.height, int(frame.estimated_size()))
         blocks = self._size.blocks if region.blocks and not self._size.lines else 0
         uncommitted = 0 if committed else self._outlook.uncommitted_blocks + blocks
         self._outlook = dataclasses.replace(self._outlook, uncommitted_blocks=uncommitted)
@@ -263,7 +263,7 @@ class TableSync:
     ) -> Slice:
         frame, policy_counts = rows
         snapshot = self.columns.look(watermark, step.after, table)
-        newest = cursor_column.newest(frame, self.cursor_column) if self.cursor_column else None
+        newest = cursor_column.newest_value(frame, self.cursor_column) if self.cursor_column else None
         highest = self._highest(None if snapshot.cursor_moved else watermark.cursor, newest)
         after = self.numbered(watermark, dataclasses.replace(step.after, cursor=highest), snapshot)
         nodes = {item.oid: item.relfilenode for item in table.relations if item.oid in step.region.leaves}
@@ -277,7 +277,7 @@ class TableSync:
         snapshot: ColumnSnapshot,
         redo: bool = False,
         seconds: float = 0.0,
-        policy_counts: tuple[Exceptional, ...] = (),
+        policy_counts: tuple[ExceptionalCount, ...] = (),
     ) -> Slice:
         """Return the slice of a claim with the footer that describes it."""
         source, described = self.source, snapshot.description
@@ -295,7 +295,7 @@ class TableSync:
 
     def no_rows(self) -> "pl.DataFrame":
         """Return a frame with this table's stored columns and no row."""
-        return column_types.no_rows(self.table.columns)
+        return column_types.empty_slice(self.table.columns)
 
     def forgotten(self, watermark: Watermark) -> Watermark:
         """Return the watermark of a new generation of which nothing is copied yet."""
@@ -313,7 +313,7 @@ class TableSync:
         key = self.layout.key(next_time(self.now(), self.layout.time(before.key)))
         first_key = key if after.generation != before.generation else after.first_key
         numbered = dataclasses.replace(
-            after, place=self.place or after.place, seq=before.seq + 1, key=key, first_key=first_key
+            after, origin=self.place or after.origin, seq=before.seq + 1, key=key, first_key=first_key
         )
         return snapshot.onto(numbered, before)
 
@@ -322,7 +322,7 @@ class TableSync:
         if self.cursor_column is None:
             return known
         try:
-            return cursor_column.later(known, newest, self.cursor_column)
+            return cursor_column.later_value(known, newest, self.cursor_column)
         except (ArithmeticError, ValueError):
             return newest
 
@@ -342,8 +342,8 @@ class TableSync:
         if table.fingerprint != self.table.fingerprint or self.cursor_column is None:
             self.cursor_column = cursor_column.choose(table, self.options.cursor_names, self.options.cursor_column)
         if self._size.byte_limit == 1:
-            self._size = planning.sizing(table, self.options.slice_rows, self.options.slice_bytes)
-        self.table = table.under(self.options.policies)
+            self._size = slice_size.initial_size(table, self.options.slice_rows, self.options.slice_bytes)
+        self.table = table.with_policies(self.options.policies)
         return table.fingerprint
 
     def _beginning(self, foreign_key: str) -> Watermark:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from pg_bronze.core import column_types, drift, planning, window_sql
+from pg_bronze.core import column_types, drift, window_sql
 from pg_bronze.core.drift import Description
 from pg_bronze.core.table import Relation
-from pg_bronze.core.value_policies import Exceptional
+from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import Leaf, Watermark
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer, footer_of
@@ -131,14 +131,14 @@ def _write_again(
     regions = [_difference(before, oid, leaf, present.get(oid)) for oid, leaf in differing.items()]
     import polars as pl
 
-    described = promised or drift.description(sync.table)
+    described = promised or drift.describe_table(sync.table)
     columns = described.source_columns
     if promised is None:
         after = dataclasses.replace(after, columns_digest=described.digest)
-    names = planning.names_by_attnum(sync.table)
-    projection = column_types.projection_as(columns, sync.table.columns)
-    frames = [column_types.no_rows(columns)]
-    exceptional: tuple[Exceptional, ...] = ()
+    names = sync.table.names_by_attnum
+    projection = column_types.former_projection(columns, sync.table.columns)
+    frames = [column_types.empty_slice(columns)]
+    exceptional: tuple[ExceptionalCount, ...] = ()
     for region in regions:
         if region is None:
             return None
@@ -151,7 +151,7 @@ def _write_again(
         "repaired", dataclasses.replace(before, seq=after.seq - 1), after, None, {}, "written again by verification"
     )
     footer = footer_of(claim, frame.height, described, sync.source.server_version, sync.source.database(), exceptional)
-    said = "; ".join(window_sql.in_words(region) for region in regions if region)
+    said = "; ".join(window_sql.describe_region(region) for region in regions if region)
     body = encode(frame, dataclasses.replace(footer, repaired=True, window=said or None), sync.options.codec)
     sync.store.create(after.key, body)
     return frame.height
@@ -175,8 +175,8 @@ def _difference(before: Watermark, oid: int, after: Leaf, relation: Relation | N
         end_of_it = leaf.swept if after.pending else pending.upto
         if after.swept != end_of_it or (leaf.pending and leaf.pending.upto != pending.upto):
             return None  # more than one window lies between
-        first = leaf.pending.place if leaf.pending else (0, 0)
-        last = after.pending.place if after.pending else (None, 0)
+        first = leaf.pending.position if leaf.pending else (0, 0)
+        last = after.pending.position if after.pending else (None, 0)
         blocks, lines = (first[0], last[0]), (first[1], last[1])
     end = pending.upto if pending is not None else after.swept
     if end is None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bronze.core.cursor_column import CursorColumn, choose, later, newest
+from pg_bronze.core.cursor_column import CursorColumn, choose, later_value, newest_value
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY
 from pg_bronze.errors import SettingsError
@@ -19,11 +19,11 @@ def table(*columns, key=()):
 
 def cursor(base):
     kind = {"date": "date", "timestamp": "timestamp", "timestamptz": "timestamp"}.get(base, "number")
-    return CursorColumn("c", 1, kind, base, "the test says so")
+    return CursorColumn("c", 1, kind, base, "configured")
 
 
 def top(values, dtype, base="int8"):
-    return newest(pl.DataFrame({"c": pl.Series(values, dtype=dtype)}), cursor(base))
+    return newest_value(pl.DataFrame({"c": pl.Series(values, dtype=dtype)}), cursor(base))
 
 
 def name_of(chosen):
@@ -35,7 +35,7 @@ def test_a_time_by_name_comes_first_in_the_order_of_the_names():
     assert (found.name, found.kind, found.attnum, found.base) == ("created_at", "timestamp", 3, "timestamptz")
 
 
-def test_a_usual_name_of_another_type_is_passed_over():
+def test_a_usual_name_with_another_type_is_ignored():
     assert name_of(choose(table(("created_at", "text"), ("fecha", "date"), ("id", "int4")))) == "fecha"
 
 
@@ -44,30 +44,30 @@ def test_the_case_of_a_name_matters_only_where_both_exist():
     assert name_of(choose(table(("CREATED_AT", "timestamp"), ("created_at", "timestamp")))) == "created_at"
 
 
-def test_then_a_numeric_key_then_a_number_called_id():
+def test_a_numeric_key_comes_next_and_then_a_number_called_id():
     assert name_of(choose(table(("id", "int4"), ("movie_id", "int8"), key=("movie_id",)))) == "movie_id"
     assert name_of(choose(table(("id", "numeric"), ("code", "text"), key=("code",)))) == "id"
     assert name_of(choose(table(("id", "int4"), ("a", "int4"), ("b", "int4"), key=("a", "b")))) == "id"
     assert choose(table(("id", "uuid"), ("t", "time"), key=("id",))) is None
 
 
-def test_names_can_be_added():
+def test_names_are_configurable():
     assert name_of(choose(table(("alta", "date"), ("id", "int4")), names=("alta",))) == "alta"
 
 
-def test_the_wanted_column_wins():
-    found = choose(table(("created_at", "timestamp"), ("n", "numeric")), wanted="n")
+def test_the_configured_column_wins():
+    found = choose(table(("created_at", "timestamp"), ("n", "numeric")), configured="n")
     assert (found.name, found.kind) == ("n", "number")
 
 
-@pytest.mark.parametrize("wanted, problem", [("nope", "does not exist"), ("title", "neither a date")])
-def test_a_wanted_column_that_cannot_serve_is_answered_with_those_that_can(wanted, problem):
+@pytest.mark.parametrize("configured, problem", [("nope", "does not exist"), ("title", "not a date")])
+def test_an_unusable_configured_column_is_refused_with_the_usable_ones(configured, problem):
     with pytest.raises(SettingsError, match=problem) as error:
-        choose(table(("title", "text"), ("at", "date")), wanted=wanted)
+        choose(table(("title", "text"), ("at", "date")), configured=configured)
     assert "at (date)" in str(error.value)
 
 
-def test_newest_prints_times_as_postgresql_does():
+def test_times_are_printed_as_postgresql_does():
     at = datetime(2025, 12, 1, 23, 10, 35, 123000, tzinfo=UTC)
     assert top([at.replace(tzinfo=None), None], pl.Datetime("us"), "timestamp") == "2025-12-01 23:10:35.123"
     assert top([at], pl.Datetime("us", "UTC"), "timestamptz") == "2025-12-01 23:10:35.123+00"
@@ -75,13 +75,13 @@ def test_newest_prints_times_as_postgresql_does():
     assert top([date(2025, 12, 1), date(1969, 1, 1)], pl.Date, "date") == "2025-12-01"
 
 
-def test_infinity_and_null_are_never_newest():
-    """A watermark shown at infinity would look as if nothing could ever be new again."""
+def test_infinity_and_null_are_never_the_newest_value():
+    """A cursor value of infinity would suggest that no row can be newer."""
     dates = pl.DataFrame({"c": pl.Series([*DATE_INFINITY, 0, None], dtype=pl.Int32).cast(pl.Date)})
-    assert newest(dates, cursor("date")) == "1970-01-01"
+    assert newest_value(dates, cursor("date")) == "1970-01-01"
     times = pl.DataFrame({"c": pl.Series([*TIMESTAMP_INFINITY, -1], dtype=pl.Int64).cast(pl.Datetime("us"))})
-    assert newest(times, cursor("timestamp")) == "1969-12-31 23:59:59.999999"
-    assert newest(times.head(2), cursor("timestamp")) is None
+    assert newest_value(times, cursor("timestamp")) == "1969-12-31 23:59:59.999999"
+    assert newest_value(times.head(2), cursor("timestamp")) is None
     assert top(["NaN", "Infinity", "9", "10", "-Infinity"], pl.String, "numeric") == "10"
     assert top([float("nan"), float("inf"), 1.5], pl.Float64, "float8") == "1.5"
     assert top([float("nan")], pl.Float64, "float8") is None
@@ -99,7 +99,7 @@ def test_numbers_as_text_are_compared_as_numbers():
 
 
 @given(st.dates())
-def test_every_date_is_printed_as_the_calendar_says(day):
+def test_every_date_is_printed_correctly(day):
     assert top([day], pl.Date, "date") == day.isoformat()
 
 
@@ -109,11 +109,11 @@ moments = st.integers(-8_000_000_000_000_000_000, 8_000_000_000_000_000_000)  # 
 
 def printed(count, base="timestamp"):
     frame = pl.DataFrame({"c": pl.Series([count], dtype=pl.Int64).cast(pl.Datetime("us"))})
-    return newest(frame, cursor(base))
+    return newest_value(frame, cursor(base))
 
 
 @given(st.datetimes())
-def test_every_time_within_pythons_years_is_printed_like_pythons(at):
+def test_every_time_up_to_the_year_9999_is_printed_as_python_does(at):
     text = at.isoformat(" ")
     assert printed((at.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)) == (
         text.rstrip("0") if "." in text else text
@@ -121,34 +121,34 @@ def test_every_time_within_pythons_years_is_printed_like_pythons(at):
 
 
 @given(moments, moments)
-def test_later_follows_time_through_bc_and_past_year_9999(a, b):
-    """As text, year 10000 sorts before 2025, and every BC year the wrong way round."""
-    assert later(printed(a), printed(b), cursor("timestamp")) == printed(max(a, b))
+def test_times_are_compared_correctly_in_bc_and_past_the_year_9999(a, b):
+    """As text, the year 10000 sorts before 2025, and BC years sort in reverse."""
+    assert later_value(printed(a), printed(b), cursor("timestamp")) == printed(max(a, b))
 
 
 numbers = st.decimals(allow_nan=False, allow_infinity=False).map(str)
 
 
 @given(numbers, numbers)
-def test_later_compares_numbers_as_numbers(a, b):
-    found = later(a, b, cursor("numeric"))
+def test_numbers_are_compared_as_numbers(a, b):
+    found = later_value(a, b, cursor("numeric"))
     assert found in {a, b}
     assert Decimal(found) >= max(Decimal(a), Decimal(b))
 
 
 @given(numbers, numbers, numbers)
-def test_the_order_of_looking_does_not_matter(a, b, c):
+def test_the_order_of_comparisons_does_not_matter(a, b, c):
     one, other = (
-        later(later(a, b, cursor("numeric")), c, cursor("numeric")),
-        later(a, later(b, c, cursor("numeric")), cursor("numeric")),
+        later_value(later_value(a, b, cursor("numeric")), c, cursor("numeric")),
+        later_value(a, later_value(b, c, cursor("numeric")), cursor("numeric")),
     )
     assert Decimal(one) == Decimal(other)
 
 
-def test_none_is_earlier_than_anything():
-    assert later(None, "5", cursor("int8")) == "5"
-    assert later("5", None, cursor("int8")) == "5"
-    assert later(None, None, cursor("int8")) is None
+def test_none_is_earlier_than_any_value():
+    assert later_value(None, "5", cursor("int8")) == "5"
+    assert later_value("5", None, cursor("int8")) == "5"
+    assert later_value(None, None, cursor("int8")) is None
 
 
 @pytest.mark.parametrize(

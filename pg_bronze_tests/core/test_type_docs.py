@@ -5,28 +5,27 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pg_bronze.core.column_types import _native, rule
-from pg_bronze.core.type_docs import ENTRIES, parquet, policies_table, types_table
-from pg_bronze.core.value_policies import LOSSLESS, Policies
-from pg_bronze.settings.model import Settings
-from pg_bronze.settings.tables import TableOptions
+from pg_bronze.core.column_types import _native_types, rule
+from pg_bronze.core.type_docs import ENTRIES, parquet_type, policies_table, types_table
+from pg_bronze.core.value_policies import DEFAULT_POLICIES, Policies
+from pg_bronze.settings.model import Settings, TableOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "types.md"
 
 
-def test_the_page_holds_the_tables_that_the_code_renders():
-    """To renew them: python -c "from pg_bronze.rulebook import *; print(types_table(), policies_table())"."""
+def test_the_page_contains_the_tables_rendered_from_the_code():
+    """To update it: python -c "from pg_bronze.core.type_docs import *; print(types_table(), policies_table())"."""
     page = PAGE.read_text(encoding="utf-8")
     assert types_table() in page
     assert policies_table() in page
 
 
-def test_no_rule_of_a_type_is_left_out_of_the_page():
-    assert _native().keys() <= {entry.base for entry in ENTRIES}
+def test_every_type_with_a_rule_is_on_the_page():
+    assert _native_types().keys() <= {entry.base for entry in ENTRIES}
 
 
 def test_every_setting_and_value_is_on_the_page():
-    for kind, default in LOSSLESS._asdict().items():
+    for kind, default in DEFAULT_POLICIES._asdict().items():
         assert f"`PG_BRONZE_{kind.upper()}`" in policies_table()
         assert Settings.model_fields[kind].default == TableOptions.model_fields[kind].default == default
         values = Settings.model_json_schema()["properties"][f"PG_BRONZE_{kind.upper()}"]["enum"]
@@ -37,9 +36,9 @@ def test_every_setting_and_value_is_on_the_page():
 
 
 def words(column) -> str:
-    """A column of a Parquet file in the words of the page."""
+    """Return the type of a Parquet column as the page names it."""
     logical = str(column.logical_type)
-    for found, said in {
+    for found, name in {
         "None": "",
         "String": ", string",
         "Date": ", date",
@@ -50,16 +49,16 @@ def words(column) -> str:
         "Decimal(": ", decimal of (p,s)",
     }.items():
         if logical.startswith(found):
-            return column.physical_type + said
-    raise AssertionError(f"the page has no words for {logical}")
+            return column.physical_type + name
+    raise AssertionError(f"the page has no name for {logical}")
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.declared)
-def test_a_file_is_written_as_the_page_says(entry):
+def test_a_file_is_written_as_documented(entry):
     stored, file = rule(entry.column).stored, io.BytesIO()
     pl.DataFrame(schema={"c": stored}).write_parquet(file)
-    assert words(pq.ParquetFile(file).schema.column(0)) == parquet(stored)
+    assert words(pq.ParquetFile(file).schema.column(0)) == parquet_type(stored)
 
 
-def test_there_is_a_kind_for_every_policy():
+def test_every_policy_has_a_kind():
     assert Policies._fields == ("infinity", "late_dates", "nan")

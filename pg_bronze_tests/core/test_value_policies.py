@@ -4,9 +4,16 @@ import polars as pl
 import pytest
 
 from pg_bronze.core.column_types import conform
-from pg_bronze.core.cursor_column import CursorColumn, newest
+from pg_bronze.core.cursor_column import CursorColumn, newest_value
 from pg_bronze.core.table import Column
-from pg_bronze.core.value_policies import DATE_INFINITY, LOSSLESS, TIMESTAMP_INFINITY, Exceptional, Policies, totals
+from pg_bronze.core.value_policies import (
+    DATE_INFINITY,
+    DEFAULT_POLICIES,
+    TIMESTAMP_INFINITY,
+    ExceptionalCount,
+    Policies,
+    count_by_column,
+)
 from pg_bronze.errors import DataError
 
 PRICE = Column(1, "price", "numeric(10,2)", "numeric", (10 << 16 | 2) + 4, not_null=False)
@@ -17,7 +24,7 @@ DAYS = [19782, DATE_INFINITY[1] - 1, *DATE_INFINITY, None]
 MOMENTS = [1_709_210_096_789_012, TIMESTAMP_INFINITY[1] - 1, *TIMESTAMP_INFINITY, None]
 
 
-def under(column, **policies):
+def with_policy(column, **policies):
     return dataclasses.replace(column, policies=Policies(**policies))
 
 
@@ -32,26 +39,26 @@ def counts(found):
 
 @pytest.mark.parametrize("column, values", [(BORN, DAYS), (SEEN, MOMENTS)])
 class TestDates:
-    def test_infinity_stays_where_it_sorts_and_is_counted(self, column, values):
+    def test_infinity_is_stored_where_it_sorts_and_is_counted(self, column, values):
         kept = [value for value in values if value != values[1]]
         frame, found = conform(dates(kept, column), [column], "movie")
         assert frame[column.name].to_physical().to_list() == kept
-        assert found == (Exceptional(column.name, "infinity", "sentinel", 2),)
+        assert found == (ExceptionalCount(column.name, "infinity", "sentinel", 2),)
 
-    def test_null_leaves_ordinary_values_alone(self, column, values):
-        wanted = under(column, infinity="null", late_dates="null")
+    def test_the_policy_null_does_not_change_ordinary_values(self, column, values):
+        wanted = with_policy(column, infinity="null", late_dates="null")
         frame, found = conform(dates(values, column), [wanted], "movie")
         assert frame[column.name].to_physical().to_list() == [values[0], None, None, None, None]
         assert frame.schema == dates([], column).schema
         assert counts(found) == {("infinity", "null"): 2, ("late_dates", "null"): 1}
 
-    @pytest.mark.parametrize("kind, said", [("infinity", "±infinity, in 2 rows"), ("late_dates", "in one row")])
-    def test_an_error_names_table_column_and_setting(self, column, values, kind, said):
-        wanted = under(column, **{"infinity": "null", "late_dates": "null", kind: "error"})
+    @pytest.mark.parametrize("kind, words", [("infinity", "±infinity, in 2 rows"), ("late_dates", "in 1 row")])
+    def test_an_error_names_table_column_and_setting(self, column, values, kind, words):
+        wanted = with_policy(column, **{"infinity": "null", "late_dates": "null", kind: "error"})
         with pytest.raises(DataError) as error:
             conform(dates(values, column), [wanted], 'sales."a.b"')
-        assert str(error.value).startswith(f"sales.\"a.b\": column '{column.name}' ({column.declared}) holds ")
-        assert said in str(error.value)
+        assert str(error.value).startswith(f"sales.\"a.b\": column '{column.name}' ({column.declared}) contains ")
+        assert words in str(error.value)
         assert f'PG_BRONZE_TABLES=\'{{"sales.\\"a.b\\"": {{"{kind}": "text"}}}}\'' in str(error.value)
         assert "262142-12-31" not in str(error.value)
 
@@ -77,46 +84,46 @@ TEXTS = ["2024-02-29", "infinity", "-infinity", "262142-12-29", "262142-12-30", 
     ],
 )
 def test_each_kind_keeps_its_own_policy_in_a_column_stored_as_text(policies, stored, found):
-    """Text could hold both kinds; an operator who asked for an error or NULL must get it all the same."""
-    frame, column = pl.DataFrame({"born": TEXTS}), under(BORN, **policies)
+    """Text can contain both kinds, but the policies error and null still apply."""
+    frame, column = pl.DataFrame({"born": TEXTS}), with_policy(BORN, **policies)
     if not stored:
         with pytest.raises(DataError, match="PG_BRONZE_LATE_DATES"):
             conform(frame, [column], "movie")
         return
-    done, counted = conform(frame, [column], "movie")
-    assert done["born"].to_list() == stored
+    frame, counted = conform(frame, [column], "movie")
+    assert frame["born"].to_list() == stored
     assert counts(counted) == found
 
 
-def test_nan_stops_becomes_null_or_stays_text():
+def test_nan_is_an_error_null_or_text():
     frame = pl.DataFrame({"price": ["1.50", "NaN", None]})
-    with pytest.raises(DataError, match=r"movie: column 'price' \(numeric\(10,2\)\) holds NaN.* PG_BRONZE_NAN "):
+    with pytest.raises(DataError, match=r"movie: column 'price' \(numeric\(10,2\)\) contains NaN.* PG_BRONZE_NAN "):
         conform(frame, [PRICE], "movie")
-    done, found = conform(frame, [under(PRICE, nan="null")], "movie")
+    done, found = conform(frame, [with_policy(PRICE, nan="null")], "movie")
     assert done["price"].cast(pl.String).to_list() == ["1.50", None, None]
-    assert found == (Exceptional("price", "nan", "null", 1),)
-    done, found = conform(frame, [under(PRICE, nan="text")], "movie")
+    assert found == (ExceptionalCount("price", "nan", "null", 1),)
+    done, found = conform(frame, [with_policy(PRICE, nan="text")], "movie")
     assert done["price"].to_list() == ["1.50", "NaN", None]
-    assert found == (Exceptional("price", "nan", "text", 1),)
+    assert found == (ExceptionalCount("price", "nan", "text", 1),)
 
 
-def test_nothing_is_counted_where_nothing_was_found():
+def test_ordinary_values_are_not_counted():
     frame = pl.DataFrame({"price": ["1.50"], "born": pl.Series([0]).cast(pl.Date())})
     assert conform(frame, [PRICE, BORN], "movie")[1] == ()
 
 
 def test_the_defaults_lose_nothing():
-    assert "null" not in LOSSLESS
+    assert "null" not in DEFAULT_POLICIES
 
 
 def test_counts_of_several_slices_add_up():
     slices = [
-        Exceptional("a", "nan", "null", 1),
-        Exceptional("b", "infinity", "text", 2),
-        Exceptional("a", "nan", "null", 3),
+        ExceptionalCount("a", "nan", "null", 1),
+        ExceptionalCount("b", "infinity", "text", 2),
+        ExceptionalCount("a", "nan", "null", 3),
     ]
-    assert totals(slices) == {"a": {"nan as null": 4}, "b": {"infinity as text": 2}}
-    assert totals([]) == {}
+    assert count_by_column(slices) == {"a": {"nan as null": 4}, "b": {"infinity as text": 2}}
+    assert count_by_column([]) == {}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_counts_of_several_slices_add_up():
         (["infinity", None], None),
     ],
 )
-def test_the_newest_of_a_time_stored_as_text_goes_by_time(texts, printed):
+def test_times_stored_as_text_are_compared_as_times(texts, printed):
     """As text, the year 10000 sorts before 9999."""
     cursor = CursorColumn("seen", 3, "timestamp", "timestamptz", "")
-    assert newest(pl.DataFrame({"seen": texts}), cursor) == (None if printed is None else texts[printed])
+    assert newest_value(pl.DataFrame({"seen": texts}), cursor) == (None if printed is None else texts[printed])

@@ -12,12 +12,13 @@ from pg_bronze.core.window_sql import (
     MAX_WIDTH,
     NEXT,
     TOO_LARGE,
-    Bound,
+    ByteLimit,
     Region,
+    describe_region,
     exists,
     guard,
-    in_words,
     measure,
+    not_utf8,
     relation,
     select,
     transaction_id,
@@ -45,16 +46,16 @@ def test_the_horizon_is_the_oldest_transaction_that_has_not_finished():
     assert HORIZON == "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 
 
-def test_a_window_is_asked_for_by_age():
+def test_a_window_is_selected_by_age():
     assert written(50, 70) == SINCE_50
 
 
-def test_a_first_load_leaves_out_only_what_is_not_below_the_horizon():
-    """Rows frozen long ago have an age that says nothing; a lower bound would lose them."""
+def test_a_first_load_excludes_only_transactions_at_or_after_the_horizon():
+    """The age of rows frozen long ago is not meaningful; a lower bound would lose them."""
     assert written(None, 70) == FIRST
 
 
-def test_the_guard_fails_with_a_sentence_that_errors_are_told_by():
+def test_the_guard_fails_with_the_text_that_identifies_the_error():
     assert guard(70) == GUARD_70
 
 
@@ -67,8 +68,8 @@ def test_a_leaf_alone_needs_no_tableoid():
     assert relation(region()) == 'only "public"."movie" t'
 
 
-def test_leaves_through_the_root_are_told_by_tableoid():
-    """A partition attached since the plan was made would otherwise be read and not be recorded."""
+def test_leaves_read_through_the_root_are_selected_by_tableoid():
+    """A partition attached after the plan was made would otherwise be read and not recorded."""
     several = region(only=False, leaves=(7, 9))
     assert where(several, {}) == f"{SINCE_50}\n  and t.tableoid in (7, 9)\n  and {GUARD_70}"
     assert relation(several) == '"public"."movie" t'
@@ -81,7 +82,7 @@ def test_leaves_through_the_root_are_told_by_tableoid():
         ((8, None), "t.ctid >= '(8,0)'::tid"),
     ],
 )
-def test_a_range_of_blocks_is_half_open_and_the_last_one_has_no_end(blocks, expected):
+def test_a_block_range_is_half_open_and_the_last_one_is_open_ended(blocks, expected):
     assert where(region(blocks=blocks), {}) == f"{SINCE_50}\n  and {expected}\n  and {GUARD_70}"
 
 
@@ -97,7 +98,7 @@ def test_a_box_without_a_floor_changes_nothing():
     assert where(region(box=Box(2, None, 60)), {2: "at"}) == where(region(), {})
 
 
-def test_a_seed_leaves_out_what_was_copied_before_and_keeps_null():
+def test_a_seed_excludes_what_was_copied_before_and_keeps_null():
     found = where(region(start=None, seed=Seed(3, "41")), {3: "movie_id"})
     assert found == f"""{FIRST}\n  and (t."movie_id" <= '41') is not true\n  and {GUARD_70}"""
 
@@ -109,8 +110,8 @@ def test_names_and_values_are_quoted():
 
 
 @pytest.mark.parametrize("gone", [{"box": Box(2, "5", 60)}, {"seed": Seed(2, "5")}])
-def test_a_column_that_is_gone_is_a_key_error(gone):
-    """The caller makes a new generation of it; a query without the column would select other rows."""
+def test_a_missing_column_is_a_key_error(gone):
+    """The caller starts a new generation; a query without the column would select other rows."""
     with pytest.raises(KeyError):
         where(region(**gone), {1: "id"})
 
@@ -123,7 +124,34 @@ def test_a_slice_is_one_query_with_the_transaction_id_last():
     ).replace("t.", "select t.", 1)
 
 
-def test_without_a_limit_there_is_no_limit():
+def test_a_table_without_columns_has_its_transaction_ids_selected():
+    assert select(region(), "", "_pg_xid", {}, None).startswith("select (69 - ")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda region, names: select(region, "1", "_pg_xid", names, None),
+        lambda region, names: measure(region, [], names),
+        lambda region, names: exists(region, names),
+        lambda region, names: not_utf8(region, ["movie_id"], names),
+    ],
+    ids=["select", "measure", "exists", "not_utf8"],
+)
+def test_every_query_selects_exactly_the_region(query):
+    """A query without the seed would copy again what the original system had copied."""
+    seeded, names = region(start=None, seed=Seed(3, "41")), {3: "movie_id"}
+    assert where(seeded, names) in query(seeded, names)
+
+
+def test_invalid_utf8_is_counted_for_each_text_column():
+    query = not_utf8(region(), ["title", 'a"b'], {})
+    assert query.count("count(*) filter (where encode(convert_to(t.") == 2
+    assert """convert_to(t."a""b"::text, 'SQL_ASCII')""" in query
+    assert "where getdatabaseencoding() = 'SQL_ASCII' and age(" in query
+
+
+def test_a_query_without_a_row_limit_has_no_limit_clause():
     assert "limit" not in select(region(), "1", "_pg_xid", {}, None)
 
 
@@ -136,8 +164,8 @@ def test_a_measure_counts_rows_and_the_bytes_of_wide_columns():
     assert "sum((0::bigint))" in measure(region(), [], {})
 
 
-def test_a_query_with_a_bound_fails_as_soon_as_its_rows_are_larger():
-    query = select(region(), 't."a"::text as "a"', "_pg_xid", {1: "a", 2: "_pg_width"}, 101, Bound(500, ["w(t.a)"]))
+def test_a_query_with_a_byte_limit_fails_once_its_rows_exceed_it():
+    query = select(region(), 't."a"::text as "a"', "_pg_xid", {1: "a", 2: "_pg_width"}, 101, ByteLimit(500, ["w(t.a)"]))
     assert query == (
         'select t."a"::text as "a",\n  (69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint as "_pg_xid"\n'
         'from (select t."a", t."_pg_width", t.xmin, w.width as "_pg_width_",\n'
@@ -150,14 +178,14 @@ def test_a_query_with_a_bound_fails_as_soon_as_its_rows_are_larger():
     )
 
 
-def test_a_range_can_begin_and_end_inside_a_block():
+def test_a_range_can_start_and_end_inside_a_block():
     assert "t.ctid >= '(3,100)'::tid\n  and t.ctid < '(3,200)'::tid" in where(
         region(blocks=(3, 3), lines=(100, 200)), {}
     )
     assert "t.ctid >= '(3,100)'::tid\n  and t.ctid < '(4,0)'::tid" in where(region(blocks=(3, 4), lines=(100, 0)), {})
 
 
-def test_exists_asks_for_the_same_rows():
+def test_exists_selects_the_same_rows():
     assert exists(region(), {}) == f'select exists (select 1 from only "public"."movie" t where {where(region(), {})})'
 
 
@@ -165,7 +193,7 @@ SQLITE = sqlite3.connect(":memory:", check_same_thread=False)
 
 
 def ask(sql: str, xid: int, next_xid: int) -> object:
-    """The value of an expression about one row version, where SQLite stands in for the arithmetic of PostgreSQL."""
+    """Return the value of an expression about one row version, with SQLite for the arithmetic of PostgreSQL."""
 
     def age(of: int) -> int:
         return ((next_xid - of + 2**31) & MASK) - 2**31  # a 32-bit difference, as the server computes it
@@ -179,7 +207,7 @@ def ask(sql: str, xid: int, next_xid: int) -> object:
 
 @st.composite
 def moments(draw):
-    """A window, the next id of the reading transaction, and an id below it; near the ends of 32 bits most of all."""
+    """A window, the next id of the reading transaction, and an id below it; mostly near multiples of 2^31."""
     next_xid = draw(st.sampled_from([2**31, 2**32, 3 * 2**31, 2**33, 2**40]).map(int)) + draw(st.integers(-50, 50))
     reach = st.integers(0, 60) | st.integers(0, MAX_WIDTH)
     start = max(3, next_xid - draw(reach))
@@ -190,27 +218,27 @@ def moments(draw):
 
 
 @given(moments())
-def test_a_window_holds_its_ids_and_no_others_across_the_wrap_around(moment):
+def test_a_window_contains_exactly_its_ids_across_the_wraparound(moment):
     start, end, next_xid, xid = moment
     assert bool(ask(written(start, end), xid, next_xid)) == (start <= xid < end)
 
 
 @given(moments())
-def test_a_first_load_holds_every_id_below_its_end(moment):
+def test_a_first_load_contains_every_id_below_its_end(moment):
     _, end, next_xid, xid = moment
     assert bool(ask(written(None, end), xid, next_xid)) == (xid < end)
 
 
 @given(moments())
-def test_an_id_below_the_end_comes_back_whole(moment):
+def test_an_id_below_the_end_is_restored_to_64_bits(moment):
     _, end, next_xid, xid = moment
     if xid < end:
         assert ask(transaction_id(end), xid, next_xid) == xid
 
 
 @given(st.integers(3, 2**40), st.integers(-(2**31) + 1, 2**31))
-def test_the_guard_holds_back_a_snapshot_older_than_the_horizon(end, ahead):
-    """A standby that lags would give fewer rows, and the watermark would pass the others by."""
+def test_the_guard_rejects_a_snapshot_older_than_the_horizon(end, ahead):
+    """A lagging standby would return fewer rows, and the watermark would skip the others."""
     next_xid = max(3, end + ahead)
     passed = ask(guard(end).replace("'pg_bronze: this snapshot is older than horizon", "'0"), 3, next_xid)
     assert bool(passed) == (end <= next_xid < end + 2**31)
@@ -233,7 +261,7 @@ regions = st.builds(
 
 
 @given(regions)
-def test_a_region_survives_a_turn_through_json(before):
+def test_a_region_survives_a_round_trip_through_json(before):
     assert Region.from_json(json.loads(json.dumps(before.to_json()))) == before
 
 
@@ -242,11 +270,11 @@ def test_a_region_survives_a_turn_through_json(before):
     [
         ({}, "[50, 70), that were"),
         ({"blocks": (3, 8)}, "in blocks [3, 8) of the table"),
-        ({"blocks": (3, None)}, "from block 3 on"),
-        ({"blocks": (3, 3), "lines": (100, 200)}, "at (3,100) or later and before (3,200) by their ctid"),
-        ({"blocks": (3, 4), "lines": (100, 0)}, "at (3,100) or later and before (4,0) by their ctid"),
-        ({"blocks": (3, None), "lines": (100, 0)}, "at (3,100) or later by their ctid"),
+        ({"blocks": (3, None)}, "in blocks from 3 on"),
+        ({"blocks": (3, 3), "lines": (100, 200)}, "with a ctid at or after (3,100) and before (3,200)"),
+        ({"blocks": (3, 4), "lines": (100, 0)}, "with a ctid at or after (3,100) and before (4,0)"),
+        ({"blocks": (3, None), "lines": (100, 0)}, "with a ctid at or after (3,100)"),
     ],
 )
-def test_a_region_is_told_in_words_that_fit_what_is_read(more, words):
-    assert words in in_words(region(**more))
+def test_a_region_is_described_in_words(more, words):
+    assert words in describe_region(region(**more))

@@ -70,8 +70,8 @@ def test_a_change_of_columns_is_in_the_log_and_in_the_event_of_the_first_rows_af
 
     result = cinema.copy("movie")
 
-    assert "movie: column 'title' is now called 'name'" in messages(cinema, result)
-    assert values(cinema.latest("movie"))["pg_bronze/drift"] == "column 'title' is now called 'name'"
+    assert "movie: column 'title' was renamed to 'name'" in messages(cinema, result)
+    assert values(cinema.latest("movie"))["pg_bronze/drift"] == "column 'title' was renamed to 'name'"
     cinema.database.execute("insert into movie values (7, 'film 7')")
     cinema.copy("movie")
     assert "pg_bronze/drift" not in values(cinema.latest("movie"))
@@ -99,7 +99,7 @@ def test_a_value_that_cannot_be_stored_fails_its_table_and_the_message_contains_
     result = cinema.copy()
 
     (sentence,) = sentences(result).values()
-    assert sentence.startswith("movie: column 'price' (numeric(10,2)) holds NaN")
+    assert sentence.startswith("movie: column 'price' (numeric(10,2)) contains NaN")
     assert "PG_BRONZE_TABLES='" + '{"movie": {"nan": "text"}}' + "'" in sentence
     assert lake.ids(cinema.bucket, "person") == [1, 2, 3]
 

@@ -26,7 +26,7 @@ def test_no_row_is_lost_or_duplicated_whatever_happens_to_a_table(where, bindir,
 def test_no_row_is_lost_or_duplicated_while_twelve_writers_race(database, bucket, tmp_path: Path):
     """A plain poller must lose rows in the same run, or the race would prove nothing."""
     with asset_lake(database, bucket, tmp_path) as lake:
-        result = race(lake, seconds=8, writers=12, seed=7)
+        result = race(lake, seconds=5, writers=12, seed=7)
 
     assert result.difference == SAME
     assert result.poller_lost > 0

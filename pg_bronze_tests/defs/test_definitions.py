@@ -289,7 +289,7 @@ def test_the_latest_change_of_the_columns_is_in_the_description(cinema):
 
     for _ in range(2):
         cinema.reload()
-        assert "UTC: column 'rating' (integer) was added; column 'title' is now called 'name'." in _description(
+        assert "UTC: column 'rating' (integer) was added; column 'title' was renamed to 'name'." in _description(
             cinema, "movie"
         )
         assert "**Changed**" not in _description(cinema, "person")

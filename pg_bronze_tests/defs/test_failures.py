@@ -86,8 +86,8 @@ def test_tick_and_asset_show_since_when_a_table_fails_why_and_the_next_retry(bro
 
     assert "1 failing" in data.skip_message
     assert re.search(
-        r"movie stuck since \d\d:\d\d:\d\d UTC \(1 try; tried again at \d\d:\d\d:\d\d UTC, or when .* by hand\): "
-        r"s3://.*/movie/movie_stray.parquet stands among",
+        r"movie failing since \d\d:\d\d:\d\d UTC \(1 attempt\); next retry at \d\d:\d\d:\d\d UTC, or on .*: "
+        r"s3://.*/movie/movie_stray.parquet is among",
         data.skip_message,
     )
     (record,) = broken.instance.fetch_observations(key("movie"), limit=1).records
@@ -238,7 +238,7 @@ def test_one_cause_of_many_tables_is_reported_once(cinema: Project):
     cinema.copy(tags=TICK)
     while requested(data := cinema.evaluate()):
         cinema.copy(tags=TICK)
-    assert "movie, person stuck since" in data.skip_message
+    assert "movie, person failing since" in data.skip_message
     assert data.skip_message.count("no connection") == 1
 
 

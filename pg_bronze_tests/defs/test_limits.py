@@ -58,5 +58,5 @@ def test_a_read_ends_before_the_maximum_run_time(cinema: Project):
 
     result = cinema.copy("movie", tags={"dagster/partition": today, "dagster/max_runtime": "6"})
 
-    assert "the read was cancelled, by its time limit" in sentences(result)["bronze__movie"]
+    assert "the read was canceled, by its time limit" in sentences(result)["bronze__movie"]
     wait_until_gone(cinema.database)

@@ -3,13 +3,13 @@ from typing import Any
 
 import pytest
 
-from pg_bronze.core.watermark import Leaf, Place, Watermark
+from pg_bronze.core.watermark import Leaf, Origin, Watermark
 from pg_bronze.core.window_sql import Region
 from pg_bronze.defs.log_lines import dagster_failure, of_batch, of_slice
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.lake.claim import Claim
 
-MARK = Watermark(Place("7", 1, "0/1", 5, "bronze"), 9, seq=3, key="movie/x").with_leaves({9: Leaf(91377)})
+MARK = Watermark(Origin("7", 1, "0/1", 5, "bronze"), 9, seq=3, key="movie/x").with_leaves({9: Leaf(91377)})
 
 
 def piece(row_count: int, start: int | None = None, end: int | None = None, column: str | None = None) -> Any:

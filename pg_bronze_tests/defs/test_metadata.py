@@ -1,7 +1,7 @@
 import dagster as dg
 import pytest
 
-from pg_bronze.core.watermark import Leaf, Place, Watermark
+from pg_bronze.core.watermark import Leaf, Origin, Watermark
 from pg_bronze.defs.metadata import (
     GENERATION,
     QUIET_UPTO,
@@ -12,7 +12,7 @@ from pg_bronze.defs.metadata import (
 )
 from pg_bronze.errors import LakeDamaged
 
-MARK = Watermark(Place("7", 1, "0/1", 5, "bronze"), 9, seq=3, key="movie/x").with_leaves({9: Leaf(91377)})
+MARK = Watermark(Origin("7", 1, "0/1", 5, "bronze"), 9, seq=3, key="movie/x").with_leaves({9: Leaf(91377)})
 
 
 def event(metadata):

@@ -112,7 +112,7 @@ def test_an_interrupted_read_shows_no_secret(guarded: Project, capfd: pytest.Cap
     result = guarded.copy("movie")
     helper.join()
 
-    assert "the connection to PostgreSQL broke" in sentences(result)["bronze__movie"]
+    assert "the connection to PostgreSQL was lost" in sentences(result)["bronze__movie"]
     text = _traces(guarded) + "".join(capfd.readouterr())
     assert "guarded" in text
     _check(guarded, text)

@@ -101,7 +101,7 @@ def test_the_run_fails_with_the_reason_before_the_first_copy(silver: Project):
     result = refresh(silver)
 
     assert not result.success
-    assert "nothing of movie by pg_bronze is in s3://" in next(iter(sentences(result).values()))
+    assert "pg_bronze has not written any object of movie to s3://" in next(iter(sentences(result).values()))
 
 
 def test_a_users_asset_downstream_receives_the_newest_versions(silver: Project):

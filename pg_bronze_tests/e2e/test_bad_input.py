@@ -28,8 +28,8 @@ class Fault:
 FAULTS = {
     "server down": Fault(("no connection to PostgreSQL", "PG_HOST", "PG_PORT"), {"PG_PORT": "1"}),
     "host unknown": Fault(("host name cannot be resolved", "PG_HOST"), {"PG_HOST": "nowhere.invalid"}),
-    "wrong password": Fault(("refused the user or password", "PG_PASS"), {"PG_PASS": SECRET}),
-    "no such database": Fault(("no such database", "PG_DB"), {"PG_DB": "nowhere"}),
+    "wrong password": Fault(("rejected the user name or password", "PG_PASS"), {"PG_PASS": SECRET}),
+    "no such database": Fault(("the database does not exist", "PG_DB"), {"PG_DB": "nowhere"}),
     "setting missing": Fault(("PG_DB is not set",), {"PG_DB": None}),
     "setting unknown": Fault(("PG_BRONZE_INTERVAL is not a known setting", "INTERVAL_S"), {"PG_BRONZE_INTERVAL": "10"}),
     "setting wrong": Fault(("PG_BRONZE_INTERVAL_S", "'soon'", "number"), {"PG_BRONZE_INTERVAL_S": "soon"}),
@@ -42,7 +42,7 @@ FAULTS = {
         ("no connection to the S3 server http://127.0.0.1:1", "MINIO_ENDPOINT"),
         {"MINIO_ENDPOINT": "http://127.0.0.1:1"},
     ),
-    "wrong S3 keys": Fault(("refused the keys", "MINIO_SECRET_KEY"), {"MINIO_SECRET_KEY": SECRET}),
+    "wrong S3 keys": Fault(("rejected the keys", "MINIO_SECRET_KEY"), {"MINIO_SECRET_KEY": SECRET}),
 }
 
 

@@ -172,7 +172,7 @@ def test_run_retries_a_failing_table_after_pauses_and_copies_the_others(stocked:
     output = tmp_path / "run.log"
     process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
     try:
-        wait_until(lambda: " since " in output.read_text(), "the sentence about the failing table", 60)
+        wait_until(lambda: "movie failing since" in output.read_text(), "the sentence about the failing table", 60)
         for number in range(1000, 1004):
             stocked.database.execute(f"insert into person values ({number}, 'new')")
             wait_until(lambda number=number: number in lake.ids(stocked.bucket, "person"), "a batch", 30)
@@ -182,7 +182,7 @@ def test_run_retries_a_failing_table_after_pauses_and_copies_the_others(stocked:
     text = output.read_text()
     # Twice if the test took more than a minute.
     assert text.count("pg-bronze: movie failed: ") <= 2
-    assert text.count(" since ") <= 2
+    assert text.count("movie failing since") <= 2
     assert text.count("batch: ") > 3
 
 
@@ -192,7 +192,7 @@ def test_run_continues_after_an_outage_of_the_database(stocked: Shop, tmp_path: 
     output = tmp_path / "run.log"
     process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
     try:
-        wait_until(lambda: output.read_text().count("there is no such database") >= 2, "two failing batches", 60)
+        wait_until(lambda: output.read_text().count("the database does not exist") >= 2, "two failing batches", 60)
         assert process.poll() is None
         stocked.database.execute(f'create database "{stocked.environment["PG_DB"]}" template "template0"')
         wait_until(lambda: "no table to copy" in output.read_text(), "a batch that works", 30)
@@ -242,7 +242,7 @@ def test_an_env_file_that_would_be_ignored_is_an_error(stocked: Shop, tmp_path: 
     done = stocked.run("tick", DAGSTER_HOME=str(tmp_path))
 
     assert done.returncode == 1
-    assert f"there is a .env in {elsewhere}" in done.stderr
+    assert f"{elsewhere / '.env'} would be ignored" in done.stderr
 
 
 def test_reconcile_finds_no_difference_and_the_copy_continues(stocked: Shop):
@@ -286,7 +286,7 @@ def test_each_table_stops_after_a_failover_until_a_command_continues_it(bucket: 
                 "pg-bronze: movie", "pg-bronze: note", "pg-bronze: person"
             ]  # fmt: skip
             for table in ("movie", "note", "person"):
-                assert f"{table} failed: the database went from timeline 1 to 2" in stopped.stderr
+                assert f"{table} failed: the database changed from timeline 1 to 2" in stopped.stderr
                 assert f"pg-bronze reconcile {table}" in stopped.stderr
             assert [item.key for item in bucket.store().list("")] == before
 

@@ -6,10 +6,10 @@ import subprocess
 import threading
 import time
 
+import psutil
 import pytest
 
-from pg_bronze.demo.process_table import Process, process_table
-from pg_bronze.demo.processes import end_all
+from pg_bronze.demo.processes import kill_all, session_members, start_time_s
 from pg_bronze_tests.e2e.conftest import TABLES, Dev, Shop, Writers, running, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
 
@@ -44,9 +44,9 @@ def test_ticks_that_are_killed_at_any_moment_neither_lose_nor_duplicate_rows(sho
         assert lake.compare(shop.database, shop.bucket, table) == lake.SAME, table
 
 
-def family(dev: Dev) -> list[Process]:
+def family(dev: Dev) -> list[psutil.Process]:
     """Return the web server, the daemon, the code server and every run worker."""
-    return [process for process in process_table() if process.session == dev.pid]
+    return session_members(dev.pid, start_time_s(psutil.Process(dev.pid)))
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_a_dagster_dev_that_is_killed_with_its_runs_neither_loses_nor_duplicates
                 threading.Event().wait(chance.uniform(0, 1.5))
                 cut += dev.unfinished() > 0
                 assert len(family(dev)) >= 4
-                assert end_all(lambda dev=dev: family(dev))
+                assert kill_all(lambda dev=dev: family(dev))
             if storage_lost:
                 shutil.rmtree(shop.folder / ".dagster")
     assert writers.commits > 0

@@ -43,7 +43,8 @@ class Fault:
 
     ``answer`` is a status and an S3 error code, given instead of forwarding. ``lost``: the server does what it was
     asked, and its answer does not come back. ``cut``: the answer ends in the middle. ``silent``: no answer ever comes.
-    ``unfenced``: it is forwarded without ``If-None-Match``, as if the server knew no such header.
+    ``unfenced``: it is forwarded without ``If-None-Match``, as if the server knew no such header. ``racing``: the first
+    two PUTs of a key are forwarded without it if they arrive together, as by a server that checks before it writes.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Fault:
     cut: bool = False
     silent: bool = False
     unfenced: bool = False
+    racing: bool = False
 
 
 class Proxy:
@@ -65,6 +67,9 @@ class Proxy:
         self.fault: Fault | None = None
         self.met = 0
         self._lock = threading.Lock()
+        self._arrived = threading.Condition()
+        self._racers: dict[str, int] = {}
+        self._written: set[str] = set()
         self._ended = threading.Event()
         proxy = self
 
@@ -125,17 +130,21 @@ class Proxy:
             text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>planted</Message></Error>".encode()
             self._answer(request, status, {}, b"" if request.command == "HEAD" else text)
             return
+        unfenced = bool(fault and (fault.unfenced or (fault.racing and self._races(request.path))))
         there = urllib.parse.urlsplit(self.bucket.server.endpoint_url)
         upstream = http.client.HTTPConnection(there.hostname or "", there.port)
         with contextlib.closing(upstream):
             # With the Host header as it came: it is signed.
             upstream.putrequest(request.command, request.path, skip_host=True, skip_accept_encoding=True)
             headers = dict(request.headers.items())
-            for name, value in (self._unfenced(request, body) if fault and fault.unfenced else headers).items():
+            for name, value in (self._unfenced(request, body) if unfenced else headers).items():
                 upstream.putheader(name, value)
             upstream.endheaders(body)
             response = upstream.getresponse()
             content = response.read()
+        if fault and fault.racing:
+            with self._arrived:
+                self._written.add(request.path)
         if fault and fault.lost:
             request.close_connection = True
             request.connection.shutdown(socket.SHUT_RDWR)
@@ -143,6 +152,16 @@ class Proxy:
         kept = {name: value for name, value in response.getheaders() if name.lower() not in _LAST}
         size = response.getheader("Content-Length") if request.command == "HEAD" else str(len(content))
         self._answer(request, response.status, kept, content, size, cut=bool(fault and fault.cut))
+
+    def _races(self, path: str) -> bool:
+        """Return whether a PUT is one of the first two of its key, and arrived while the key was not written yet."""
+        with self._arrived:
+            if path in self._written:
+                return False
+            self._racers[path] = number = self._racers.get(path, 0) + 1
+            self._arrived.notify_all()
+            self._arrived.wait_for(lambda: self._racers[path] > 1, timeout=1)
+            return number <= 2
 
     def _unfenced(self, request: BaseHTTPRequestHandler, body: bytes) -> dict[str, str]:
         """The headers without ``If-None-Match``, signed anew: it is among those that the client signed."""
@@ -241,7 +260,7 @@ def stale_reads(database: Any, change: str) -> Iterator[None]:
         holder.execute("set transaction isolation level repeatable read")
         ((snapshot,),) = holder.execute("select pg_export_snapshot()").fetchall()
         late.commit()
-        patch.setattr(reading, "_BEGIN", f"{reading._BEGIN}; set transaction snapshot '{snapshot}'")
+        patch.setattr(reading, "BEGIN", f"{reading.BEGIN}; set transaction snapshot '{snapshot}'")
         read_sql = connectorx.read_sql
 
         def read(*args: Any, pre_execution_query: list[str], **kwargs: Any) -> Any:

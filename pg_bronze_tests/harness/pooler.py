@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pg_bronze.demo.account import unprivileged
+from pg_bronze.demo.os_user import unprivileged_user
+from pg_bronze.demo.ports import free_ports
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.processes import free_ports
 
 CONFIGURATION = """[databases]
 * = host={server.host} port={server.port}
@@ -34,7 +34,7 @@ max_client_conn = 200
 def pgbouncer(server: PostgresServer, mode: str, size: int) -> Iterator[int]:
     """Start a pgbouncer in front of a server; gives its port."""
     (port,) = free_ports(1)
-    account = unprivileged()
+    account = unprivileged_user()
     with tempfile.TemporaryDirectory(prefix="pgbouncer") as name:
         folder = Path(name)
         folder.chmod(0o755)  # it drops root's rights before it reads the passwords

@@ -140,6 +140,7 @@ def opened(database: Any, bucket: Any, folder: Path, monkeypatch: pytest.MonkeyP
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         made = Project(database, bucket, instance, monkeypatch)
         made.set(**database.environ, **bucket.environ, PG_BRONZE_START_DATE=FIRST_DAY)
+        bucket.record_probe()
         yield made
     tick.close_kept()
 

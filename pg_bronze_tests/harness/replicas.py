@@ -8,11 +8,10 @@ from typing import Any
 
 import psycopg
 
-from pg_bronze.demo import binaries, home
-from pg_bronze.demo.account import Account, clean_environment
+from pg_bronze.demo import binaries, data_dir, os_user
 from pg_bronze.demo.binaries import Binaries
+from pg_bronze.demo.os_user import OsUser, clean_environment, run_as
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.processes import as_owner
 
 WAIT_S = 60
 # Servers that others can follow: replication of both kinds, and prepared transactions.
@@ -38,12 +37,12 @@ class Standby(PostgresServer):
         # Roles come with the copy.
         return self.primary.password
 
-    def _cluster(self, programs: Binaries, place: Path, account: Account | None) -> Path:
+    def _cluster(self, programs: Binaries, place: Path, account: OsUser | None) -> Path:
         data = place / "data"
         if data.exists():
             return data
         data.mkdir(mode=0o700)
-        home.hand_over(data, account)
+        os_user.change_owner(data, account)
         source = self.primary
         subprocess.run(
             [
@@ -52,7 +51,7 @@ class Standby(PostgresServer):
             ],
             check=True, capture_output=True, text=True, cwd=place,
             env=clean_environment() | {"PGPASSWORD": source.password},
-            **as_owner(account.owner if account else None),
+            **run_as(account),
         )  # fmt: skip
         return data
 
@@ -89,15 +88,15 @@ class Upgraded(PostgresServer):
     def _read_password(self) -> str:
         return self.old.password
 
-    def _cluster(self, programs: Binaries, place: Path, account: Account | None) -> Path:
+    def _cluster(self, programs: Binaries, place: Path, account: OsUser | None) -> Path:
         data = place / "data"
         before = binaries.find(self.old._bindir, account)
         data.mkdir(mode=0o700)
         work = place / "upgrade"  # pg_upgrade writes its logs where it stands
         work.mkdir()
         for path in (data, work):
-            home.hand_over(path, account)
-        old_data = home.open_home(self.old.data_dir, account) / "data"
+            os_user.change_owner(path, account)
+        old_data = data_dir.open_data_dir(self.old.data_dir, account) / "data"
         steps = [
             [programs / "initdb", "-U", self.user, "-A", "trust", "-D", str(data), "-E", "UTF8", "--no-data-checksums",
              "--no-sync", "--locale=C"],
@@ -108,7 +107,7 @@ class Upgraded(PostgresServer):
             done = subprocess.run(
                 step, capture_output=True, text=True, cwd=work, check=False,
                 env=clean_environment() | {"PGPASSWORD": self.old.password},
-                **as_owner(account.owner if account else None),
+                **run_as(account),
             )  # fmt: skip
             assert done.returncode == 0, done.stdout + done.stderr
         return data

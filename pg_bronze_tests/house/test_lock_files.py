@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
-LOCKS = ["demo", "dev", "uv", "dlt"]
+LOCKS = ["demo", "dev", "uv", "dlt", "mutants"]
 
 
 def entries(lock: str) -> list[str]:

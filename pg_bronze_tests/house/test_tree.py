@@ -2,6 +2,9 @@
 
 import os
 import re
+import shutil
+import subprocess
+import sysconfig
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -17,12 +20,16 @@ BESIDE = [
 
 @pytest.fixture(scope="module")
 def files() -> list[str]:
+    return files_below(TOP)
+
+
+def files_below(top: Path) -> list[str]:
     """Every file that .gitignore does not exclude, found without git, because a copy of the tree has to pass too."""
     ignored = [".git", *(line.strip("/") for line in (TOP / ".gitignore").read_text().splitlines() if line)]
     found = []
-    for folder, folders, names in os.walk(TOP):
+    for folder, folders, names in os.walk(top):
         folders[:] = [name for name in folders if not matches(name, ignored)]
-        found += [str(Path(folder, name).relative_to(TOP)) for name in names if not matches(name, ignored)]
+        found += [str(Path(folder, name).relative_to(top)) for name in names if not matches(name, ignored)]
     return sorted(found)
 
 
@@ -32,6 +39,18 @@ def matches(name: str, patterns: list[str]) -> bool:
 
 def test_the_top_level_contains_no_unexpected_file(files):
     assert {name.split("/")[0] for name in files} <= {*PACKAGE, *BESIDE}
+
+
+@pytest.mark.parametrize("name", ["build", "dist", ".venv2", ".idea", ".vscode", "pg_bronze.egg-info"])
+def test_folders_that_tools_of_a_contributor_create_break_neither_the_tests_nor_ruff(tmp_path, name):
+    (tmp_path / name / "lib").mkdir(parents=True)
+    (tmp_path / name / "lib" / "broken.py").write_text("import of nothing")
+    shutil.copy(TOP / "pyproject.toml", tmp_path)
+
+    ruff = subprocess.run([Path(sysconfig.get_path("scripts"), "ruff"), "check", "--no-cache"], cwd=tmp_path)
+
+    assert files_below(tmp_path) == ["pyproject.toml"]
+    assert ruff.returncode == 0
 
 
 def test_the_project_has_its_six_parts(files):

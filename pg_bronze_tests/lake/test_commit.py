@@ -1,9 +1,12 @@
-"""The commit: claims, create-only objects, and what is found in a bucket that does not fit."""
+"""The commit: claims, create-only objects, and buckets whose content does not fit the watermark."""
 
 import contextlib
+import dataclasses
 import io
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import polars as pl
 import pytest
@@ -11,11 +14,13 @@ import pytest
 from pg_bronze.errors import FormatTooNew, LakeDamaged, StoreNotFit
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import ENTRY
+from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Store
 from pg_bronze_tests.harness.faults import Proxy
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Crash, Lake, NoLock, clock, fill
 
 CLAIM = "_pg_bronze/claims/movie/"
+NOW = datetime(2026, 1, 3, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def claims(lake: Lake) -> list[str]:
 
 
 class LostReply(Store):
-    """The request arrives and its answer does not: the client sends it again and is told that the key exists."""
+    """The response to a write is lost: the client sends it again and receives 412."""
 
     def __init__(self, store: Store, part: str) -> None:
         super().__init__(store.client, store.bucket, store.prefix)
@@ -40,18 +45,18 @@ class LostReply(Store):
         return created and self.part not in key
 
 
-class LooksLate(Store):
-    """Something is done by another just after an object of a folder was read for the first time."""
+class InterruptedStore(Store):
+    """Another writer acts just after an object of a folder was read for the first time."""
 
     def __init__(self, store: Store, folder: str, act: Callable[[], object]) -> None:
         super().__init__(store.client, store.bucket, store.prefix)
         self.folder, self.act = folder, [act]
 
     def get(self, key: str) -> bytes | None:
-        found = super().get(key)
+        body = super().get(key)
         if key.startswith(self.folder) and self.act:
             self.act.pop()()
-        return found
+        return body
 
 
 def with_footer(lake: Lake, key: str, to: str, **changed) -> None:
@@ -64,8 +69,8 @@ def with_footer(lake: Lake, key: str, to: str, **changed) -> None:
 
 
 @pytest.mark.parametrize("part", ["movie/movie_", "claims/"], ids=["data", "claim"])
-def test_an_object_whose_reply_was_lost_counts_as_ours(lake, database, part):
-    """Taken for another writer's it would end the copy; taken for nobody's it would be written twice."""
+def test_an_object_whose_response_was_lost_counts_as_the_writers_own(lake, database, part):
+    """Otherwise the copy would end as superseded, or the object would be written twice."""
     database.execute(fill(1, 3_000))
     lake.store = LostReply(lake.store, part)
 
@@ -77,15 +82,15 @@ def test_an_object_whose_reply_was_lost_counts_as_ours(lake, database, part):
     assert lake.compare() == SAME
 
 
-def test_a_claim_stands_while_a_slice_is_written_and_no_longer(lake, database):
-    """Gone before the PUT, it would let another writer in whose slice overlaps."""
-    seen = []
+def test_a_claim_exists_exactly_while_a_slice_is_written(lake, database):
+    """Without it another writer could commit an overlapping slice before the PUT."""
+    steps = []
     database.execute(fill(1, 3))
 
-    lake.tick(crash_at=lambda step: seen.append((step, claims(lake), len(lake.keys()))))
+    lake.tick(crash_at=lambda step: steps.append((step, claims(lake), len(lake.keys()))))
 
     claim = [f"{CLAIM}0000000001.json"]
-    assert seen == [
+    assert steps == [
         ("recover", [], 0),
         ("read", [], 0),
         ("claim", claim, 0),
@@ -95,8 +100,8 @@ def test_a_claim_stands_while_a_slice_is_written_and_no_longer(lake, database):
     ]
 
 
-def test_a_claim_left_behind_is_done_again_under_its_key(lake, database):
-    """Its writer may not be dead, and then only the key keeps both from writing."""
+def test_a_claim_left_behind_is_redone_under_its_key(lake, database):
+    """Its writer may still be running, and then only the key prevents a second object."""
     database.execute(fill(1, 3))
     assert lake.crash("claim", now=clock())
     claim = Claim.from_text(lake.store.get(claims(lake)[0]), "")
@@ -110,8 +115,8 @@ def test_a_claim_left_behind_is_done_again_under_its_key(lake, database):
     assert lake.compare() == SAME
 
 
-def test_a_claim_whose_rows_are_all_gone_still_becomes_an_object(lake, database):
-    """Its number is taken: without an object nobody could tell that nothing is missing."""
+def test_a_claim_whose_rows_were_all_deleted_still_becomes_an_object(lake, database):
+    """Without an object its number would look like a missing one."""
     database.execute(fill(1, 3))
     lake.crash("claim")
     database.execute("delete from movie")
@@ -126,8 +131,8 @@ def test_a_claim_whose_rows_are_all_gone_still_becomes_an_object(lake, database)
     assert lake.column() == [4, 5, 6]
 
 
-def test_a_claim_whose_rows_are_fewer_now_becomes_an_object_with_those_left(lake, database):
-    """A row deleted or changed since is not there to be read again; a change comes with the next slice."""
+def test_a_claim_with_fewer_rows_than_before_becomes_an_object_with_the_rest(lake, database):
+    """A changed row is copied with the next slice."""
     database.execute(fill(1, 5))
     lake.crash("claim")
     database.execute("delete from movie where movie_id = 1; update movie set title = 'changed' where movie_id = 2")
@@ -139,8 +144,8 @@ def test_a_claim_whose_rows_are_fewer_now_becomes_an_object_with_those_left(lake
     assert lake.compare() == SAME
 
 
-def test_a_claim_larger_than_a_slice_may_be_now_is_done_again_whole(lake, database):
-    """A setting changed between the crash and the next tick. What is beyond the limit would never be read."""
+def test_a_claim_above_the_current_slice_limit_is_redone_completely(lake, database):
+    """The setting changed between the crash and the next tick. Rows beyond the limit would never be read."""
     database.execute(fill(1, 500))
     lake.crash("claim")
 
@@ -150,8 +155,8 @@ def test_a_claim_larger_than_a_slice_may_be_now_is_done_again_whole(lake, databa
     assert lake.compare() == SAME
 
 
-def test_the_claim_of_a_finished_slice_is_dropped(lake, database):
-    """Its writer died between writing and tidying up. Done again it would double every row of the slice."""
+def test_the_claim_of_a_committed_slice_is_deleted(lake, database):
+    """Its writer ended between the PUT and the deletion. A redo would double every row of the slice."""
     lake.tick()
     database.execute(fill(1, 1))
     lake.tick()
@@ -169,15 +174,15 @@ def test_the_claim_of_a_finished_slice_is_dropped(lake, database):
     assert lake.compare() == SAME
 
 
-def test_a_claim_finished_between_two_looks_is_not_done_again(lake, database):
-    """Found open, then finished by its writer: the second LIST is what stands between this and doubled rows."""
+def test_a_claim_committed_after_the_first_list_is_not_redone(lake, database):
+    """Without the second LIST every row of the slice would be doubled."""
     lake.copier = NoLock
     database.execute(fill(1, 3))
     lake.drain()
     database.execute(fill(4, 6))
     other = Lake(database, lake.store, dict(lake.recorded), copier=NoLock)
     assert other.crash("claim")
-    lake.store = LooksLate(lake.store, CLAIM, other.tick)
+    lake.store = InterruptedStore(lake.store, CLAIM, other.tick)
 
     outcome = lake.tick()
 
@@ -189,21 +194,60 @@ def test_a_claim_finished_between_two_looks_is_not_done_again(lake, database):
     assert lake.column() == [*range(1, 8)]
 
 
-def test_claims_of_numbers_long_past_are_removed(lake, database):
+def test_claims_are_listed_from_the_last_object_on(lake, database):
+    """On a versioned bucket the listing would otherwise read a delete marker for every object ever written."""
     database.execute(fill(1, 3))
     lake.tick()
-    database.execute(fill(4, 4))
-    lake.tick()
-    lake.store.create(f"{CLAIM}0000000001.json", b"whatever stood here")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: lake.store.create(f"{CLAIM}{number:010}.json", b"{}"), range(1, 1102)))
+    recorded = dataclasses.replace(lake.recorded["movie"], seq=1101)
+    lists = []
+    lake.store.client.meta.events.register("before-call.s3.ListObjectsV2", lambda params, **_: lists.append(params))
 
+    recovered = Ledger(lake.store, lake.layout()).recover(recorded, NOW)
+
+    pages = [params["query_string"] for params in lists if params["query_string"]["prefix"] == CLAIM]
+    assert [page["start-after"] for page in pages] == [f"{CLAIM}0000001100.json"]
+    assert (recovered.watermark, recovered.redo) == (recorded, None)
+    assert claims(lake) == [f"{CLAIM}{number:010}.json" for number in range(1, 1101)]
+
+
+def test_claims_of_all_adopted_objects_are_deleted(lake, database):
+    """Their writer recorded nothing, so the listing starts at the recorded object, not at the newest one."""
+    database.execute(fill(1, 3))
     lake.tick()
+    other = Lake(database, lake.store, dict(lake.recorded))
+    for number in (4, 5, 6):
+        database.execute(fill(number, number))
+        other.tick()
+    for number in (1, 2, 4):
+        lake.store.create(f"{CLAIM}{number:010}.json", b"of a writer that ended")
+
+    assert [item.row_count for item in lake.tick().adopted] == [1, 1, 1]
 
     assert claims(lake) == []
     assert lake.compare() == SAME
 
 
-def test_an_object_that_is_gone_stops_the_table_and_names_both_ways_on(lake, database):
-    """Copying on, nobody would learn that its rows are missing."""
+def test_a_claim_of_an_old_number_is_harmless_and_deleted_when_the_watermark_is_rebuilt(lake, database):
+    """A server can execute the request of a writer that ended long ago."""
+    for number in range(1, 5):
+        database.execute(fill(number, number))
+        lake.tick()
+    lake.store.create(f"{CLAIM}0000000001.json", b"of a writer that ended")
+    database.execute(fill(5, 5))
+
+    assert lake.tick().row_counts == [1]
+    assert claims(lake) == [f"{CLAIM}0000000001.json"]
+    lake.forget()
+    lake.drain()
+
+    assert claims(lake) == []
+    assert lake.compare() == SAME
+
+
+def test_a_missing_last_object_stops_the_table_and_names_both_remedies(lake, database):
+    """Otherwise nobody would notice that its rows are missing."""
     database.execute(fill(1, 3))
     lake.drain()
     key = lake.keys()[0]
@@ -221,7 +265,7 @@ def test_an_object_that_is_gone_stops_the_table_and_names_both_ways_on(lake, dat
 @pytest.mark.parametrize("body", [b"PAR1 not really PAR1", b"x", b""], ids=["like parquet", "a byte", "nothing"])
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_foreign_object_newer_than_ours_stops_the_table(database, any_bucket, body, recorded):
-    """The original system still running beside us writes into the same folder: both would double each other."""
+    """If the original system still writes to the same folder, every row would be there twice."""
     database.execute(MOVIE)
     database.execute(fill(1, 3))
     lake = Lake(database, any_bucket.store())
@@ -235,8 +279,7 @@ def test_a_foreign_object_newer_than_ours_stops_the_table(database, any_bucket, 
         lake.tick()
 
 
-def test_a_foreign_object_older_than_ours_disturbs_nothing(lake, database):
-    """What lay there before us is behind what we know."""
+def test_a_foreign_object_older_than_the_first_one_changes_nothing(lake, database):
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     lake.store.create("movie/movie_20250101000000.parquet", b"PAR1 not really PAR1")
@@ -248,7 +291,7 @@ def test_a_foreign_object_older_than_ours_disturbs_nothing(lake, database):
     assert [footer.row_count for footer in lake.footers() if footer] == [3, 1]
 
 
-def test_an_object_named_unlike_ours_stops_the_table(lake, database):
+def test_a_parquet_object_with_another_kind_of_name_stops_the_table(lake, database):
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     lake.store.create("movie/movie_20260102000011-copy.parquet", b"x")
@@ -257,8 +300,8 @@ def test_an_object_named_unlike_ours_stops_the_table(lake, database):
         lake.tick()
 
 
-def test_an_object_that_does_not_continue_ours_stops_the_table(lake, database):
-    """A bucket restored or merged from two: what follows cannot be trusted to be complete."""
+def test_an_object_that_does_not_continue_the_watermark_stops_the_table(lake, database):
+    """A restored or merged bucket may be incomplete."""
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     first = lake.keys()[0]
@@ -268,28 +311,28 @@ def test_an_object_that_does_not_continue_ours_stops_the_table(lake, database):
         lake.tick()
 
 
-def test_an_object_of_a_newer_version_is_not_guessed_at(lake, database):
-    """What it says may mean something else."""
+def test_an_object_in_a_newer_format_is_refused(lake, database):
+    """Its footer may have another meaning."""
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     with_footer(lake, lake.keys()[0], "movie/movie_20260102000020.parquet", format=99)
 
-    with pytest.raises(FormatTooNew, match=r"movie_20260102000020\.parquet.*format 99.*Update this one"):
+    with pytest.raises(FormatTooNew, match=r"movie_20260102000020\.parquet.*format 99.*Upgrade pg_bronze"):
         lake.tick()
 
 
-def test_a_claim_of_a_newer_version_is_not_guessed_at(lake, database):
-    """Its region may be narrower than this version can tell."""
+def test_a_claim_in_a_newer_format_is_refused(lake, database):
+    """Its region may be narrower than this version can read."""
     database.execute(fill(1, 3))
     lake.crash("claim")
     key = claims(lake)[0]
     lake.store.replace(key, json.dumps({**json.loads(lake.store.get(key)), "format": 99}).encode())
 
-    with pytest.raises(FormatTooNew, match=rf"{key}.*format 99.*Update this one"):
+    with pytest.raises(FormatTooNew, match=rf"{key}.*format 99.*Upgrade pg_bronze"):
         lake.tick()
 
 
-def test_a_claim_that_cannot_be_read_is_named(lake, database):
+def test_a_claim_that_cannot_be_parsed_is_named(lake, database):
     database.execute(fill(1, 3))
     lake.store.create(f"{CLAIM}0000000001.json", b"not json")
 
@@ -297,34 +340,34 @@ def test_a_claim_that_cannot_be_read_is_named(lake, database):
         lake.tick()
 
 
-def test_a_claim_far_ahead_means_that_objects_are_gone(lake, database):
-    """Copying on behind the gap, nobody would learn of the rows in it."""
+def test_a_claim_far_ahead_means_that_objects_are_missing(lake, database):
+    """Otherwise nobody would notice the missing rows."""
     database.execute(fill(1, 3))
     lake.tick()
     lake.store.create(f"{CLAIM}0000000009.json", b"{}")
 
-    with pytest.raises(LakeDamaged, match=r"claims object number 9, and the last one known is number 1"):
+    with pytest.raises(LakeDamaged, match=r"claims object number 9, but the last known object has number 1"):
         lake.tick()
 
 
-def test_something_else_under_our_key_is_never_overwritten(lake, database):
-    """Taken for the slice that was to stand there, that slice's rows would never be copied."""
+def test_an_existing_object_under_the_key_is_never_overwritten(lake, database):
+    """If it counted as the slice, the rows of the slice would never be copied."""
     database.execute(fill(1, 3))
-    foreign = []
+    created = []
 
     def plant(step: str) -> None:
         if step == "list":
-            foreign.append(lake.store.create("movie/movie_20260102000010.parquet", b"somebody's"))
+            created.append(lake.store.create("movie/movie_20260102000010.parquet", b"foreign"))
 
-    with pytest.raises(LakeDamaged, match=r"movie_20260102000010.parquet was there before it was written"):
+    with pytest.raises(LakeDamaged, match=r"movie_20260102000010.parquet existed before it was written"):
         lake.tick(now=clock(), crash_at=plant)
 
-    assert foreign == [True]
-    assert lake.store.get("movie/movie_20260102000010.parquet") == b"somebody's"
+    assert created == [True]
+    assert lake.store.get("movie/movie_20260102000010.parquet") == b"foreign"
 
 
-def test_an_object_of_another_place_in_the_chain_under_our_key_does_not_count_as_ours(lake, database):
-    """Somebody copied objects about. It says that it is pg_bronze's, and holds other rows."""
+def test_an_object_of_another_number_under_the_key_does_not_count_as_the_slice(lake, database):
+    """A copy of another object has a footer of pg_bronze, and contains other rows."""
     database.execute(fill(1, 3))
     lake.tick(now=clock())
     first = lake.keys()[0]
@@ -334,11 +377,11 @@ def test_an_object_of_another_place_in_the_chain_under_our_key_does_not_count_as
         if step == "list":
             with_footer(lake, first, "movie/movie_20260102000011.parquet")
 
-    with pytest.raises(LakeDamaged, match=r"movie_20260102000011.parquet was there before it was written"):
+    with pytest.raises(LakeDamaged, match=r"movie_20260102000011.parquet existed before it was written"):
         lake.tick(now=clock(), crash_at=plant)
 
 
-def test_every_object_says_where_its_rows_came_from(lake, database):
+def test_every_footer_describes_the_source_of_its_rows(lake, database):
     database.execute(fill(1, 3))
     lake.tick()
     database.execute(fill(4, 4))
@@ -355,20 +398,20 @@ def test_every_object_says_where_its_rows_came_from(lake, database):
     assert second.xid_column == "_pg_xid"
 
 
-def test_a_source_column_called_like_ours_keeps_its_name(database, bucket):
+def test_a_source_column_named_pg_xid_keeps_its_name(database, bucket):
     lake = Lake(database, bucket.store())
     database.execute('create table movie (movie_id int, "_pg_xid" text)')
-    database.execute("insert into movie values (1, 'theirs')")
+    database.execute("insert into movie values (1, 'text')")
 
     lake.tick()
 
-    assert lake.rows()["_pg_xid"].to_list() == ["theirs"]
+    assert lake.rows()["_pg_xid"].to_list() == ["text"]
     assert lake.rows()[lake.footers()[0].xid_column].dtype == pl.Int64
     assert lake.footers()[0].xid_column != "_pg_xid"
 
 
-def test_a_wide_table_whose_footer_is_long_is_found_again(database, bucket):
-    """The footer of 900 columns does not fit the tail that is read first."""
+def test_a_footer_larger_than_the_first_request_is_read(database, bucket):
+    """The footer of 900 columns does not fit into the tail that is read first."""
     lake = Lake(database, bucket.store())
     columns = ", ".join(f"a_rather_long_name_for_column_{number} int" for number in range(900))
     database.execute(f"create table movie (movie_id int primary key, {columns})")
@@ -382,8 +425,8 @@ def test_a_wide_table_whose_footer_is_long_is_found_again(database, bucket):
     assert lake.compare() == SAME
 
 
-def test_a_bucket_that_overwrites_is_refused_unless_asked_for(bucket):
-    """Two writers would double rows there, and nobody would notice."""
+def test_a_bucket_that_overwrites_is_refused_unless_unfenced_is_set(bucket):
+    """Two writers would double rows there unnoticed."""
     with contextlib.closing(Proxy(bucket)) as proxy, proxy.broken("PUT", unfenced=True):
         with pytest.raises(StoreNotFit, match=r"If-None-Match.*PG_BRONZE_UNFENCED=true"):
             proxy.store.prepare()
@@ -392,7 +435,7 @@ def test_a_bucket_that_overwrites_is_refused_unless_asked_for(bucket):
     assert list(bucket.store().list("")) == []
 
 
-def test_a_crash_is_not_taken_for_an_error_of_the_server(lake, database):
+def test_a_crash_after_the_put_leaves_one_object(lake, database):
     database.execute(fill(1, 3))
     with pytest.raises(Crash):
         lake.tick(crash_at="put")

@@ -58,15 +58,15 @@ layouts = st.builds(Layout, prefixes, short, short, st.sampled_from(["flat", "da
         ("public", "date=2026-01-02", "date%3D2026-01-02"),
     ],
 )
-def test_a_folder_is_the_name_with_what_is_ambiguous_escaped(schema, name, expected):
+def test_a_folder_is_the_name_with_ambiguous_characters_escaped(schema, name, expected):
     assert folder(schema, name) == expected
 
 
-def test_names_of_every_kind_have_folders_of_their_own():
-    """Also where letters of either case, or signs composed and in parts, are one and the same to the eye."""
-    found = {folder(*table) for table in TABLES}
-    assert len(found) == len(TABLES)
-    assert not any(set(name) & set("/\\") or name in (".", "..") for name in found)
+def test_names_of_every_kind_have_different_folders():
+    """Names that differ only in case or in the composition of characters stay different."""
+    folders = {folder(*table) for table in TABLES}
+    assert len(folders) == len(TABLES)
+    assert not any(set(name) & set("/\\") or name in (".", "..") for name in folders)
 
 
 def test_keys_in_both_layouts():
@@ -75,7 +75,7 @@ def test_keys_in_both_layouts():
     assert Layout("lake", "sales", "movie").key(AT) == "lake/sales.movie/sales.movie_20260102000010.parquet"
 
 
-def test_keys_of_our_own():
+def test_keys_below_the_folder_of_pg_bronze():
     assert FLAT.claim(12) == "_pg_bronze/claims/movie/0000000012.json"
     assert Layout("lake", "sales", "movie").claim(12) == "lake/_pg_bronze/claims/sales.movie/0000000012.json"
     assert (
@@ -89,8 +89,8 @@ def test_keys_of_our_own():
 @given(long, long)
 @example("/" * 63, "." * 63)
 @example("映" * 21, "\uffff" * 21)
-def test_a_key_is_never_too_long_for_a_server(schema, name):
-    """255 bytes between two slashes, 1,024 in all, also behind the longest prefix and in an earlier generation."""
+def test_a_key_of_two_long_names_stays_within_the_limits_of_servers(schema, name):
+    """255 bytes between two slashes and 1,024 in total, with the longest prefix and in an earlier generation."""
     layout = Layout("x" * 400, schema, name, "date")
     for key in (layout.key(AT), layout.old(layout.key(AT), 1_000_000), layout.claim(12)):
         assert len(key.encode()) <= 1024
@@ -98,7 +98,7 @@ def test_a_key_is_never_too_long_for_a_server(schema, name):
 
 
 @given(names, names)
-def test_a_table_comes_back_from_its_folder(schema, name):
+def test_a_folder_identifies_its_table(schema, name):
     assert "%~" in folder(schema, name) or table_of(folder(schema, name)) == (schema, name)
 
 
@@ -107,8 +107,8 @@ escaped = st.text("./%\x01", min_size=60, max_size=63)
 
 
 @given(within_63_bytes | escaped, within_63_bytes | escaped)
-def test_an_object_s_name_and_key_stay_within_what_servers_take(schema, name):
-    """Files have names of 255 bytes at most, and S3 keys 1,024; a prefix may take 400 of them."""
+def test_a_key_stays_within_the_limits_of_servers(schema, name):
+    """File names are limited to 255 bytes and S3 keys to 1,024, of which a prefix can take 400."""
     for style in ("flat", "date"):
         key = Layout("p" * 400, schema, name, style).key(AT)
         assert max(len(part.encode()) for part in key.split("/")[1:]) <= 255
@@ -116,12 +116,12 @@ def test_an_object_s_name_and_key_stay_within_what_servers_take(schema, name):
 
 
 @given(escaped, escaped, escaped, escaped)
-def test_names_that_are_shortened_stay_apart(schema, name, other_schema, other_name):
+def test_shortened_names_stay_different(schema, name, other_schema, other_name):
     assert (folder(schema, name) == folder(other_schema, other_name)) == ((schema, name) == (other_schema, other_name))
 
 
 @given(short, short, short, short)
-def test_no_two_tables_share_a_folder_or_lie_in_each_other(schema, name, other_schema, other_name):
+def test_no_two_tables_share_a_folder_or_nest(schema, name, other_schema, other_name):
     """Two tables in one folder would adopt each other's objects."""
     one, other = folder(schema, name), folder(other_schema, other_name)
     assert (one == other) == ((schema, name) == (other_schema, other_name))
@@ -130,7 +130,7 @@ def test_no_two_tables_share_a_folder_or_lie_in_each_other(schema, name, other_s
 
 
 @given(layouts, seconds)
-def test_a_key_says_its_second_and_day_whatever_the_layout_is_now(layout, at):
+def test_the_time_and_day_of_a_key_do_not_depend_on_the_current_style(layout, at):
     key = layout.key(at)
     for style in ("flat", "date"):
         now = Layout(layout.prefix, layout.schema, layout.name, style)
@@ -163,7 +163,7 @@ def test_any_other_key_has_no_time(key):
 
 
 @given(layouts, st.integers(0, 9_999_999_999))
-def test_a_claim_says_its_number_and_sorts_by_it(layout, seq):
+def test_claims_sort_by_their_number(layout, seq):
     key = layout.claim(seq)
     assert layout.claim_seq(key) == seq
     assert key.startswith(layout.claims)
@@ -179,27 +179,27 @@ near = st.integers(-3, 3) | st.integers(-90_000, 90_000) | st.integers(-(10**8),
 
 
 @given(layouts, seconds.filter(lambda at: 1975 < at.year < 9990), near, st.sampled_from(["flat", "date"]))
-def test_a_listing_from_a_second_finds_what_is_not_older_and_nothing_else(layout, after, offset, style):
-    """Behind by one, and an object is adopted twice; ahead by one, and it is never adopted."""
+def test_a_listing_from_a_time_finds_exactly_the_objects_that_are_not_older(layout, after, offset, style):
+    """One too early and an object would be adopted twice; one too late and it would never be adopted."""
     at = after + timedelta(seconds=offset)
     key = Layout(layout.prefix, layout.schema, layout.name, style).key(at)
-    found = [key for prefix, start in layout.listings(after) if key.startswith(prefix) and key > start]
-    assert found == ([key] if at >= after else [])
+    listed = [key for prefix, start in layout.listings(after) if key.startswith(prefix) and key > start]
+    assert listed == ([key] if at >= after else [])
 
 
 @given(layouts, seconds)
-def test_a_listing_of_everything_finds_a_key_once(layout, at):
+def test_a_listing_of_all_objects_finds_a_key_once(layout, at):
     assert [start for _, start in layout.listings(None)] == ["", ""]
     assert sum(layout.key(at).startswith(prefix) for prefix, _ in layout.listings(None)) == 1
 
 
 @given(layouts, st.lists(seconds, min_size=2, max_size=5))
-def test_each_listing_comes_in_the_order_of_time(layout, times):
+def test_each_listing_is_ordered_by_time(layout, times):
     keys = sorted(layout.key(at) for at in times)
     assert [layout.time(key) for key in keys] == sorted(times)
 
 
-def test_the_next_object_is_named_by_now_or_one_second_after_the_last():
+def test_the_next_key_has_the_current_time_or_one_second_after_the_last():
     assert next_time(AT, None) == AT
     assert next_time(AT, AT - timedelta(days=1)) == AT
     assert next_time(AT, AT) == AT + timedelta(seconds=1)

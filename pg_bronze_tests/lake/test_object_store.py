@@ -1,5 +1,7 @@
-"""The bucket on real servers: create-only writes, listings, and errors that say who can retry them."""
+"""The bucket on real servers: create-only writes, listings, the create-only probe, and errors."""
 
+import contextlib
+import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from botocore.exceptions import ClientError
 from pg_bronze.errors import AccessDenied, StoreNotFit, StoreUnavailable
 from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
+from pg_bronze_tests.harness.faults import Proxy
 
 
 def test_an_object_is_created_once_and_never_overwritten(any_bucket):
@@ -22,8 +25,8 @@ def test_an_object_is_created_once_and_never_overwritten(any_bucket):
     assert store.get("a/b") == b"first"
 
 
-def test_of_many_who_create_one_key_exactly_one_wins(any_bucket):
-    """All of a commit's safety rests on this."""
+def test_exactly_one_of_many_simultaneous_writers_creates_a_key(any_bucket):
+    """The commit protocol depends on it."""
     store = any_bucket.store()
     with ThreadPoolExecutor(8) as pool:
         for turn in range(2):
@@ -34,7 +37,7 @@ def test_of_many_who_create_one_key_exactly_one_wins(any_bucket):
             assert store.get(f"claim/{turn}") == str(won.index(True)).encode()
 
 
-def test_what_is_missing_is_none_and_deleting_it_is_nothing(any_bucket):
+def test_a_missing_object_is_none_and_can_be_deleted_and_moved(any_bucket):
     store = any_bucket.store()
 
     assert store.get("nothing") is None
@@ -44,7 +47,7 @@ def test_what_is_missing_is_none_and_deleting_it_is_nothing(any_bucket):
     assert list(store.list("")) == []
 
 
-def test_a_tail_is_the_end_of_an_object_or_all_of_it(any_bucket):
+def test_a_tail_is_the_end_of_an_object_or_the_whole_object(any_bucket):
     store = any_bucket.store()
     store.create("a", b"0123456789")
     store.create("empty", b"")
@@ -64,7 +67,7 @@ def test_a_moved_object_is_only_at_its_new_key(any_bucket):
     assert store.get("old/gen=0/a b/ñ%2F+.parquet") == b"rows"
 
 
-def test_a_listing_begins_behind_a_key_that_need_not_exist(any_bucket):
+def test_a_listing_starts_after_a_key_that_need_not_exist(any_bucket):
     store = any_bucket.store()
     for key in ("t/t_1.parquet", "t/t_2.parquet", "t/t_3.parquet", "t2/t2_1.parquet"):
         store.create(key, b"x")
@@ -72,11 +75,10 @@ def test_a_listing_begins_behind_a_key_that_need_not_exist(any_bucket):
     assert [item.key for item in store.list("t/")] == ["t/t_1.parquet", "t/t_2.parquet", "t/t_3.parquet"]
     assert [item.key for item in store.list("t/t_", "t/t_2.parque")] == ["t/t_2.parquet", "t/t_3.parquet"]
     assert [item.key for item in store.list("t/t_", "t/t_2.parquet")] == ["t/t_3.parquet"]
-    assert [item.key for item in store.list("t/", limit=2)] == ["t/t_1.parquet", "t/t_2.parquet"]
 
 
 def test_a_listing_of_more_than_one_page_is_complete_and_in_order(any_bucket):
-    """A page holds 1,000 objects; the claim's second look would miss what stands on the next one."""
+    """A page contains 1,000 objects. The LIST after a claim must not miss objects on the next page."""
     store = any_bucket.store()
     keys = [f"t/t_{number:05}.parquet" for number in range(1_010)]
     with ThreadPoolExecutor(8) as pool:
@@ -86,38 +88,38 @@ def test_a_listing_of_more_than_one_page_is_complete_and_in_order(any_bucket):
     assert [item.key for item in store.list("t/", keys[4])] == keys[5:]
 
 
-def test_a_listing_says_when_each_object_was_written(any_bucket):
-    """Its times are read by a parser of our own, because botocore's takes most of a listing's time."""
+def test_a_listing_contains_the_time_of_each_write(any_bucket):
+    """The times are parsed without botocore, whose parser takes most of the time of a listing."""
     store = any_bucket.store()
     before = datetime.now(UTC).replace(microsecond=0)
     store.create("a/b", b"1")
 
-    (found,) = store.list("")
+    (item,) = store.list("")
 
-    assert before <= found.modified <= datetime.now(UTC) + timedelta(seconds=1)
-    assert (found.key, found.size_bytes) == ("a/b", 1)
+    assert before <= item.modified <= datetime.now(UTC) + timedelta(seconds=1)
+    assert (item.key, item.size_bytes) == ("a/b", 1)
 
 
-def test_what_botocore_knows_of_s3_is_read_once_a_process(monkeypatch):
-    """Every run of a code server and every `scan` makes a client; reading it again takes 0.13 of its 0.16 s."""
+def test_botocores_description_of_s3_is_read_once_per_process(monkeypatch):
+    """Every run and every `scan` creates a client. Reading the description again takes 0.13 of its 0.16 s."""
     s3_client.connect("http://127.0.0.1:1", "us-east-1", "key", "secret")
-    read = []
+    files = []
     load = botocore.loaders.JSONFileLoader.load_file
 
-    def noted(self, file_path):
-        found = load(self, file_path)
-        read.extend([file_path] if found is not None else [])
-        return found
+    def load_and_record(self, file_path):
+        content = load(self, file_path)
+        files.extend([file_path] if content is not None else [])
+        return content
 
-    monkeypatch.setattr(botocore.loaders.JSONFileLoader, "load_file", noted)
+    monkeypatch.setattr(botocore.loaders.JSONFileLoader, "load_file", load_and_record)
 
     second = s3_client.connect("http://127.0.0.1:1", "us-east-1", "other key", "secret")
 
-    assert read == []
+    assert files == []
     assert second._request_signer._credentials.access_key == "other key"
 
 
-def test_folders_are_those_directly_below(any_bucket):
+def test_folders_are_directly_below_the_prefix(any_bucket):
     store = any_bucket.store()
     for key in ("movie/1", "movie/2", "sales.movie/date=1/1", "file", "a b%2E/x/y"):
         store.create(key, b"1")
@@ -127,27 +129,83 @@ def test_folders_are_those_directly_below(any_bucket):
     assert store.folders("nothing/") == ()
 
 
-def test_a_missing_bucket_is_made(any_bucket):
+@pytest.mark.parametrize("unfenced", [False, True])
+def test_a_missing_bucket_is_created(any_bucket, unfenced):
     here = any_bucket.store()
     store = Store(here.client, f"{here.bucket}-new")
 
-    store.prepare()
+    store.prepare(unfenced=unfenced)
 
     assert store.create("a", b"x")
-    store.delete("a")
+    for item in store.list(""):
+        store.delete(item.key)
     here.client.delete_bucket(Bucket=store.bucket)
 
 
-def test_a_bucket_that_is_there_is_prepared_without_leaving_a_trace(any_bucket):
-    store = any_bucket.store("some/prefix")
+RECORD = "some/prefix/_pg_bronze/create_only.json"
+
+
+@pytest.fixture
+def requests(any_bucket):
+    """A store with a prefix, and the names of the requests that its client sends."""
+    store, names = any_bucket.store("some/prefix"), []
+    store.client.meta.events.register("before-call.s3", lambda model, **_: names.append(model.name))
+    return store, names
+
+
+def test_the_create_only_probe_runs_once_a_day(requests):
+    """It takes 18 requests or more, which every run would repeat."""
+    store, names = requests
+    store.prepare()
+    assert [item.key for item in store.list("")] == [RECORD]
+    names.clear()
 
     store.prepare()
+
+    assert names == ["GetObject"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"{}",
+        json.dumps({"endpoint": "{endpoint}", "checked_at": "2026-01-02T03:04:05+00:00"}).encode(),
+        json.dumps({"endpoint": "http://other.example.org", "checked_at": "{now}"}).encode(),
+    ],
+    ids=["empty", "not json", "a list", "no entries", "old", "of another server"],
+)
+def test_a_record_that_proves_nothing_is_replaced_by_a_new_probe(requests, record):
+    """A copy of a bucket on another server contains the record of the first one."""
+    store, names = requests
+    now = datetime.now(UTC).isoformat()
+    store.replace(RECORD, record.replace(b"{endpoint}", store.endpoint.encode()).replace(b"{now}", now.encode()))
+    names.clear()
+
+    store.prepare()
+    assert names.count("PutObject") >= 8
+    names.clear()
     store.prepare()
 
-    assert list(store.list("")) == []
+    assert names == ["GetObject"]
 
 
-def test_a_bucket_that_cannot_be_made_is_named_with_its_setting(any_bucket, monkeypatch):
+def test_a_server_that_lets_two_of_many_simultaneous_writers_win_is_refused(bucket):
+    """Two requests in a row succeed and fail as they should on such a server: RustFS 1659, VersityGW 2288."""
+    with contextlib.closing(Proxy(bucket)) as proxy, proxy.broken("PUT", racing=True):
+        assert proxy.store.create("in/a/row", b"1")
+        assert not proxy.store.create("in/a/row", b"2")
+
+        with pytest.raises(StoreNotFit, match=r"2 of 8 simultaneous writers .*If-None-Match.*PG_BRONZE_UNFENCED=true"):
+            proxy.store.prepare()
+        proxy.store.prepare(unfenced=True)
+
+    assert [item.key for item in bucket.store().list("")] == ["in/a/row"]
+
+
+def test_a_bucket_that_cannot_be_created_is_named_with_its_setting(any_bucket, monkeypatch):
     here = any_bucket.store()
     store = Store(here.client, f"{here.bucket}-new")
 
@@ -160,18 +218,18 @@ def test_a_bucket_that_cannot_be_made_is_named_with_its_setting(any_bucket, monk
         store.prepare()
 
 
-def test_a_bucket_removed_while_we_run_is_named(any_bucket):
+def test_a_bucket_that_was_removed_is_named(any_bucket):
     here = any_bucket.store()
     store = Store(here.client, f"{here.bucket}-gone")
 
-    with pytest.raises(StoreNotFit, match="does not exist any more"):
+    with pytest.raises(StoreNotFit, match=rf"{store.bucket}.* does not exist on http"):
         list(store.list("movie/"))
-    with pytest.raises(StoreNotFit, match="does not exist any more"):
+    with pytest.raises(StoreNotFit, match=rf"{store.bucket}.* does not exist on http"):
         store.create("movie/a", b"x")
 
 
 @pytest.mark.parametrize("wrong", ["key", "secret"])
-def test_wrong_keys_are_an_error_of_rights_that_shows_neither(any_bucket, wrong):
+def test_wrong_keys_are_rejected_without_being_shown(any_bucket, wrong):
     server = any_bucket.server
     keys = [server.access_key, server.secret_key]
     keys[wrong == "secret"] = "wrong-but-long-enough"
@@ -188,8 +246,8 @@ def test_wrong_keys_are_an_error_of_rights_that_shows_neither(any_bucket, wrong)
         assert not any(key in str(caught.value) for key in keys)
 
 
-def test_a_server_that_is_down_is_said_to_be_within_ten_seconds():
-    """A tick has to end long before the next one is due."""
+def test_a_server_that_is_down_is_reported_within_ten_seconds():
+    """A tick must end before the next one is due."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         store = Store(
@@ -197,13 +255,13 @@ def test_a_server_that_is_down_is_said_to_be_within_ten_seconds():
         )
         started = time.monotonic()
 
-        with pytest.raises(StoreUnavailable, match=r"MINIO_ENDPOINT.*the next tick tries again"):
+        with pytest.raises(StoreUnavailable, match=r"refused the connection.*MINIO_ENDPOINT.*retried at the next tick"):
             store.create("a", b"x")
 
     assert time.monotonic() - started < 10
 
 
-def test_a_host_that_does_not_resolve_is_said_within_ten_seconds():
+def test_a_host_that_does_not_resolve_is_reported_within_ten_seconds():
     store = Store(s3_client.connect("http://no-such-host.invalid:9000", "us-east-1", "key", "secret"), "bronze")
     started = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What readers of other makes find in an object: codecs, statistics, row groups; on every kind of S3 server."""
+"""Objects as other readers see them: codecs, statistics and row groups, on every kind of S3 server."""
 
 import io
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ CODECS = {
 
 @dataclass
 class MotoServer:
-    """A moto server in this process, with what ``new_bucket`` asks of a server."""
+    """A moto server in this process, with the attributes that ``new_bucket`` needs."""
 
     endpoint_url: str
     access_key: str = "moto-access-key"
@@ -52,13 +52,12 @@ def every_bucket(request) -> Iterator[Bucket]:
 
 
 def files(lake: Lake) -> list[pq.ParquetFile]:
-    found = lake.keys("movie")
-    return [pq.ParquetFile(io.BytesIO(lake.store.get(key))) for key in found]
+    return [pq.ParquetFile(io.BytesIO(lake.store.get(key))) for key in lake.keys("movie")]
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_every_codec_arrives_whole_on_every_server_and_another_reader_reads_it(codec, database, every_bucket):
-    """Written in one codec with a level, continued in its default, read by pyarrow."""
+def test_pyarrow_reads_every_codec_from_every_server(codec, database, every_bucket):
+    """The first object is written with a level, the second with the default of the codec."""
     name, level = CODECS[codec]
     database.execute(MOVIE)
     database.execute(fill(1, 300))
@@ -70,15 +69,15 @@ def test_every_codec_arrives_whole_on_every_server_and_another_reader_reads_it(c
     lake.drain()
 
     assert lake.compare() == SAME
-    found = files(lake)
-    assert [file.metadata.num_rows for file in found] == [300, 29]
-    assert {file.metadata.row_group(0).column(0).compression for file in found} == {name}
-    ids = [value for file in found for value in file.read(["movie_id"])["movie_id"].to_pylist()]
+    objects = files(lake)
+    assert [file.metadata.num_rows for file in objects] == [300, 29]
+    assert {file.metadata.row_group(0).column(0).compression for file in objects} == {name}
+    ids = [value for file in objects for value in file.read(["movie_id"])["movie_id"].to_pylist()]
     assert sorted(ids) == sorted([*range(1, 311), *range(1, 20)])
 
 
 @pytest.mark.parametrize("codec, highest", [("zstd", 19), ("gzip", 9)])
-def test_a_higher_level_makes_smaller_objects(codec, highest, database, bucket):
+def test_a_higher_level_produces_smaller_objects(codec, highest, database, bucket):
     database.execute("create table word (i int primary key, body text)")
     numbers = "(select string_agg((i * j)::text, ' ') from generate_series(1, 20) j)"
     database.execute(f"insert into word select i, {numbers} from generate_series(1, 5000) i")
@@ -92,7 +91,7 @@ def test_a_higher_level_makes_smaller_objects(codec, highest, database, bucket):
 
 
 def test_every_column_of_every_row_group_has_statistics(database, bucket):
-    """A reader that may skip row groups reads a day out of a year."""
+    """With statistics a reader skips the row groups of other days."""
     database.execute(
         """create table sale (id bigint, sold_on date, at timestamptz, price numeric(10,2), exact numeric,
              weight float8, name text, part uuid, paid bool, note text)"""
@@ -136,5 +135,5 @@ def test_a_selective_read_touches_one_row_group_of_a_table_written_in_order(data
     ]
 
     assert len(needed) == 1
-    found = file.read_row_group(needed[0])
-    assert found.filter(pc.equal(found["id"], wanted)).num_rows == 1
+    rows = file.read_row_group(needed[0])
+    assert rows.filter(pc.equal(rows["id"], wanted)).num_rows == 1

@@ -1,9 +1,10 @@
-"""The examples of docs/reading.md and of the README, run as they stand; only server, bucket and keys are others."""
+"""The examples of docs/reading.md and the README, executed with the server, bucket and keys of the test."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -11,12 +12,12 @@ from pg_bronze_tests.harness.lake import MOVIE, Lake, fill
 from pg_bronze_tests.harness.servers import ROOT
 
 
-def examples(page: str) -> list[tuple[str, str]]:
-    """The heading above each piece of Python, and the piece."""
+def examples(page: str, language: str = "python") -> list[tuple[str, str]]:
+    """Return each example in a language with the heading above it."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return [
-        (re.findall(r"(?m)^#+ (.+)$", text[: found.start()])[-1], found[1])
-        for found in re.finditer(r"```python\n(.*?)```", text, re.DOTALL)
+        (re.findall(r"(?m)^#+ (.+)$", text[: match.start()])[-1], match[1])
+        for match in re.finditer(rf"```{language}\n(.*?)```", text, re.DOTALL)
     ]
 
 
@@ -25,7 +26,7 @@ EXAMPLES = [*examples("docs/reading.md"), *examples("README.md")]
 
 @pytest.fixture
 def run(database, any_bucket, monkeypatch: pytest.MonkeyPatch, tmp_path):
-    """Runs the examples below a heading of the page over six films, two of which were changed."""
+    """Executes the examples below a heading for a table with six films, two of them updated."""
     database.execute(MOVIE)
     lake = Lake(database, any_bucket.store())
     for statement in (fill(1, 6), "update movie set title = 'new' where movie_id in (1, 2)", "delete from movie"):
@@ -35,7 +36,7 @@ def run(database, any_bucket, monkeypatch: pytest.MonkeyPatch, tmp_path):
     for name, value in any_bucket.environ.items():
         monkeypatch.setenv(name, value)
     server = any_bucket.server
-    others = {
+    replacements = {
         "minio.example.org:9000": server.endpoint_url.removeprefix("http://"),
         "secret-of-reader": server.secret_key,
         '"reader"': repr(server.access_key),
@@ -43,14 +44,14 @@ def run(database, any_bucket, monkeypatch: pytest.MonkeyPatch, tmp_path):
     }
 
     def run_examples(heading: str) -> list[Mapping[str, Any]]:
-        found = []
+        results = []
         for code in (code for title, code in EXAMPLES if title == heading):
-            for word, other in others.items():
-                code = code.replace(word, other)
+            for word, value in replacements.items():
+                code = code.replace(word, value)
             names: dict[str, Any] = {}
             exec(code, names)
-            found.append(names)
-        return found
+            results.append(names)
+        return results
 
     return run_examples
 
@@ -63,14 +64,14 @@ def titles(frame: pl.DataFrame) -> dict[int, str]:
     return dict(frame.sort("movie_id").select("movie_id", "title").iter_rows())
 
 
-def test_every_example_in_python_is_run_by_a_test_below():
+def test_every_python_example_is_executed_by_a_test_below():
     assert [title for title, _ in EXAMPLES] == [
         *("pg_bronze", "Polars", "pyarrow", "DuckDB", "DuckDB"),
         "What you get",
     ]
 
 
-def test_the_examples_of_pg_bronze_and_polars_do_what_the_page_says(run):
+def test_the_examples_of_pg_bronze_and_polars_return_what_the_page_promises(run):
     (ours,) = run("pg_bronze")
     assert titles(ours["titles"]) == NEWEST
     assert ours["versions"].collect().height == 8
@@ -80,10 +81,31 @@ def test_the_examples_of_pg_bronze_and_polars_do_what_the_page_says(run):
     assert titles(plain["newest"]) == NEWEST
 
 
-def test_the_examples_of_pyarrow_and_duckdb_do_what_the_page_says(run):
+def test_the_examples_of_pyarrow_and_duckdb_return_what_the_page_promises(run):
     (arrow,) = run("pyarrow")
     assert arrow["versions"].num_rows == 8
     assert arrow["versions"].column_names == ["movie_id", "title", "_pg_xid"]
-    direct, through_scan = run("DuckDB")
+    through_scan, direct = run("DuckDB")
     assert titles(direct["newest"]) == NEWEST
     assert through_scan["longest"] == [("film 3", 6), ("film 4", 6), ("film 5", 6)]
+
+
+def test_the_example_with_field_ids_reads_objects_from_before_and_after_a_rename(database, bucket, tmp_path):
+    """The objects are local copies, because DuckDB reads a bucket only with an extension from the internet."""
+    database.execute(MOVIE)
+    lake = Lake(database, bucket.store())
+    for statement in (
+        fill(1, 2),
+        "alter table movie rename title to name; insert into movie (movie_id, name) values (3, 'c')",
+    ):
+        database.execute(statement)
+        lake.tick()
+    for number, key in enumerate(lake.keys()):
+        (tmp_path / f"{number}.parquet").write_bytes(lake.store.get(key))
+    ((heading, query),) = examples("docs/reading.md", "sql")
+
+    rows = duckdb.sql(query.replace("s3://meteo-bronze/movie", str(tmp_path))).pl()
+
+    assert heading == "Field ids"
+    assert titles(rows) == {1: "film 1", 2: "film 2", 3: "c"}
+    assert rows["_pg_xid"].null_count() == 0

@@ -1,6 +1,6 @@
-"""The S3 server goes down, freezes, fills up, stammers or forgets who we are: an error that says so, and then it heals.
+"""The S3 server stops, freezes, fills up, returns errors or rejects the keys: a clear error, and then recovery.
 
-Wherever it happens in a commit, afterwards nothing is lost, stale or doubled.
+Nothing is lost, stale or doubled afterwards, at any step of a commit.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ def lake(database, proxy: Proxy) -> Lake:
     return stocked(Lake(database, proxy.store))
 
 
-def heals(lake: Lake) -> None:
-    """After the fault one tick brings everything."""
+def assert_recovered(lake: Lake) -> None:
+    """One tick after the fault copies everything."""
     assert lake.tick().quiet is None
     assert lake.drain()[-1].quiet
     assert lake.compare() == SAME
@@ -54,18 +54,18 @@ def heals(lake: Lake) -> None:
     ],
     ids=["list", "claim", "data", "unclaim"],
 )
-def test_a_server_that_errs_is_named_and_the_next_tick_heals(lake: Lake, proxy: Proxy, method, part, answer):
+def test_an_error_of_the_server_is_named_and_the_next_tick_recovers(lake: Lake, proxy: Proxy, method, part, answer):
     with proxy.broken(method, part, answer=answer):
-        with pytest.raises(StoreUnavailable, match=rf"{proxy.endpoint_url} did not .* \({answer[1]}\)"):
+        with pytest.raises(StoreUnavailable, match=rf"{proxy.endpoint_url} failed to .* \({answer[1]}\)"):
             lake.tick()
         if "movie" in part:
             lake.tick("person")
             assert lake.compare("person") == SAME
 
-    heals(lake)
+    assert_recovered(lake)
 
 
-def test_one_bad_answer_is_asked_again_and_nobody_hears_of_it(lake: Lake, proxy: Proxy):
+def test_a_single_error_is_retried_within_the_tick(lake: Lake, proxy: Proxy):
     with proxy.broken("PUT", DATA, times=1, answer=(503, "SlowDown")):
         assert lake.tick().row_count == 11
 
@@ -73,8 +73,8 @@ def test_one_bad_answer_is_asked_again_and_nobody_hears_of_it(lake: Lake, proxy:
 
 
 @pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
-def test_a_write_whose_answer_is_lost_is_known_to_be_ours(lake: Lake, proxy: Proxy, part):
-    """The client sends it again and hears that the key exists (412): that is no other writer."""
+def test_a_write_whose_response_is_lost_is_recognized_as_the_writers_own(lake: Lake, proxy: Proxy, part):
+    """The client sends it again and receives 412, as if another writer had created the key."""
     with proxy.broken("PUT", part, times=1, lost=True):
         outcome = lake.tick()
 
@@ -84,45 +84,54 @@ def test_a_write_whose_answer_is_lost_is_known_to_be_ours(lake: Lake, proxy: Pro
 
 
 @pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
-def test_a_write_of_which_no_answer_ever_comes_is_found_by_the_next_tick(lake: Lake, proxy: Proxy, part):
-    """Whether it arrived is not known, so the object may be there or not."""
-    with proxy.broken("PUT", part, lost=True), pytest.raises(StoreUnavailable, match="without an answer"):
+def test_a_write_without_any_response_is_found_by_the_next_tick(lake: Lake, proxy: Proxy, part):
+    """The object may exist or not."""
+    with (
+        proxy.broken("PUT", part, lost=True),
+        pytest.raises(StoreUnavailable, match="closed the connection without a response"),
+    ):
         lake.tick()
     assert len(lake.keys()) == (2 if part == DATA else 1)
 
-    heals(lake)
+    assert_recovered(lake)
 
 
 @pytest.mark.parametrize("state", ["recorded", "forgotten", "claimed"])
-def test_an_answer_that_is_cut_short_is_no_end_of_an_object(lake: Lake, proxy: Proxy, state):
-    """Half a footer, listing or claim that passes for a whole one would be another state of the table."""
+def test_an_incomplete_response_is_not_taken_for_a_whole_object(lake: Lake, proxy: Proxy, state):
+    """Half a footer, listing or claim would be another state of the table."""
     if state == "forgotten":
         lake.forget()
     if state == "claimed":
         assert lake.crash("claim")
     part = {"recorded": "list-type=2", "forgotten": DATA, "claimed": "0000000002.json"}[state]
-    with proxy.broken("GET", part, cut=True), pytest.raises(StoreUnavailable, match=r"cut short|\(500\)"):
+    with (
+        proxy.broken("GET", part, cut=True),
+        pytest.raises(StoreUnavailable, match=r"the response was incomplete|\(500\)"),
+    ):
         lake.tick()
 
-    heals(lake)
+    assert_recovered(lake)
 
 
 @pytest.mark.parametrize("method, part", [("GET", "list-type=2"), ("PUT", DATA)])
-def test_a_server_that_takes_a_request_and_never_answers_is_given_up(lake: Lake, proxy: Proxy, method, part):
+def test_a_request_without_a_response_ends_after_two_attempts(lake: Lake, proxy: Proxy, method, part):
     with proxy.broken(method, part, silent=True):
-        with pytest.raises(StoreUnavailable, match="took the request and did not answer"):
+        with pytest.raises(StoreUnavailable, match="accepted the request and did not respond in time"):
             lake.tick()
-        assert proxy.met == 2, "each attempt waits for the whole time"
+        assert proxy.met == 2
 
-    heals(lake)
+    assert_recovered(lake)
 
 
 @pytest.mark.parametrize("answer", [(507, "XMinioStorageFull"), (403, "QuotaExceeded")], ids=["disk", "quota"])
-def test_a_full_server_asks_for_room(lake: Lake, proxy: Proxy, answer):
-    with proxy.broken("PUT", DATA, answer=answer), pytest.raises(StoreNotFit, match=r"has no room .* Make room"):
+def test_a_full_server_is_an_error_that_asks_for_space(lake: Lake, proxy: Proxy, answer):
+    with (
+        proxy.broken("PUT", DATA, answer=answer),
+        pytest.raises(StoreNotFit, match=r"has no space left .* Free some space"),
+    ):
         lake.tick()
 
-    heals(lake)
+    assert_recovered(lake)
 
 
 @pytest.fixture
@@ -141,13 +150,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     "kind, error, words",
     [
-        ("minio", StoreNotFit, r"has no room .*\(XMinioStorageFull\). Make room"),
-        ("seaweed", StoreUnavailable, r"did not write .*\(InternalError\). The next tick tries again"),
+        ("minio", StoreNotFit, r"has no space left .*\(XMinioStorageFull\). Free some space"),
+        ("seaweed", StoreUnavailable, r"failed to write .*\(InternalError\). It is retried at the next tick"),
     ],
     ids=["minio", "seaweed"],
 )
-def test_on_a_disk_that_is_full_nothing_is_lost_and_it_heals(small_disk: Path, database, kind, error, words):
-    """SeaweedFS gives no reason; its log does."""
+def test_nothing_is_lost_on_a_full_disk_and_the_next_tick_recovers(small_disk: Path, database, kind, error, words):
+    """SeaweedFS names the reason only in its log."""
     made = (
         MinioServer(small_disk / "data", binary=ROOT / ".cache/minio/minio")
         if kind == "minio"
@@ -155,19 +164,19 @@ def test_on_a_disk_that_is_full_nothing_is_lost_and_it_heals(small_disk: Path, d
     )
     with made as server:
         lake = stocked(Lake(database, new_bucket(server).store()))
-        database.execute(fill(100, 20_000))  # larger than what room is left in a page or a volume
+        database.execute(fill(100, 20_000))  # larger than the space left in a page or a volume
         fill_up(small_disk / "filler")
 
         with pytest.raises(error, match=words):
             lake.tick()
 
         (small_disk / "filler").unlink()
-        wait_for_room(lake.store)
-        heals(lake)
+        wait_for_space(lake.store)
+        assert_recovered(lake)
 
 
 def fill_up(file: Path) -> None:
-    """Write until there is no room left, to the byte."""
+    """Write until no byte of space is left."""
     with file.open("wb", buffering=0) as stream:
         for size in (2**20, 2**12, 1):
             with contextlib.suppress(OSError):
@@ -175,21 +184,21 @@ def fill_up(file: Path) -> None:
                     pass
 
 
-def wait_for_room(store: Store) -> None:
-    """MinIO remembers for a moment how full its disk was."""
+def wait_for_space(store: Store) -> None:
+    """MinIO caches for a moment how full its disk is."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            store.replace("_room", b"")
+            store.replace("_space", b"")
         except StoreNotFit:
-            assert time.monotonic() < deadline, "there is room again, and the server does not see it"
+            assert time.monotonic() < deadline, "the server does not see the free space"
         else:
-            return store.delete("_room")
+            return store.delete("_space")
 
 
 @pytest.mark.parametrize("part", [CLAIM, DATA], ids=["claim", "data"])
-def test_a_conflict_is_asked_again_and_left_to_the_next_tick_if_it_lasts(lake: Lake, proxy: Proxy, part):
-    """S3 answers 409 while another conditional write of the same key is under way."""
+def test_a_conflict_is_retried_and_left_to_the_next_tick_if_it_persists(lake: Lake, proxy: Proxy, part):
+    """S3 responds with 409 while another conditional write of the same key is in progress."""
     conflict = (409, "ConditionalRequestConflict")
     with proxy.broken("PUT", part, answer=conflict, times=2):
         assert lake.tick().row_count == 11
@@ -197,16 +206,18 @@ def test_a_conflict_is_asked_again_and_left_to_the_next_tick_if_it_lasts(lake: L
     lake.database.execute(fill(21, 22))
     with (
         proxy.broken("PUT", part, answer=conflict),
-        pytest.raises(StoreUnavailable, match=r"did not write .*ConditionalRequestConflict.*next tick tries again"),
+        pytest.raises(
+            StoreUnavailable, match=r"failed to write .*ConditionalRequestConflict.*retried at the next tick"
+        ),
     ):
         lake.tick()
 
-    heals(lake)
+    assert_recovered(lake)
 
 
 @pytest.fixture(scope="module", params=["seaweed", "minio"])
 def own_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """A server nobody else uses, to be stopped, frozen and killed; of each kind in turn."""
+    """A server of each kind that no other test uses, to be stopped, frozen and killed."""
     folder, binary = tmp_path_factory.mktemp("s3"), ROOT / ".cache/minio/minio"
     with SeaweedServer(folder) if request.param == "seaweed" else MinioServer(folder, binary=binary) as server:
         yield server
@@ -221,19 +232,19 @@ def own(own_server, database) -> Lake:
     return stocked(Lake(database, Store(client, made.name)))
 
 
-def test_a_server_that_was_killed_and_comes_back_is_gone_on_with(own: Lake, own_server):
+def test_copying_continues_after_a_server_was_killed_and_restarted(own: Lake, own_server):
     own_server.kill()
     try:
-        with pytest.raises(StoreUnavailable, match="does not take connections"):
+        with pytest.raises(StoreUnavailable, match="refused the connection"):
             own.tick()
     finally:
         own_server.start()
 
-    heals(own)
+    assert_recovered(own)
 
 
-def test_a_server_killed_between_claim_and_object_loses_and_doubles_nothing(own: Lake, own_server):
-    """What it still said it had taken counts, and what it had not is done again."""
+def test_nothing_is_lost_or_doubled_if_the_server_is_killed_between_claim_and_object(own: Lake, own_server):
+    """A confirmed write counts; an unconfirmed one is repeated."""
 
     def on_step(step: str) -> None:
         if step == "list":
@@ -245,12 +256,12 @@ def test_a_server_killed_between_claim_and_object_loses_and_doubles_nothing(own:
     finally:
         own_server.start()
 
-    heals(own)
+    assert_recovered(own)
 
 
 @pytest.mark.parametrize("step", ["before the tick", "list"])
-def test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws(own: Lake, own_server, step):
-    """What it was asked while it was frozen it does afterwards: both PUTs of an object come after the error."""
+def test_copying_continues_after_a_frozen_server_resumes(own: Lake, own_server, step):
+    """It executes the requests that it received while frozen: both PUTs of an object happen after the error."""
 
     def freeze_after(name: str) -> None:
         if name == step:
@@ -258,31 +269,31 @@ def test_a_frozen_server_is_given_up_and_gone_on_with_when_it_thaws(own: Lake, o
 
     freeze_after("before the tick")
     try:
-        with pytest.raises(StoreUnavailable, match=r"no connection to the S3 server http://127.*did not answer"):
+        with pytest.raises(StoreUnavailable, match=r"no connection to the S3 server http://127.*did not respond"):
             own.tick(crash_at=freeze_after)
     finally:
         os.kill(own_server.child.pid, signal.SIGCONT)
 
-    heals(own)
+    assert_recovered(own)
 
 
-def test_changed_keys_are_refused_until_they_are_right_again(own: Lake, own_server):
+def test_changed_keys_are_rejected_until_they_are_corrected(own: Lake, own_server):
     right, bucket = own.store, own.store.bucket
     own.store = Store(
         s3_client.connect(own_server.endpoint_url, "us-east-1", own_server.access_key, "another-one"), bucket
     )
-    with pytest.raises(AccessDenied, match=r"refused the keys.*MINIO_ACCESS_KEY"):
+    with pytest.raises(AccessDenied, match=r"rejected the keys.*MINIO_ACCESS_KEY"):
         own.tick()
 
     own.store = right
 
-    heals(own)
+    assert_recovered(own)
 
 
-def test_a_deleted_bucket_stops_every_table_and_an_empty_one_in_its_place_as_well(own: Lake, own_server):
-    """A new first load into it would look well, and every version overwritten since would be gone without a word."""
+def test_a_deleted_bucket_stops_every_table_and_so_does_an_empty_one_in_its_place(own: Lake, own_server):
+    """A new first load would succeed, and the versions that were overwritten since would be lost silently."""
     Bucket(own_server, own.store.bucket).remove()
-    with pytest.raises(StoreNotFit, match="does not exist any more"):
+    with pytest.raises(StoreNotFit, match="does not exist on http"):
         own.tick()
 
     own.store.prepare()

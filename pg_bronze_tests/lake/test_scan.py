@@ -1,4 +1,4 @@
-"""Reading a table back: all versions, the newest ones, as of a day or a horizon, through every kind of drift."""
+"""Reading a table: all versions, the newest ones, as of a day or a horizon, after every kind of change."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -41,29 +41,29 @@ def scan(bucket):
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of objects whose footers were read."""
-    asked: list[str] = []
+    """The keys of the objects whose footers were read."""
+    keys: list[str] = []
     tail = Store.tail
 
-    def noted(self: Store, key: str, size_bytes: int) -> bytes | None:
-        asked.append(key)
+    def tail_and_record(self: Store, key: str, size_bytes: int) -> bytes | None:
+        keys.append(key)
         return tail(self, key, size_bytes)
 
-    monkeypatch.setattr(Store, "tail", noted)
-    return asked
+    monkeypatch.setattr(Store, "tail", tail_and_record)
+    return keys
 
 
 def change(lake: Lake, *statements: str, table: str = "movie", **options: Any) -> None:
-    """Do each of these and copy what is new after it: one object each, if it writes a row."""
+    """Execute each statement and tick after it: one object for each that writes a row."""
     for statement in statements:
         lake.database.execute(statement)
         lake.tick(table, **options)
 
 
-def test_one_line_reads_a_table_with_nothing_known_but_the_bucket(
+def test_one_line_reads_a_table_with_the_settings_of_the_bucket_alone(
     database, any_bucket, monkeypatch: pytest.MonkeyPatch, tmp_path
 ):
-    """Who analyses needs no access to the database, and no setting about it."""
+    """An analyst needs no access to the database."""
     database.execute(MOVIE)
     lake = Lake(database, any_bucket.store())
     change(lake, fill(1, 30), fill(31, 40), "update movie set title = 'new' where movie_id <= 5")
@@ -82,9 +82,9 @@ def test_one_line_reads_a_table_with_nothing_known_but_the_bucket(
 def test_credentials_of_another_account_in_the_environment_are_not_sent(
     lake, bucket, scan, monkeypatch: pytest.MonkeyPatch
 ):
-    """A session token beside our keys would be refused, and an unknown profile is an error of botocore's."""
+    """The server would reject a foreign session token, and botocore an unknown profile."""
     change(lake, fill(1, 3))
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "of somebody else")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "foreign")
     monkeypatch.setenv("AWS_PROFILE", "unknown")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
 
@@ -114,8 +114,8 @@ def test_the_newest_version_of_each_row(lake, scan):
     assert newest.columns == scan().columns
 
 
-def test_newest_versions_found_part_by_part_are_the_same(lake, bucket, scan, monkeypatch: pytest.MonkeyPatch):
-    """However many objects there are, only one part of them is held in memory."""
+def test_newest_versions_computed_in_parts_are_the_same(lake, bucket, scan, monkeypatch: pytest.MonkeyPatch):
+    """Only one part of the objects is in memory."""
     lake.database.execute("create table vote (movie_id int, person text, points int, primary key (movie_id, person))")
     change(
         lake,
@@ -135,13 +135,13 @@ def test_newest_versions_found_part_by_part_are_the_same(lake, bucket, scan, mon
     assert parts.collect().sort("movie_id", "person").equals(whole)
     few = parts.filter(pl.col("movie_id") == 0, pl.col("points") == 3).select("person").collect()
     assert sorted(few["person"]) == ["person 0", "person 1", "person 2"]
-    # A filter on what changes must not make an older version the newest one.
+    # A filter on a column that changes must not make an older version the newest one.
     assert parts.filter(pl.col("points") == 0, pl.col("movie_id") == 0).collect().height == 0
     assert parts.head(4).collect().height == 4
     assert parts.select("points").collect()["points"].sum() == whole["points"].sum()
 
 
-def test_without_a_primary_key_somebody_has_to_say_what_a_row_is(lake, scan):
+def test_without_a_primary_key_the_identifying_columns_are_required(lake, scan):
     lake.database.execute("create table log (who text, what text)")
     change(
         lake,
@@ -152,17 +152,17 @@ def test_without_a_primary_key_somebody_has_to_say_what_a_row_is(lake, scan):
 
     with pytest.raises(SettingsError, match=r'log has no primary key.*by=\["…"\]'):
         scan("log", versions="latest")
-    with pytest.raises(SettingsError, match="by names 'when'"):
+    with pytest.raises(SettingsError, match="by contains 'when'"):
         scan("log", versions="latest", by=["when"])
 
-    # Of those written by one transaction it is one of them, never both.
+    # One of several rows that one transaction wrote, never both.
     found = scan("log", versions="latest", by=["who"]).sort("who", nulls_last=True)
     assert found["who"].to_list() == ["a", "b", None]
     assert found["what"].to_list()[1:] == ["x", "w"]
 
 
 def test_columns_added_dropped_renamed_and_widened_read_as_one_table(lake, scan):
-    """Each as psql would show it now, and rows from before have what they had."""
+    """The columns are those of psql, and rows from before keep their values."""
     change(
         lake,
         fill(1, 1),
@@ -180,7 +180,7 @@ def test_columns_added_dropped_renamed_and_widened_read_as_one_table(lake, scan)
     assert found["seen"].to_list() == [True] * 6
     assert found["note"].to_list() == [None, None, None, "x", None, None]
     assert found["price"].to_list() == [None, None, None, None, 7, 8000000000]
-    # The last change rewrote every row, and what was dropped is only in the versions from before.
+    # The last change rewrote every row, so only older versions contain the dropped column.
     assert found["price_4"].to_list() == [None] * 6
     assert scan().sort("_pg_xid")["price_4"].to_list()[:2] == [Decimal("0.01"), None]
 
@@ -205,7 +205,7 @@ DEFAULTS: list[tuple[str, str, Any]] = [
 
 
 def test_rows_from_before_a_column_with_a_default_read_with_that_default(lake, scan):
-    """PostgreSQL does not rewrite them, so nothing ever copies them again; a rewrite later takes its note away."""
+    """PostgreSQL does not rewrite these rows, so they are never copied again. A later rewrite removes the note."""
     numbered = list(enumerate(DEFAULTS))
     added = ", ".join(f"add c{number} {declared} default {default}" for number, (declared, default, _) in numbered)
     changed = ", ".join(f"alter c{number} drop default" for number, _ in numbered)
@@ -226,23 +226,23 @@ def test_rows_from_before_a_column_with_a_default_read_with_that_default(lake, s
         assert found[f"c{number}"].to_list() == [value, value, None, None], declared
 
 
-def test_types_with_nothing_in_common_are_an_error_that_says_what_to_do(lake, scan):
+def test_types_with_nothing_in_common_are_an_error_with_a_remedy(lake, scan):
     change(lake, fill(1, 2), "alter table movie alter movie_id type text; update movie set title = 'again'")
     first, second = lake.keys()
 
     with pytest.raises(DataError) as caught:
         scan()
 
-    said = str(caught.value)
-    assert all(word in said for word in ("'movie_id'", "integer", "text", f"/{first} ", f"/{second}:", "cast="))
+    text = str(caught.value)
+    assert all(word in text for word in ("'movie_id'", "integer", "text", f"/{first} ", f"/{second}:", "cast="))
     found = scan(cast={"movie_id": pl.String})
     assert sorted(found["movie_id"]) == ["1", "1", "2", "2"]
-    with pytest.raises(SettingsError, match="cast names 'movieid'"):
+    with pytest.raises(SettingsError, match="cast contains 'movieid'"):
         scan(cast={"movieid": pl.String})
 
 
 def test_footers_are_read_where_columns_changed_and_nowhere_else(lake, scan, requests):
-    """With one for each object a day's table would take a minute to open."""
+    """With one request for each object it would take a minute to open the objects of a day."""
     change(lake, *(fill(number, number) for number in range(1, 9)))
     change(lake, "alter table movie rename title to name")
     change(lake, *(f"insert into movie (movie_id) values ({number})" for number in range(9, 15)))
@@ -254,7 +254,7 @@ def test_footers_are_read_where_columns_changed_and_nowhere_else(lake, scan, req
     assert len(lake.keys()) == 14
 
 
-def test_objects_from_before_the_chain_of_columns_are_asked_each(lake, scan, monkeypatch: pytest.MonkeyPatch):
+def test_all_footers_are_read_for_objects_without_a_columns_key(lake, scan, monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patched:
         patched.setattr(Watermark, "with_columns", lambda self, digest, before: self)
         change(lake, fill(1, 1), fill(2, 2), "alter table movie rename title to name")
@@ -305,7 +305,7 @@ def test_as_of_a_horizon_is_what_transactions_below_it_wrote(lake, scan, request
     horizons = []
     for number in range(1, 17):
         change(lake, fill(number, number))
-        horizons.append(lake.recorded["movie"].highest)
+        horizons.append(lake.recorded["movie"].highest_horizon)
     change(lake, "update movie set title = 'late' where movie_id < 3")
     requests.clear()
 
@@ -323,7 +323,7 @@ def test_as_of_a_horizon_is_what_transactions_below_it_wrote(lake, scan, request
 
 
 def test_as_of_a_horizon_counts_partitions_that_were_attached_later(lake, scan):
-    """Their rows are older than the windows of every object before them."""
+    """Their rows are older than the windows of all objects before them."""
     lake.database.execute(
         """create table part (id int, region text) partition by list (region);
         create table part_a partition of part for values in ('a');
@@ -341,7 +341,7 @@ def test_as_of_a_horizon_counts_partitions_that_were_attached_later(lake, scan):
     assert scan("part", as_of=horizon)["id"].to_list() == [1]
 
 
-def test_only_the_newest_generation_is_read_also_while_the_older_one_still_lies_there(
+def test_only_the_newest_generation_is_read_while_the_older_one_is_not_moved_yet(
     lake, scan, monkeypatch: pytest.MonkeyPatch
 ):
     change(lake, fill(1, 3), now=clock(datetime(2026, 1, 1, tzinfo=UTC)))
@@ -355,24 +355,24 @@ def test_only_the_newest_generation_is_read_also_while_the_older_one_still_lies_
         scan(as_of=date(2026, 1, 2))
 
 
-def test_objects_of_another_system_are_left_out(lake, scan):
-    """The original system's stay in the folder when a table is taken over."""
-    lake.store.create("movie/movie_20250101000000.parquet", b"PAR1 by somebody else PAR1")
+def test_objects_of_another_system_are_skipped(lake, scan):
+    """The objects of the original system stay in the folder after a takeover."""
+    lake.store.create("movie/movie_20250101000000.parquet", b"PAR1 of another program PAR1")
     change(lake, fill(1, 3), takeover="fresh")
 
     assert sorted(scan()["movie_id"]) == [1, 2, 3]
 
 
-def test_a_name_that_is_not_there_says_which_are(lake, scan, bucket):
-    with pytest.raises(NothingCopied, match="There is no table at all"):
+def test_an_unknown_table_is_an_error_that_names_others(lake, scan, bucket):
+    with pytest.raises(NothingCopied, match="It has no tables"):
         scan()
     change(lake, fill(1, 3))
 
-    with pytest.raises(NothingCopied, match=r"nothing of movies by .*Did you mean movie\?"):
+    with pytest.raises(NothingCopied, match=r"has not written any object of movies .*Did you mean movie\?"):
         scan("movies")
-    with pytest.raises(NothingCopied, match="There is something of: movie"):
+    with pytest.raises(NothingCopied, match="Tables in the bucket: movie"):
         scan("sales.invoice")
-    with pytest.raises(SettingsError, match="names no table"):
+    with pytest.raises(SettingsError, match="is not a table name"):
         scan("a.b.c")
     with pytest.raises(AccessDenied, match="MINIO_ACCESS_KEY"):
         pg_bronze.scan("movie", settings=at(bucket, MINIO_SECRET_KEY="not-the-right-one"))
@@ -389,13 +389,13 @@ def test_objects_in_date_folders_and_beside_them_are_one_table(lake, scan):
     assert scan(as_of=date(2026, 1, 1))["movie_id"].to_list() == [1]
 
 
-def test_wrong_arguments_are_sentences(scan):
+def test_invalid_arguments_are_refused(scan):
     for options, words in (
         ({"versions": "newest"}, 'must be "all" or "latest"'),
-        ({"by": ["movie_id"]}, 'needs versions="latest"'),
-        ({"days": date(2026, 1, 1)}, "days is a list of days"),
-        ({"days": [datetime(2026, 1, 1, tzinfo=UTC)]}, "days is a list of days"),
-        ({"as_of": datetime(2026, 1, 1, tzinfo=UTC)}, "as_of is a day"),
+        ({"by": ["movie_id"]}, 'requires versions="latest"'),
+        ({"days": date(2026, 1, 1)}, "days must be a list of days"),
+        ({"days": [datetime(2026, 1, 1, tzinfo=UTC)]}, "days must be a list of days"),
+        ({"as_of": datetime(2026, 1, 1, tzinfo=UTC)}, "as_of must be a day"),
     ):
         with pytest.raises(SettingsError, match=words):
             scan(**options)

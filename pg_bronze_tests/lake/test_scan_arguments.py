@@ -1,4 +1,4 @@
-"""Arguments of ``scan`` that are refused before a server is asked; what it reads is in servers/test_read.py."""
+"""Arguments of ``scan`` that are refused before a request is sent."""
 
 from datetime import date, datetime
 
@@ -9,21 +9,21 @@ from pg_bronze.errors import SettingsError
 
 
 @pytest.mark.parametrize(
-    "given, said",
+    "arguments, text",
     [
         ({"versions": "newest"}, "it must be"),
-        ({"by": ["id"]}, 'it needs versions="latest"'),
+        ({"by": ["id"]}, 'by requires versions="latest"'),
         ({"versions": "latest", "by": "title"}, "by=['title']"),
         ({"days": date(2026, 1, 2)}, "a list of days"),
         ({"days": ["2026-01-02"]}, "a list of days"),
-        ({"as_of": "2026-01-02"}, "as_of is a day, such as date(2026, 1, 2)"),
-        ({"as_of": datetime(2026, 1, 2)}, "as_of is a day, such as date(2026, 1, 2)"),  # noqa: DTZ001  (refused, with a zone or without)
-        ({"as_of": 1.5}, "as_of is a day, such as date(2026, 1, 2)"),
+        ({"as_of": "2026-01-02"}, "as_of must be a day, such as date(2026, 1, 2)"),
+        ({"as_of": datetime(2026, 1, 2)}, "as_of must be a day, such as date(2026, 1, 2)"),  # noqa: DTZ001  (refused, with a zone or without)
+        ({"as_of": 1.5}, "as_of must be a day, such as date(2026, 1, 2)"),
     ],
 )
-def test_an_argument_that_cannot_be_meant_is_refused_with_what_can(given, said):
+def test_an_invalid_argument_is_refused_with_an_example(arguments, text):
     with pytest.raises(SettingsError) as caught:
-        pg_bronze.scan("movie", **given)
+        pg_bronze.scan("movie", **arguments)
 
     assert str(caught.value).startswith("scan: ")
-    assert said in str(caught.value)
+    assert text in str(caught.value)

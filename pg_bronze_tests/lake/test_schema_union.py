@@ -1,4 +1,4 @@
-"""The columns that objects of one table have in common."""
+"""The union of the columns of a table's objects."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -12,7 +12,7 @@ from pg_bronze.core.column_types import rule, stored_schema
 from pg_bronze.core.table import Column, label, split_label
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY, Policies
 from pg_bronze.errors import DataError, SettingsError
-from pg_bronze.lake.reading.schema_union import Run, unite
+from pg_bronze.lake.reading.schema_union import ColumnEra, union_schema
 
 TYPES = {
     "int2": (-1, pl.Int16()),
@@ -36,19 +36,19 @@ def column(attnum: int, name: str, declared: str = "text", missing: str | None =
     return Column(attnum, name, declared, declared.partition("(")[0], TYPES[declared][0], False, missing=missing)
 
 
-def run(*columns: Column, xid: str = "_pg_xid", example: str = "s3://b/k") -> Run:
+def era(*columns: Column, xid: str = "_pg_xid", example: str = "s3://b/k") -> ColumnEra:
     schema = pl.Schema({**{c.name: rule(c).stored for c in columns}, xid: pl.Int64()})
     assert dict(stored_schema(columns)).items() <= dict(schema).items()
-    return Run(("k",), columns, schema, xid, example)
+    return ColumnEra(("k",), columns, schema, xid, example)
 
 
-def read(runs: list[Run], rows: list[list[tuple]], **options) -> pl.DataFrame:
-    """The rows of each run, in its own columns, as the shape of all of them shows them."""
-    shape = unite(runs, **options)
+def read(eras: list[ColumnEra], rows: list[list[tuple]], **options) -> pl.DataFrame:
+    """Return the rows of each era, given in its own columns, in the union of all."""
+    union = union_schema(eras, **options)
     frames = []
-    for one, values in zip(runs, rows, strict=True):
+    for one, values in zip(eras, rows, strict=True):
         frame = pl.DataFrame(values, schema=one.schema, orient="row")
-        expressions = shape.expressions(one)
+        expressions = union.expressions(one)
         frames.append(frame if expressions is None else frame.select(expressions))
     return pl.concat(frames)
 
@@ -70,9 +70,9 @@ def read(runs: list[Run], rows: list[list[tuple]], **options) -> pl.DataFrame:
         ("text", "text", pl.String()),
     ],
 )
-def test_the_wider_type_holds_the_values_of_both(before, after, wide):
+def test_the_wider_type_stores_the_values_of_both(before, after, wide):
     for one, other in ((before, after), (after, before)):
-        assert unite([run(column(1, "c", one)), run(column(1, "c", other))]).schema["c"] == wide
+        assert union_schema([era(column(1, "c", one)), era(column(1, "c", other))]).schema["c"] == wide
 
 
 @pytest.mark.parametrize(
@@ -80,24 +80,24 @@ def test_the_wider_type_holds_the_values_of_both(before, after, wide):
     [("int4", "text"), ("bool", "int4"), ("date", "timestamptz"), ("timestamp", "timestamptz"), ("int8", "float8"),
      ("text", "numeric(10,2)"), ("float8", "numeric")],
 )  # fmt: skip
-def test_types_without_a_common_one_name_both_objects(before, after):
-    """A cast that rounds, or reads a time in a zone nobody named, would change values in silence."""
-    runs = [run(column(1, "c", before), example="s3://b/one"), run(column(1, "c", after), example="s3://b/two")]
+def test_types_without_a_common_type_are_an_error_that_names_both_objects(before, after):
+    """A cast that rounds, or that assumes a time zone, would change values silently."""
+    eras = [era(column(1, "c", before), example="s3://b/one"), era(column(1, "c", after), example="s3://b/two")]
 
     with pytest.raises(DataError, match=f"'c' was {before[:4]}.*s3://b/one.*{after[:4]}.*s3://b/two.*cast="):
-        unite(runs)
+        union_schema(eras)
 
-    assert unite(runs, {"c": pl.String()}).schema["c"] == pl.String()
+    assert union_schema(eras, {"c": pl.String()}).schema["c"] == pl.String()
 
 
 def test_a_widened_number_keeps_its_digits():
-    runs = [run(column(1, "c", "numeric(10,2)")), run(column(1, "c", "numeric"))]
+    eras = [era(column(1, "c", "numeric(10,2)")), era(column(1, "c", "numeric"))]
 
-    assert read(runs, [[(Decimal("1.50"), 1)], [("NaN", 2)]])["c"].to_list() == ["1.50", "NaN"]
+    assert read(eras, [[(Decimal("1.50"), 1)], [("NaN", 2)]])["c"].to_list() == ["1.50", "NaN"]
 
 
-def test_a_column_stored_as_text_by_a_policy_reads_as_postgresql_prints_it_throughout():
-    """Otherwise a policy chosen after the fact would make all objects from before it unreadable."""
+def test_a_column_that_a_policy_stores_as_text_is_postgresqls_text_in_all_rows():
+    """Otherwise a policy that was set later would make older objects unreadable."""
     times = {
         "date": [
             (-1, "1969-12-31"),
@@ -113,58 +113,58 @@ def test_a_column_stored_as_text_by_a_policy_reads_as_postgresql_prints_it_throu
         "timestamptz": [(10, "1970-01-01 00:00:00.00001+00"), (TIMESTAMP_INFINITY[1], "infinity")],
     }
     for declared, values in times.items():
-        before = run(column(1, "c", declared))
-        after = run(replace(column(1, "c", declared), policies=Policies("text", "text", "text")))
-        shape = unite([before, after])
+        before = era(column(1, "c", declared))
+        after = era(replace(column(1, "c", declared), policies=Policies("text", "text", "text")))
+        union = union_schema([before, after])
         numbers = pl.Series("c", [number for number, _ in values] + [None]).cast(before.schema["c"])
         frame = pl.DataFrame([numbers]).with_columns(pl.lit(1, pl.Int64).alias("_pg_xid"))
 
-        assert frame.select(shape.expressions(before))["c"].to_list() == [text for _, text in values] + [None]
+        assert frame.select(union.expressions(before))["c"].to_list() == [text for _, text in values] + [None]
 
 
-def test_names_are_those_of_the_newest_and_swapped_names_stay_apart():
-    runs = [run(column(1, "a"), column(2, "b")), run(column(1, "b"), column(2, "a"))]
+def test_names_are_the_newest_ones_and_swapped_names_are_not_mixed_up():
+    eras = [era(column(1, "a"), column(2, "b")), era(column(1, "b"), column(2, "a"))]
 
-    assert read(runs, [[("first", "second", 1)], [("first", "second", 2)]]).rows() == [
+    assert read(eras, [[("first", "second", 1)], [("first", "second", 2)]]).rows() == [
         ("first", "second", 1),
         ("first", "second", 2),
     ]
-    assert unite(runs).schema.names() == ["b", "a", "_pg_xid"]
+    assert union_schema(eras).schema.names() == ["b", "a", "_pg_xid"]
 
 
-def test_a_dropped_column_whose_name_is_taken_again_is_told_apart():
-    runs = [run(column(1, "a"), column(2, "a_1")), run(column(3, "a"))]
+def test_a_dropped_column_whose_name_is_in_use_again_gets_a_suffix():
+    eras = [era(column(1, "a"), column(2, "a_1")), era(column(3, "a"))]
 
-    assert unite(runs).schema.names() == ["a", "a_1", "a_1_2", "_pg_xid"]
-
-
-def test_the_transaction_id_is_one_column_whatever_it_is_called():
-    runs = [run(column(1, "id")), run(column(1, "id"), column(2, "_pg_xid"), xid="_pg_xid_1")]
-
-    assert read(runs, [[("a", 5)], [("b", "own", 6)]]).rows() == [("a", None, 5), ("b", "own", 6)]
-    assert unite(runs).xid_column == "_pg_xid_1"
+    assert union_schema(eras).schema.names() == ["a", "a_1", "a_1_2", "_pg_xid"]
 
 
-def test_a_value_of_rows_from_before_is_that_of_the_type_it_was_added_with():
-    runs = [
-        run(column(1, "id")),
-        run(column(1, "id"), column(2, "c", "int4", "7")),
-        run(column(1, "id"), column(2, "c", "int8")),
+def test_the_transaction_id_is_one_column_under_all_its_names():
+    eras = [era(column(1, "id")), era(column(1, "id"), column(2, "_pg_xid"), xid="_pg_xid_1")]
+
+    assert read(eras, [[("a", 5)], [("b", "own", 6)]]).rows() == [("a", None, 5), ("b", "own", 6)]
+    assert union_schema(eras).xid_column == "_pg_xid_1"
+
+
+def test_the_default_in_older_rows_is_parsed_as_the_type_it_was_added_with():
+    eras = [
+        era(column(1, "id")),
+        era(column(1, "id"), column(2, "c", "int4", "7")),
+        era(column(1, "id"), column(2, "c", "int8")),
     ]
 
-    found = read(runs, [[("a", 1)], [("b", 7, 2)], [("c", None, 3)]])
+    found = read(eras, [[("a", 1)], [("b", 7, 2)], [("c", None, 3)]])
 
     assert found["c"].to_list() == [7, 7, None]
     assert found.schema["c"] == pl.Int64()
 
 
-def test_a_value_that_cannot_be_read_is_an_error_and_not_null():
-    runs = [run(column(1, "id")), run(column(1, "id"), column(2, "born", "date", "0044-03-15 BC"))]
+def test_a_default_that_cannot_be_parsed_is_an_error_and_not_null():
+    eras = [era(column(1, "id")), era(column(1, "id"), column(2, "born", "date", "0044-03-15 BC"))]
 
     with pytest.raises(DataError, match="'born' was added with a default"):
-        unite(runs).expressions(runs[0])
+        union_schema(eras).expressions(eras[0])
 
-    assert read(runs, [[("a", 1)], [("b", None, 2)]], cast={"born": pl.String()})["born"].to_list() == [
+    assert read(eras, [[("a", 1)], [("b", None, 2)]], cast={"born": pl.String()})["born"].to_list() == [
         "0044-03-15 BC",
         None,
     ]
@@ -180,27 +180,27 @@ def test_a_value_that_cannot_be_read_is_an_error_and_not_null():
         ("numeric(10,2)", "NaN", Policies(nan="text"), "NaN"),
     ],
 )
-def test_an_infinite_value_of_rows_from_before_follows_the_policy(declared, missing, policy, value):
+def test_an_infinite_default_in_older_rows_follows_the_policy(declared, missing, policy, value):
     added = replace(column(2, "c", declared, missing), policies=policy)
-    runs = [run(column(1, "id")), run(column(1, "id"), added)]
+    eras = [era(column(1, "id")), era(column(1, "id"), added)]
 
-    assert read(runs, [[("a", 1)], []])["c"].to_physical().to_list() == [value]
-
-
-def test_one_run_is_read_as_it_is():
-    only = run(column(1, "id"))
-
-    assert unite([only]).expressions(only) is None
+    assert read(eras, [[("a", 1)], []])["c"].to_physical().to_list() == [value]
 
 
-def test_cast_names_a_column_that_is_there():
-    with pytest.raises(SettingsError, match="cast names 'x', and the columns are 'id'"):
-        unite([run(column(1, "id"))], {"x": pl.String()})
+def test_a_single_era_is_read_without_expressions():
+    only = era(column(1, "id"))
+
+    assert union_schema([only]).expressions(only) is None
+
+
+def test_cast_of_an_unknown_column_is_refused():
+    with pytest.raises(SettingsError, match="cast contains 'x', but the columns are 'id'"):
+        union_schema([era(column(1, "id"))], {"x": pl.String()})
 
 
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
 @given(st.one_of(st.just("public"), NAMES), NAMES)
-def test_a_label_says_which_table_is_meant(schema, name):
+def test_a_label_identifies_a_table(schema, name):
     assert split_label(label(schema, name)) == (schema, name)

@@ -1,4 +1,4 @@
-"""Ways to a PostgreSQL: encryption and whose certificate, where the password comes from, what a role may read."""
+"""Connections: encryption and certificates, password files, and several hosts."""
 
 import functools
 import os
@@ -39,7 +39,7 @@ def openssl(*arguments: str) -> None:
 
 
 def authority(folder: Path, name: str) -> Path:
-    """A certificate authority: ``name.crt`` and ``name.key``."""
+    """Create a certificate authority: ``name.crt`` and ``name.key``."""
     certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
     openssl(
         *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"),
@@ -49,7 +49,7 @@ def authority(folder: Path, name: str) -> Path:
 
 
 def signed(folder: Path, host: str) -> tuple[bytes, bytes]:
-    """A certificate for one host name by the authority ``ours``, and its key."""
+    """Return a certificate for one host name, signed by the authority ``ours``, and its key."""
     request, key, certificate, names = (folder / f"server.{kind}" for kind in ("csr", "key", "crt", "ext"))
     names.write_text(f"subjectAltName=DNS:{host}\n")
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={host}", "-keyout", str(key), "-out", str(request))
@@ -62,22 +62,22 @@ def signed(folder: Path, host: str) -> tuple[bytes, bytes]:
 
 @dataclass
 class Guarded:
-    """A server that speaks TLS with a certificate for ``localhost``; ``ours`` signed it, ``theirs`` did not."""
+    """A server with TLS and a certificate for ``localhost``, signed by ``ours`` and not by ``other``."""
 
     server: PostgresServer
     ours: Path
-    theirs: Path
+    other: Path
 
     def source(self, **variables: str) -> Source:
-        """What the settings make of these variables."""
-        given = {
+        """Return the source that these environment variables configure."""
+        environ = {
             "PG_PORT": str(self.server.port),
             "PG_DB": "postgres",
             "PG_PASS": self.server.password,
             **BUCKET,
             **variables,
         }
-        return resources.open_source(load_settings(given, None), "pg_bronze test")
+        return resources.open_source(load_settings(environ, None), "pg_bronze test")
 
 
 # The wheel's PostgreSQL is built without TLS, Debian's is not.
@@ -87,7 +87,7 @@ DEBIANS = [version for version, path in older_servers().items() if path.is_relat
 @pytest.fixture(scope="module", params=DEBIANS[-1:])
 def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("authorities")
-    ours, theirs = authority(folder, "ours"), authority(folder, "theirs")
+    ours, other = authority(folder, "ours"), authority(folder, "other")
     certificate, key = signed(folder, "localhost")
     bindir = older_servers()[request.param]
     with PostgresServer(tmp_path_factory.mktemp("guarded"), bindir=bindir, options={"fsync": "off"}) as server:
@@ -101,29 +101,29 @@ def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             connection.execute("create role encrypted superuser login password 'pw'")
             connection.execute("alter system set ssl = on")
             connection.execute("select pg_reload_conf()")
-        yield Guarded(server, ours, theirs)
+        yield Guarded(server, ours, other)
 
 
-# What was asked for, and whether the rows came encrypted, or what refused.
+# sslmode, host and certificate authority; then whether the rows arrive encrypted, or the error.
 WRONG_NAME, WRONG_AUTHORITY = "certificate is for another host name", "encrypted connection could not be made"
 MATRIX = [
     ("disable", "127.0.0.1", None, False),
     ("prefer", "127.0.0.1", None, True),
     ("require", "127.0.0.1", None, True),
     ("require", "127.0.0.1", "ours", True),
-    ("require", "127.0.0.1", "theirs", WRONG_AUTHORITY),
+    ("require", "127.0.0.1", "other", WRONG_AUTHORITY),
     ("verify-ca", "127.0.0.1", "ours", True),
-    ("verify-ca", "localhost", "theirs", WRONG_AUTHORITY),
+    ("verify-ca", "localhost", "other", WRONG_AUTHORITY),
     ("verify-full", "localhost", "ours", True),
     ("verify-full", "127.0.0.1", "ours", WRONG_NAME),
-    ("verify-full", "localhost", "theirs", WRONG_AUTHORITY),
+    ("verify-full", "localhost", "other", WRONG_AUTHORITY),
 ]
 
 
 @pytest.mark.parametrize("reader", ["auto", "copy"])
 @pytest.mark.parametrize("mode, host, certificate, expected", MATRIX)
-def test_encryption_is_what_was_asked_for(guarded: Guarded, reader, mode, host, certificate, expected):
-    """Rows must not travel readable, nor to somebody who only answers at the address."""
+def test_encryption_follows_sslmode_and_the_certificate(guarded: Guarded, reader, mode, host, certificate, expected):
+    """Otherwise rows are readable on the network, or are requested from an impostor."""
     root = {"PG_SSLROOTCERT": str(getattr(guarded, certificate))} if certificate else {}
     with guarded.source(PG_SSLMODE=mode, PG_HOST=host, PG_BRONZE_READER=reader, **root) as source:
         if isinstance(expected, str):
@@ -136,8 +136,8 @@ def test_encryption_is_what_was_asked_for(guarded: Guarded, reader, mode, host, 
         assert isinstance(source._reader, CopyReader if by_copy else ConnectorxReader)
 
 
-def test_a_table_is_the_same_in_the_lake_however_its_rows_travelled(guarded: Guarded, bucket):
-    """A primary read in the clear, encrypted, and with its host verified, which is the second reader's."""
+def test_the_lake_is_the_same_for_every_sslmode(guarded: Guarded, bucket):
+    """Host verification is done by the COPY reader, the other two by connectorx."""
     database = Database(guarded.server, "postgres")
     database.execute(
         "create table movie (movie_id int primary key, price numeric(10, 2), at timestamptz, tags text[]);"
@@ -146,13 +146,13 @@ def test_a_table_is_the_same_in_the_lake_however_its_rows_travelled(guarded: Gua
         "insert into movie values (501, null, 'infinity', null)"
     )
     root = str(guarded.ours)
-    ways = {
+    modes = {
         "disable": {"PG_HOST": "127.0.0.1"},
         "require": {"PG_HOST": "127.0.0.1"},
         "verify-full": {"PG_HOST": "localhost", "PG_SSLROOTCERT": root},
     }
     held = {}
-    for mode, more in ways.items():
+    for mode, more in modes.items():
         lake = Lake(database, bucket.store(mode))
         lake.source = functools.partial(guarded.source, PG_SSLMODE=mode, **more)
         lake.tick(slice_rows=200)
@@ -166,7 +166,7 @@ def test_a_table_is_the_same_in_the_lake_however_its_rows_travelled(guarded: Gua
 
 
 def test_certificates_are_not_read_for_a_server_without_tls(database: Database, tmp_path: Path):
-    """Reading the system's takes connectorx longer than reading a small slice."""
+    """connectorx reads the system's certificates in every read, which takes longer than a small slice."""
     damaged = tmp_path / "root.crt"
     damaged.write_text("not a certificate")
     url = f"{database.url}?sslmode=prefer&sslrootcert={quote(str(damaged))}"
@@ -175,7 +175,7 @@ def test_certificates_are_not_read_for_a_server_without_tls(database: Database, 
         assert isinstance(source._reader, ConnectorxReader)
 
 
-def test_a_server_that_wants_encryption_names_the_setting(guarded: Guarded):
+def test_a_server_that_requires_encryption_names_the_setting(guarded: Guarded):
     wanted = {"PG_USER": "encrypted", "PG_PASS": "pw"}
     with guarded.source(**wanted, PG_SSLMODE="disable") as source, pytest.raises(AccessDenied, match="PG_SSLMODE"):
         source.read(ENCRYPTED, "thing")
@@ -185,7 +185,7 @@ def test_a_server_that_wants_encryption_names_the_setting(guarded: Guarded):
 
 @pytest.mark.parametrize("how", ["setting", "PGPASSFILE"])
 def test_a_password_may_come_from_a_file(guarded: Guarded, tmp_path: Path, monkeypatch, how):
-    """connectorx reads none, so it is not asked."""
+    """connectorx reads no password file, so the COPY reader is used."""
     passwords = tmp_path / "passwords"
     passwords.write_text(f"127.0.0.1:{guarded.server.port}:*:postgres:{guarded.server.password}\n")
     passwords.chmod(0o600)
@@ -200,8 +200,8 @@ def test_a_password_may_come_from_a_file(guarded: Guarded, tmp_path: Path, monke
         assert isinstance(source._reader, CopyReader)
 
 
-def test_of_several_hosts_the_one_that_answers_is_read(guarded: Guarded):
-    """127.0.0.2 is nobody's; the rows come from the server that the horizon came from."""
+def test_the_first_reachable_host_is_read(guarded: Guarded):
+    """No server listens on 127.0.0.2; rows and horizon come from the same host."""
     with guarded.source(PG_HOST="127.0.0.2,127.0.0.1") as source:
         assert source.read("select host(inet_server_addr())::text as h", "thing")["h"].to_list() == ["127.0.0.1"]
     with guarded.source(PG_HOST="127.0.0.2,127.0.0.3") as source, pytest.raises(SourceUnavailable) as error:
@@ -210,7 +210,7 @@ def test_of_several_hosts_the_one_that_answers_is_read(guarded: Guarded):
 
 
 def test_rows_come_from_the_host_that_the_horizon_came_from(guarded: Guarded):
-    """The first of several hosts that comes back meanwhile may be a server that knows nothing of these rows."""
+    """An earlier host in the list that becomes reachable may be a server without these rows."""
     with (
         guarded.source(PG_HOST="127.0.0.2,127.0.0.1", PG_BRONZE_CONNECT_TIMEOUT_S="2") as source,
         socket.socket() as back,

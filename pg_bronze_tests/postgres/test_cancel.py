@@ -1,4 +1,4 @@
-"""A read that nobody waits for any more ends, on the server too."""
+"""A read is ended on the server too, when its run ends, is interrupted or reaches a time limit."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ LIMIT_S = 15
 
 @pytest.fixture(params=["connectorx", "copy"])
 def make(request: pytest.FixtureRequest, database) -> Callable[..., Source]:
-    """Sources over a table of which every read takes ten minutes."""
+    """Makes sources of a database with a table whose reads take ten minutes."""
     database.execute(SLOW)
     database.execute("create table slow (f feeling); insert into slow values ('slow')")
     return lambda **options: Source(database.conninfo, database.url, 600, request.param, **options)
@@ -32,7 +32,7 @@ def reading(source: Source, outcomes: list[BaseException]) -> threading.Thread:
     def read() -> None:
         try:
             source.read(QUERY, "thing")
-        except BaseException as error:  # noqa: BLE001  (looked at by the test)
+        except BaseException as error:  # noqa: BLE001  (the test inspects it)
             outcomes.append(error)
 
     thread = threading.Thread(target=read)
@@ -46,7 +46,7 @@ def interrupt(database) -> None:
 
 
 def test_closing_a_source_ends_its_read(make, database):
-    """The read ahead of a run that was ended would go on for as long as it takes."""
+    """Otherwise the read ahead of a run that ended continues to its end."""
     outcomes: list[BaseException] = []
     source = make()
     thread = reading(source, outcomes)
@@ -61,7 +61,7 @@ def test_closing_a_source_ends_its_read(make, database):
 
 
 def test_an_interrupt_ends_the_read(make, database):
-    """connectorx does not notice one: Ctrl-C would be answered when the rows are there."""
+    """connectorx ignores signals: Ctrl-C would take effect when all rows have arrived."""
     helper = threading.Thread(target=interrupt, args=(database,))
     with make() as source:
         helper.start()
@@ -72,7 +72,7 @@ def test_an_interrupt_ends_the_read(make, database):
 
 
 def test_an_interrupt_is_answered_when_the_server_is_frozen(make, database, monkeypatch):
-    """Nothing can end such a read; whoever waits for it must not be caught with it."""
+    """Such a read cannot be ended, so the process must not wait for it."""
     monkeypatch.setattr(slice_reading, "GIVE_UP_S", 1.0)
     frozen: list[int] = []
 
@@ -97,15 +97,15 @@ def test_an_interrupt_is_answered_when_the_server_is_frozen(make, database, monk
     wait_until_gone(database)
 
 
-def test_a_read_ends_when_the_time_of_its_run_is_up(make, database):
+def test_a_read_ends_at_the_time_limit_of_its_run(make, database):
     began = time.monotonic()
-    with make(ends_at=began + 3) as source, pytest.raises(SourceUnavailable, match="thing: the read was cancelled"):
+    with make(ends_at=began + 3) as source, pytest.raises(SourceUnavailable, match="thing: the read was canceled"):
         source.read(QUERY, "thing")
     wait_until_gone(database)
     assert time.monotonic() - began < 15
 
 
-def test_no_read_begins_when_the_time_of_its_run_is_nearly_up(make, database):
+def test_no_read_begins_shortly_before_the_time_limit_of_its_run(make, database):
     with make(ends_at=time.monotonic() + 1) as source, pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"):
         source.read(QUERY, "thing")
     wait_until_gone(database)
@@ -113,14 +113,14 @@ def test_no_read_begins_when_the_time_of_its_run_is_nearly_up(make, database):
 
 @pytest.fixture
 def slow_end(database, bucket, monkeypatch) -> Lake:
-    """A lake of sources whose statements end after ``LIMIT_S``; ``movie`` is what a test fills with ``fill_slow``."""
+    """A lake whose statements are canceled after ``LIMIT_S``; ``fill_slow`` creates its table ``movie``."""
     monkeypatch.setattr(Lake, "source", lambda lake: Source(lake.database.conninfo, lake.database.url, LIMIT_S))
     database.execute(SLOW)
     return Lake(database, bucket.store())
 
 
 def fill_slow(database, rows: int) -> None:
-    """A table whose last row takes ten minutes. Blocks of 400 rows are certain to fit in a slice, and not measured."""
+    """Create a table whose last row takes ten minutes. A block of 400 rows fits in a slice and is not measured."""
     database.execute(
         "create table movie (movie_id int primary key, title text default repeat('x', 200), f feeling default 'fast');"
         f"insert into movie select i from generate_series(1, {rows}) i;"
@@ -130,14 +130,14 @@ def fill_slow(database, rows: int) -> None:
 
 @pytest.mark.parametrize("rows, slice_rows", [(400, 100), (2000, 200)], ids=["while it reads", "while it measures"])
 def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(slow_end, database, rows, slice_rows):
-    """What is committed stays; the slice read ahead is thrown away at once, and read again by the next tick."""
+    """Committed slices are kept; the slice read ahead is discarded, and the next tick reads it again."""
     fill_slow(database, rows)
     lake = slow_end
     steps: list[str] = []
     ended: list[float] = []
 
     def interrupted(step: str) -> None:
-        """An interrupt of the commit, as soon as the read beside it is the slow one."""
+        """Interrupt the commit as soon as the concurrent read is the slow one."""
         steps.append(step)
         while step == "put" and steps.count("read") == steps.count("put"):
             if wait_until_slow(database, 0):
@@ -156,8 +156,8 @@ def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(slow_end, database
     assert lake.compare() == SAME
 
 
-def test_an_interrupt_is_answered_while_the_read_ahead_is_waited_for(slow_end, database):
-    """Polars has signals restart the calls they interrupt."""
+def test_an_interrupt_ends_the_wait_for_the_read_ahead(slow_end, database):
+    """Polars makes signals restart the system calls that they interrupt."""
     fill_slow(database, 400)
     answered: list[float] = []
 
@@ -176,20 +176,20 @@ def test_an_interrupt_is_answered_while_the_read_ahead_is_waited_for(slow_end, d
     wait_until_gone(database, LIMIT_S / 3)
 
 
-def test_measuring_ends_when_the_time_of_its_run_is_up(slow_end, database):
-    """A block of wide rows is measured before it is read."""
+def test_measuring_ends_at_the_time_limit_of_its_run(slow_end, database):
+    """Blocks of wide rows are measured before they are read."""
     fill_slow(database, 1)
     began = time.monotonic()
     source = Source(database.conninfo, database.url, 40, ends_at=began + 3)
 
-    with source, pytest.raises(SourceUnavailable, match="thing: the read was cancelled"):
+    with source, pytest.raises(SourceUnavailable, match="thing: the read was canceled"):
         source.measure("select count(*), sum(octet_length(f::text)) from movie", "thing")
 
     wait_until_gone(database)
     assert time.monotonic() - began < 15
 
 
-def test_nothing_is_measured_when_the_time_of_its_run_is_nearly_up(slow_end, database):
+def test_nothing_is_measured_shortly_before_the_time_limit_of_its_run(slow_end, database):
     with (
         Source(database.conninfo, database.url, 600, ends_at=time.monotonic() + 1) as source,
         pytest.raises(SourceUnavailable, match="PG_BRONZE_MAX_RUN_S"),
@@ -197,8 +197,8 @@ def test_nothing_is_measured_when_the_time_of_its_run_is_nearly_up(slow_end, dat
         source.measure("select 1", "thing")
 
 
-def test_a_frame_that_was_read_is_not_kept(database):
-    """With rows of 20 MB the one read before would stay in memory beside the next."""
+def test_a_source_does_not_keep_the_frame_it_returned(database):
+    """With rows of 20 MB, two frames would be in memory at once."""
     with Source(database.conninfo, database.url, 60) as source:
         frame = source.read("select 1::int4 as a", "movie")
         kept = weakref.ref(frame)

@@ -11,7 +11,7 @@ from pg_bronze.postgres.catalog import Catalog, _unreadable, read_catalog, read_
 
 @pytest.fixture
 def database(any_database):
-    """All of this on every version."""
+    """Run every test of this module on every version."""
     return any_database
 
 
@@ -23,7 +23,7 @@ def sql(database) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def role(sql) -> Iterator[str]:
-    """A plain role; `set role` to it, and what it may not see is what the catalog must say."""
+    """A role without rights, for `set role`."""
     name = f"reader_{uuid4().hex[:12]}"
     sql.execute(f"create role {name}")
     yield name
@@ -33,15 +33,15 @@ def role(sql) -> Iterator[str]:
 
 
 @pytest.fixture
-def seen(sql) -> Callable[..., str]:
-    """Give the fingerprint of a table; the caller compares two of them."""
+def fingerprint(sql) -> Callable[..., str]:
+    """Returns the fingerprint of a table."""
 
-    def look(name: str = "movie", schema: str = "public") -> str:
+    def current(name: str = "movie", schema: str = "public") -> str:
         found = read_table(sql, schema, name)
         assert found is not None
         return found.fingerprint
 
-    return look
+    return current
 
 
 def skipped(sql: psycopg.Connection, name: str) -> str:
@@ -83,12 +83,12 @@ def test_a_table_is_described_with_domains_resolved(sql):
         Column(9, "at", "timestamp(3) with time zone", "timestamptz", 3, False),
         Column(10, 'Ünï "q', "uuid", "uuid", -1, False),
     )
-    # What only footers tell is asked for one table at a time.
+    # Facts that only footers record are read for one table at a time.
     brief = tuple(dataclasses.replace(column, labels=None, dimensions=None) for column in movie.columns)
     assert read_catalog(sql).table("public", "movie") == dataclasses.replace(movie, columns=brief)
 
 
-def test_the_catalog_holds_every_table_once_and_says_what_it_skips(sql):
+def test_the_catalog_has_every_table_once_with_the_reason_for_skipping_it(sql):
     sql.execute(
         """
         create schema sales;
@@ -125,6 +125,7 @@ def test_the_catalog_holds_every_table_once_and_says_what_it_skips(sql):
         "movie": ["movie"],
         "none_yet": [],
         "parent": ["parent"],
+        "sales.etl_control": ["etl_control"],
         "sales.movie": ["movie"],
     }
     assert {table.label: table.skipped for table in catalog.tables if table.skipped} == {
@@ -138,10 +139,28 @@ def test_the_catalog_holds_every_table_once_and_says_what_it_skips(sql):
     assert catalog.database == sql.info.dbname
 
 
-def test_a_table_that_is_not_there_is_none(sql):
+def test_a_missing_table_is_none(sql):
     assert read_table(sql, "public", "movie") is None
     sql.execute("create table etl_control (id int)")
     assert read_table(sql, "public", "etl_control") is None
+
+
+@pytest.mark.parametrize(
+    "search_path, copied",
+    [
+        ("public, sales", ["sales.etl_control"]),
+        ("sales, public", ["etl_control"]),
+        ("movies, sales", ["etl_control"]),  # it has no table of that name
+        ("pg_catalog", ["etl_control", "sales.etl_control"]),
+    ],
+)
+def test_only_the_control_table_itself_is_left_out(sql, search_path, copied):
+    """A table of that name in another schema would be missing from the lake without a reason."""
+    sql.execute("create schema sales; create schema movies; create table movies.movie (id int)")
+    sql.execute("create table etl_control (id int); create table sales.etl_control (id int)")
+    sql.execute(f"set search_path = {search_path}")
+
+    assert [table.label for table in read_catalog(sql).tables if table.name == "etl_control"] == copied
 
 
 def test_a_foreign_partition_or_access_method_skips_the_whole_table(sql):
@@ -165,12 +184,12 @@ def test_an_unlogged_table_is_skipped_on_a_standby_only():
     assert "read it from the primary" in str(_unreadable(node, False, ()))
 
 
-def test_missing_rights_are_answered_with_the_grant(sql, role):
+def test_a_table_skipped_for_a_missing_right_names_the_grant(sql, role):
     sql.execute('create schema shut; create table shut.t (id int); create table movie (id int, "a b" int)')
     sql.execute(f"set role {role}")
     closed = read_table(sql, "shut", "t")
     assert closed is not None
-    assert closed.skipped == f'it lies in a schema closed to this role; grant usage on schema "shut" to "{role}"'
+    assert closed.skipped == f'it is in a schema that this role may not use; grant usage on schema "shut" to "{role}"'
     assert skipped(sql, "movie") == f'it may not be read by this role; grant select on "public"."movie" to "{role}"'
 
     sql.execute("reset role")
@@ -179,7 +198,7 @@ def test_missing_rights_are_answered_with_the_grant(sql, role):
     assert f'grant select (xmin, ctid, "a b") on "public"."movie" to "{role}"' in skipped(sql, "movie")
 
 
-def test_the_grants_it_names_are_enough(sql, role):
+def test_the_named_grants_are_enough(sql, role):
     sql.execute('create table movie (id int, "a b" int)')
     sql.execute(f'grant select (id) on movie to {role}; grant select (xmin, ctid, "a b") on "public"."movie" to {role}')
     sql.execute(f"set role {role}")
@@ -205,8 +224,8 @@ def test_a_closed_partition_skips_the_table_and_a_closed_one_in_between_does_not
 
 
 @pytest.mark.parametrize("row_security", ["on", "off"])
-def test_row_security_counts_where_it_applies_to_this_role(sql, role, row_security):
-    """A policy filters silently: rows the role may not see would count as copied."""
+def test_row_security_skips_a_table_where_it_applies_to_this_role(sql, role, row_security):
+    """A policy filters silently: the hidden rows would count as copied."""
     sql.execute(f"set row_security = {row_security}")
     sql.execute("create table movie (id int); create table forced (id int)")
     sql.execute(f"grant select on movie, forced to {role}")
@@ -286,23 +305,23 @@ def movie(sql) -> None:
 
 
 @pytest.mark.usefixtures("movie")
-def test_the_fingerprint_stays_through_work_and_maintenance(sql, seen):
-    """If it moved, every read beside an autovacuum would be thrown away."""
-    before = seen()
+def test_the_fingerprint_is_kept_by_writes_and_maintenance(sql, fingerprint):
+    """If it changed, every read concurrent with an autovacuum would be discarded."""
+    before = fingerprint()
     for statements in QUIET:
         run(sql, statements)
-        assert seen() == before, statements
+        assert fingerprint() == before, statements
 
 
 @pytest.mark.usefixtures("movie")
 @pytest.mark.parametrize("statements", LOUD)
-def test_the_fingerprint_shows_a_change_even_when_it_is_undone(sql, seen, statements):
-    """Between two equal looks the rows must have come from one and the same table."""
+def test_the_fingerprint_changes_even_if_the_change_is_undone(sql, fingerprint, statements):
+    """Two equal fingerprints must mean that the rows in between came from one and the same table."""
     if "other" in statements:
         sql.execute("create table other (id int, title varchar(10))")
-    before = seen()
+    before = fingerprint()
     run(sql, statements)
-    assert seen() != before
+    assert fingerprint() != before
 
 
 DAYS = """
@@ -315,9 +334,9 @@ DAY1 = "alter table days attach partition day1 for values from ('2025-01-01') to
 DAY2 = "alter table days attach partition day2 for values from ('2025-01-02') to ('2025-01-03')"
 
 
-def test_a_partitioned_tables_fingerprint_stays_through_maintenance(sql, seen):
+def test_a_partitioned_tables_fingerprint_is_kept_by_maintenance(sql, fingerprint):
     sql.execute(DAYS)
-    before = seen("days")
+    before = fingerprint("days")
     for statements in [
         "insert into days values ('2025-01-01', 1), ('2025-01-02', 2)",
         "vacuum (analyze, freeze) days",
@@ -325,7 +344,7 @@ def test_a_partitioned_tables_fingerprint_stays_through_maintenance(sql, seen):
         "create table apart (day date, n int)",
     ]:
         run(sql, statements)
-        assert seen("days") == before, statements
+        assert fingerprint("days") == before, statements
 
 
 @pytest.mark.parametrize(
@@ -342,15 +361,15 @@ def test_a_partitioned_tables_fingerprint_stays_through_maintenance(sql, seen):
         "alter table days add x int; alter table days drop x",
     ],
 )
-def test_a_partitioned_tables_fingerprint_shows_every_change_of_its_leaves(sql, seen, statements):
+def test_a_partitioned_tables_fingerprint_changes_with_its_leaves(sql, fingerprint, statements):
     sql.execute(DAYS)
-    before = seen("days")
+    before = fingerprint("days")
     run(sql, statements)
-    assert seen("days") != before
+    assert fingerprint("days") != before
 
 
-def test_the_catalogs_fingerprint_follows_definitions_and_nothing_else(sql):
-    """It reloads the code location, which must not happen for every insert or new partition."""
+def test_the_catalogs_fingerprint_changes_with_definitions_only(sql):
+    """A change reloads the code location, which must not happen for every insert or new partition."""
     sql.execute("create table movie (id int)")
     sql.execute(DAYS)
     before = read_catalog(sql).fingerprint
@@ -377,7 +396,7 @@ def test_the_catalogs_fingerprint_follows_definitions_and_nothing_else(sql):
         before = after
 
 
-def test_it_works_in_a_read_only_transaction_and_a_sql_ascii_database(database):
+def test_the_catalog_is_read_in_a_read_only_transaction_and_a_sql_ascii_database(database):
     name = f"ascii_{uuid4().hex[:12]}"
     with database.connect() as admin:
         admin.execute(f"create database {name} encoding 'SQL_ASCII' locale 'C' template template0")

@@ -1,4 +1,4 @@
-"""Runs of objects with the same columns: the watermarks name where each began, whatever happens in between."""
+"""Runs of objects with the same columns: every watermark names the object in which its run began."""
 
 import dataclasses
 import io
@@ -9,6 +9,7 @@ import pytest
 
 from pg_bronze.core.column_types import stored_schema
 from pg_bronze.core.table import Column
+from pg_bronze.lake.reading.table_objects import era_footers
 from pg_bronze.sync import state_changes
 from pg_bronze.sync.table_sync import Ledger
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, NoLock, crash_after, fill, texts
@@ -35,7 +36,7 @@ def lake(database, bucket) -> Lake:
 
 
 def runs(lake: Lake, table: str = "movie") -> list[list[str]]:
-    """The names of the columns of each run, oldest run first, after checking every object against its watermarks."""
+    """Return the column names of each run, oldest run first, after checking every object against its watermarks."""
     keys, footers = lake.keys(table), lake.footers(table)
     newest = footers[-1].after.generation
     pairs = [(key, footer) for key, footer in zip(keys, footers, strict=True) if footer.after.generation == newest]
@@ -50,7 +51,7 @@ def runs(lake: Lake, table: str = "movie") -> list[list[str]]:
             found.append(footer)
         assert footer.after.columns_key == began
     objects = Ledger(lake.store, lake.layout(table))
-    walked = list(objects.runs(keys))
+    walked = list(era_footers(objects, keys))
     assert [footer.described.digest for footer in walked] == [footer.described.digest for footer in reversed(found)]
     return [[column["name"] for column in footer.columns] for footer in found]
 
@@ -74,7 +75,7 @@ def test_a_change_begins_a_run_and_the_next_slice_continues_it(lake, database, c
     assert lake.compare() == SAME
 
 
-def test_what_a_reader_need_not_know_begins_no_run(lake, database):
+def test_a_change_irrelevant_to_readers_begins_no_run(lake, database):
     database.execute("comment on column movie.title is 'new'; alter table movie alter title set not null")
     more_title = "insert into movie values (10, 'a', now(), 1)"
     database.execute(more_title)
@@ -86,8 +87,8 @@ def test_what_a_reader_need_not_know_begins_no_run(lake, database):
 
 @pytest.mark.parametrize("step", ["claim", "put"])
 @pytest.mark.parametrize("change", ["rename", "add with a default", "key"])
-def test_a_claimed_slice_done_again_says_the_columns_it_got(lake, database, change, step):
-    """The claim was made with the columns from before the change; its object has those after it."""
+def test_a_redone_slice_records_the_columns_it_was_read_with(lake, database, change, step):
+    """The claim has the columns from before the change, its object those after it."""
     database.execute("alter table movie alter title set default 'x'; insert into movie values (10, 'a', now(), 1)")
     assert lake.crash(step)
     database.execute(CHANGES[change])
@@ -101,7 +102,7 @@ def test_a_claimed_slice_done_again_says_the_columns_it_got(lake, database, chan
     assert lake.recorded["movie"] == lake.footers()[-1].after
 
 
-def test_a_claimed_change_that_was_taken_back_continues_the_old_run(lake, database):
+def test_a_claimed_change_that_was_undone_continues_the_old_run(lake, database):
     database.execute("alter table movie rename title to name; insert into movie values (10, 'a', now(), 1)")
     assert lake.crash("claim")
     database.execute("alter table movie rename name to title")
@@ -110,7 +111,7 @@ def test_a_claimed_change_that_was_taken_back_continues_the_old_run(lake, databa
     assert runs(lake) == [["movie_id", "title", "updated_at", "price"]]
 
 
-def test_two_writers_with_different_columns_agree_on_what_landed(database, bucket):
+def test_two_writers_with_different_columns_record_the_same_watermark(database, bucket):
     database.execute(f"{MOVIE}; {fill(1, 5)}")
     one = Lake(database, bucket.store(), copier=NoLock)
     one.drain()
@@ -131,7 +132,7 @@ def test_two_writers_with_different_columns_agree_on_what_landed(database, bucke
     assert one.compare() == SAME
 
 
-def test_a_reset_starts_with_the_columns_of_now(lake, database):
+def test_a_reset_starts_with_the_current_columns(lake, database):
     database.execute("alter table movie drop price")
     more(lake, database, 10)
     lake.tick(act=state_changes.reset)
@@ -141,7 +142,7 @@ def test_a_reset_starts_with_the_columns_of_now(lake, database):
 
 
 @pytest.mark.parametrize("act", [state_changes.reset, state_changes.resume])
-def test_a_change_of_state_that_takes_over_a_claim_says_its_columns(lake, database, act):
+def test_a_reset_or_resume_that_takes_over_a_claim_records_the_columns(lake, database, act):
     database.execute(fill(10, 11))
     assert lake.crash("claim")
     database.execute("alter table movie drop price")
@@ -153,7 +154,7 @@ def test_a_change_of_state_that_takes_over_a_claim_says_its_columns(lake, databa
     assert lake.compare() == SAME
 
 
-def test_a_given_up_claim_starts_with_the_columns_of_now(lake, database):
+def test_an_abandoned_claim_starts_with_the_current_columns(lake, database):
     database.execute(fill(100, 3_000))
     assert lake.crash(crash_after("claim", 2), slice_rows=500)
     database.execute("vacuum full movie")
@@ -164,7 +165,7 @@ def test_a_given_up_claim_starts_with_the_columns_of_now(lake, database):
     assert lake.compare() == SAME
 
 
-def test_continuing_in_another_bucket_names_nothing_in_the_old_one(lake, database, s3_server):
+def test_resuming_in_another_bucket_names_no_object_of_the_old_one(lake, database, s3_server):
     other = new_bucket(s3_server)
     lake.store = other.store()
     database.execute(fill(10, 11))
@@ -176,20 +177,20 @@ def test_continuing_in_another_bucket_names_nothing_in_the_old_one(lake, databas
     other.remove()
 
 
-def test_the_runs_are_found_when_objects_are_gone(lake, database):
-    """Expired by a life-cycle rule, say: what is left still says what its neighbours look like."""
+def test_the_runs_are_found_when_objects_are_missing(lake, database):
+    """A lifecycle rule may have expired them; the remaining footers still describe every run."""
     for number, change in enumerate(["rename title to name", "drop price", "add rating int"]):
         database.execute(f"alter table movie {change}")
         more(lake, database, 100 + 10 * number)
         more(lake, database, 105 + 10 * number)
     objects = Ledger(lake.store, lake.layout())
-    complete = [footer.described.digest for footer in objects.runs(lake.keys())]
+    complete = [footer.described.digest for footer in era_footers(objects, lake.keys())]
     assert len(complete) == 4
 
     for key in lake.keys()[1::2]:
         lake.store.delete(key)
 
-    assert [footer.described.digest for footer in objects.runs(lake.keys())] == complete
+    assert [footer.described.digest for footer in era_footers(objects, lake.keys())] == complete
 
 
 DEFAULTS = [
@@ -220,8 +221,8 @@ DEFAULTS = [
 ]
 
 
-def test_the_value_of_rows_from_before_stands_in_the_footer(lake, database):
-    """As the text of what a new row's slice holds: a reader fills older slices with it."""
+def test_the_footer_has_the_value_of_rows_older_than_a_column(lake, database):
+    """Readers fill older slices with it, so it must be the text of what a newer slice stores."""
     database.execute(
         "create type mood as enum ('sad', 'happy'); create type pair as (a int, b text); create domain small as int"
     )
@@ -242,7 +243,7 @@ def test_the_value_of_rows_from_before_stands_in_the_footer(lake, database):
     assert [[value] for value in missing] == landed
 
 
-def test_a_rewrite_clears_the_default_and_the_earlier_footer_keeps_it(lake, database):
+def test_a_rewrite_clears_the_missing_value_and_the_earlier_footer_keeps_it(lake, database):
     database.execute("alter table movie add rating int default 7")
     more(lake, database, 10)
     database.execute("vacuum full movie")
@@ -253,8 +254,8 @@ def test_a_rewrite_clears_the_default_and_the_earlier_footer_keeps_it(lake, data
     assert len(runs(lake)) == 3
 
 
-def test_a_state_from_before_columns_were_noted_goes_on_and_notes_them(lake, database):
-    """What changed since is said all the same: the last object has its columns in its footer."""
+def test_a_watermark_without_columns_continues_and_records_them(lake, database):
+    """The change is reported, because the footer of the last object has its columns."""
     lake.recorded["movie"] = dataclasses.replace(lake.recorded["movie"], columns_key="", columns_digest="")
     database.execute("alter table movie drop price")
     more(lake, database, 10)

@@ -1,11 +1,15 @@
-"""``etl_control``: a mirror as the original system kept it, and never more than a mirror."""
+"""``etl_control``: a mirror in the original system's format, which is never read as state."""
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pg_bronze.postgres.control_table import Control, ControlRow
+from pg_bronze.postgres.control_table import Control, ControlRow, Mirrored
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
+
+CREATE = """create table etl_control (table_name varchar(255) primary key, last_extracted_value varchar(255),
+last_extracted_at timestamp default current_timestamp, tracking_column varchar(255))"""
 
 
 @pytest.fixture
@@ -19,8 +23,8 @@ def rows(database):
     return database.execute("select table_name, last_extracted_value, tracking_column from etl_control order by 1")
 
 
-def test_the_control_table_is_made_with_the_originals_columns(lake, database):
-    """Tools of people read it by these names and types."""
+def test_the_control_table_is_created_with_the_columns_of_the_original(lake, database):
+    """Existing tools read it by these names and types."""
     database.execute(fill(1, 1))
     lake.tick()
 
@@ -61,8 +65,8 @@ def test_a_table_outside_public_is_named_with_its_schema(lake, database):
     assert rows(database) == [("sales.movie", "7", "movie_id")]
 
 
-def test_the_value_never_goes_back(lake, database):
-    """Older tools would copy again from there."""
+def test_the_value_never_decreases(lake, database):
+    """Older tools would copy rows again from there."""
     database.execute("insert into movie values (1, 'a', '2026-01-01', 1)")
     lake.tick()
     database.execute("insert into movie values (2, 'b', '2020-01-01', 1), (3, 'c', null, 1)")
@@ -84,8 +88,8 @@ def test_the_value_never_goes_back(lake, database):
         "drop table etl_control",
     ],
 )
-def test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again(lake, database, change):
-    """People set it back to make the original system copy again; here that would double rows, so it does not."""
+def test_an_edited_or_deleted_control_row_changes_no_watermark_and_is_rewritten(lake, database, change):
+    """People edited it to make the original system copy again; here that would double rows."""
     database.execute(fill(1, 3))
     assert lake.tick().mirrored.edited is False
     lake.control = Control(lake.control.connection)
@@ -100,8 +104,8 @@ def test_a_control_row_edited_or_deleted_moves_nothing_and_is_written_again(lake
     assert lake.compare() == SAME
 
 
-def test_a_control_table_dropped_while_we_run_is_made_again(lake, database):
-    """Whoever drops it would stop all tables."""
+def test_a_control_table_dropped_during_a_run_is_created_again(lake, database):
+    """Dropping it would otherwise stop all tables."""
     database.execute(fill(1, 3))
     lake.tick()
     database.execute("drop table etl_control")
@@ -112,8 +116,8 @@ def test_a_control_table_dropped_while_we_run_is_made_again(lake, database):
     assert [row[0] for row in rows(database)] == ["movie"]
 
 
-def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, database):
-    """The right to read is all the copying needs."""
+def test_a_role_that_may_not_write_switches_the_mirror_off_with_a_reason(lake, database):
+    """Copying requires the right to read, and no other."""
     database.execute(
         "do $$ begin create role looker login password 'looker'; exception when duplicate_object then null; end $$;"
         "grant select on movie to looker"
@@ -132,11 +136,11 @@ def test_a_role_that_may_not_write_switches_the_mirror_off_and_says_so(lake, dat
     assert database.execute("select to_regclass('etl_control')") == [(None,)]
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["the table is there", "it is not"])
-def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
-    """A grant on a table that does not exist is an error, and the second sentence nobody wants to look for."""
+@pytest.mark.parametrize("exists", [True, False], ids=["the table exists", "it is missing"])
+def test_the_named_remedy_can_be_run_as_it_is(lake, database, exists):
+    """A grant on a table that does not exist is an error."""
     database.execute(fill(1, 3))
-    if there:
+    if exists:
         lake.tick()
         database.execute("truncate etl_control")
     database.execute("drop role if exists looker; create role looker login password 'looker'")
@@ -152,7 +156,7 @@ def test_the_remedy_that_is_named_works_as_it_stands(lake, database, there):
 
 
 def test_a_role_that_may_write_an_existing_control_table_need_not_create_one(lake, database):
-    """``create table if not exists`` wants that right even where the table exists."""
+    """``create table if not exists`` requires that right even if the table exists."""
     database.execute(fill(1, 1))
     lake.tick()
     database.execute(
@@ -165,8 +169,108 @@ def test_a_role_that_may_write_an_existing_control_table_need_not_create_one(lak
     assert rows(database) == [("movie", "1", "movie_id")]
 
 
+@pytest.fixture
+def guest(database):
+    """A role that may connect, and nothing else; yields its name."""
+    name = f"guest_{database.name}"
+    database.execute(f"create role {name} login password 'guest'")
+    yield name
+    database.execute(f"drop owned by {name}; drop role {name}")
+
+
+@contextmanager
+def control_of(database, user: str):
+    with database.connect(user=user, password="guest") as connection:
+        yield Control(connection)
+
+
+ROW = ControlRow("movie", "1", "movie_id")
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["revoke create on schema public from public", CREATE, f"{CREATE}; grant select, insert on etl_control to public"],
+    ids=["may not create", "may not write", "may only insert"],
+)
+def test_a_role_without_the_right_makes_no_attempt(database, guest, before):
+    """Each attempt is an error in the server's log, which somebody monitors."""
+    database.execute(before)
+    log = database.server.data_dir / "postgres.log"
+    database.execute("do $$ begin raise log 'test begins: %', current_database(); end $$")
+
+    with control_of(database, guest) as control:
+        assert not control.mirror(ROW, None).written
+        assert control.last_value("movie") is None
+
+    logged = log.read_text(errors="replace").rpartition(f"test begins: {database.name}")
+    assert logged[1]
+    assert [line for line in logged[2].splitlines() if "ERROR" in line] == []
+
+
+def test_one_line_names_the_place_of_the_mirror(database, guest):
+    database.execute(f"create schema tools; grant usage, create on schema tools to {guest}")
+    database.execute(f"alter role {guest} in database {database.name} set search_path = nowhere, tools, public")
+    place = f"in database {database.name}, schema tools"
+    with control_of(database, guest) as control:
+        assert control.where() == f"etl_control will be created {place}"
+        assert control.mirror(ROW, None).written
+        assert control.where() == f"etl_control is mirrored {place}"
+
+    assert database.execute("select table_name from tools.etl_control") == [("movie",)]
+
+
+def test_one_line_tells_why_there_is_no_mirror(database, guest):
+    database.execute("revoke create on schema public from public")
+    with control_of(database, guest) as control:
+        line = control.where()
+        assert control.mirror(ROW, None).reason == line == control.where()
+    assert line.startswith("etl_control is not mirrored: it does not exist, and this role may not create it. Run as")
+    assert Control(None).where() == "etl_control is not mirrored: PG_CONTROL_URL is off"
+
+
+def test_a_role_whose_search_path_has_no_schema_switches_the_mirror_off(database, guest):
+    database.execute(f"alter role {guest} in database {database.name} set search_path = nowhere")
+
+    with control_of(database, guest) as control:
+        assert "search_path" in control.mirror(ROW, None).reason
+
+
+def test_a_foreign_table_of_that_name_is_left_alone(database):
+    """Its owner wants to know why nothing is mirrored, and that no table of pg_bronze was altered."""
+    database.execute("create table etl_control (id int)")
+    with database.connect() as connection:
+        mirrored = Control(connection).mirror(ROW, None)
+
+    assert 'not mirrored: "public".etl_control lacks columns' in mirrored.reason
+
+
+def test_the_right_to_update_the_three_columns_is_enough(database, guest):
+    database.execute(
+        f"{CREATE}; grant select, insert on etl_control to {guest};"
+        f"grant update (last_extracted_value, last_extracted_at, tracking_column) on etl_control to {guest}"
+    )
+    with control_of(database, guest) as control:
+        assert control.mirror(ROW, None).written
+        assert control.mirror(ControlRow("movie", "2", "movie_id"), "1") == Mirrored(True)
+
+    assert rows(database) == [("movie", "2", "movie_id")]
+
+
+def test_a_write_that_the_server_refuses_switches_the_mirror_off(database, guest):
+    """Row security shows no missing right before the attempt; copying continues without the mirror."""
+    database.execute(f"{CREATE}; grant select, insert, update on etl_control to {guest}")
+    database.execute("alter table etl_control enable row level security")
+
+    with control_of(database, guest) as control:
+        mirrored = control.mirror(ROW, None)
+
+    assert not mirrored.written
+    assert "the server refused the write (42501)" in mirrored.reason
+    assert control.where() == mirrored.reason
+
+
 def test_a_session_that_is_read_only_switches_the_mirror_off(database):
-    """On a standby nobody can write, and copying needs no more than to read."""
+    """A standby accepts no writes, and copying requires none."""
     with database.connect(options="-c default_transaction_read_only=on") as connection:
         control = Control(connection)
         mirrored = control.mirror(ControlRow("movie", "1", "movie_id"), None)
@@ -175,7 +279,7 @@ def test_a_session_that_is_read_only_switches_the_mirror_off(database):
     assert control.off == mirrored.reason
 
 
-def test_the_control_table_may_live_in_another_database(lake, database, postgres_server):
+def test_the_control_table_may_be_in_another_database(lake, database, postgres_server):
     other = f"{database.name}_control"
     with postgres_server.connect() as connection:
         connection.autocommit = True
@@ -195,7 +299,7 @@ def test_the_control_table_may_live_in_another_database(lake, database, postgres
     assert database.execute("select to_regclass('etl_control')") == [(None,)]
 
 
-def test_without_a_connection_nothing_is_mirrored_and_nobody_is_surprised(lake, database):
+def test_without_a_connection_nothing_is_mirrored_and_rows_are_copied(lake, database):
     lake.control = Control(None, "etl_control is not mirrored: PG_CONTROL_URL is off")
     database.execute(fill(1, 3))
 

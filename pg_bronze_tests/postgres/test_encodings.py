@@ -1,4 +1,4 @@
-"""Databases in other encodings than UTF-8: the lake is UTF-8, and no text changes or gets lost on the way."""
+"""Databases in other encodings than UTF-8: the lake is UTF-8, and no text is changed or lost."""
 
 import itertools
 
@@ -13,7 +13,7 @@ _number = itertools.count(1)
 
 @pytest.fixture
 def database_in(postgres_server):
-    """Makes a database in an encoding; ``locale`` C goes with all of them."""
+    """Creates a database in an encoding; the locale C fits every encoding."""
     made = []
 
     def make(encoding: str) -> Database:
@@ -52,12 +52,12 @@ def test_every_character_of_latin1_is_exact(database_in, bucket):
 
 
 def raw(database, query: bytes) -> None:
-    """Run a statement whose bytes reach the server as they are."""
+    """Run a statement whose bytes reach the server unchanged."""
     with database.connect(client_encoding="SQL_ASCII") as connection:
         connection.execute(query)
 
 
-def test_bytes_that_are_no_text_stop_the_table_and_name_the_column(database_in, bucket):
+def test_bytes_that_are_not_utf8_stop_the_table_and_name_the_column(database_in, bucket):
     database = database_in("SQL_ASCII")
     raw(database, b"create table movie (movie_id int, title text, note varchar(20), tags text[], raw bytea)")
     valid = ["\x7f", "\u0080", "\u07ff", "\u0800", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff", "ñ 🎬"]
@@ -70,7 +70,7 @@ def test_bytes_that_are_no_text_stop_the_table_and_name_the_column(database_in, 
     for number, text in enumerate(wrong):
         raw(database, b"insert into movie values (%d, '%s', 'x', array['%s'])" % (100 + number, text, text))
 
-    with pytest.raises(NotUtf8, match=r"^movie: .* 'title' \(6 rows\), 'tags' \(6 rows\); .*SQL_ASCII") as error:
+    with pytest.raises(NotUtf8, match=r"^movie: .* 'title' \(6 rows\), 'tags' \(6 rows\)\. .*SQL_ASCII") as error:
         lake.tick()
 
     assert "note" not in str(error.value)
@@ -81,7 +81,7 @@ def test_bytes_that_are_no_text_stop_the_table_and_name_the_column(database_in, 
     assert lake.rows().sort("movie_id")["title"].to_list()[-1] == "ÿ"
 
 
-def test_a_character_that_unicode_does_not_have_stops_the_table(database_in, bucket):
+def test_a_character_missing_from_unicode_stops_the_table(database_in, bucket):
     database = database_in("EUC_JP")
     with database.connect(client_encoding="utf8") as connection:
         connection.execute("create table movie (movie_id int, title text); insert into movie values (1, '映画')")

@@ -1,6 +1,6 @@
-"""PostgreSQL restarts, crashes, cuts us off or has no room for us: an error that says so, and then it heals.
+"""PostgreSQL restarts, crashes, ends sessions or has no free connection: a clear error, and later ticks recover.
 
-Whenever it happens, afterwards nothing is lost, stale or doubled.
+Whenever it happens, no row is lost, stale or doubled afterwards.
 """
 
 import contextlib
@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from pg_bronze.demo import home
-from pg_bronze.demo.account import unprivileged
+from pg_bronze.demo import data_dir, os_user
+from pg_bronze.demo.os_user import unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import AccessDenied, SourceDamaged, SourceUnavailable, StaleSnapshot
-from pg_bronze.postgres import connection
+from pg_bronze.postgres import activity, connection
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.faults import held_reads, stocked
 from pg_bronze_tests.harness.lake import MOVIE, READERS, SAME, STEPS, Lake, fill
@@ -23,8 +23,8 @@ from pg_bronze_tests.harness.servers import Database, older_servers
 from pg_bronze_tests.harness.slow import SLOW, wait_until_gone
 
 
-def heals(lake: Lake) -> None:
-    """The other table first, as in the same batch; then the one that failed."""
+def recovers(lake: Lake) -> None:
+    """Copy the other table first, as in the same batch, then the one that failed."""
     for table in ("person", "movie"):
         lake.drain(table)
         assert lake.compare(table) == SAME
@@ -35,7 +35,7 @@ def lake(database, bucket) -> Lake:
     return stocked(Lake(database, bucket.store()))
 
 
-def cut_off(database: Database) -> None:
+def end_sessions(database: Database) -> None:
     database.execute(
         "select pg_terminate_backend(pid, 10000) from pg_stat_activity where pid <> pg_backend_pid() "
         "and datname = current_database() and backend_type = 'client backend'"
@@ -43,17 +43,17 @@ def cut_off(database: Database) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_connection_that_is_cut_after_any_step_loses_and_doubles_nothing(lake, database, step):
-    """What was committed stays, and the rest is left to the next tick."""
+def test_a_connection_lost_after_any_step_loses_and_doubles_nothing(lake, database, step):
+    """Committed slices are kept, and the next tick copies the others."""
 
     def on_step(name: str) -> None:
         if name == step:
-            cut_off(database)
+            end_sessions(database)
 
     with contextlib.suppress(SourceUnavailable):
         lake.tick(crash_at=on_step, slice_rows=8)  # several, so that one is read while the other is committed
 
-    heals(lake)
+    recovers(lake)
 
 
 ENDINGS = {"terminated": "select pg_terminate_backend({})", "cancelled": "select pg_cancel_backend({})"}
@@ -61,8 +61,8 @@ ENDINGS = {"terminated": "select pg_terminate_backend({})", "cancelled": "select
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("name", READERS)
-def test_a_read_that_is_ended_amid_its_rows_copies_none_of_them(lake, database, name, ending):
-    """The rows that had come would pass for all there are."""
+def test_a_read_ended_between_its_rows_copies_none_of_them(lake, database, name, ending):
+    """The rows received so far would count as all of them."""
     lake.reader = name
     database.execute(f"{SLOW}; alter table movie add f feeling default 'fast'")
     lake.drain()
@@ -72,23 +72,23 @@ def test_a_read_that_is_ended_amid_its_rows_copies_none_of_them(lake, database, 
 
     with (
         once(database, SENT, database, ENDINGS[ending]),
-        pytest.raises(SourceUnavailable, match=r"^movie: the (read was cancelled|connection to PostgreSQL broke)"),
+        pytest.raises(SourceUnavailable, match=r"^movie: the (read was canceled|connection to PostgreSQL was lost)"),
     ):
         lake.tick()
 
     assert lake.all_keys() == before
     database.execute("drop cast (feeling as text)")
-    heals(lake)
+    recovers(lake)
 
 
-# 300 rows of 200 bytes are more than a server keeps to itself, 8 kB.
+# 300 rows of 200 bytes are more than the 8 kB that a server buffers before it sends.
 SENT = """select pid from pg_stat_progress_copy join pg_stat_activity using (pid, datname)
 where wait_event = 'PgSleep' and tuples_processed >= 300 and datname = current_database()"""
 
 
 @contextlib.contextmanager
 def once(database: Database, asked: str, there: Database, act: str) -> Iterator[None]:
-    """Inside, as soon as ``asked`` gives a value in ``database``, ``act`` is executed ``there`` with it filled in."""
+    """Inside, as soon as ``asked`` returns a value in ``database``, ``act`` is executed ``there`` with that value."""
 
     def wait() -> None:
         until(database.server, database.name, f"select exists ({asked})")
@@ -103,7 +103,7 @@ def once(database: Database, asked: str, there: Database, act: str) -> Iterator[
 
 
 def hasten(lake: Lake, patch: pytest.MonkeyPatch, limit_s: float, login_s: float) -> None:
-    """Give each read that little time, and a login no more than that beside it."""
+    """Shorten the time limits of a read and of a login."""
     made = lake.source
 
     def hasty() -> Source:
@@ -115,30 +115,30 @@ def hasten(lake: Lake, patch: pytest.MonkeyPatch, limit_s: float, login_s: float
     patch.setattr(connection, "LOGIN_S", login_s)
 
 
-def test_a_read_beyond_its_time_limit_is_cancelled_by_the_server(lake, database, monkeypatch):
-    """A client that gives up by itself leaves a session that goes on reading."""
+def test_a_read_beyond_its_time_limit_is_canceled_by_the_server(lake, database, monkeypatch):
+    """If only the client stops, its session continues to read."""
     database.execute(f"{SLOW}; alter table movie add f feeling default 'slow'")
 
     with monkeypatch.context() as patch:
         hasten(lake, patch, limit_s=1.0, login_s=4.0)
-        with pytest.raises(SourceUnavailable, match=r"^movie: the read was cancelled, by its time limit"):
+        with pytest.raises(SourceUnavailable, match=r"^movie: the read was canceled, by its time limit"):
             lake.tick()
 
     wait_until_gone(database)
     database.execute("alter table movie drop column f")
-    heals(lake)
+    recovers(lake)
 
 
-def test_a_read_that_waits_for_a_lock_is_given_up(lake, database, monkeypatch):
-    """connectorx sets no time limit before it has the query described, and cannot be interrupted: a table that somebody
-    rewrites would hold a run, and all tables behind it, for as long as that takes.
+def test_a_read_that_waits_for_a_lock_is_ended(lake, database, monkeypatch):
+    """connectorx sets no time limit before it has the query described, and cannot be interrupted: a table that is being
+    rewritten would block the run, and all tables after it, until the rewrite ends.
     """
     with monkeypatch.context() as patch:
         hasten(lake, patch, limit_s=0.5, login_s=0.5)
         with held_reads(database, "movie", _until_gone), pytest.raises(SourceUnavailable, match=r"^movie: "):
             lake.tick()
 
-    heals(lake)
+    recovers(lake)
 
 
 def _until_gone(other: psycopg.Connection, pid: int) -> None:
@@ -149,7 +149,7 @@ def _until_gone(other: psycopg.Connection, pid: int) -> None:
 
 @pytest.fixture
 def guest(database) -> Iterator[Callable[[int], dict]]:
-    """Makes a role that may read everything over so many connections; gives what connects as it."""
+    """Creates a role with a connection limit that may read everything; returns its login."""
     role = f"guest_{database.name}"
 
     def make(limit: int) -> dict:
@@ -162,12 +162,12 @@ def guest(database) -> Iterator[Callable[[int], dict]]:
     database.execute(f"drop role if exists {role}")
 
 
-def test_a_role_without_a_free_connection_is_told_so(lake, database, guest):
-    """Nobody would look for it in a sentence that says that the server is down."""
+def test_a_role_without_a_free_connection_is_reported(lake, database, guest):
+    """A message that the server is down would send the operator to the wrong place."""
     login = guest(0)
 
     with (
-        pytest.raises(SourceUnavailable, match=r"no free connection.*tick tries again"),
+        pytest.raises(SourceUnavailable, match=r"no free connection.*retried at the next tick"),
         Source({**database.conninfo, **login}, database.url, 60) as source,
     ):
         source.ask("select 1")
@@ -180,28 +180,30 @@ def test_a_role_without_a_free_connection_is_told_so(lake, database, guest):
         ("revoke connect on database {database} from public", "permission denied for database"),
     ],
 )
-def test_a_role_that_is_not_let_in_is_told_why(database, guest, change, words):
+def test_a_role_that_is_not_admitted_is_reported_with_the_reason(database, guest, change, words):
     login = guest(5)
     database.execute(change.format(role=login["user"], database=database.name))
 
     with (
-        pytest.raises(AccessDenied, match=rf"{words}.*Grant it login and connect"),
+        pytest.raises(AccessDenied, match=rf"{words}.*Grant login and connect"),
         Source({**database.conninfo, **login}, database.url, 60) as source,
     ):
         source.ask("select 1")
 
 
-def test_what_nobody_knows_of_a_refusal_is_repeated(database):
-    """Poolers and hosts refuse in words of their own, and a server speaks its administrator's language."""
+def test_an_unknown_refusal_is_repeated(database):
+    """Poolers and providers have messages of their own, and a server may use another language."""
     with (
-        pytest.raises(SourceUnavailable, match=r"refused the connection \(.*unrecognized .* \"no_such\".*tick tries"),
+        pytest.raises(
+            SourceUnavailable, match=r"refused the connection \(.*unrecognized .* \"no_such\".*retried at the next tick"
+        ),
         Source({**database.conninfo, "options": "-c no_such=1"}, database.url, 60) as source,
     ):
         source.ask("select 1")
 
 
 def test_the_last_free_connection_is_not_enough(database, guest):
-    """connectorx opens one of its own, and tries for half a minute; a batch looks before it lets each table wait."""
+    """connectorx opens one of its own and tries for 30 s; the batch checks before every table waits that long."""
     with Source({**database.conninfo, **guest(1)}, database.url, 60) as source:
         source.ask("select 1")
 
@@ -209,8 +211,8 @@ def test_the_last_free_connection_is_not_enough(database, guest):
             source.check()
 
 
-def test_a_server_without_a_free_connection_says_so_and_is_gone_on_with(tmp_path, bindir, bucket):
-    """An application that opens too many is no reason to look whether the server is up."""
+def test_a_server_without_a_free_connection_is_reported_and_copied_later(tmp_path, bindir, bucket):
+    """An application that opens too many connections is no reason to check whether the server is up."""
     options = {"max_connections": "8", "max_wal_senders": "0"}
     with PostgresServer(tmp_path, bindir=bindir, options=options) as server:
         lake = stocked(Lake(Database(server, "postgres"), bucket.store()))
@@ -218,18 +220,18 @@ def test_a_server_without_a_free_connection_says_so_and_is_gone_on_with(tmp_path
             with contextlib.suppress(psycopg.OperationalError):
                 while True:
                     stack.enter_context(server.connect())
-            with pytest.raises(SourceUnavailable, match=r"no free connection.*tick tries again"):
+            with pytest.raises(SourceUnavailable, match=r"no free connection.*retried at the next tick"):
                 lake.tick()
 
         _patiently(lake.database, "select 1")
         clients = "from pg_stat_activity where backend_type = 'client backend'"
         until(server, "postgres", f"select count(*) = 1 {clients}")
-        heals(lake)
+        recovers(lake)
 
 
 @pytest.fixture(scope="module")
 def own_server(bindir, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A server nobody else uses, to be stopped and crashed; it writes its log to disk as real ones do."""
+    """A server for this module alone, to be stopped and crashed; it writes its log to disk as a real one does."""
     options = {"max_prepared_transactions": "5"}
     with PostgresServer(tmp_path_factory.mktemp("postgres"), bindir=bindir, options=options) as server:
         set_log_writer(server, "10ms")
@@ -237,7 +239,7 @@ def own_server(bindir, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pos
 
 
 def set_log_writer(server: PostgresServer, delay: str) -> None:
-    """How late the log writer comes: late enough, and a crash finds it behind."""
+    """Set the delay of the log writer: with a long one, a crash finds records that are not flushed."""
     with server.connect(autocommit=True) as connection:
         connection.execute(f"alter system set wal_writer_delay = '{delay}'".encode())
         connection.execute("select pg_reload_conf()")
@@ -245,7 +247,7 @@ def set_log_writer(server: PostgresServer, delay: str) -> None:
 
 @pytest.fixture
 def own(own_server, bucket, monkeypatch) -> Iterator[Lake]:
-    monkeypatch.setattr(connection, "FLUSH_WAIT_S", 30.0)  # a log writer that late has the product put a tick off
+    monkeypatch.setattr(activity, "FLUSH_WAIT_S", 30.0)  # with so late a log writer a tick would be postponed
     name = f"own_{bucket.name.replace('-', '_')}"
     Database(own_server, "postgres").execute(f"create database {name}")
     yield Lake(Database(own_server, name), bucket.store())
@@ -261,8 +263,8 @@ def restart(server: PostgresServer, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["fast", "killed"])
-def test_a_restart_between_and_during_reads_is_gone_on_after(own, own_server, mode):
-    """A restart is over before a person has read the error."""
+def test_copying_continues_after_a_restart_between_or_during_reads(own, own_server, mode):
+    """A restart is over before a person has read the error, so nobody should have to act."""
     stocked(own)
     restart(own_server, mode)
     own.tick()
@@ -279,10 +281,10 @@ def test_a_restart_between_and_during_reads_is_gone_on_after(own, own_server, mo
 
     assert restarted
     own.drain("movie", slice_rows=1_000)
-    heals(own)
+    recovers(own)
 
 
-# What is lost of a table's storage, and of which of its relations.
+# What is damaged, and the relation whose file it is.
 DAMAGE = {
     "pages": "'movie'",
     "pages of its long values": "(select reltoastrelid from pg_class where relname = 'movie')",
@@ -292,8 +294,8 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", READERS)
-def test_a_damaged_table_stops_and_says_so_until_it_is_restored(own, own_server, name, damage):
-    """The network is in order and nobody altered the table: who is told either looks in the wrong place all night."""
+def test_a_damaged_table_stops_with_its_own_error_until_it_is_restored(own, own_server, name, damage):
+    """A message about the network, or an altered table, would send the operator to the wrong place."""
     stocked(own)
     own.reader = name
     own.database.execute("alter table movie add plot text; alter table movie alter plot set storage external")
@@ -301,7 +303,7 @@ def test_a_damaged_table_stops_and_says_so_until_it_is_restored(own, own_server,
     own.database.execute("insert into movie (movie_id, plot) values (100, repeat('x', 9000))")
     [[path]] = own.database.execute(f"select pg_relation_filepath({DAMAGE[damage]}::regclass)")
     own_server.stop()
-    file = home.open_home(own_server.data_dir, unprivileged()) / "data" / path
+    file = data_dir.open_data_dir(own_server.data_dir, unprivileged_user()) / "data" / path
     whole = file.read_bytes()
     if damage == "the file":
         file.unlink()
@@ -311,21 +313,23 @@ def test_a_damaged_table_stops_and_says_so_until_it_is_restored(own, own_server,
     own_server.start()
     before = own.all_keys()
 
-    with pytest.raises(SourceDamaged, match=r"^movie: PostgreSQL cannot read .* Restore the table from a backup"):
+    with pytest.raises(
+        SourceDamaged, match=r"^movie: the table is corrupted on disk: .* Restore the table from a backup"
+    ):
         own.tick()
     assert own.all_keys() == before
     own.drain("person")
 
     own_server.stop()
     file.write_bytes(whole)
-    home.hand_over(file, unprivileged())
+    os_user.change_owner(file, unprivileged_user())
     own_server.start()
-    heals(own)
+    recovers(own)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_an_error_of_a_cast_of_the_users_own_is_told_as_such(lake, database, name):
-    """A cast of the user's own may raise whatever it likes; what it says may hold a value, so it is not repeated."""
+def test_an_error_raised_by_a_users_cast_is_reported_without_its_text(lake, database, name):
+    """The text of such an error may hold a value of a row."""
     lake.reader = name
     database.execute(f"{SLOW}; alter table movie add f feeling default 'fast'")
     lake.drain()
@@ -339,7 +343,7 @@ def test_an_error_of_a_cast_of_the_users_own_is_told_as_such(lake, database, nam
 
     assert "secret" not in str(error.value)
     database.execute("drop cast (feeling as text)")
-    heals(lake)
+    recovers(lake)
 
 
 def _rolled_back(connection: psycopg.Connection) -> None:
@@ -363,7 +367,7 @@ CASES = {"rolled back": _rolled_back, "only an id": _only_an_id, "asynchronous c
 @pytest.mark.parametrize("how", ["immediate", "a session killed"])
 @pytest.mark.parametrize("case", CASES)
 def test_ids_that_a_crash_hands_out_again_hide_no_row(own, own_server, case, how):
-    """A horizon that no flushed record mentions: the rows written under the same ids afterwards lie below it, for good."""
+    """Rows written under a reused id are below a horizon that no flushed record mentions, and lost for good."""
     database = own.database
     database.execute(f"{MOVIE}; {fill(1, 10)}; checkpoint")
     own.drain()
@@ -389,9 +393,9 @@ def test_ids_that_a_crash_hands_out_again_hide_no_row(own, own_server, case, how
 
 
 def _kill_a_session(database: Database) -> None:
-    """The server starts anew by itself when one of its processes was killed, and has begun to when this returns.
+    """Kill a session, after which the server restarts all of them; it has begun to when this returns.
 
-    It ends every other session then; until it does, a statement can still commit and its answer be lost.
+    Until it has ended every other session, a statement can still commit and its answer be lost.
     """
     import os
     import signal
@@ -403,7 +407,7 @@ def _kill_a_session(database: Database) -> None:
 
 
 def _patiently(database: Database, query: str) -> None:
-    """Run a statement once the server takes connections again."""
+    """Run a statement as soon as the server accepts connections."""
     while True:
         try:
             database.execute(query)
@@ -416,7 +420,7 @@ def _patiently(database: Database, query: str) -> None:
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Database, Standby]]:
-    """A primary's database, and a standby that lets nobody hold up its replay."""
+    """A primary's database, and a standby whose replay no query can delay."""
     bindir = older_servers().get(request.param)
     if bindir is None and request.param != "18":
         pytest.skip(f"no PostgreSQL {request.param} here")
@@ -429,7 +433,7 @@ def pair(
             yield database, standby
 
 
-# A transaction that read before would still see the row; the other lets no read of the table go on.
+# An earlier snapshot would still see the deleted row; the lock ends every read of the table.
 CONFLICTS = {
     "snapshot": "delete from movie where f = 'slow'; vacuum movie",
     "lock": "begin; delete from movie where f = 'slow'; lock table movie in access exclusive mode; commit",
@@ -444,10 +448,10 @@ CONFLICTS = {
         ("15", "connectorx", "lock"),
     ],
     indirect=["pair"],
-    scope="module",  # or each would get servers of its own
+    scope="module",  # otherwise each case would start servers of its own
 )
-def test_a_conflict_with_recovery_on_a_standby_is_said_and_heals(pair, bucket, name, conflict):
-    """A standby cancels readers that hold up its replay: no row of the read may count, and the next one is whole."""
+def test_a_conflict_with_recovery_on_a_standby_is_reported_and_retried(pair, bucket, name, conflict):
+    """A standby cancels readers that delay its replay: no row of that read may count, and the next one is complete."""
     shop, standby = pair
     there = Database(standby, "shop")
     lake = Lake(there, bucket.store(), reader=name)
@@ -461,7 +465,7 @@ def test_a_conflict_with_recovery_on_a_standby_is_said_and_heals(pair, bucket, n
 
     with (
         once(there, SENT, shop, CONFLICTS[conflict]),
-        pytest.raises(SourceUnavailable, match=r"^movie: the read was cancelled.*conflict with recovery"),
+        pytest.raises(SourceUnavailable, match=r"^movie: the read was canceled.*conflict with recovery"),
     ):
         lake.tick()
 
@@ -475,7 +479,7 @@ def test_a_conflict_with_recovery_on_a_standby_is_said_and_heals(pair, bucket, n
 
 @pytest.mark.parametrize("pair, name", [("18", name) for name in READERS], indirect=["pair"], scope="module")
 def test_a_standby_behind_the_server_the_horizon_came_from_is_not_read(pair, bucket, monkeypatch, name):
-    """A host name that stands for both: what the standby has not replayed yet would lie below a horizon already passed."""
+    """With one host name for both, rows the standby has not replayed yet would be below a horizon already passed."""
     shop, standby = pair
     there = Database(standby, "shop")
     lake = Lake(shop, bucket.store(), reader=name)
@@ -496,4 +500,4 @@ def test_a_standby_behind_the_server_the_horizon_came_from_is_not_read(pair, buc
             there.execute("select pg_wal_replay_resume()")
         assert lake.all_keys() == []
         standby.catch_up()
-        heals(lake)
+        recovers(lake)

@@ -1,4 +1,4 @@
-"""Both readers give the same frame for the same query, and the same error for the same fault."""
+"""Both readers return the same frame for the same query, and the same error for the same fault."""
 
 import contextlib
 import struct
@@ -10,6 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pg_bronze.core.column_types import conform, projection, read_schema
+from pg_bronze.core.table import literal
 from pg_bronze.errors import DataError, PgBronzeError, StaleSnapshot, TableChanged
 from pg_bronze.postgres.catalog import read_table
 from pg_bronze.postgres.connection import Source
@@ -18,13 +19,13 @@ from pg_bronze_tests.harness.faults import stale_reads
 from pg_bronze_tests.harness.lake import MOVIE, READERS, SAME, Lake, fill
 from pg_bronze_tests.harness.torture import Torture
 
-# 'inf' - 'inf' has another spelling in bits than 'NaN'.
+# 'inf' - 'inf' has other bits than 'NaN'.
 NOT_A_NUMBER = "'Infinity'::float8 - 'Infinity'::float8"
 
 
 @contextlib.contextmanager
 def both(database) -> Iterator[dict[str, Source]]:
-    """One source for each reader."""
+    """Open one source for each reader."""
     with contextlib.ExitStack() as opened:
         yield {name: opened.enter_context(Source(database.conninfo, database.url, 30, name)) for name in READERS}
 
@@ -42,7 +43,7 @@ def outcome(source: Source, query: str) -> tuple[type[BaseException], str]:
 
 
 def bits(frame: pl.DataFrame) -> list[Any]:
-    """Every float as the bytes it is made of: a comparison takes all NaN for one."""
+    """Return every float as its bytes, because comparisons treat all NaN as equal."""
     widths = {pl.Float32: ">f", pl.Float64: ">d"}
     return [
         [None if value is None else struct.pack(widths[type(column.dtype)], value) for value in column.to_list()]
@@ -51,11 +52,11 @@ def bits(frame: pl.DataFrame) -> list[Any]:
     ]
 
 
-def test_both_readers_give_the_same_frame_of_every_type(any_database, monkeypatch):
-    """Which of them read a slice must not be seen in the bucket."""
+def test_both_readers_return_the_same_frame_for_every_type(any_database, monkeypatch):
+    """The bucket must not show which of them read a slice."""
     with any_database.connect() as connection:
         Torture(connection).create()
-        # Not a number has many spellings in bits.
+        # NaN has many bit patterns.
         connection.execute("create table nans (k int, v float8)")
         connection.execute(f"insert into nans values (1, {NOT_A_NUMBER}), (2, -({NOT_A_NUMBER})), (3, 'NaN')")
         tables = [read_table(connection, "public", name) for name in ("torture", "arrays", "nans")]
@@ -93,18 +94,18 @@ def same_frames(table, sources, monkeypatch) -> None:
         "'262143-01-01'::timestamp",
     ],
 )
-def test_both_refuse_a_time_beyond_the_calendar(sources, value):
-    """The rule table sends none; one that slips in, after an ALTER, must not be stored as something else."""
+def test_both_readers_reject_a_time_beyond_the_calendar(sources, value):
+    """The rule table requests none; one that arrives after an ALTER must not be stored as another value."""
     for source in sources.values():
         kind, sentence = outcome(source, f"select 1::int8 as a, {value} as v")
         assert kind is TableChanged
-        assert "altered while it was read" in sentence
+        assert "altered during the read" in sentence
 
 
 @pytest.mark.parametrize(
     "value", ["'262142-12-31'::date", "'262142-12-31 23:59:59.999999'::timestamp", "'4714-11-24 BC'::timestamptz"]
 )
-def test_both_read_the_last_and_the_first_of_the_calendar(sources, value):
+def test_both_readers_read_the_first_and_the_last_time_of_the_calendar(sources, value):
     frames = [source.read(f"select {value} as v", "thing") for source in sources.values()]
 
     assert_frame_equal(*frames)
@@ -122,8 +123,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_the_same_error_from_both(database, fault):
-    """Whether the next tick may retry it must not depend on the reader."""
+def test_a_fault_is_the_same_error_from_both_readers(database, fault):
+    """When it is retried must not depend on the reader."""
     role = f"reader_{database.name}"
     database.execute(
         f"create role {role} login password 'pw'; create table secret (a int); create table open (a int);"
@@ -147,9 +148,9 @@ def test_a_fault_is_the_same_error_from_both(database, fault):
 @pytest.mark.parametrize("filled", [True, False], ids=["filled", "empty"])
 @pytest.mark.parametrize("name", READERS)
 def test_a_snapshot_from_before_the_horizon_is_not_read(database, bucket, name, filled):
-    """Film 4 is in that snapshot, and 5 would lie below a horizon already passed: lost for good.
+    """Film 4 is in that snapshot, and film 5 would be below a horizon already passed: lost for good.
 
-    In an empty table there is no row to find out by.
+    In an empty table no row triggers the check.
     """
     lake = Lake(database, bucket.store(), reader=name)
     database.execute(MOVIE)
@@ -167,9 +168,9 @@ def test_a_snapshot_from_before_the_horizon_is_not_read(database, bucket, name, 
     assert lake.compare() == SAME
 
 
-@pytest.mark.parametrize("query", ["select 1::int4 as a", "select 'x'::int4 as a"], ids=["cut off", "refused"])
-def test_the_reader_that_keeps_its_connection_heals_after_it_failed(database, sources, query):
-    """Every later table of the run would meet the transaction that one table's error had ended."""
+@pytest.mark.parametrize("query", ["select 1::int4 as a", "select 'x'::int4 as a"], ids=["lost", "refused"])
+def test_the_copy_reader_works_again_after_an_error(database, sources, query):
+    """Otherwise every later table of the run fails in the aborted transaction of the first."""
     source = sources["copy"]
     assert source.read("select 1::int4 as a", "thing").height == 1
     if "'x'" not in query:
@@ -182,14 +183,39 @@ def test_the_reader_that_keeps_its_connection_heals_after_it_failed(database, so
     assert source.read("select 1::int4 as a", "thing").height == 1
 
 
-def test_a_type_without_a_rule_is_refused_and_not_guessed(sources):
+# In the middle PostgreSQL would take the backslash as an escape, at the end it would not find the closing quote.
+BACKSLASHES = ["C:\\new", "C:\\"]
+
+
+@pytest.mark.parametrize("value", BACKSLASHES)
+def test_a_backslash_in_a_literal_is_itself_for_a_role_without_standard_strings(database, value):
+    """The value of a seed would select other rows, which are then missing, or the statement would fail."""
+    role = f"escaping_{database.name}"
+    database.execute(
+        f"create role {role} login password 'pw'; alter role {role} set standard_conforming_strings = off;"
+        f"create table path (p text); grant select on path to {role}"
+    )
+    with database.connect() as connection:
+        connection.execute("insert into path values (%s), ('C:' || chr(10) || 'ew')", (value,))
+    login = database.url.replace(f"{database.server.user}:{database.server.password}", f"{role}:pw")
+    query = f"select p::text as p from path where p = {literal(value)}"
+    try:
+        for name in READERS:
+            with Source({**database.conninfo, "user": role, "password": "pw"}, login, 30, name) as source:
+                assert source.read(query, "path")["p"].to_list() == [value]
+                assert source.ask(query) == [(value,)]
+    finally:
+        database.execute(f"drop owned by {role}; drop role {role}")
+
+
+def test_a_type_without_a_rule_is_rejected(sources):
     for source in sources.values():
         outcome(source, "select '1 day'::interval as v")
 
 
 @pytest.mark.parametrize("expression", ["interval '1 day'", "'{1}'::xid[]", "null::macaddr"])
-def test_a_panic_of_the_reader_is_an_error_like_any_other(sources, expression):
-    """It is no Exception: left alone it passes every handler, and Dagster shows a stack of Rust."""
+def test_a_panic_of_connectorx_is_mapped_to_an_error(sources, expression):
+    """A panic is no Exception: it passes every handler, and Dagster shows a stack of Rust."""
     with pytest.raises(DataError, match=r"^thing: ") as error:
         sources["connectorx"].read(f"select {expression} as c", "thing")
     assert type(error.value.__cause__).__name__ == "PanicException"

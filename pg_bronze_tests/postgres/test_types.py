@@ -1,7 +1,7 @@
-"""Every type a column can have, read from the Parquet objects in the bucket and held against the server's own word.
+"""Every type of column, read from the Parquet objects in the bucket and compared with what the server prints.
 
-exact: the stored value is what the server prints, bit for bit. declared: it is not, and the documentation says so
-(±infinity as the ends of the calendar, money as a number). changed: anything else, and there is none.
+exact: the stored value is what the server prints, bit for bit. declared: it differs as documented (±infinity as the
+ends of the calendar, money as a number). changed: it differs otherwise, and no value does.
 """
 
 import io
@@ -20,20 +20,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from pg_bronze.core.column_types import conform, projection, stored_schema
-from pg_bronze.core.cursor_column import CursorColumn, choose, newest
+from pg_bronze.core.cursor_column import CursorColumn, choose, newest_value
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY
 from pg_bronze.errors import DataError, TableChanged
 from pg_bronze.postgres.catalog import read_table
 from pg_bronze_tests.harness.lake import Lake
-from pg_bronze_tests.harness.servers import _fresh_database, new_bucket
+from pg_bronze_tests.harness.servers import fresh_database, new_bucket
 from pg_bronze_tests.harness.torture import NO_INPUT, SETUP, Torture
 
-# Values that stop a read, each alone, and the words of the error.
+# Values that each stop a read, and the words of the error.
 TOO_LATE = "beyond the year 262142"
 REFUSED = [
-    ("numeric(10,2)", "'NaN'", "holds NaN"),
-    ("price", "'NaN'", "holds NaN"),
+    ("numeric(10,2)", "'NaN'", "contains NaN"),
+    ("price", "'NaN'", "contains NaN"),
     ("date", "'262143-01-01'", TOO_LATE),
     ("date", "'275760-01-01'", TOO_LATE),
     ("date", "'5874897-12-31'", TOO_LATE),
@@ -55,7 +55,7 @@ def in_days(column: str, unit: str) -> str:
 
 
 MICROSECONDS = in_days("v", "(extract(epoch from v) * 1000000)::numeric(30, 0)")
-# By base type: what the server says of a value in exact terms, and the same said of the stored one.
+# By base type: an exact text of a value as the server computes it, and as computed from the stored value.
 NATIVE: dict[str, tuple[str, Callable[[Any], str]]] = {
     "bool": ("v::text", lambda value: str(value).lower()),
     "float4": ("encode(float4send(v), 'hex')", lambda value: struct.pack(">f", value).hex()),
@@ -79,7 +79,7 @@ class Server:
     conn: psycopg.Connection
 
     def table(self, name: str, declared: str, values: list[str]) -> SourceTable:
-        """Create a table of the values and a NULL, and look it up in the catalog."""
+        """Create a table of the values and a NULL, and return it as the catalog describes it."""
         self.conn.execute(f"create table {name} (k int, v {declared})")
         cast = "bigint" if "serial" in declared else declared
         rows = ", ".join(f"({k}, ({value})::{cast})" for k, value in enumerate(values))
@@ -92,7 +92,7 @@ class Server:
         return found
 
     def read(self, table: SourceTable) -> pl.DataFrame:
-        """Read all of a table as the copy does, without the window."""
+        """Read all of a table as a sync does, without the window."""
         frame = pl.from_arrow(
             connectorx.read_sql(
                 self.url,
@@ -111,17 +111,17 @@ class Server:
 
 @dataclass
 class Copied:
-    """The torture tables on one server and what landed of them."""
+    """The torture tables on one server, and their copies in the lake."""
 
     torture: Torture
     lake: Lake
     tables: dict[str, SourceTable]
     frames: dict[str, pl.DataFrame]
 
-    def says(self, table: str, expressions: dict[str, str]) -> dict[str, list[str | None]]:
-        """What the server prints of every row, in the order of ``k``, through no type adaptation."""
-        asked = ", ".join(expressions.values())
-        result = self.torture.conn.execute(f"select {asked} from {table} order by {table}.k".encode()).pgresult
+    def printed(self, table: str, expressions: dict[str, str]) -> dict[str, list[str | None]]:
+        """Return what the server prints for every row, in the order of ``k``, without type adaptation."""
+        listed = ", ".join(expressions.values())
+        result = self.torture.conn.execute(f"select {listed} from {table} order by {table}.k".encode()).pgresult
         assert result is not None
         found = [[result.get_value(row, n) for row in range(result.ntuples)] for n in range(len(expressions))]
         texts = [[None if value is None else value.decode() for value in values] for values in found]
@@ -130,9 +130,9 @@ class Copied:
 
 @pytest.fixture(scope="module")
 def copied(any_postgres_server, s3_server) -> Iterator[Copied]:
-    """Both tables copied once on each version of the server, by the tick that copies everything else too."""
+    """Both tables, copied once on each version of the server by an ordinary tick."""
     bucket = new_bucket(s3_server)
-    with _fresh_database(any_postgres_server) as database, database.connect() as conn:
+    with fresh_database(any_postgres_server) as database, database.connect() as conn:
         for name, value in SETTINGS.items():
             conn.execute("select set_config(%s, %s, false)", (name, value))
         torture = Torture(conn)
@@ -150,7 +150,7 @@ def copied(any_postgres_server, s3_server) -> Iterator[Copied]:
 
 @pytest.fixture
 def database(any_database):
-    """All of this on every version."""
+    """Run every test of this module on every version."""
     return any_database
 
 
@@ -165,13 +165,13 @@ def server(database) -> Iterator[Server]:
 
 
 def stored(values: pl.Series, base: str) -> list[str | None]:
-    """Say the stored values in the terms of NATIVE, or as text."""
+    """Return the stored values as the texts of NATIVE, or as plain text."""
     if isinstance(values.dtype, pl.Date | pl.Datetime):
         values = values.to_physical()
     elif isinstance(values.dtype, pl.Decimal):
         values = values.cast(pl.String)
-    say = NATIVE.get(base, ("v", str))[1]
-    return [None if value is None else say(value) for value in values.to_list()]
+    to_text = NATIVE.get(base, ("v", str))[1]
+    return [None if value is None else to_text(value) for value in values.to_list()]
 
 
 def judge(base: str, found: str | None, expected: str | None) -> str:
@@ -188,35 +188,35 @@ def test_no_value_of_any_type_is_changed(copied, record_property):
     for name, table in copied.tables.items():
         declared = copied.torture.columns[name]
         bases = {column.name: column.base for column in table.columns if column.name in declared}
-        expected = copied.says(name, {column: _of(column, base) for column, base in bases.items()})
+        expected = copied.printed(name, {column: _of(column, base) for column, base in bases.items()})
         for column, base in bases.items():
             found = stored(copied.frames[name][column], base)
             assert len(found) == len(expected[column]), declared[column]
-            # One NULL after the values stands for all the others.
+            # One NULL after the values represents all others.
             for row in range(copied.torture.values[name][column] + 1):
                 verdict = judge(base, found[row], expected[column][row])
                 verdicts[verdict] += 1
                 if verdict == "changed":
                     shown, wanted = str(found[row])[:80], str(expected[column][row])[:80]
-                    changed.append(f"{declared[column]}, value {row}: {shown!r}, and the server says {wanted!r}")
+                    changed.append(f"{declared[column]}, value {row}: {shown!r}, the server prints {wanted!r}")
     version = copied.torture.conn.info.server_version // 10000
     count = sum(len(columns) for columns in copied.torture.columns.values())
-    said = ", ".join(f"{verdicts[kind]} {kind}" for kind in ("exact", "declared", "changed"))
+    summary = ", ".join(f"{verdicts[kind]} {kind}" for kind in ("exact", "declared", "changed"))
     absent = f" (not in this build: {', '.join(copied.torture.absent)})" if copied.torture.absent else ""
     record_property(
-        "summary", f"PostgreSQL {version}: {sum(verdicts.values())} values of {count} types: {said}{absent}"
+        "summary", f"PostgreSQL {version}: {sum(verdicts.values())} values of {count} types: {summary}{absent}"
     )
     assert changed == []
     assert verdicts["exact"] > 1000
 
 
 def _of(column: str, base: str) -> str:
-    """The server's word on a column, in the terms of NATIVE."""
+    """Return the SQL expression of NATIVE for a column."""
     return re.sub(r"\bv\b", column, NATIVE.get(base, ("v", str))[0])
 
 
 def test_no_type_of_the_server_is_left_out(copied):
-    """The types of a new version, or of an extension installed here, have to be put to the test."""
+    """Types of a new version, or of an installed extension, have to be tested too."""
     missing = copied.torture.conn.execute(
         """
         with recursive used as (
@@ -234,8 +234,8 @@ def test_no_type_of_the_server_is_left_out(copied):
         order by 1
         """
     ).fetchall()
-    excused = {*NO_INPUT, *copied.torture.absent}
-    assert [name for (name,) in missing if name.removesuffix("[]") not in excused] == []
+    untestable = {*NO_INPUT, *copied.torture.absent}
+    assert [name for (name,) in missing if name.removesuffix("[]") not in untestable] == []
 
 
 NATIVE_PARQUET = {
@@ -256,8 +256,8 @@ DECIMALS = {"numeric(10,2)": (10, 2), "numeric(38,38)": (38, 38), "numeric(5)": 
 )
 
 
-def test_a_reader_of_parquet_sees_the_type_and_not_only_numbers(copied):
-    """Any reader must know that an INT64 is a moment in UTC; Polars alone would know it from its own schema."""
+def test_the_parquet_schema_has_the_logical_types(copied):
+    """Every reader of Parquet has to see that an INT64 is a time in UTC, not only Polars."""
     for name, table in copied.tables.items():
         key = copied.lake.keys(name)[0]
         parquet = pq.ParquetFile(io.BytesIO(copied.lake.store.get(key))).schema
@@ -274,8 +274,8 @@ def test_a_reader_of_parquet_sees_the_type_and_not_only_numbers(copied):
         assert found["_pg_xid"].physical_type == "INT64"
 
 
-def test_what_landed_can_be_copied_back_and_nothing_differs(copied):
-    """The lake is the copy of last resort: a table made anew from it has to be the table."""
+def test_a_table_restored_from_the_lake_equals_the_source(copied):
+    """The lake may be the last copy: a table restored from it has to be the same table."""
     conn = copied.torture.conn
     for name, table in copied.tables.items():
         names = [
@@ -294,7 +294,7 @@ def test_what_landed_can_be_copied_back_and_nothing_differs(copied):
 
 
 def difference(conn: psycopg.Connection, name: str, columns: list[str]) -> list[str]:
-    """The columns in which a table and its copy differ, both ways: by the type's own equality, if any, and by text."""
+    """Return the columns in which a table and its copy differ, by the type's equality, if it has one, and by text."""
     differing = []
     for column in columns:
         for shown in (column, f"{column}::text"):
@@ -305,14 +305,14 @@ def difference(conn: psycopg.Connection, name: str, columns: list[str]) -> list[
                 try:
                     count = conn.execute(query.encode()).fetchone()[0]
                 except psycopg.errors.UndefinedFunction:
-                    assert shown == column  # json, xml, point and others know no equality
+                    assert shown == column  # json, xml, point and others have no equality
                     continue
                 differing += [f"{name}.{shown}: {count}"] * bool(count)
     return differing
 
 
 def printed(values: pl.Series, base: str) -> list[str | None]:
-    """A column of a frame as text that COPY reads."""
+    """Return a column of a frame as text that COPY reads."""
     dtype = values.dtype
     if isinstance(dtype, pl.Date | pl.Datetime):
         unit = 1 if isinstance(dtype, pl.Date) else 86_400_000_000
@@ -327,7 +327,7 @@ def printed(values: pl.Series, base: str) -> list[str | None]:
 
 
 def moment(count: int, unit: int) -> str:
-    """Days or microseconds since 1970 as PostgreSQL reads them, for every year: Python's calendar ends at 9999."""
+    """Return days or microseconds since 1970 as PostgreSQL reads them; Python's calendar ends at the year 9999."""
     if str(count) in INFINITY:
         return INFINITY[str(count)]
     days, rest = divmod(count, unit)
@@ -339,29 +339,29 @@ def moment(count: int, unit: int) -> str:
     return f"{year if year > 0 else 1 - year:04}-{day:%m-%d}{clock}{era}"
 
 
-def test_the_newest_value_of_a_column_is_what_psql_would_show(copied):
-    """It goes into etl_control, where people compare it with the table."""
+def test_the_newest_value_of_a_column_is_what_psql_shows(copied):
+    """It is written to etl_control, where people compare it with the table."""
     table, frame = copied.tables["torture"], copied.frames["torture"]
-    expected = copied.says("torture", {column.name: f"{column.name}::text" for column in table.columns})
+    expected = copied.printed("torture", {column.name: f"{column.name}::text" for column in table.columns})
     for column in table.columns:
         cursor = chosen(table, column.name)
         if cursor is None:
             continue
         for row, text in enumerate(expected[column.name]):
             infinite = text is None or text.lstrip("-") in {"NaN", "Infinity", "infinity"}
-            assert newest(frame[row : row + 1], cursor) == (None if infinite else text), column.declared
+            assert newest_value(frame[row : row + 1], cursor) == (None if infinite else text), column.declared
 
 
 def chosen(table: SourceTable, name: str) -> CursorColumn | None:
     number = {"int2", "int4", "int8", "numeric", "float4", "float8"}
     base = next(column.base for column in table.columns if column.name == name)
-    cursor = choose(table, names=(name,), wanted=name if base in number else None)
+    cursor = choose(table, names=(name,), configured=name if base in number else None)
     return cursor if cursor is not None and cursor.name == name else None
 
 
 @pytest.mark.parametrize("declared, value, words", REFUSED)
-def test_a_value_that_cannot_be_kept_stops_the_read_loudly(server, declared, value, words):
-    """These are declared too: nothing is stored, and somebody is told."""
+def test_a_value_that_cannot_be_stored_stops_the_read_with_an_error(server, declared, value, words):
+    """Nothing is stored in place of the value, and the message does not repeat it."""
     table = server.table("t", declared, [value])
     with pytest.raises(DataError, match=words) as error:
         server.read(table)
@@ -369,7 +369,7 @@ def test_a_value_that_cannot_be_kept_stops_the_read_loudly(server, declared, val
 
 
 def test_an_empty_table_of_every_type_keeps_its_schema(copied, database):
-    """A first slice without rows of some kind must not give a column another type than the next."""
+    """An empty first slice must not have other types than the next one."""
     for name, table in copied.tables.items():
         copied.torture.conn.execute(f"create table {name}_empty (like {name})")
         empty = read_table(copied.torture.conn, "public", f"{name}_empty")
@@ -380,7 +380,7 @@ def test_an_empty_table_of_every_type_keeps_its_schema(copied, database):
 
 
 def test_a_column_widened_during_a_read_is_not_rounded(server):
-    """The catalog still says numeric(10,2) while the server already prints four decimals."""
+    """The catalog read before says numeric(10,2), and the server prints four decimals."""
     table = server.table("t", "numeric(10,2)", ["1.50"])
     server.conn.execute("alter table t alter v type numeric(12,4); update t set v = 1.5555 where v is not null")
     with pytest.raises(TableChanged, match=r"numeric\(10,2\)"):
@@ -388,14 +388,14 @@ def test_a_column_widened_during_a_read_is_not_rounded(server):
 
 
 def test_a_column_retyped_during_a_read_is_never_misread(server):
-    """Two types of one width would be taken for each other's bytes; the cast makes the server convert or refuse."""
+    """Two types of one width could be confused; the cast makes the server convert the value or fail."""
     table = server.table("t", "int", ["1"])
     server.conn.execute("alter table t alter v type float4 using v + 0.25")
     assert server.read(table)["v"].to_list() == [1, None]
 
 
 def test_generated_columns_are_copied_with_their_values(database, bucket):
-    """Virtual ones, since PostgreSQL 18, are stored nowhere: the lake is the only place where they are."""
+    """Virtual ones, since PostgreSQL 18, are stored nowhere but in the lake."""
     database.execute("create table movie (movie_id int, double int generated always as (movie_id * 2) stored)")
     with database.connect() as connection:
         if connection.info.server_version >= 180000:
@@ -409,8 +409,8 @@ def test_generated_columns_are_copied_with_their_values(database, bucket):
     assert lake.rows().sort("movie_id").drop("_pg_xid").rows() == live
 
 
-def test_money_is_a_number_whatever_the_server_prints(database, bucket):
-    """lc_monetary decides how money looks, and its number of decimals; C is the one locale that is everywhere."""
+def test_money_is_stored_as_a_number(database, bucket):
+    """lc_monetary decides how money is printed, and its number of decimals; every server has the locale C."""
     database.execute("create table movie (movie_id int, budget money, parts money[])")
     database.execute("insert into movie values (1, 1234567.89, array[-0.05, null]::money[])")
     lake = Lake(database, bucket.store())

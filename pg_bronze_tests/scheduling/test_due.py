@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pg_bronze.core.watermark import Leaf, Pending, Place, Watermark
+from pg_bronze.core.watermark import Leaf, Origin, Pending, Watermark
 from pg_bronze.scheduling.due import Cluster, Decision, Facts, Hint, after_asking, decide, failure_of, judge, signature
 
 UNGATED_S = 900
@@ -13,7 +13,7 @@ QUIET = "same"
 
 
 def copied(*leaves, generation=0):
-    place = Place("7", 1, "0/1", 5, "bronze")
+    place = Origin("7", 1, "0/1", 5, "bronze")
     return Watermark(place, 9, generation, 1).with_leaves(dict(enumerate(leaves, 9)))
 
 
@@ -199,7 +199,7 @@ def test_a_hint_beyond_the_next_transaction_hides_nothing():
 @pytest.mark.parametrize("generation", [-1, 0, 2])
 def test_a_hint_of_another_generation_is_forgotten(generation):
     """After a reset everything is due, also in a cluster where nothing happens."""
-    fresh = Watermark(Place("7", 1, "0/1", 5, "bronze"), 9, 1, 2)
+    fresh = Watermark(Origin("7", 1, "0/1", 5, "bronze"), 9, 1, 2)
     assert verdict(fresh, hint(quiet_upto=200, generation=generation)).due
 
 

@@ -7,10 +7,9 @@ import pytest
 
 from pg_bronze.core.planning import HEARTBEAT_WIDTH
 from pg_bronze.core.window_sql import written
-from pg_bronze.demo import binaries, home
-from pg_bronze.demo.account import unprivileged
+from pg_bronze.demo import binaries, data_dir, os_user
+from pg_bronze.demo.os_user import run_as, unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.processes import as_owner
 from pg_bronze.errors import OperatorError
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
 from pg_bronze_tests.harness.servers import Database, older_servers
@@ -31,9 +30,9 @@ class Cluster:
 
     def move_to(self, xid: int) -> None:
         """Freeze everything and make ``xid`` (64 bits) the next id, in steps that PostgreSQL's own age limits allow."""
-        account = unprivileged()
+        account = unprivileged_user()
         programs = binaries.find(self.bindir, account)
-        place = home.open_home(self.server.data_dir, account) / "data"
+        place = data_dir.open_data_dir(self.server.data_dir, account) / "data"
         while self.next_xid < xid:
             step = min(xid, self.next_xid + 15 * 10**8)
             self._freeze()
@@ -41,12 +40,12 @@ class Cluster:
             epoch, low = divmod(step, 2**32)
             subprocess.run(
                 [programs / "pg_resetwal", "-e", str(epoch), "-x", str(low), str(place)],
-                check=True, capture_output=True, cwd=place, **as_owner(account.owner if account else None),
+                check=True, capture_output=True, cwd=place, **run_as(account),
             )  # fmt: skip
             segment = place / "pg_xact" / f"{low // XACT_SEGMENT:04X}"
             if not segment.exists():
                 segment.write_bytes(b"\0" * 262144)
-                home.hand_over(segment, account)
+                os_user.change_owner(segment, account)
             self.server.start()
 
     def _freeze(self) -> None:
@@ -100,13 +99,13 @@ def test_a_window_across_the_epoch_holds_every_row_once(cluster, lake):
     cluster.move_to(2**32 - 30)  # autovacuum takes some ids, too
     cluster.database.execute(fill(9, 9))
     lake.drain()
-    before = lake.recorded["movie"].highest
+    before = lake.recorded["movie"].highest_horizon
     for number in range(10, 60):
         cluster.database.execute(fill(number, number))
 
     outcomes = lake.drain()
 
-    assert before < 2**32 < lake.recorded["movie"].highest
+    assert before < 2**32 < lake.recorded["movie"].highest_horizon
     assert sum(outcome.row_count for outcome in outcomes) == 50
     assert lake.compare() == SAME
 
@@ -135,7 +134,7 @@ def test_rows_whose_ids_are_1_and_2_are_in_the_first_load_and_in_no_window(clust
 
     assert sum(outcome.row_count for outcome in lake.drain()) == 4
     assert lake.compare() == SAME
-    horizon = lake.recorded["movie"].highest
+    horizon = lake.recorded["movie"].highest_horizon
     ones = "select count(*) > 0 from pg_am t where xmin::text = '1' and"
     assert database.execute(f"{ones} {written(None, horizon)}") == [(True,)]
     assert database.execute(f"{ones} {written(3, horizon)}") == [(False,)]
@@ -149,7 +148,7 @@ def test_a_quiet_table_closes_its_window_long_before_ids_are_used_again(cluster,
     outcome = lake.tick()
 
     assert outcome.row_counts == [0]
-    assert lake.recorded["movie"].highest > HEARTBEAT_WIDTH
+    assert lake.recorded["movie"].highest_horizon > HEARTBEAT_WIDTH
     cluster.database.execute(fill(9, 12))
     assert sum(outcome.row_count for outcome in lake.drain()) == 4
     assert lake.compare() == SAME
@@ -159,7 +158,7 @@ def test_a_quiet_table_closes_its_window_long_before_ids_are_used_again(cluster,
 def test_windows_just_below_2_31_are_read_and_wider_ones_refused(cluster, lake, beyond):
     """Ages wrap around soon after: rows would be lost in silence."""
     lake.drain()
-    swept = lake.recorded["movie"].highest
+    swept = lake.recorded["movie"].highest_horizon
     database = cluster.database
     database.execute(fill(9, 10))  # at the very beginning of the window
     assert database.execute("select min(xmin::text::bigint) from movie where movie_id > 8") == [(swept % 2**32,)]
@@ -167,7 +166,7 @@ def test_windows_just_below_2_31_are_read_and_wider_ones_refused(cluster, lake, 
     database.execute(fill(11, 12))
 
     if beyond:
-        with pytest.raises(OperatorError, match="a window cannot be wider than"):
+        with pytest.raises(OperatorError, match="A window must be narrower than"):
             lake.tick()
     else:
         assert sum(outcome.row_count for outcome in lake.drain()) == 4

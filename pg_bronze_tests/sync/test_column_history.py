@@ -7,7 +7,7 @@ import pytest
 
 from pg_bronze.errors import SettingsError, TableChanged
 from pg_bronze.postgres.connection import Source
-from pg_bronze_tests import conftest
+from pg_bronze_tests.harness import servers
 from pg_bronze_tests.harness.lake import SAME, Lake
 
 _number = itertools.count(1)
@@ -19,8 +19,8 @@ FILM = """create table {t} (
 @pytest.fixture(scope="module")
 def place(postgres_server, s3_server):
     """One database and one bucket for all tables of this module."""
-    made = conftest.new_bucket(s3_server)
-    with conftest._fresh_database(postgres_server) as database:
+    made = servers.new_bucket(s3_server)
+    with servers.fresh_database(postgres_server) as database:
         yield database, made
     made.remove()
 
@@ -80,25 +80,25 @@ CHANGES = {
     "added": (
         "alter table {t} add x int",
         0,
-        ("column 'x' (integer) was added; rows copied before hold NULL unless they come again",),
+        ("column 'x' (integer) was added; rows copied earlier have NULL until they are copied again",),
         {"x": "Int32"},
     ),
     "added with a constant default": (
         "alter table {t} add x int default 7",
         0,
-        ("column 'x' (integer) was added; rows copied before hold its default, which this object's footer keeps",),
+        ("column 'x' (integer) was added; rows copied earlier have its default, which is in this object's footer",),
         {"x": "Int32"},
     ),
     "added with a volatile default": (
         "alter table {t} add x text default gen_random_uuid()::text",
         3,
-        ("column 'x' (text) was added; rows copied before hold NULL unless they come again",),
+        ("column 'x' (text) was added; rows copied earlier have NULL until they are copied again",),
         {"x": "String"},
     ),
     "added as a stored computation": (
         "alter table {t} add x int generated always as (id * 2) stored",
         3,
-        ("column 'x' (integer) was added; rows copied before hold NULL unless they come again",),
+        ("column 'x' (integer) was added; rows copied earlier have NULL until they are copied again",),
         {"x": "Int32"},
     ),
     "dropped": ("alter table {t} drop price", 0, ("column 'price' (numeric(10,2)) was dropped",), {"price": None}),
@@ -107,20 +107,20 @@ CHANGES = {
         0,
         (
             "column 'title' (character varying(10)) was dropped",
-            "column 'title' (text) was added; rows copied before hold NULL unless they come again",
+            "column 'title' (text) was added; rows copied earlier have NULL until they are copied again",
         ),
         {},
     ),
     "renamed": (
         "alter table {t} rename title to name",
         0,
-        ("column 'title' is now called 'name'",),
+        ("column 'title' was renamed to 'name'",),
         {"title": None, "name": "String"},
     ),
     "two that swap their names": (
         "alter table {t} rename title to x;alter table {t} rename mood to title;alter table {t} rename x to mood",
         0,
-        ("column 'title' is now called 'mood'", "column 'mood' is now called 'title'"),
+        ("column 'title' was renamed to 'mood'", "column 'mood' was renamed to 'title'"),
         {},
     ),
     "int widened": (
@@ -128,7 +128,7 @@ CHANGES = {
         3,
         (
             "column 'id' changed its type from integer to bigint",
-            "column 'id' is stored as Int64 from here on, before as Int32",
+            "column 'id' is now stored as Int64, previously as Int32",
         ),
         {"id": "Int64"},
     ),
@@ -143,7 +143,7 @@ CHANGES = {
         0,
         (
             "column 'price' changed its type from numeric(10,2) to numeric(12,2)",
-            f"column 'price' is stored as Decimal(precision=12, scale=2) from here on, before as {PRICE}",
+            f"column 'price' is now stored as Decimal(precision=12, scale=2), previously as {PRICE}",
         ),
         {"price": "Decimal(precision=12, scale=2)"},
     ),
@@ -152,7 +152,7 @@ CHANGES = {
         3,
         (
             "column 'price' changed its type from numeric(10,2) to numeric(8,1)",
-            f"column 'price' is stored as Decimal(precision=8, scale=1) from here on, before as {PRICE}",
+            f"column 'price' is now stored as Decimal(precision=8, scale=1), previously as {PRICE}",
         ),
         {"price": "Decimal(precision=8, scale=1)"},
     ),
@@ -161,7 +161,7 @@ CHANGES = {
         3,
         (
             "column 'id' changed its type from integer to text",
-            "column 'id' is stored as String from here on, before as Int32",
+            "column 'id' is now stored as String, previously as Int32",
             "progress is shown by no column now, before by 'id'",
         ),
         {"id": "String"},
@@ -171,28 +171,28 @@ CHANGES = {
         3,
         (
             "column 'title' changed its type from character varying(10) to integer",
-            "column 'title' is stored as Int32 from here on, before as String",
+            "column 'title' is now stored as Int32, previously as String",
         ),
         {"title": "Int32"},
     ),
     "a value of an enum added": (
         "alter type {t}_mood add value 'so so' before 'happy'",
         0,
-        ("column 'mood' may hold 'so so' now",),
+        ("column 'mood' now also allows 'so so'",),
         {},
     ),
     "the key changed": (
         "alter table {t} drop constraint {t}_pkey;alter table {t} add primary key (id, seen_at)",
         0,
-        ("the primary key is now (id, seen_at), before (id)",),
+        ("the primary key changed from (id) to (id, seen_at)",),
         {},
     ),
     "a column with our name": (
         "alter table {t} add _pg_xid int",
         0,
         (
-            "column '_pg_xid' (integer) was added; rows copied before hold NULL unless they come again",
-            "the added transaction id is now called '_pg_xid_1', before '_pg_xid'",
+            "column '_pg_xid' (integer) was added; rows copied earlier have NULL until they are copied again",
+            "the added column was renamed from '_pg_xid' to '_pg_xid_1'",
         ),
         {"_pg_xid": "Int32"},
     ),
@@ -292,7 +292,7 @@ def test_a_rename_of_an_enums_value_is_said_to_hold_for_new_rows_only(film):
 
     film.tick()
 
-    assert film.said[0] == "column 'mood' has no value 'happy' any more; rows copied before keep the old text"
+    assert film.said[0] == "column 'mood' no longer allows 'happy'; rows copied earlier keep the old text"
     assert film.lake.frames(film.name)[-1]["mood"].to_list() == ["glad"]
 
 
@@ -306,7 +306,7 @@ def test_a_default_put_into_every_row_before_the_next_tick_is_found_in_a_row(fil
 
     missing = {column["name"]: column.get("missing") for column in film.lake.footers(film.name)[-1].columns}
     assert (missing["x"], missing["y"]) == ("7.50", None)
-    assert "hold its default" in film.said[0]
+    assert "have its default" in film.said[0]
     film.insert(5)
     film.tick()
     assert film.said == ()
@@ -437,6 +437,6 @@ def test_a_virtual_column_reads_as_of_now_and_old_rows_are_said_not_to_hold_it(f
     film.tick()
 
     assert film.lake.frames(film.name)[-1]["x"].to_list() == [8]
-    assert film.said == ("column 'x' (integer) was added; rows copied before do not hold what it computes",)
+    assert film.said == ("column 'x' (integer) was added; rows copied earlier do not have its computed values",)
     described = film.lake.footers(film.name)[-1].columns[-1]
     assert (described["generated"], described["generated_as"]) == ("virtual", "(id * 2)")

@@ -31,7 +31,7 @@ def old(lake: Lake) -> list[str]:
 def elsewhere(lake: Lake, **changed) -> None:
     """As if the watermark had been made in another place."""
     recorded = lake.recorded["movie"]
-    lake.recorded["movie"] = dataclasses.replace(recorded, place=dataclasses.replace(recorded.place, **changed))
+    lake.recorded["movie"] = dataclasses.replace(recorded, origin=dataclasses.replace(recorded.origin, **changed))
 
 
 class DiesMoving(Store):
@@ -303,7 +303,7 @@ def test_another_bucket_stops_the_table_until_somebody_decides(lake, database, b
     there = new_bucket(bucket.server)
     here, lake.store = lake.store, there.store()
     try:
-        with pytest.raises(HistoryChanged, match=f"made for bucket '{here.bucket}', and this one is '{there.name}'"):
+        with pytest.raises(HistoryChanged, match=f"belongs to bucket '{here.bucket}', and this one is '{there.name}'"):
             lake.tick()
 
         lake.tick(act=act)

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.core.window_sql import HORIZON
-from pg_bronze.demo import home
-from pg_bronze.demo.account import unprivileged
+from pg_bronze.demo import data_dir, os_user
+from pg_bronze.demo.os_user import unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.lake.commit import SliceWriter
@@ -132,7 +132,7 @@ def test_after_a_failover_that_lost_transactions_continue_does_not_go_on_green(l
 
     lake.tick(act=state_changes.resume)
 
-    with pytest.raises(HistoryChanged, match=r"below .* up to which it is already copied.*pg-bronze reset movie"):
+    with pytest.raises(HistoryChanged, match=r"below .*, up to which the table is .*pg-bronze reset movie"):
         lake.tick()
 
 
@@ -175,7 +175,7 @@ def test_reconcile_goes_on_although_ids_went_back_when_no_row_was_lost(lake, sta
         lake.database.execute(f"insert into other values ({number})")
     lake.drain()
     database = fail_over(lake, standby)
-    assert database.execute(HORIZON)[0][0] < lake.recorded["movie"].highest
+    assert database.execute(HORIZON)[0][0] < lake.recorded["movie"].highest_horizon
 
     lake.tick(act=reconciling)
     database.execute(fill(10, 12))
@@ -264,11 +264,11 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
 
     ``reconcile`` says what differs, ``continue`` goes on with what is written from then on, ``reset`` makes it right.
     """
-    place = home.open_home(primary.data_dir, unprivileged())
+    place = data_dir.open_data_dir(primary.data_dir, unprivileged_user())
     primary.stop()
     shutil.copytree(place / "data", place / "backup", symlinks=True)
     for path in [place / "backup", *(place / "backup").rglob("*")]:
-        home.hand_over(path, unprivileged())
+        os_user.change_owner(path, unprivileged_user())
     primary.start()
     lake.database.execute(fill(9, 3000))
     lake.drain()
@@ -324,7 +324,7 @@ def test_a_standby_that_lags_behind_the_primary_read_before_is_waited_for(lake, 
     lake.drain()
     lake.database = Database(standby, "postgres")
 
-    with pytest.raises(StaleSnapshot, match="lags behind the server read before; the next tick tries again"):
+    with pytest.raises(StaleSnapshot, match="lags behind the server that was read before"):
         lake.tick()
 
     with standby.connect(autocommit=True) as connection:

@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pg_bronze.core import planning, window_sql
+from pg_bronze.core import planning, slice_size, window_sql
 from pg_bronze.core.planning import Quiet, Read
 from pg_bronze.core.table import Column, Relation, SourceTable
-from pg_bronze.core.watermark import Leaf, Place, Watermark
+from pg_bronze.core.watermark import Leaf, Origin, Watermark
 from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import (
     HistoryChanged,
@@ -40,7 +40,7 @@ from pg_bronze.lake.commit import SliceWriter, write_all
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import next_time
 from pg_bronze.lake.ledger import Ledger
-from pg_bronze.lake.object_store import Listed
+from pg_bronze.lake.object_store import ObjectInfo
 from pg_bronze.postgres import catalog
 from pg_bronze.sync import slice_stream
 from pg_bronze.sync.table_sync import SyncOptions, TableSync
@@ -369,10 +369,10 @@ class Door:
             self.objects[to] = self.objects[key]
         self.delete(key)
 
-    def list(self, prefix: str, start_after: str = "") -> list[Listed]:
+    def list(self, prefix: str, start_after: str = "") -> list[ObjectInfo]:
         self.bell()
         return [
-            Listed(key, len(body), START)
+            ObjectInfo(key, len(body), START)
             for key, body in sorted(self.objects.items())
             if key.startswith(prefix) and key > start_after
         ]
@@ -399,9 +399,9 @@ class Connection:
     def database(self) -> dict[str, str]:
         return {}
 
-    def place(self, bucket: str) -> Place:
+    def place(self, bucket: str) -> Origin:
         self.cluster.log += 1
-        return Place("7", 1, f"0/{self.cluster.log:X}", 5, bucket)
+        return Origin("7", 1, f"0/{self.cluster.log:X}", 5, bucket)
 
     def horizon(self, at_least: int | None = None) -> int:
         self.bell()
@@ -521,7 +521,7 @@ class Attack(RuleBasedStateMachine):
         self.patch.setattr(catalog, "read_table", look)
         self.patch.setattr(slice_stream, "ThreadPoolExecutor", Pool)
         self.patch.setattr(planning, "EMPTY_BLOCKS_PER_COMMIT", 4)
-        self.patch.setattr(planning, "LINES_PER_BLOCK", 6)
+        self.patch.setattr(slice_size, "LINES_PER_BLOCK", 6)
         if self.hole:
             self.hole(self.patch)
         self.cluster = Cluster(self.partitioned)

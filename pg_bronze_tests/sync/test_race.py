@@ -15,7 +15,7 @@ def database(any_database):
 @pytest.mark.slow
 def test_while_twelve_writers_race_no_row_is_lost_stale_or_doubled(database, bucket):
     """The promise. A plain poller must lose rows in the same run, or the race would prove nothing."""
-    result = race(Lake(database, bucket.store()), seconds=8, writers=12, seed=7)
+    result = race(Lake(database, bucket.store()), seconds=5, writers=12, seed=7)
 
     assert result.difference == SAME
     assert result.poller_lost > 0

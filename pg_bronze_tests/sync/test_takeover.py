@@ -146,7 +146,7 @@ def test_the_original_system_still_running_beside_us_stops_the_table_with_the_re
     if forgotten:
         lake.forget()
 
-    with pytest.raises(LakeDamaged, match=rf"{theirs} is not an object of pg_bronze.*the original system\?.*Stop it"):
+    with pytest.raises(LakeDamaged, match=rf"{theirs} is not an object of pg_bronze.*the original system.*Stop it"):
         lake.tick(takeover=takeover, now=clock())
 
     assert lake.all_keys() == [*ours, theirs]
@@ -157,8 +157,8 @@ class Clocked(Store):
 
     written: ClassVar[dict[str, datetime]] = {}
 
-    def list(self, prefix, start_after="", limit=None):
-        for item in super().list(prefix, start_after, limit):
+    def list(self, prefix, start_after=""):
+        for item in super().list(prefix, start_after):
             yield dataclasses.replace(item, modified=self.written.get(item.key, item.modified))
 
 
@@ -203,7 +203,7 @@ def test_the_original_system_beside_us_is_seen_wherever_its_clock_is(clocked, da
     if forgotten:
         clocked.forget()
 
-    with pytest.raises(LakeDamaged, match=rf"{theirs} is not an object of pg_bronze.*the original system\?.*Stop it"):
+    with pytest.raises(LakeDamaged, match=rf"{theirs} is not an object of pg_bronze.*the original system.*Stop it"):
         write_at(clocked, 1.4)
 
     assert clocked.all_keys() == ours

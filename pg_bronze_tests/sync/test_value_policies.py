@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 import pg_bronze
-from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY, Exceptional, Policies
+from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY, ExceptionalCount, Policies
 from pg_bronze.errors import DataError
 from pg_bronze.settings.load import load_settings
 from pg_bronze.sync import state_changes
@@ -43,7 +43,7 @@ def test_infinity_lands_as_the_ends_of_the_calendar_and_the_footer_counts_it(lak
     frame = lake.rows().sort("movie_id")
     assert frame["born"].to_physical().to_list()[1:] == [DATE_INFINITY[1], DATE_INFINITY[0]]
     assert frame["seen"].to_physical().to_list()[1:] == list(TIMESTAMP_INFINITY)
-    found = (Exceptional("born", "infinity", "sentinel", 2), Exceptional("seen", "infinity", "sentinel", 2))
+    found = (ExceptionalCount("born", "infinity", "sentinel", 2), ExceptionalCount("seen", "infinity", "sentinel", 2))
     assert lake.footers()[0].exceptional == found
     assert outcome.committed[0].exceptional == found
 
@@ -125,7 +125,7 @@ def test_counts_of_an_adopted_object_come_from_its_footer(lake, database):
 
     adopted = lake.tick().adopted
 
-    assert [item.exceptional for item in adopted] == [(Exceptional("born", "infinity", "sentinel", 1),)]
+    assert [item.exceptional for item in adopted] == [(ExceptionalCount("born", "infinity", "sentinel", 1),)]
 
 
 def test_null_is_counted_and_touches_nothing_else(lake, database):
@@ -139,9 +139,9 @@ def test_null_is_counted_and_touches_nothing_else(lake, database):
     assert frame["price"].dtype == pl.Decimal(10, 2)
     assert frame["rated"].is_nan().to_list() == [True, True, None]
     assert lake.footers()[0].exceptional == (
-        Exceptional("price", "nan", "null", 1),
-        Exceptional("born", "infinity", "null", 1),
-        Exceptional("seen", "late_dates", "null", 1),
+        ExceptionalCount("price", "nan", "null", 1),
+        ExceptionalCount("born", "infinity", "null", 1),
+        ExceptionalCount("seen", "late_dates", "null", 1),
     )
 
 

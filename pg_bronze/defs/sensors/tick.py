@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from pg_bronze.core.planning import BLOCK_BYTES
+from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, metadata
 from pg_bronze.defs.catalog_state import CatalogState

@@ -1,7 +1,7 @@
-"""The newest versions of rows: one row for each key, in memory that is bounded by the keys and one part of the objects.
+"""The newest version of each row, in memory that is bounded by the keys and one part of the objects.
 
-What is sorted or joined as a whole grows with every version there is: at 7.6 million versions of 500,000 rows a sort
-took 2.4 GB, Polars' own join 2.0 GB. Here the keys are read first, then part by part the rows that belong to them.
+A sort or join of the whole table needs memory for every version: with 7.6 million versions of 500,000 rows a sort took
+2.4 GB, the join of Polars 2.0 GB. This module reads the keys first, and then the matching rows of one part at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,17 +14,22 @@ if TYPE_CHECKING:
 def newest_versions(
     parts: "Sequence[pl.LazyFrame]", schema: "pl.Schema", by: Sequence[str], xid_column: str
 ) -> "pl.LazyFrame":
-    """The row with the highest transaction id for each value of the columns ``by``, in no particular order.
+    """Return the row with the highest transaction id for each key, in no particular order.
 
-    ``parts`` are read one after the other, and all of them have the given schema. A filter on columns of ``by`` alone
-    is applied before anything is compared; the columns that nobody asks for are not read.
+    A filter on key columns alone is applied before rows are compared. Columns that are not selected are not read.
+
+    Args:
+        parts: The row versions, read one part after the other.
+        schema: The columns of every part.
+        by: The key columns.
+        xid_column: The column with the transaction id.
     """
     import polars as pl
     from polars.io.plugins import register_io_source
     from polars.selectors import by_name
 
     if any(name.startswith(("*", "^")) for name in schema):
-        # Polars would take these for patterns, in the filters that it hands us too: call them something else meanwhile.
+        # Polars interprets such names as patterns, also in the filters that it passes, so they are replaced.
         plain = {name: f"column_{number}" for number, name in enumerate(schema)}
         renamed = [part.select(by_name(name).alias(plain[name]) for name in schema) for part in parts]
         shown = [pl.col(plain[name]).alias(name) for name in schema]
@@ -57,10 +62,10 @@ def _newest(
     import polars as pl
 
     needed = list(dict.fromkeys([*wanted, *by, xid_column]))
-    if len(parts) == 1:  # read once: with many small objects the requests are what takes time
-        found = parts[0].select(needed).collect(engine="streaming")
-        keys = found.group_by(by).agg(pl.col(xid_column).max())
-        yield _matching(found.lazy(), keys, by, xid_column, wanted)
+    if len(parts) == 1:  # read once, because the requests take most of the time with many small objects
+        rows = parts[0].select(needed).collect(engine="streaming")
+        keys = rows.group_by(by).agg(pl.col(xid_column).max())
+        yield _matching(rows.lazy(), keys, by, xid_column, wanted)
         return
     part = _free("part", needed)
     numbered = [
@@ -82,7 +87,7 @@ def _newest(
 def _matching(
     frame: "pl.LazyFrame", keys: "pl.DataFrame", by: Sequence[str], xid_column: str, wanted: Sequence[str]
 ) -> "pl.DataFrame":
-    # One row of a key also where several have its highest id: they can, for columns that are no key of the table.
+    # Several rows can have the highest id if the columns are not a key of the table; one of them is returned.
     return (
         frame.join(keys.lazy(), on=[*by, xid_column], how="semi", nulls_equal=True)
         .unique(by, keep="any")

@@ -1,7 +1,7 @@
-"""Shapes: the columns that all objects of a table have in common, although the table was altered between them.
+"""The union of schemas: columns in which all objects of a table can be read, although the table was altered.
 
-A column is known by its attnum, so a rename is a rename. No connection, no clock, no Dagster; Polars only to speak of
-types and values.
+A column is identified by its attnum, so a renamed column stays the same column. No connection, no clock, no Dagster;
+Polars only for types and values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,16 @@ _DIGITS = {"Int16": 5, "Int32": 10, "Int64": 19}
 
 
 @dataclass(frozen=True)
-class Run:
-    """Objects of a table one after the other that have the same columns.
+class ColumnEra:
+    """Consecutive objects of a table that have the same columns.
 
-    ``keys`` are those to be read, oldest first, and may be none. ``schema`` is what is in the Parquet files,
-    ``xid_column`` the name of the transaction id there, ``primary_key`` those of the key's columns. ``example`` is a
-    URI to name when something is wrong.
+    Attributes:
+        keys: The objects to be read, oldest first; may be empty.
+        columns: The source columns.
+        schema: The columns in the Parquet files.
+        xid_column: The name of the transaction id in the files.
+        example: The URI of one object, for error messages.
+        primary_key: The names of the key's columns.
     """
 
     keys: tuple[str, ...]
@@ -41,16 +45,16 @@ class Run:
     primary_key: tuple[str, ...] = ()
 
     @property
-    def named(self) -> dict[int, Column]:
+    def by_attnum(self) -> dict[int, Column]:
         """The columns by attnum."""
         return {column.attnum: column for column in self.columns}
 
 
 @dataclass(frozen=True)
-class Field:
-    """One column of a shape.
+class UnionColumn:
+    """One column of a union.
 
-    ``missing`` is the value of rows that were copied before the column was there: the text of a value of type
+    ``missing`` is the value in rows that were copied before the column was added: PostgreSQL's text of a value of
     ``missing_type``, or None for NULL.
     """
 
@@ -62,111 +66,123 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The columns in which every run of a table can be read: names as in the newest, types as wide as the widest.
+class UnionSchema:
+    """The columns in which every era can be read: with the newest names and the widest types.
 
-    Dropped columns come after those the table has, and the transaction id is always the last.
+    Dropped columns follow the existing ones; the transaction id is last.
     """
 
-    fields: tuple[Field, ...]
+    columns: tuple[UnionColumn, ...]
 
     @property
     def schema(self) -> "pl.Schema":
         """Names and types."""
         import polars as pl
 
-        return pl.Schema([(field.name, field.dtype) for field in self.fields])
+        return pl.Schema([(column.name, column.dtype) for column in self.columns])
 
     @property
     def xid_column(self) -> str:
-        """What the transaction id is called."""
-        return self.fields[-1].name
+        """The name of the transaction id."""
+        return self.columns[-1].name
 
-    def primary_key(self, run: Run) -> tuple[str, ...]:
-        """What the columns of a run's primary key are called in this shape; empty if it has none."""
-        attnums = {column.name: column.attnum for column in run.columns}
-        shown = {field.attnum: field.name for field in self.fields}
-        return tuple(shown[attnums[name]] for name in run.primary_key)
+    def primary_key(self, era: ColumnEra) -> tuple[str, ...]:
+        """Return the names in this union of an era's primary key columns; empty if it has no primary key."""
+        attnums = {column.name: column.attnum for column in era.columns}
+        names = {column.attnum: column.name for column in self.columns}
+        return tuple(names[attnums[name]] for name in era.primary_key)
 
-    def expressions(self, run: Run) -> "list[pl.Expr] | None":
-        """What has to be selected from a run's objects; None if they have this shape already."""
-        import polars as pl
-        from polars.selectors import by_name  # pl.col takes "*" and "^a$" for patterns
-
-        if list(run.schema.items()) == list(self.schema.items()):
+    def expressions(self, era: ColumnEra) -> "list[pl.Expr] | None":
+        """Return what to select from an era's objects; None if they have these columns already."""
+        if list(era.schema.items()) == list(self.schema.items()):
             return None
-        named = run.named
-        chosen = []
-        for field in self.fields:
-            name = run.xid_column if field.attnum == XID else named[field.attnum].name if field.attnum in named else ""
-            text = isinstance(field.dtype, pl.String)
-            if not name:
-                found = _value(field, field.dtype if text else field.missing_type).cast(field.dtype)
-            elif run.schema[name] == field.dtype:
-                found = by_name(name)
-            else:
-                found = _text(by_name(name), run.schema[name]) if text else by_name(name).cast(field.dtype)
-            chosen.append(found.alias(field.name))
-        return chosen
+        return [_expression(column, era).alias(column.name) for column in self.columns]
 
 
-def unite(runs: Sequence[Run], cast: "Mapping[str, pl.DataType] | None" = None) -> Shape:
-    """Find the shape of some runs, oldest first, at least one; ``cast`` says which type a column shall have instead.
+def union_schema(eras: Sequence[ColumnEra], cast: "Mapping[str, pl.DataType] | None" = None) -> UnionSchema:
+    """Return the union of the columns of eras.
 
-    Raises DataError naming two objects and the column if its types have nothing wider in common, SettingsError if
-    ``cast`` names a column that is not there.
+    Args:
+        eras: At least one, oldest first.
+        cast: Types that replace the common type of a column, by name.
+
+    Raises:
+        DataError: The types of a column have no wider type in common. Names the column and two objects.
+        SettingsError: ``cast`` contains a column that does not exist.
     """
     import polars as pl
 
-    newest = runs[-1]
+    names = _names(eras)
+    if unknown := [name for name in cast or () if name not in names.values()]:
+        raise SettingsError(
+            f"scan: cast contains {', '.join(map(repr, unknown))}, but the columns are "
+            f"{', '.join(map(repr, names.values()))}."
+        )
+    columns = [_column(eras, attnum, name, (cast or {}).get(name)) for attnum, name in names.items()]
+    return UnionSchema((*columns, UnionColumn(XID, eras[-1].xid_column, pl.Int64(), None, pl.Int64())))
+
+
+def _names(eras: Sequence[ColumnEra]) -> dict[int, str]:
+    """Return the names by attnum: the newest era's columns, then dropped ones, whose names may get a suffix."""
+    newest = eras[-1]
     present = [column.attnum for column in newest.columns]
-    dropped = sorted({attnum for run in runs for attnum in run.named} - set(present))
-    last = {attnum: column.name for run in runs for attnum, column in run.named.items()}
+    dropped = sorted({attnum for era in eras for attnum in era.by_attnum} - set(present))
+    last_names = {attnum: column.name for era in eras for attnum, column in era.by_attnum.items()}
     taken = {newest.xid_column, *(column.name for column in newest.columns)}
     names: dict[int, str] = {}
     for attnum in [*present, *dropped]:
-        name = last[attnum]
+        name = last_names[attnum]
         while attnum in dropped and name in taken:
             name = f"{name}_{attnum}"
         taken.add(name)
         names[attnum] = name
-    if unknown := [name for name in cast or () if name not in names.values()]:
-        columns = ", ".join(map(repr, names.values()))
-        raise SettingsError(f"cast names {', '.join(map(repr, unknown))}, and the columns are {columns}.")
-    fields = [_field(runs, attnum, name, (cast or {}).get(name)) for attnum, name in names.items()]
-    return Shape((*fields, Field(XID, newest.xid_column, pl.Int64(), None, pl.Int64())))
+    return names
 
 
-def _field(runs: Sequence[Run], attnum: int, name: str, wanted: "pl.DataType | None") -> Field:
-    having = [run for run in runs if attnum in run.named]
-    # The oldest one that knows it: a rewrite of the table since has taken the note away, not the value.
-    noted = next((run for run in having if run.named[attnum].missing is not None), having[0])
-    column = noted.named[attnum]
-    dtype = wanted or _common(having, attnum, name)
-    # What a policy made NULL of in rows that were copied is NULL in those that were not.
-    nulled = column.policies.nan if column.missing == "NaN" else column.policies.infinity
-    missing = None if column.missing in _EXCEPTIONAL and nulled == "null" else column.missing
-    return Field(attnum, name, dtype, missing, noted.schema[column.name])
+def _expression(column: UnionColumn, era: ColumnEra) -> "pl.Expr":
+    import polars as pl
+    from polars.selectors import by_name  # pl.col interprets "*" and "^a$" as patterns
+
+    source = era.by_attnum.get(column.attnum)
+    name = era.xid_column if column.attnum == XID else source.name if source else None
+    is_text = isinstance(column.dtype, pl.String)
+    if name is None:
+        return _value(column, column.dtype if is_text else column.missing_type).cast(column.dtype)
+    if era.schema[name] == column.dtype:
+        return by_name(name).as_expr()
+    return _text(by_name(name).as_expr(), era.schema[name]) if is_text else by_name(name).as_expr().cast(column.dtype)
 
 
-def _common(having: Sequence[Run], attnum: int, name: str) -> "pl.DataType":
-    def both(one: "tuple[Run, pl.DataType]", other: Run) -> "tuple[Run, pl.DataType]":
-        run, dtype = one
-        column, before = other.named[attnum], run.named[attnum]
-        wider = _wider(dtype, other.schema[column.name], {before.base, column.base})
+def _column(eras: Sequence[ColumnEra], attnum: int, name: str, cast: "pl.DataType | None") -> UnionColumn:
+    eras = [era for era in eras if attnum in era.by_attnum]
+    # The oldest era with the value: a rewrite of the table removes it from the catalog, not from older rows.
+    source = next((era for era in eras if era.by_attnum[attnum].missing is not None), eras[0])
+    column = source.by_attnum[attnum]
+    dtype = cast or _common_type(eras, attnum, name)
+    # A value that a policy stores as NULL is also NULL in rows from before the column.
+    policy = column.policies.nan if column.missing == "NaN" else column.policies.infinity
+    missing = None if column.missing in _EXCEPTIONAL and policy == "null" else column.missing
+    return UnionColumn(attnum, name, dtype, missing, source.schema[column.name])
+
+
+def _common_type(eras: Sequence[ColumnEra], attnum: int, name: str) -> "pl.DataType":
+    def widened(previous: "tuple[ColumnEra, pl.DataType]", era: ColumnEra) -> "tuple[ColumnEra, pl.DataType]":
+        earlier, dtype = previous
+        column, before = era.by_attnum[attnum], earlier.by_attnum[attnum]
+        wider = _wider(dtype, era.schema[column.name], {before.base, column.base})
         if wider is None:
             raise DataError(
-                f"column {name!r} was {before.declared} in {run.example} and is {column.declared} in "
-                f"{other.example}: no type holds the values of both. Say which one you want, as in "
-                f'scan(…, cast={{"{name}": pl.String}}), or read the objects before and after apart (days=).'
+                f"column {name!r} was {before.declared} in {earlier.example} and is {column.declared} in "
+                f"{era.example}: no type can store the values of both. Choose a type, as in "
+                f'scan(…, cast={{"{name}": pl.String}}), or read the objects before and after separately (days=).'
             )
-        return other, wider
+        return era, wider
 
-    return reduce(both, having[1:], (having[0], having[0].schema[having[0].named[attnum].name]))[1]
+    return reduce(widened, eras[1:], (eras[0], eras[0].schema[eras[0].by_attnum[attnum].name]))[1]
 
 
 def _wider(one: "pl.DataType", other: "pl.DataType", bases: set[str]) -> "pl.DataType | None":
-    """The narrowest type that holds every value of both exactly; None if there is none."""
+    """Return the narrowest type that stores every value of both exactly; None if there is none."""
     import polars as pl
 
     if one == other:
@@ -191,14 +207,14 @@ def _wider(one: "pl.DataType", other: "pl.DataType", bases: set[str]) -> "pl.Dat
     if bases <= {"numeric", "int2", "int4", "int8"} and kinds <= {"String", "Decimal", *_DIGITS}:
         return pl.String()  # as a numeric without a precision is stored
     if len(bases) == 1 and "String" in kinds:
-        return pl.String()  # the same type, stored as text since a policy says so
+        return pl.String()  # the same type, stored as text by a policy since then
     if kinds == {"Date", "Datetime"} and "timestamptz" not in bases:
         return pl.Datetime("us")
     return None
 
 
 def _text(values: "pl.Expr", dtype: "pl.DataType") -> "pl.Expr":
-    """What PostgreSQL prints for the values of a column (UTC, ISO); for floating point numbers what Polars does."""
+    """Return the text that PostgreSQL prints for values (UTC, ISO); for floating point numbers the text of Polars."""
     import polars as pl
 
     if isinstance(dtype, pl.Binary):
@@ -206,8 +222,8 @@ def _text(values: "pl.Expr", dtype: "pl.DataType") -> "pl.Expr":
     if not isinstance(dtype, pl.Date | pl.Datetime):
         return values.cast(pl.String)
     year = values.dt.year()
-    shown = pl.when(year < 1).then(1 - year).otherwise(year).cast(pl.String).str.zfill(4)
-    text = shown + values.dt.strftime("-%m-%d")
+    shown_year = pl.when(year < 1).then(1 - year).otherwise(year).cast(pl.String).str.zfill(4)
+    text = shown_year + values.dt.strftime("-%m-%d")
     if isinstance(dtype, pl.Datetime):
         part = values.dt.microsecond()
         fraction = "." + part.cast(pl.String).str.zfill(6).str.strip_chars_end("0")
@@ -223,21 +239,21 @@ def _text(values: "pl.Expr", dtype: "pl.DataType") -> "pl.Expr":
     )
 
 
-def _value(field: Field, dtype: "pl.DataType") -> "pl.Expr":
-    """What rows from before a column have in it, read as a type from PostgreSQL's text (UTC, ISO)."""
+def _value(column: UnionColumn, dtype: "pl.DataType") -> "pl.Expr":
+    """Return the value in rows from before a column, parsed from PostgreSQL's text (UTC, ISO)."""
     import polars as pl
 
-    if field.missing is None:
+    if column.missing is None:
         return pl.lit(None, dtype=dtype)
     try:
-        parsed = _parsed(field.missing, dtype)
-        # A number in place of a date counts days or microseconds.
+        parsed = _parsed(column.missing, dtype)
+        # An integer for a date counts days, for a timestamp microseconds.
         physical = pl.Int32() if isinstance(dtype, pl.Date) else pl.Int64()
         return pl.lit(parsed, dtype=physical if type(parsed) is int and dtype.is_temporal() else None).cast(dtype)
     except ValueError as error:
         raise DataError(
-            f"column {field.name!r} was added with a default that cannot be read as {dtype}. Read it as text, as in "
-            f'scan(…, cast={{"{field.name}": pl.String}}), or only objects written since (days=).'
+            f"column {column.name!r} was added with a default that cannot be converted to {dtype}. Read it as text, as "
+            f'in scan(…, cast={{"{column.name}": pl.String}}), or read only objects written since then (days=).'
         ) from error
 
 
@@ -255,7 +271,7 @@ def _parsed(text: str, dtype: "pl.DataType") -> Any:
     if isinstance(dtype, pl.Datetime):
         return datetime.fromisoformat(text)
     if isinstance(dtype, pl.Decimal) and not Decimal(text).is_finite():
-        raise ValueError("no decimal of Parquet's")
+        raise ValueError("not a Parquet decimal")
     if dtype.is_integer():
         return int(text)
     return float(text) if dtype.is_float() else text

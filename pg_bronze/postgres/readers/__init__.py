@@ -1,4 +1,5 @@
 """Readers: two ways to run one query and return one frame, connectorx and binary COPY.
 
-Both use the same session settings in a read-only snapshot of their own and return identical frames.
+Both open the same read-only transaction with the same session settings, and both return identical frames. ``reading``
+has what they share, and runs a read in a thread of its own.
 """

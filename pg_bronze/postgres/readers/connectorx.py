@@ -1,4 +1,8 @@
-"""TODO postgres.readers.connectorx."""
+"""connectorx: the fast reader, a Rust library that runs a binary COPY and returns Arrow arrays.
+
+Each read opens a connection of its own. A read cannot be interrupted from inside the process: another connection
+terminates its session. Errors arrive as text without a SQLSTATE, or as a panic, which is a BaseException.
+"""
 
 import contextlib
 from collections.abc import Callable
@@ -7,31 +11,46 @@ from urllib.parse import quote
 
 import psycopg
 
-from pg_bronze.postgres.error_mapping import explain_text
-from pg_bronze.postgres.readers.reading import BEGIN, session_settings
+from pg_bronze.postgres.error_mapping import explain_connectorx
+from pg_bronze.postgres.readers.reading import opening
 
 if TYPE_CHECKING:
     import polars as pl
 
 
 class ConnectorxReader:
-    """connectorx: the fastest, and it cannot be interrupted. Each read is a connection of its own.
+    """Reads slices with connectorx.
 
-    ``url`` holds the password. Its sessions are called ``name``, and ``connect`` opens another connection to the same
-    server. ``encrypted`` says whether it answers with TLS to what the URL asks for.
+    Args:
+        url: Connection URL; it holds the password.
+        name: ``application_name`` of its sessions, by which ``stop`` finds them.
+        connect: Opens another connection to the same server.
+        encrypted: Whether the server answers the URL's ``sslmode`` with TLS.
+        plain_backslashes: Whether a new session has ``standard_conforming_strings`` on.
     """
 
-    def __init__(self, url: str, name: str, connect: Callable[[], psycopg.Connection], encrypted: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        connect: Callable[[], psycopg.Connection],
+        encrypted: bool,
+        plain_backslashes: bool = True,
+    ) -> None:
         self._url = f"{url}{'&' if '?' in url else '?'}application_name={quote(name, safe='')}"
         if not encrypted:
             # With any other mode connectorx reads the system's root certificates in every read, before it asks the
-            # server whether it speaks TLS at all: 15 of 19 ms of CPU. The last value of a parameter counts.
+            # server for TLS: 15 of 19 ms of CPU. The last value of a repeated parameter counts.
             self._url += "&sslmode=disable"
+        if not plain_backslashes:
+            # connectorx has the query described before it runs the statements of ``opening``. Only if needed: pgbouncer
+            # refuses options in the startup message.
+            self._url += f"&options={quote('-c standard_conforming_strings=on')}"
         self._name = name
         self._connect = connect
 
     def read(self, query: str, label: str, timeout_s: float) -> "pl.DataFrame":
-        """Read one slice."""
+        """Read one slice; see ``Reader.read``."""
         import connectorx
 
         try:
@@ -39,21 +58,21 @@ class ConnectorxReader:
                 self._url,
                 query,
                 return_type="polars",
-                protocol="binary",  # the csv protocol drops rows, simple and cursor cannot read all types
-                pre_execution_query=[BEGIN, session_settings(timeout_s)],
+                protocol="binary",  # csv drops rows with NULL; simple and cursor cannot read all types
+                pre_execution_query=opening(timeout_s),
             )
             return frame
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # connectorx panics with a class derived from BaseException
-            raise explain_text(error, label) from error
+            raise explain_connectorx(error, label) from error
 
     def stop(self) -> None:
-        """End the session: connectorx's statements can only be cancelled from outside."""
+        """Terminate the session: connectorx offers no way to cancel its statement."""
         with contextlib.suppress(psycopg.Error), self._connect() as connection:
             connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (self._name,)
             )
 
     def close(self) -> None:
-        """Keep nothing."""
+        """Do nothing: no connection is kept."""

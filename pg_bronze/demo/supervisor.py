@@ -1,9 +1,11 @@
-"""Keeps a tree of processes alive only as long as somebody holds the other end of its standard input.
+"""A program that runs a command and ends all of its processes when the launcher stops or is killed.
 
-A program of its own, run by path with nothing but the standard library: ``keeper.py GRACE_S COMMAND...``.
-``stop`` on standard input asks the command to end (SIGINT) and waits up to ``GRACE_S`` seconds for all it has started;
-``kill``, or the end of the input because the launcher died, ends everything at once. So does the command's own end:
-dagster dev killed from outside leaves a webserver and a daemon that would go on for ever.
+Usage: ``supervisor.py GRACE_S COMMAND...``. ``stop`` on standard input interrupts the command (SIGINT) and waits up to
+``GRACE_S`` seconds for everything that it started. ``kill``, the end of the input because the launcher was killed, and
+the end of the command itself kill everything: a killed ``dagster dev`` would leave its web server and daemon running.
+
+It uses the standard library only and runs with ``-I -S``: psutil cannot be imported then, and nothing in the user's
+environment can keep it from running.
 """
 
 import contextlib
@@ -20,13 +22,13 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LINUX = sys.platform == "linux"
 
 
-class Tree:
-    """A command and everything that descends from it."""
+class ProcessTree:
+    """A command and all of its descendants."""
 
     def __init__(self, command: list[str]) -> None:
         libc = ctypes.CDLL(None) if _LINUX else None
         if libc:
-            # Orphans come to us instead of to init, so that "no child left" means that nothing is left.
+            # Orphans become children of this process and not of init, so that no child left means no descendant left.
             libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
         def prepare() -> None:
@@ -34,7 +36,7 @@ class Tree:
             if libc:
                 libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
-        # This program has one thread, so that code may run between fork and exec.
+        # Safe because this program has one thread.
         self.pid = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -44,7 +46,7 @@ class Tree:
         self.exit_code: int | None = None
 
     def is_empty(self) -> bool:
-        """Collect what has ended, and tell whether anything is left."""
+        """Reap the processes that have ended, and return whether none is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -63,12 +65,12 @@ class Tree:
         return False
 
     def interrupt(self) -> None:
-        """Ask the command itself to end; it tells its children."""
+        """Interrupt the command, which ends its children."""
         if self.exit_code is None:
             os.kill(self.pid, signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill the group, and what has become our child by leaving it."""
+        """Kill the process group, and the children that have left it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         for pid in _children() if _LINUX else ():
@@ -87,39 +89,44 @@ def _children() -> list[int]:
 
 
 def main(grace_s: float, command: list[str]) -> int:
-    """Run the command until it ends or has to; return its exit code, 137 if it had to be killed."""
+    """Run the command until it ends or is stopped. Return its exit code, 137 if it was killed."""
+    wake, terminated = _catch_signals()
+    selector = selectors.DefaultSelector()
+    selector.register(wake, selectors.EVENT_READ)
+    selector.register(0, selectors.EVENT_READ)
+    tree = ProcessTree(command)
+    deadline: float | None = None
+    while not tree.is_empty():
+        now = time.monotonic()
+        if terminated or (tree.exit_code is not None and deadline is None):
+            deadline = now
+        if deadline is not None and now >= deadline:
+            tree.kill()
+        for key, _ in selector.select(1.0 if deadline is None else 0.1):
+            request = os.read(key.fd, 4096)
+            if key.fd == wake:
+                continue
+            if b"kill" in request or not request:
+                deadline = time.monotonic()
+            elif b"stop" in request and deadline is None:
+                deadline = time.monotonic() + grace_s
+                tree.interrupt()
+            if not request:
+                selector.unregister(0)
+    return 137 if tree.exit_code is None or tree.exit_code < 0 else tree.exit_code
+
+
+def _catch_signals() -> tuple[int, list[int]]:
+    """Return a descriptor that is readable after a signal, and the list that a SIGTERM is added to."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
     signal.set_wakeup_fd(wake_in)
+    terminated: list[int] = []
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    asked_to_die: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: asked_to_die.append(number))
-
-    selector = selectors.DefaultSelector()
-    selector.register(wake_out, selectors.EVENT_READ)
-    selector.register(0, selectors.EVENT_READ)
-    tree = Tree(command)
-    deadline: float | None = None
-    while not tree.is_empty():
-        now = time.monotonic()
-        if asked_to_die or (tree.exit_code is not None and deadline is None):
-            deadline = now
-        if deadline is not None and now >= deadline:
-            tree.kill()
-        for key, _ in selector.select(1.0 if deadline is None else 0.1):
-            word = os.read(key.fd, 4096)
-            if key.fd == wake_out:
-                continue
-            if b"kill" in word or not word:
-                deadline = time.monotonic()
-            elif b"stop" in word and deadline is None:
-                deadline = time.monotonic() + grace_s
-                tree.interrupt()
-            if not word:
-                selector.unregister(0)
-    return 137 if tree.exit_code is None or tree.exit_code < 0 else tree.exit_code
+    signal.signal(signal.SIGTERM, lambda number, _: terminated.append(number))
+    return wake_out, terminated
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""News: what a person wants to read of Dagster's log while it grows. One line a slice, one line an error."""
+"""The lines of Dagster's log that the demo prints: one line for a slice, a warning or an error."""
 
 import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 # 2026-11-24 06:50:00 +0000 - dagster.daemon.SensorDaemon - ERROR - message
 _RECORD = re.compile(r"^(?:\S+ )?(\d\d:\d\d:\d\d) \S+ - (\S+) - ([A-Z]+) - (.*)$")
-# The web server's own: ERROR:    [Errno 98] ...
+# Of the web server: ERROR:    [Errno 98] ...
 _PLAIN = re.compile(r"^(?:ERROR|CRITICAL): +(.+)$")
-# What a failed step or tick says of itself stands on a line of its own, below records that only say that it failed.
+# The message of a failed step or tick is a separate line below records that only report the failure.
 _REASON = re.compile(r"^(?:dagster\S*\.Failure|pg_bronze\.errors\.\w+): (.+)$")
 _ONLY_FAILED = re.compile(r" - (?:STEP|RUN)_FAILURE - |Sensor tick caught an error|Sensor daemon caught an error")
 _WARNING = re.compile(r" - bronze__\S+ - (.+)$")
@@ -18,13 +18,13 @@ _SLICE = re.compile(r"(?:^| - )(copied \S+: .*)$")
 _WIDTH = 300
 
 
-def of(line: str) -> str | None:
-    """Return what to show of one line of the log, None for nothing."""
-    text = _COLOUR.sub("", line).rstrip()
+def summarize(line: str) -> str | None:
+    """Return what to print for one line of the log, None for nothing."""
+    text = _COLOR.sub("", line).rstrip()
     if plain := _PLAIN.match(text):
         return _cut(f"error: {plain[1]}")
     if reason := _REASON.match(text):
-        return f"error: {reason[1]}"  # whole: the remedy stands at its end
+        return f"error: {reason[1]}"  # not cut: the remedy is at the end
     record = _RECORD.match(text)
     if record is None:
         return None
@@ -42,13 +42,24 @@ def _cut(text: str) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
 
 
-def is_slice(shown: str) -> bool:
-    """Tell whether a shown line is about a slice."""
-    return _SLICE.search(shown.partition("  ")[2]) is not None
+def is_slice(summary: str) -> bool:
+    """Return whether a printed line is about a slice."""
+    return _SLICE.search(summary.partition("  ")[2]) is not None
 
 
-class Tail:
-    """The whole lines that are added to a file, from its end at the time this is made."""
+def last_lines(log: Path, line_count: int) -> str:
+    """Return the last lines of a log file; an empty text if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return "\n".join(lines[-line_count:])
+
+
+class LogTail:
+    """The complete lines that are appended to a file after this object is created."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -57,7 +68,7 @@ class Tail:
         self._rest = ""
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines completed since the last call."""
+        """Yield the lines that were completed since the last call."""
         if not self._file.exists():
             return
         with self._file.open("rb") as file:

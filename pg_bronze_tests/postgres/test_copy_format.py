@@ -1,4 +1,4 @@
-"""Bytes of a binary COPY, written by hand, become columns, or an error that says so."""
+"""Bytes of a binary COPY, written by hand, are decoded into columns or raise an error."""
 
 import struct
 
@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 
 from pg_bronze.errors import DataError, SourceUnavailable, TableChanged
-from pg_bronze.postgres.readers.binary_copy import SIGNATURE, TRAILER, Decoder
+from pg_bronze.postgres.readers.copy_format import SIGNATURE, TRAILER, Decoder
 
-BYTEA, INT2, INT4, TEXT, DATE, TIMESTAMP, UUID = 17, 21, 23, 25, 1082, 1114, 2950
+BYTEA, INT4, TEXT, DATE, TIMESTAMP, UUID = 17, 23, 25, 1082, 1114, 2950
 HEADER = SIGNATURE + bytes(8)
 
 
@@ -24,22 +24,22 @@ def decode(*messages: bytes, types: tuple[int, ...] = (TEXT,)) -> pl.DataFrame:
     return frame
 
 
-def test_null_and_empty_stay_different():
+def test_null_and_an_empty_value_stay_different():
     frame = decode(HEADER + row(b"", None), row(None, b"a"), TRAILER, types=(TEXT, BYTEA))
 
     assert frame.rows() == [("", None), (None, b"a")]
 
 
 @pytest.mark.parametrize("messages", [(HEADER + TRAILER,), (HEADER, TRAILER)])
-def test_no_rows_keep_the_types(messages):
+def test_an_empty_copy_has_the_types(messages):
     frame = decode(*messages, types=(TEXT, INT4, UUID, DATE, TIMESTAMP))
 
     assert frame.height == 0
     assert frame.dtypes == [pl.String(), pl.Int32(), pl.String(), pl.Date(), pl.Datetime("us")]
 
 
-def test_a_stream_cut_before_its_end_is_not_complete():
-    """Fewer rows than there are would otherwise be committed as all of them."""
+def test_a_stream_without_its_trailer_is_not_complete():
+    """Otherwise some of the rows would be committed as all of them."""
     decoder = Decoder([("a", TEXT)])
 
     assert decoder.rows([HEADER + row(b"a"), row(b"b")]).height == 2
@@ -65,18 +65,18 @@ def test_a_stream_cut_before_its_end_is_not_complete():
     ],
     ids=["header", "short header", "flags", "more", "fewer", "two", "cut", "short", "long", "uuid", "a piece"],
 )
-def test_what_is_not_one_whole_row_in_each_message_is_refused(messages, types):
-    """A pooler or a proxy that packs messages anew must not be able to shift values between columns."""
-    with pytest.raises(SourceUnavailable, match="not its binary COPY format"):
+def test_messages_other_than_one_whole_row_each_are_rejected(messages, types):
+    """A pooler or a proxy that repacks messages must not shift values between columns."""
+    with pytest.raises(SourceUnavailable, match="not in COPY's binary format"):
         Decoder([(f"c{number}", oid) for number, oid in enumerate(types)]).rows(messages)
 
 
-def test_a_type_that_no_rule_asks_for_is_refused():
+def test_a_type_that_was_not_requested_is_rejected():
     with pytest.raises(TableChanged, match="'a'"):
         Decoder([("a", 1186)])
 
 
-def test_text_that_is_not_utf8_is_refused_without_a_word_of_it():
+def test_text_that_is_not_utf8_is_rejected_and_not_quoted():
     with pytest.raises(DataError, match="'c0'") as error:
         decode(HEADER + row(b"secret \xff"), TRAILER)
 
@@ -84,7 +84,7 @@ def test_text_that_is_not_utf8_is_refused_without_a_word_of_it():
     assert error.value.__cause__ is None
 
 
-def test_infinity_is_the_end_of_the_calendar_and_what_lies_between_is_refused():
+def test_infinity_is_the_end_of_the_calendar_and_later_values_are_rejected():
     def dates(*days: int) -> list[int]:
         fields = [row(struct.pack(">i", day)) for day in days]
         return decode(HEADER + fields[0], *fields[1:], TRAILER, types=(DATE,))["c0"].to_physical().to_list()

@@ -1,0 +1,93 @@
+"""The history check: whether a watermark still belongs to the database, the bucket and the point in history at hand.
+
+Belongs here: comparing two origins, and the errors that stop a table when they do not match. Does not belong here:
+finding out the current origin (``postgres`` does) and what to read (``planning``).
+"""
+
+from pg_bronze.core.table import shell_argument
+from pg_bronze.core.watermark import Origin, Watermark
+from pg_bronze.errors import HistoryChanged, PgBronzeError, StaleSnapshot
+
+_STOPPED = "The table is not copied until then."
+
+
+def check_origin(watermark: Watermark, origin: Origin, label: str, standby: bool = False) -> None:
+    """Check that a watermark belongs to the current origin.
+
+    Raises:
+        HistoryChanged: The bucket, cluster, database or timeline differs, or the log position of a primary went back.
+        StaleSnapshot: A standby has not replayed the log up to the watermark. It is retried at the next tick.
+    """
+    recorded = watermark.origin
+    if recorded.bucket != origin.bucket:
+        raise bucket_changed(watermark, origin.bucket, label)
+    if recorded.database != origin.database and recorded.system_id == origin.system_id:
+        raise HistoryChanged(
+            f"{label}: the watermark belongs to another database of this cluster (oid {recorded.database}; this one "
+            f"has oid {origin.database}). Set PG_DB to the former database, or run "
+            f"`pg-bronze reset {shell_argument(label)}` to copy the table again. {_STOPPED}"
+        )
+    if changed := _history_change(recorded, origin, standby):
+        raise HistoryChanged(f"{label}: {changed}. {_remedy(label)}")
+    if _lsn(origin.lsn) < _lsn(recorded.lsn):
+        raise StaleSnapshot(
+            f"{label}: this standby has replayed the log up to {origin.lsn}, and the watermark was made at "
+            f"{recorded.lsn}. It lags behind the server that was read before. It is retried at the next tick."
+        )
+
+
+def _history_change(recorded: Origin, origin: Origin, standby: bool) -> str | None:
+    """Describe how the cluster's history differs; None if it continues the recorded one, or only a standby lags."""
+    if recorded.system_id != origin.system_id:
+        return (
+            f"the watermark belongs to the database cluster {recorded.system_id}, and this is cluster "
+            f"{origin.system_id}"
+        )
+    if recorded.timeline != origin.timeline:
+        return (
+            f"the database changed from timeline {recorded.timeline} to {origin.timeline}. After a failover or a "
+            "restore, transactions that were already copied may be lost"
+        )
+    if _lsn(origin.lsn) < _lsn(recorded.lsn) and not standby:
+        return (
+            f"the database is at log position {origin.lsn}, before {recorded.lsn} where the watermark was made: "
+            "an older state was restored"
+        )
+    return None
+
+
+def _remedy(label: str) -> str:
+    table = shell_argument(label)
+    return (
+        f"Run `pg-bronze reconcile {table}` to compare both sides and to continue if nothing was lost; "
+        f"`pg-bronze continue {table}` if you know that this is the same data (a move with pg_upgrade, a failover "
+        f"without loss); or `pg-bronze reset {table}` to copy the table again. {_STOPPED}"
+    )
+
+
+def bucket_changed(watermark: Watermark, bucket: str, label: str) -> HistoryChanged:
+    """Return the error for a watermark that belongs to another bucket than ``bucket`` (``bucket/prefix``)."""
+    return HistoryChanged(
+        f"{label}: the watermark belongs to bucket {watermark.origin.bucket!r}, and this one is {bucket!r}. "
+        f"Set MINIO_BUCKET to the former bucket, or run `pg-bronze reset {shell_argument(label)}` to copy the table "
+        f"again to this one. {_STOPPED}"
+    )
+
+
+def horizon_below_watermark(label: str, horizon: int, swept: int, standby: bool) -> PgBronzeError:
+    """Return the error for a horizon below ``swept``: HistoryChanged on a primary, StaleSnapshot on a standby."""
+    found = f"{label}: the horizon is {horizon}, below {swept}, up to which the table is already copied."
+    if standby:
+        return StaleSnapshot(
+            f"{found} This standby lags behind the server that was read before. It is retried at the next tick."
+        )
+    return HistoryChanged(
+        f"{found} The horizon of a primary never decreases: the database was restored, or its transaction ids were "
+        f"reset. Run `pg-bronze reset {shell_argument(label)}` to copy the table again. {_STOPPED}"
+    )
+
+
+def _lsn(text: str) -> int:
+    """Return a log position ``X/Y`` as a number."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) | int(low, 16)

@@ -1,0 +1,78 @@
+"""The demo while it runs: what it prints, and when it ends."""
+
+import shlex
+import time
+from pathlib import Path
+
+from pg_bronze.demo.console import Console, StopSignals
+from pg_bronze.demo.dagster_dev import DagsterDev
+from pg_bronze.demo.log_lines import LogTail, is_slice, last_lines, summarize
+from pg_bronze.demo.servers import Servers
+
+_INTERVAL_S = 0.2
+_READY_WITHIN_S = 300.0
+
+
+class Monitor:
+    """Prints the slices and errors in Dagster's log, and notices when a program ends."""
+
+    def __init__(
+        self, console: Console, signals: StopSignals, dagster: DagsterDev, servers: Servers, shell_file: Path
+    ) -> None:
+        self._console = console
+        self._signals = signals
+        self._dagster = dagster
+        self._servers = servers
+        self._shell_file = shell_file
+        parts = (servers.postgres, servers.s3, dagster)
+        self._children = [part.child for part in parts if part and part.child]
+        self._log = LogTail(dagster.log)
+        self._is_ready = False
+        self._has_slice = False
+        self._last_error = ""
+
+    def run(self) -> int:
+        """Print what happens until a stop is requested (0), or a program ends or never answers (1)."""
+        self._console.print(f"starting Dagster; log: {self._dagster.log}")
+        try:
+            while not (failure := self._check()):
+                if self._signals.requested:
+                    raise KeyboardInterrupt
+                time.sleep(_INTERVAL_S)  # a web server reports no event when it is ready
+        except KeyboardInterrupt:
+            self._console.print("stopping when the runs in flight have ended; press Ctrl-C again to stop at once")
+            return 0
+        self._console.print(failure)
+        return 1
+
+    def _check(self) -> str | None:
+        """Print what is new, and return why the demo has failed."""
+        for line in filter(None, map(summarize, self._log.lines())):
+            self._print_summary(line)
+        if not self._is_ready and self._dagster.is_ready():
+            self._is_ready = True
+            self._print_addresses()
+        for child in self._children:
+            if child.poll() is not None:
+                return f"{child.name} ended unexpectedly. Last lines of its log ({child.log}):\n{child.tail()}"
+        if not self._is_ready and self._console.elapsed_s > _READY_WITHIN_S:
+            return f"the web page does not answer. Last lines of the log:\n{last_lines(self._dagster.log, 8)}"
+        return None
+
+    def _print_summary(self, line: str) -> None:
+        if line == self._last_error:
+            return  # a run repeats the error of its step, and every tick that of the last one
+        self._last_error = line if line.startswith("error: ") else ""
+        self._console.print(line)
+        if not self._has_slice and is_slice(line):
+            self._has_slice = True
+            self._console.print(f"first slice {self._console.elapsed_s:.1f} s after the start")
+
+    def _print_addresses(self) -> None:
+        location = f"{self._dagster.url}/locations/pg_bronze"
+        self._console.print(f"ready after {self._console.elapsed_s:.1f} s; Ctrl-C stops everything")
+        self._console.print(f"  tables    {location}/asset-groups/bronze/lineage")
+        self._console.print(f"  sensor    {location}/sensors/bronze_tick")
+        self._console.print(f"  bucket    {self._servers.bucket()}")
+        self._console.print(f"  database  {self._servers.database()}")
+        self._console.print(f"  settings for a shell:  . {shlex.quote(str(self._shell_file))}")

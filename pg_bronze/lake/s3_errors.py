@@ -1,0 +1,88 @@
+"""The mapping of botocore's errors to pg_bronze's.
+
+botocore's texts are not repeated, because they can contain a key id or a URL.
+"""
+
+from pg_bronze.errors import AccessDenied, LakeDamaged, PgBronzeError, StoreNotFit, StoreUnavailable
+
+MISSING = {"404", "NoSuchKey", "NotFound"}
+NO_BUCKET = "NoSuchBucket"
+EXISTS = {"412", "PreconditionFailed"}
+# S3 responds with 409 while another conditional write to the key is in progress.
+CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
+_WRONG_KEYS = {"403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
+_DENIED = {"AccessDenied", "Forbidden"}
+_FULL = {"507", "XMinioStorageFull", "InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}
+_CONNECTION_FAILURES = {
+    "EndpointConnectionError": "the server refused the connection",
+    "ConnectTimeoutError": "the server did not accept the connection in time",
+    "ReadTimeoutError": "the server accepted the request and did not respond in time",
+    "ConnectionClosedError": "the server closed the connection without a response",
+    "IncompleteReadError": "the response was incomplete",
+    "ResponseStreamingError": "the response was incomplete",
+    "SSLError": "the TLS connection could not be established",
+}
+
+
+def code_of(error: Exception) -> str:
+    """Return the S3 error code of a botocore ClientError, ``""`` for any other error."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def explain(error: Exception, action: str, bucket: str, endpoint: str) -> PgBronzeError:
+    """Return the pg_bronze error for an error of botocore.
+
+    Args:
+        error: What the client raised.
+        action: What was attempted, as an infinitive without "to": ``read movie/movie_20260102000010.parquet``.
+        bucket: The name of the bucket.
+        endpoint: The address of the server.
+    """
+    code = code_of(error)
+    if isinstance(error, PgBronzeError):
+        return error
+    if not code:
+        # The message does not contain the key, so that it is the same for every table.
+        reason = _CONNECTION_FAILURES.get(type(error).__name__, type(error).__name__)
+        return StoreUnavailable(
+            f"no connection to the S3 server {endpoint}, bucket {bucket!r}: {reason}. Check that MINIO_ENDPOINT is "
+            "right and that the server is running. It is retried at the next tick."
+        )
+    if code == NO_BUCKET:
+        return missing_bucket(action, bucket, endpoint)
+    if code in _WRONG_KEYS | _DENIED:
+        return _access_denied(code, action, bucket, endpoint)
+    if code in MISSING:
+        return LakeDamaged(f"bucket {bucket!r}: could not {action}, because the object does not exist.")
+    if code in _FULL:
+        return StoreNotFit(
+            f"the S3 server {endpoint} has no space left to {action} in bucket {bucket!r} ({code}). Free some space, "
+            "or raise the bucket's quota. Retried after the fix."
+        )
+    return StoreUnavailable(
+        f"the S3 server {endpoint} failed to {action} in bucket {bucket!r} ({code}). It is retried at the next tick; "
+        "if the error persists, check the server's log."
+    )
+
+
+def missing_bucket(action: str, bucket: str, endpoint: str) -> StoreNotFit:
+    """Return the error for a bucket that does not exist."""
+    return StoreNotFit(
+        f"bucket {bucket!r} does not exist on {endpoint} (attempted to {action}). Create it, or set MINIO_BUCKET to an "
+        "existing bucket. Retried after the fix."
+    )
+
+
+def _access_denied(code: str, action: str, bucket: str, endpoint: str) -> AccessDenied:
+    if code in _WRONG_KEYS:
+        return AccessDenied(
+            f"the S3 server {endpoint} rejected the keys for bucket {bucket!r} ({code}). Check MINIO_ACCESS_KEY and "
+            "MINIO_SECRET_KEY (or MINIO_ALIAS). They need permission to read, write, list and delete objects. Retried "
+            "after the fix."
+        )
+    return AccessDenied(
+        f"the S3 server {endpoint} denied permission to {action} in bucket {bucket!r} ({code}). Check MINIO_ACCESS_KEY "
+        "and MINIO_SECRET_KEY (or MINIO_ALIAS). They need permission to read, write, list and delete objects. Retried "
+        "after the fix."
+    )

@@ -1,0 +1,124 @@
+"""The SQL of the catalog: which tables exist, how they are defined, and what the role may read.
+
+Needs no right beyond CONNECT, and works on a hot standby. The control table is left out: the table to which the
+unqualified name ``etl_control`` resolves. In other schemas that name is a source table like any other.
+"""
+
+# One statement, so one snapshot: definition and fingerprint always belong together. A row is one relation of a table:
+# the table itself, or a partition of it at any depth. The row of the table itself has the columns.
+QUERY = """
+with recursive
+domain as materialized (
+  select oid, typbasetype as base, typtypmod as typmod
+  from pg_type
+  where typtype = 'd'
+),
+step as (
+  select oid, base, typmod
+  from domain
+  union all
+  select step.oid, d.base, case when step.typmod = -1 then d.typmod else step.typmod end
+  from step join domain d on d.oid = step.base
+),
+resolved as materialized (
+  select *
+  from step
+  where base not in (select oid from domain)
+),
+tree as (
+  select c.oid as root, c.oid, ''::text as attached
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where {which}
+    and c.relkind in ('r', 'p', 'v', 'm', 'f')
+    and not c.relispartition
+    and c.relpersistence <> 't'
+    and c.oid is distinct from (select to_regclass('etl_control'))
+    and n.nspname <> 'information_schema'
+    and n.nspname !~ '^pg_'
+  union all
+  select tree.root, i.inhrelid, i.xmin::text
+  from tree
+  join pg_class p on p.oid = tree.oid and p.relkind = 'p'
+  join pg_inherits i on i.inhparent = p.oid and not i.inhdetachpending
+)
+select tree.root, tree.oid, n.nspname as schema, c.relname as name, c.relkind as kind, c.relpersistence as persistence,
+  c.relfilenode, c.reltuples as row_estimate, {pages}, am.amname as method, current_user as role,
+  pg_is_in_recovery() as standby,
+  has_schema_privilege(n.oid, 'usage') is not false as may_enter,
+  row_security_active(c.oid) as filtered,
+  case when has_table_privilege(c.oid, 'select') is not false then null else (
+    select array_agg(a.attname::text order by a.attnum)
+    from pg_attribute a
+    where a.attrelid = c.oid
+      and (a.attnum > 0 or a.attname in ('ctid', 'xmin', 'tableoid'))
+      and not a.attisdropped
+      and not has_column_privilege(c.oid, a.attnum, 'select')
+  ) end as hidden,
+  c.xmin::text || '/' || n.xmin::text || '/' || tree.attached || '/' || (
+    select md5(coalesce(string_agg(a.attnum || ':' || a.xmin::text, ',' order by a.attnum), ''))
+    from pg_attribute a
+    where a.attrelid = c.oid and a.attnum > 0
+  ) as versions,
+  case when tree.oid = tree.root then obj_description(c.oid, 'pg_class') end as comment,
+  case when tree.oid = tree.root then (
+    select k.conkey
+    from pg_constraint k
+    where k.conrelid = c.oid and k.contype = 'p'
+  ) end as key,
+  case when tree.oid = tree.root and c.relkind in ('r', 'p') then (
+    select json_agg(json_build_array(
+        a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
+        case when tn.nspname = 'pg_catalog' then t.typname::text else tn.nspname || '.' || t.typname end,
+        coalesce(resolved.typmod, a.atttypmod), a.attnotnull, col_description(c.oid, a.attnum),
+        (select co_n.nspname || '.' || co.collname
+         from pg_collation co join pg_namespace co_n on co_n.oid = co.collnamespace
+         where co.oid = a.attcollation and co.oid <> t.typcollation),
+        {details}
+      ) order by a.attnum)
+    from pg_attribute a
+    left join resolved on resolved.oid = a.atttypid
+    join pg_type t on t.oid = coalesce(resolved.base, a.atttypid)
+    join pg_namespace tn on tn.oid = t.typnamespace
+    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+  ) end as columns
+from tree
+join pg_class c on c.oid = tree.oid
+join pg_namespace n on n.oid = c.relnamespace
+left join pg_class toast on toast.oid = c.reltoastrelid
+left join pg_am am on am.oid = c.relam
+order by tree.root, tree.oid
+"""
+# Further facts that a footer records of a column. The value of rows older than the column is an array of one element in
+# the catalog, printed by the type's output function; here it is what the lake stores. array_to_string joins the parts
+# of a box, whose commas an array of boxes does not quote.
+DETAILS = """case when a.atthasmissing then (
+          select case
+            when t.typnamespace <> 'pg_catalog'::regnamespace then m.value
+            when t.typname = 'bool' then m.value::bool::text
+            when t.typname = 'money' then m.value::money::numeric::text
+            when t.typname = '_money' then m.value::money[]::numeric[]::text
+            when t.typname = 'inet' then abbrev(m.value::inet)
+            else m.value
+          end
+          from (select array_to_string(a.attmissingval::text::text[], ',') as value) m
+        ) end,
+        case a.attgenerated when 's' then 'stored' when 'v' then 'virtual' end,
+        case when a.attgenerated <> '' then (
+          select pg_get_expr(d.adbin, d.adrelid)
+          from pg_attrdef d
+          where d.adrelid = a.attrelid and d.adnum = a.attnum
+        ) end,
+        case a.attidentity when 'a' then 'always' when 'd' then 'by default' end,
+        nullif(a.attndims, 0),
+        (
+          select json_agg(e.enumlabel order by e.enumsortorder)
+          from pg_enum e
+          where e.enumtypid in (t.oid, t.typelem)
+        )"""
+# File sizes are measured for one table at a time; for a whole database the planner's estimates are enough.
+ESTIMATED = "c.relpages as page_count, coalesce(toast.relpages, 0) as toast_page_count"
+MEASURED = """
+  coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int as page_count,
+  coalesce(pg_relation_size(toast.oid), 0) / current_setting('block_size')::int as toast_page_count"""
+DATABASE = """select to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(d.encoding))
+from pg_database d where datname = current_database()"""
