@@ -154,3 +154,7 @@ def _mirror(
         context.log.info("etl_control: the row of %s was edited or deleted, and was written again", sync.label)
     if mirrored.reason and source_database.first_time(mirrored.reason):
         context.log.info(mirrored.reason)
+    # Only after a table's first run: every line of a log is stored in Dagster's storage.
+    is_first_run = stream.watermark.seq == len(stream.report.objects)
+    if mirrored.written and is_first_run and source_database.first_time("etl_control"):
+        context.log.info(sync.control.where())

@@ -360,6 +360,18 @@ def test_every_copied_table_has_a_control_row(cinema: Project):
     assert [row[0] for row in rows] == ["movie", "person"]
 
 
+def test_the_first_run_logs_once_where_the_mirror_is(cinema: Project):
+    """A person who searches the control table in another database finds no row."""
+    place = f"etl_control is mirrored in database {cinema.database.name}, schema public"
+
+    first = messages(cinema, cinema.copy())
+    cinema.database.execute("insert into movie values (6, 'new')")
+    second = messages(cinema, cinema.copy())
+
+    assert first.count(place) == 1
+    assert place not in second
+
+
 def test_an_edited_control_row_has_no_effect_and_is_written_again(cinema: Project):
     """Users of the original system set the value back to copy again; here that would duplicate rows."""
     cinema.copy("movie")
