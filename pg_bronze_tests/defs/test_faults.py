@@ -136,10 +136,12 @@ def test_a_setting_that_points_elsewhere_stops_every_table(
 
     result = copied.copy()
 
-    said = sentences(result)
-    assert set(said) == STEPS
+    errors = sentences(result)
+    assert set(errors) == STEPS
     for table in TABLES:
-        assert f"pg-bronze reset {table}" in said[f"bronze__{table}"] or "takeover" in said[f"bronze__{table}"].lower()
+        assert (
+            f"pg-bronze reset {table}" in errors[f"bronze__{table}"] or "takeover" in errors[f"bronze__{table}"].lower()
+        )
     assert {table: lake.keys(copied.bucket, table) for table in TABLES} == before
     copied.instance = instance
     copied.set(**{setting: right})
@@ -164,10 +166,10 @@ def test_a_bucket_that_fails_for_one_table_does_not_stop_the_others(
     copied: Project, proxy: Proxy, method: str, part: str, doing: str
 ):
     with proxy.broken(method, part, answer=(500, "InternalError")):
-        said = sentences(copied.copy())
+        errors = sentences(copied.copy())
 
-    assert list(said) == ["bronze__movie"]
-    assert f"the S3 server {proxy.endpoint_url} failed to {doing} movie/" in said["bronze__movie"]
+    assert list(errors) == ["bronze__movie"]
+    assert f"the S3 server {proxy.endpoint_url} failed to {doing} movie/" in errors["bronze__movie"]
     assert lake.compare(copied.database, copied.bucket, "person") == lake.SAME
     assert_continues(copied)
 
@@ -179,11 +181,11 @@ def test_a_batch_waits_only_once_for_a_server_that_does_not_answer(copied: Proje
     copied.database.execute("create table a (id int); create table b (id int); create table c (id int)")
     copied.reload()
     with proxy.broken("GET|HEAD|PUT|DELETE", spared=spared, silent=True):
-        said = sentences(copied.copy())
+        errors = sentences(copied.copy())
 
-    assert len(said) == 5
-    assert len({sentence.partition(": ")[2] for sentence in said.values()}) == 1
-    assert "did not respond in time" in said["bronze__movie"]
+    assert len(errors) == 5
+    assert len({sentence.partition(": ")[2] for sentence in errors.values()}) == 1
+    assert "did not respond in time" in errors["bronze__movie"]
     assert proxy.met <= 4, "two attempts, and two more to make sure"
     assert_continues(copied)
 
@@ -192,12 +194,12 @@ def test_no_object_is_written_to_a_bucket_that_overwrites(cinema: Project, proxy
     """Two writers would duplicate rows there without any error."""
     cinema.bucket.store().delete("_pg_bronze/create_only.json")
     with proxy.broken("PUT", unfenced=True):
-        said = sentences(cinema.copy())
+        errors = sentences(cinema.copy())
 
-    assert set(said) == STEPS
+    assert set(errors) == STEPS
     for table in TABLES:
-        assert said[f"bronze__{table}"].startswith(f"{table}: bucket {cinema.bucket.name!r}: 8 of 8 simultaneous")
-        assert "PG_BRONZE_UNFENCED=true" in said[f"bronze__{table}"]
+        assert errors[f"bronze__{table}"].startswith(f"{table}: bucket {cinema.bucket.name!r}: 8 of 8 simultaneous")
+        assert "PG_BRONZE_UNFENCED=true" in errors[f"bronze__{table}"]
     assert [item.key for item in cinema.bucket.store().list("") if not item.key.endswith(".json")] == []
     assert_continues(cinema)
 
@@ -244,13 +246,13 @@ def test_a_read_that_is_interrupted_during_a_batch_fails_only_its_table(cinema: 
     with held_reads(cinema.database, "cut", _cut), held_reads(cinema.database, "ended", _end):
         result = cinema.copy()
 
-    said = sentences(result)
-    assert set(said) == {f"bronze__{table}" for table in ended}
+    errors = sentences(result)
+    assert set(errors) == {f"bronze__{table}" for table in ended}
     for table in ended:
-        assert said[f"bronze__{table}"].startswith(f"{table}: ")
-        assert "retried at the next tick" in said[f"bronze__{table}"]
-    assert "by its time limit" in said["bronze__slow"]
-    assert "Raise PG_BRONZE_STATEMENT_TIMEOUT_S" in said["bronze__slow"]
+        assert errors[f"bronze__{table}"].startswith(f"{table}: ")
+        assert "retried at the next tick" in errors[f"bronze__{table}"]
+    assert "by its time limit" in errors["bronze__slow"]
+    assert "Raise PG_BRONZE_STATEMENT_TIMEOUT_S" in errors["bronze__slow"]
     assert _retries(result) == {"automatic"}
     for table in TABLES:
         assert lake.compare(cinema.database, cinema.bucket, table) == lake.SAME
@@ -287,15 +289,15 @@ def test_an_unavailable_server_is_named_with_the_remedy_for_every_table(
         words = (f"{copied.database.name}@", "Raise its connection limit, or end sessions")
         copied.database.execute(f"alter role {guest} connection limit 0")
 
-    said = sentences(copied.copy())
+    errors = sentences(copied.copy())
     with pytest.raises(typer.Exit):
         app.tick([])
 
     line = capsys.readouterr().err.splitlines()[-1]
-    assert set(said) == STEPS
-    assert all(said[f"bronze__{table}"].startswith(f"{table}: ") for table in TABLES)
+    assert set(errors) == STEPS
+    assert all(errors[f"bronze__{table}"].startswith(f"{table}: ") for table in TABLES)
     assert line.startswith("pg-bronze: movie, person failed: ")
-    assert [text for text in (*said.values(), line) if not all(word in text for word in words)] == []
+    assert [text for text in (*errors.values(), line) if not all(word in text for word in words)] == []
     copied.database.execute(f"alter role {guest} connection limit -1")
     copied.set(MINIO_ENDPOINT=there)
     copied.reload()

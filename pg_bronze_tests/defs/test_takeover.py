@@ -39,10 +39,10 @@ def test_a_table_of_the_original_system_is_not_copied_before_a_decision_and_othe
 
     result = inherited.copy()
 
-    said = sentences(result)
-    assert list(said) == ["bronze__movie"]
+    errors = sentences(result)
+    assert list(errors) == ["bronze__movie"]
     for part in ("movie: ", ORIGINAL, "etl_control has a row", "PG_BRONZE_TAKEOVER", "fresh", "adopt-seed"):
-        assert part in said["bronze__movie"]
+        assert part in errors["bronze__movie"]
     assert lake.keys(inherited.bucket, "movie") == [ORIGINAL]
     assert set(before) <= set(control(inherited))
     assert lake.compare(inherited.database, inherited.bucket, "person") == lake.SAME
@@ -78,10 +78,10 @@ def test_a_table_stops_with_the_reason_while_both_systems_write(inherited: Proje
     store_object(inherited, "movie/movie_29991231235959.parquet")
     inherited.database.execute("insert into movie values (8, 'new', '2026-02-03')")
 
-    said = sentences(inherited.copy("movie"))["bronze__movie"]
+    error = sentences(inherited.copy("movie"))["bronze__movie"]
 
-    assert "movie/movie_29991231235959.parquet is not an object of pg_bronze" in said
-    assert "Stop it" in said
+    assert "movie/movie_29991231235959.parquet is not an object of pg_bronze" in error
+    assert "Stop it" in error
     assert lake.keys(inherited.bucket, "movie") == [*ours, "movie/movie_29991231235959.parquet"]
     assert requested(inherited.evaluate()) == []
     assert "failing" in inherited.evaluate().skip_message
