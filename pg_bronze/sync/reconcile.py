@@ -14,7 +14,7 @@ from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.ledger import Committed
 from pg_bronze.lake.reading import scan
 from pg_bronze.settings.bucket import S3Connection
-from pg_bronze.sync.state_changes import require_lock, resume_below
+from pg_bronze.sync.state_changes import current, require_lock, resume_compared
 from pg_bronze.sync.table_sync import TableSync
 
 if TYPE_CHECKING:
@@ -88,9 +88,10 @@ def reconcile(
 
     Raises:
         HistoryChanged: Both sides differ, or a large window is only partly read. Nothing is changed.
+        TableBusy: Another run holds the table's lock, or committed an object during the comparison.
     """
     require_lock(sync)
-    watermark = sync.ledger.recover(recorded, sync.now(), allow_gaps=True).watermark or recorded
+    _, watermark = current(sync, recorded)
     if watermark is None:
         raise SettingsError(f"{sync.label}: nothing of the table was copied yet, so there is nothing to compare.")
     command = f"`pg-bronze reset {argument(sync.label)}`"
@@ -111,7 +112,7 @@ def reconcile(
     reason = f"reconciled: all {compared.row_count - compared.to_come} live rows copied so far are in the lake"
     if compared.gone:
         reason += f"; {compared.gone} more keys are only in the lake: deleted since, or lost"
-    return resume_below(sync, recorded, writer, sync.horizon, reason), reason
+    return resume_compared(sync, recorded, writer, watermark, reason), reason
 
 
 def _numbers(columns: "Sequence[str]", key: "Sequence[str]", xid: str) -> "list[pl.Expr]":

@@ -94,7 +94,7 @@ class TableSync:
         self.generation = -1
         self.place: Place | None = None
         self.locked = False
-        self._on_step = on_step
+        self.on_step = on_step
         self._size = planning.Sizing(1, 1, 1)
         self._outlook = Outlook()
         self._mirrored_before: str | None = None
@@ -123,7 +123,7 @@ class TableSync:
         if recorded is not None and recorded.place.bucket != self.store.place:
             raise planning.other_bucket(recorded, self.store.place, self.label)
         recovered = self.ledger.recover(recorded, self.now())
-        self._on_step("recover")
+        self.on_step("recover")
         watermark = self._check_history(recovered)
         newest = recovered.redo.after if recovered.redo else watermark
         self.horizon = self.source.horizon(at_least=newest.highest if newest else None)
@@ -216,7 +216,7 @@ class TableSync:
                 ahead = step.after
             else:
                 self._note_rows(step.region, rows[0], committed=True)
-                self._on_step("read")
+                self.on_step("read")
                 return self._slice(watermark, step, rows, table, time.monotonic() - started)
 
     def _read_stable(self, region: Region) -> "tuple[slice_reader.Rows | None, bool]":

@@ -62,6 +62,17 @@ def crash_after(step: str, time: int = 1) -> Callable[[str], None]:
     return on_step
 
 
+def once_after(step: str, act: Callable[[], object]) -> Callable[[str], None]:
+    """An ``on_step`` that calls ``act`` after the first time a step is done."""
+    left = [act]
+
+    def on_step(name: str) -> None:
+        if name == step and left:
+            left.pop()()
+
+    return on_step
+
+
 @dataclass
 class Outcome:
     """What one tick did. ``quiet`` is the sentence of a tick that had nothing to do, else None."""

@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.core.window_sql import HORIZON
@@ -16,14 +15,13 @@ from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.ledger import Committed
-from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.sync import state_changes
 from pg_bronze.sync.reconcile import reconcile
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.faults import freeze
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, crash_after, fill
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, Upgraded
-from pg_bronze_tests.harness.servers import Database, older_servers
+from pg_bronze_tests.harness.servers import Database, older_servers, s3_connection
 
 
 @pytest.fixture(params=["18", "15"])
@@ -139,13 +137,7 @@ def test_after_a_failover_that_lost_transactions_continue_does_not_go_on_green(l
 @pytest.fixture
 def reconciling(bucket):
     """What ``pg-bronze reconcile`` does with a table."""
-    connection = S3Connection(
-        endpoint_url=bucket.server.endpoint_url,
-        access_key=SecretStr(bucket.server.access_key),
-        secret_key=SecretStr(bucket.server.secret_key),
-        region="us-east-1",
-        use_ssl=False,
-    )
+    connection = s3_connection(bucket)
     return lambda sync, recorded, writer: reconcile(sync, recorded, writer, connection)[0]
 
 

@@ -8,7 +8,7 @@ import pytest
 from pg_bronze.lake.commit import write_all
 from pg_bronze.lake.object_store import Store
 from pg_bronze.sync import state_changes
-from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, NoLock, crash_after, fill
+from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, NoLock, crash_after, fill, once_after
 
 NOW = datetime(2026, 1, 2, 0, 0, 10, tzinfo=UTC)
 SKEWS = [timedelta(hours=-1), timedelta(0), timedelta(hours=1)]
@@ -26,17 +26,6 @@ def pair(database, bucket) -> tuple[Lake, Lake]:
     return one, Lake(database, bucket.store(), dict(one.recorded), copier=NoLock)
 
 
-def meanwhile(step: str, act) -> object:
-    """An ``on_step`` that does something else once, as soon as a step is done."""
-    left = [act]
-
-    def on_step(name: str) -> None:
-        if name == step and left:
-            left.pop()()
-
-    return on_step
-
-
 def settle(database, one: Lake, two: Lake) -> None:
     database.execute(fill(101, 105))
     one.drain(now=lambda: NOW)
@@ -52,7 +41,7 @@ def test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing(pair
     """Whoever comes second has to notice, wherever it stood."""
     one, two = pair
 
-    one.tick(now=lambda: NOW, crash_at=meanwhile(step, lambda: two.tick(now=lambda: NOW + skew)))
+    one.tick(now=lambda: NOW, crash_at=once_after(step, lambda: two.tick(now=lambda: NOW + skew)))
 
     settle(database, one, two)
 
@@ -68,7 +57,7 @@ def test_a_writer_that_pauses_while_another_gets_far_ahead_doubles_nothing(pair,
             database.execute(f"{fill(number, number)}; update movie set title = title || '+' where movie_id < 5")
         two.tick(now=lambda: NOW - timedelta(hours=1))
 
-    one.tick(now=lambda: NOW, crash_at=meanwhile(step, far_ahead))
+    one.tick(now=lambda: NOW, crash_at=once_after(step, far_ahead))
 
     settle(database, one, two)
 
@@ -82,7 +71,7 @@ def test_a_writer_that_pauses_while_another_dies_doubles_and_loses_nothing(pair,
     def die() -> None:
         two.crash(dies_after, now=lambda: NOW + timedelta(seconds=7))
 
-    one.tick(now=lambda: NOW, crash_at=meanwhile(pauses_after, die))
+    one.tick(now=lambda: NOW, crash_at=once_after(pauses_after, die))
 
     settle(database, one, two)
 
@@ -95,7 +84,7 @@ def test_a_dead_writers_claim_is_done_once_by_two_others(pair, database, step, s
     third = Lake(database, one.store, dict(one.recorded), copier=NoLock)
     assert third.crash("claim", now=lambda: NOW + timedelta(minutes=1))
 
-    one.tick(now=lambda: NOW, crash_at=meanwhile(step, lambda: two.tick(now=lambda: NOW + skew)))
+    one.tick(now=lambda: NOW, crash_at=once_after(step, lambda: two.tick(now=lambda: NOW + skew)))
 
     settle(database, one, two)
 
@@ -111,7 +100,7 @@ def test_a_slice_in_hand_gives_way_to_the_claim_of_a_writer_whose_put_is_late(pa
         def write() -> None:
             outcomes.append(write_all(stream.slices(), two.writer(copier)))
 
-        one.tick(now=lambda: NOW, crash_at=meanwhile("list", write))
+        one.tick(now=lambda: NOW, crash_at=once_after("list", write))
 
     assert [(report.superseded, report.committed) for report in outcomes] == [(True, ())]
     settle(database, one, two)
@@ -120,7 +109,7 @@ def test_a_slice_in_hand_gives_way_to_the_claim_of_a_writer_whose_put_is_late(pa
 def test_a_writer_that_finds_its_claim_done_by_another_goes_on_behind_it(pair, database):
     one, two = pair
 
-    outcome = one.tick(now=lambda: NOW, crash_at=meanwhile("list", lambda: two.tick(now=lambda: NOW)))
+    outcome = one.tick(now=lambda: NOW, crash_at=once_after("list", lambda: two.tick(now=lambda: NOW)))
 
     assert [item.own for item in outcome.committed] == [True]  # the nonce is that of the claim, whoever wrote it
     assert outcome.row_count == 10
@@ -132,7 +121,7 @@ def test_a_writer_that_comes_too_late_records_what_the_other_wrote(pair, databas
     """Its own slice is thrown away, and the table is not stuck behind a watermark nobody continues."""
     one, two = pair
 
-    outcome = one.tick(now=lambda: NOW, crash_at=meanwhile("read", lambda: two.tick(now=lambda: NOW)))
+    outcome = one.tick(now=lambda: NOW, crash_at=once_after("read", lambda: two.tick(now=lambda: NOW)))
 
     assert outcome.committed == []
     assert [(item.row_count, item.own) for item in outcome.adopted] == [(10, False)]
@@ -268,7 +257,7 @@ def test_while_one_run_copies_a_table_another_leaves_it_alone(database, bucket):
     lake = Lake(database, bucket.store())
     seen = []
 
-    lake.tick(crash_at=meanwhile("claim", lambda: seen.append(Lake(database, lake.store).tick())))
+    lake.tick(crash_at=once_after("claim", lambda: seen.append(Lake(database, lake.store).tick())))
 
     assert [outcome.quiet for outcome in seen] == ["another run is copying it just now"]
     assert lake.compare() == SAME
