@@ -31,9 +31,10 @@ def slice_of(sync: "TableSync", claim: Claim) -> Slice:
     region = _current_region(claim.region, sync, leaves)
     started, fingerprint = time.monotonic(), sync.table.fingerprint
     try:
-        frame, policy_counts = slice_reader.read_all(sync.source, sync.table, region)
+        query = slice_reader.query(sync.table, region)
     except KeyError:
         return _new_generation(sync, claim, "a column that bounds it was dropped since")
+    frame, policy_counts = slice_reader.read_all(sync.source, sync.table, region, query)
     if sync.refresh_table() != fingerprint:
         raise TableChanged(
             f"{sync.label}: the table was altered while a claimed slice was read again. It is retried at the next tick."

@@ -6,6 +6,7 @@ import pytest
 
 from pg_bronze.errors import LakeDamaged
 from pg_bronze.lake.claim import Claim
+from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, crash_after, fill
 
 STATES = ("as recorded", "an older one", "footers only")
@@ -193,6 +194,24 @@ def test_a_claimed_last_block_range_of_a_table_rewritten_since_is_not_lost(lake,
 
     lake.drain(slice_rows=1_000)
 
+    assert lake.compare() == SAME
+
+
+def test_an_unexpected_error_in_a_claimed_read_opens_no_new_generation(lake, database, monkeypatch):
+    """A key error while rows are converted was taken for a dropped column, and the whole table was copied again."""
+    database.execute(fill(1, 3))
+    lake.crash("claim")
+
+    def fails(self, query, label):
+        raise KeyError("title")
+
+    with monkeypatch.context() as patch, pytest.raises(KeyError):
+        patch.setattr(Source, "read", fails)
+        lake.tick()
+
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == 0
     assert lake.compare() == SAME
 
 
