@@ -1,4 +1,4 @@
-"""Reading the rows of one region as one slice, or finding that they are too many for one."""
+"""Reads the rows of one region as one slice, or finds that they are too many for one."""
 
 from typing import TYPE_CHECKING, TypeAlias
 

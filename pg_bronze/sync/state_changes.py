@@ -20,7 +20,7 @@ Change = Callable[[Watermark], Watermark]
 
 def reset(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> Committed:
     """Forget how far the table was copied: the next tick copies all of it into a new generation."""
-    return _commit(sync, recorded, writer, "reset on request", sync.forgotten)
+    return _commit(sync, recorded, writer, "reset on request", sync.slices.new_generation)
 
 
 def resume(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> Committed:
@@ -119,20 +119,11 @@ def _slice(sync: TableSync, recorded: Watermark | None, reason: str, change: Cha
             f"{sync.label}: nothing of the table was copied yet, so there is nothing to change. "
             f"`pg-bronze tick {argument(sync.label)}` copies it."
         )
-    # The watermark first, the place second: a position in the log that another writer committed in between would
-    # otherwise look like a restored database to the next run.
-    sync.place = place = sync.source.place(sync.store.place)
-    sync.refresh_table()
+    # The watermark first, the place second, as in every run: the other order would take what another writer committed
+    # in between for a restored database.
+    sync.slices.place = place = sync.source.place(sync.store.place)
+    sync.slices.refresh_table()
     after = change(dataclasses.replace(watermark, place=place))
-    empty = sync.empty_slice(watermark, after, reason)
-    return _under_key(sync, empty, recovered.redo.after.key, watermark) if recovered.redo else empty
-
-
-def _under_key(sync: TableSync, empty: Slice, key: str, watermark: Watermark) -> Slice:
-    """Return the change under the key of an open claim, which has taken its number; the claimed rows are read later."""
-    numbered = empty.claim.after
-    opens_generation = numbered.generation != watermark.generation
-    after = dataclasses.replace(numbered, key=key, first_key=key if opens_generation else numbered.first_key)
-    snapshot = sync.columns.look(watermark, after, sync.table)
-    claim = dataclasses.replace(empty.claim, after=snapshot.onto(after, watermark))
-    return sync.slice_of(claim, sync.no_rows(), snapshot, redo=True)
+    # An open claim has taken the next number. The change takes its key, and the claimed rows are read later.
+    key = recovered.redo.after.key if recovered.redo else None
+    return sync.slices.empty_slice(watermark, after, reason, key)

@@ -27,7 +27,8 @@ from pg_bronze.postgres import catalog
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, Mirrored
 from pg_bronze.postgres.error_mapping import explain
-from pg_bronze.sync.table_sync import SyncOptions, TableSync
+from pg_bronze.sync.options import SyncOptions
+from pg_bronze.sync.table_sync import TableSync
 
 READERS = ("connectorx", "copy")
 STEPS = ("recover", "read", "claim", "list", "put", "unclaim")

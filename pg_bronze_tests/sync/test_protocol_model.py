@@ -43,7 +43,9 @@ from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Listed
 from pg_bronze.postgres import catalog
 from pg_bronze.sync import slice_stream
-from pg_bronze.sync.table_sync import SyncOptions, TableSync
+from pg_bronze.sync.options import SyncOptions
+from pg_bronze.sync.slice_source import SliceSource
+from pg_bronze.sync.table_sync import TableSync
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -972,14 +974,14 @@ def name_instead_of_oid(patch: pytest.MonkeyPatch) -> None:
 
 def table_not_looked_at_again(patch: pytest.MonkeyPatch) -> None:
     """Nobody compares the table before and after a read."""
-    look_once = TableSync.refresh_table
+    look_once = SliceSource.refresh_table
 
     def careless(self):
         look_once(self)
         self.table = replace(self.table, fingerprint="always the same")
         return self.table.fingerprint
 
-    patch.setattr(TableSync, "refresh_table", careless)
+    patch.setattr(SliceSource, "refresh_table", careless)
 
 
 def pending_takes_a_new_horizon(patch: pytest.MonkeyPatch) -> None:

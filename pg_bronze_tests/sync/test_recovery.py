@@ -205,9 +205,10 @@ def test_an_unexpected_error_in_a_claimed_read_opens_no_new_generation(lake, dat
     def fails(self, query, label):
         raise KeyError("title")
 
-    with monkeypatch.context() as patch, pytest.raises(KeyError):
-        patch.setattr(Source, "read", fails)
+    monkeypatch.setattr(Source, "read", fails)
+    with pytest.raises(KeyError):
         lake.tick()
+    monkeypatch.undo()
 
     lake.drain()
 

@@ -9,8 +9,7 @@ import pg_bronze
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY, Exceptional, Policies
 from pg_bronze.errors import DataError
 from pg_bronze.settings.load import load_settings
-from pg_bronze.sync import state_changes
-from pg_bronze.sync.table_sync import TableSync
+from pg_bronze.sync import slice_reader, state_changes
 from pg_bronze_tests.harness.lake import Lake
 
 PRICES = """create table movie (
@@ -154,19 +153,18 @@ def test_an_object_without_rows_has_the_stored_schema_of_the_policies(lake):
 
 
 @pytest.mark.parametrize("declared", ["numeric(12,4)", "numeric", "numeric(12,2)"])
-def test_a_number_widened_during_a_read_is_neither_rounded_nor_taken_for_nan(lake, database, declared):
+def test_a_number_widened_during_a_read_is_neither_rounded_nor_taken_for_nan(lake, database, declared, monkeypatch):
     """Rounded to the old scale it would be changed; taken for NaN it would stop the table for good."""
 
-    class Altered(TableSync):
-        def _read_stable(self, region):
-            if "numeric(10,2)" in {column.declared for column in self.table.columns}:
-                database.execute(f"alter table movie alter price type {declared}")
-                database.execute(
-                    "insert into movie values (2, 12345678901.5555)" if declared == "numeric" else "select"
-                )
-            return super()._read_stable(region)
+    read = slice_reader.read
 
-    lake.copier = Altered
+    def alter_and_read(source, table, region, size):
+        if "numeric(10,2)" in {column.declared for column in table.columns}:
+            database.execute(f"alter table movie alter price type {declared}")
+            database.execute("insert into movie values (2, 12345678901.5555)" if declared == "numeric" else "select")
+        return read(source, table, region, size)
+
+    monkeypatch.setattr(slice_reader, "read", alter_and_read)
     lake.tick()
     lake.drain()
 
