@@ -171,11 +171,11 @@ def test_the_claim_of_a_finished_slice_is_dropped(lake, database):
 
 def test_a_claim_finished_between_two_looks_is_not_done_again(lake, database):
     """Found open, then finished by its writer: the second LIST is what stands between this and doubled rows."""
-    lake.copier = NoLock
+    lake.sync_class = NoLock
     database.execute(fill(1, 3))
     lake.drain()
     database.execute(fill(4, 6))
-    other = Lake(database, lake.store, dict(lake.recorded), copier=NoLock)
+    other = Lake(database, lake.store, dict(lake.recorded), sync_class=NoLock)
     assert other.crash("claim")
     lake.store = LooksLate(lake.store, CLAIM, other.tick)
 

@@ -34,12 +34,12 @@ def lake(database, bucket) -> Lake:
 @pytest.fixture
 def pair(lake) -> tuple[Lake, Lake]:
     """Two writers with the same recorded watermark, on servers where the advisory lock does not hold."""
-    lake.copier = NoLock
+    lake.sync_class = NoLock
     return lake, second(lake)
 
 
 def second(lake: Lake) -> Lake:
-    return Lake(lake.database, lake.store, dict(lake.recorded), copier=lake.copier)
+    return Lake(lake.database, lake.store, dict(lake.recorded), sync_class=lake.sync_class)
 
 
 def content(lake: Lake) -> dict[str, bytes | None]:

@@ -20,10 +20,10 @@ def pair(database, bucket) -> tuple[Lake, Lake]:
     """Two schedulers that know the same of one table, on servers where the advisory lock does not hold."""
     database.execute(MOVIE)
     database.execute(fill(1, 10))
-    one = Lake(database, bucket.store(), copier=NoLock)
+    one = Lake(database, bucket.store(), sync_class=NoLock)
     one.tick(now=lambda: NOW)
     database.execute(fill(11, 20))
-    return one, Lake(database, bucket.store(), dict(one.recorded), copier=NoLock)
+    return one, Lake(database, bucket.store(), dict(one.recorded), sync_class=NoLock)
 
 
 def settle(database, one: Lake, two: Lake) -> None:
@@ -81,7 +81,7 @@ def test_a_writer_that_pauses_while_another_dies_doubles_and_loses_nothing(pair,
 def test_a_dead_writers_claim_is_done_once_by_two_others(pair, database, step, skew):
     """Both find the claim and have looked again with it in hand: its key is all that stands between them."""
     one, two = pair
-    third = Lake(database, one.store, dict(one.recorded), copier=NoLock)
+    third = Lake(database, one.store, dict(one.recorded), sync_class=NoLock)
     assert third.crash("claim", now=lambda: NOW + timedelta(minutes=1))
 
     one.tick(now=lambda: NOW, crash_at=once_after(step, lambda: two.tick(now=lambda: NOW + skew)))
@@ -151,7 +151,7 @@ def test_two_writers_in_the_midst_of_block_ranges_double_nothing(pair, database)
 def test_two_writers_that_never_wait_for_each_other_double_nothing(database, any_bucket):
     """Claims, lists and puts of both in any order, while rows come and one of them dies at times."""
     database.execute(MOVIE)
-    lakes = [Lake(database, any_bucket.store(), copier=NoLock) for _ in range(2)]
+    lakes = [Lake(database, any_bucket.store(), sync_class=NoLock) for _ in range(2)]
     barrier, failures = threading.Barrier(2), []
 
     def work(lake: Lake, skew: timedelta) -> None:
