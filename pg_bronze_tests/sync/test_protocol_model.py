@@ -1,10 +1,10 @@
-"""The copy of one table under attack: the product's planner and commit on a simulated cluster and bucket.
+"""A model of the protocol: the product's planner and commit on a simulated cluster and bucket.
 
-Hypothesis plays the writers, the operator and the accidents. The simulation knows what PostgreSQL would show: ids in
-the order they were handed out, transactions open and ended in any order, row versions in blocks. What it does not know
-is the SQL; a ``Region`` is evaluated here in Python, and test_window.py holds the SQL against the same meaning.
+Hypothesis generates the writers, the operator and the accidents. The simulation returns what PostgreSQL would: ids in
+the order of assignment, transactions that end in any order, row versions in blocks. It does not execute SQL: a
+``Region`` is evaluated in Python, and core/test_window_sql.py compares the SQL with the same meaning.
 
-The last tests plant known mistakes and assert that the judge sees each of them.
+The last tests plant known faults and assert that the checks find each of them.
 """
 
 import copy as copies
@@ -55,7 +55,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass
 class Version:
-    """One row version; ``xmax`` 0 means that no transaction has tried to end it. ``line`` is its place in the block."""
+    """One row version. ``xmax`` 0 means that no transaction has updated or deleted it; ``line`` is its line pointer."""
 
     id: int
     xmin: int
@@ -79,14 +79,14 @@ class File:
     versions: list[Version] = field(default_factory=list)
 
     def free_line(self, block: int) -> int:
-        """The lowest line pointer of a block that no version holds: vacuum's leavings come first."""
+        """Return the lowest line pointer of a block that no version uses; vacuum makes them available again."""
         taken = {version.line for version in self.versions if version.block == block}
         return next(line for line in itertools.count(1) if line not in taken)
 
 
 @dataclass
 class Transaction:
-    """An open transaction: the ids of its levels, the savepoints that still stand above each other."""
+    """An open transaction: the ids of its levels, which are its savepoints that were not released."""
 
     levels: list[list[int]] = field(default_factory=lambda: [[]])
     touched: set[int] = field(default_factory=set)
@@ -97,7 +97,7 @@ class Transaction:
 
 
 class Cluster:
-    """What a PostgreSQL with one table of interest would hold."""
+    """A PostgreSQL cluster with one table that is copied."""
 
     def __init__(self, partitioned: bool) -> None:
         self.partitioned = partitioned
@@ -137,7 +137,7 @@ class Cluster:
     # Transactions
 
     def assign(self, transaction: Transaction) -> int:
-        """The id under which the innermost level writes; an outer level gets its id first."""
+        """Return the id with which the innermost level writes; outer levels get their ids first."""
         for level in transaction.levels:
             if not level:
                 level.append(self.next_xid)
@@ -149,8 +149,8 @@ class Cluster:
             self.committed |= transaction.ids
         self.open.remove(transaction)
 
-    def alone(self) -> Transaction:
-        """A transaction to be ended at once by the caller."""
+    def begin(self) -> Transaction:
+        """Return a transaction that the caller ends at once."""
         self.open.append(Transaction())
         return self.open[-1]
 
@@ -165,7 +165,7 @@ class Cluster:
         return [v for v in file.versions if v.xmin in self.committed and v.xmax not in self.committed]
 
     def changeable(self, file: File, transaction: Transaction) -> list[Version]:
-        """Rows the transaction sees and nobody else has locked."""
+        """Return the rows that the transaction sees and that no other transaction has locked."""
         seen = self.committed | transaction.ids
         return [v for v in file.versions if v.xmin in seen and v.xmax not in seen and not self.is_running(v.xmax)]
 
@@ -181,7 +181,7 @@ class Cluster:
         file.versions.append(Version(row_id, xid, block, file.free_line(block)))
 
     def change(self, transaction: Transaction, file: File, nth: int, how: str) -> None:
-        """Update in the same block (``hot``), into another one or another partition (``moved``), or delete."""
+        """Update a row in its block (``hot``), or into another block or partition (``moved``), or delete it."""
         rows = self.changeable(file, transaction)
         if not rows:
             return
@@ -195,15 +195,15 @@ class Cluster:
             self.insert(transaction, target, nth % (target.pages + 1), row.id)
 
     def leaf(self, nth: int) -> File:
-        """One of the physical tables; a detached one only if none is attached."""
+        """Return one of the physical tables; a detached one only if none is attached."""
         oids = self.attached or list(self.files)
         return self.files[oids[nth % len(oids)]]
 
     def anywhere(self, nth: int) -> File:
-        """One of the physical tables, detached ones among them."""
+        """Return one of the physical tables, including detached ones."""
         return list(self.files.values())[nth % len(self.files)]
 
-    # Definitions; each takes an id, and waits for writers, which here means: does not happen
+    # Changes of the definition. Each uses an id, and waits for writers; here it does not happen if it would wait.
 
     def _alter(self, *files: File) -> int | None:
         oids = {file.oid for file in files} or set(self.files)
@@ -216,7 +216,7 @@ class Cluster:
         return xid
 
     def rewrite(self, nth: int) -> None:
-        """VACUUM FULL: rows keep their ids and change their blocks."""
+        """Run VACUUM FULL: rows keep their ids and move to other blocks."""
         file = self.leaf(nth)
         if self._alter(file):
             rows = sorted(self.visible(file), key=lambda v: (v.id * 7) % 5)
@@ -224,7 +224,7 @@ class Cluster:
             file.pages, file.node = -(-len(rows) // 2), self._next()
 
     def vacuum(self, nth: int) -> None:
-        """What nobody can see any more makes room: its line pointers are used again by rows written later."""
+        """Remove dead versions; later rows use their line pointers again."""
         file = self.anywhere(nth)
         file.versions = [
             v
@@ -234,7 +234,7 @@ class Cluster:
         ]
 
     def reload(self, nth: int) -> None:
-        """TRUNCATE and COPY of most keys in one transaction."""
+        """TRUNCATE the table and COPY most of its keys in one transaction."""
         file = self.leaf(nth)
         if xid := self._alter(file):
             kept = [v.id for v in self.visible(file)][nth % 2 :]
@@ -242,7 +242,7 @@ class Cluster:
             file.pages, file.node = -(-len(kept) // 2), self._next()
 
     def recreate(self, nth: int) -> None:
-        """DROP and CREATE under the same name, then some of the old keys."""
+        """DROP the table and CREATE it under the same name, with some of the old keys."""
         old = [v.id for oid in self.attached for v in self.visible(self.files[oid])]
         if xid := self._alter():
             self._make_table()
@@ -252,7 +252,7 @@ class Cluster:
                 file.pages = n // 3 + 1
 
     def retype(self, nth: int) -> None:
-        """A change of the columns that leaves rows and values alone; there are three ways they can be."""
+        """Change a column without changing rows or values; there are three possible definitions."""
         if self._alter():
             self.typmod = nth % 3
 
@@ -262,7 +262,7 @@ class Cluster:
             self.detached.append(oid)
 
     def attach(self, nth: int) -> None:
-        """Attach what was detached, or a new table that already holds rows."""
+        """Attach a detached partition, or a new table that already contains rows."""
         if self.partitioned and (xid := self._alter()):
             if not self.detached:
                 file = self._file()
@@ -275,18 +275,18 @@ class Cluster:
             self.attached.sort()
 
     def table(self) -> SourceTable:
-        """What the catalog says."""
+        """Return the table as the catalog describes it."""
         files = [self.files[oid] for oid in self.attached]
         relations = tuple(Relation(f.oid, "public", f.name, f.node, f.pages, 0) for f in files)
         rows = float(sum(len(self.visible(f)) for f in files))
         column = Column(1, "id", "bigint", "int8", self.typmod, not_null=True)
-        print_ = f"{self.oid} {self.definition} {[(r.oid, r.relfilenode) for r in relations]}"
+        fingerprint = f"{self.oid} {self.definition} {[(r.oid, r.relfilenode) for r in relations]}"
         return SourceTable(
-            self.oid, "public", "movie", self.partitioned, None, (column,), ("id",), relations, rows, None, print_
+            self.oid, "public", "movie", self.partitioned, None, (column,), ("id",), relations, rows, None, fingerprint
         )
 
     def select(self, region: Region) -> list[tuple[int, int]]:
-        """``(id, xid)`` of the row versions in a region, as a snapshot taken now sees them."""
+        """Return ``(id, xid)`` of the row versions in a region that a snapshot taken now contains."""
         if region.only:
             found = [f for f in self.files.values() if f.name == region.name]
             if not found:
@@ -304,15 +304,15 @@ class Cluster:
         ]
 
 
-# The outside of a tick
+# The environment of a tick
 
 
 class Crash(Exception):
-    """The process is gone."""
+    """The process is killed here."""
 
 
-class Bell:
-    """Counts the steps of a tick and lets something happen before some of them."""
+class StepCounter:
+    """Counts the steps of a tick and calls a function before some of them."""
 
     def __init__(self, events: dict[int, Callable[[], None]]) -> None:
         self.events = events
@@ -332,21 +332,21 @@ class Bell:
         raise Crash
 
 
-class Door:
-    """A writer's way to the bucket; every request is a step."""
+class SimulatedStore:
+    """A writer's connection to the bucket; every request is a step."""
 
     bucket, prefix, place = "lake", "", "lake"
 
-    def __init__(self, objects: dict[str, bytes], bell: Bell) -> None:
+    def __init__(self, objects: dict[str, bytes], steps: StepCounter) -> None:
         self.objects = objects
-        self.bell = bell
+        self.steps = steps
         self.lose_reply = False
 
     def uri(self, key: str) -> str:
         return f"s3://lake/{key}"
 
     def create(self, key: str, body: bytes) -> bool:
-        self.bell()
+        self.steps()
         if key in self.objects:
             return False
         self.objects[key] = body
@@ -354,7 +354,7 @@ class Door:
         return not lost
 
     def get(self, key: str) -> bytes | None:
-        self.bell()
+        self.steps()
         return self.objects.get(key)
 
     def tail(self, key: str, size_bytes: int) -> bytes | None:
@@ -362,17 +362,17 @@ class Door:
         return body and body[-size_bytes:]
 
     def delete(self, key: str) -> None:
-        self.bell()
+        self.steps()
         self.objects.pop(key, None)
 
     def move(self, key: str, to: str) -> None:
-        self.bell()
+        self.steps()
         if key in self.objects:
             self.objects[to] = self.objects[key]
         self.delete(key)
 
     def list(self, prefix: str, start_after: str = "") -> list[Listed]:
-        self.bell()
+        self.steps()
         return [
             Listed(key, len(body), START)
             for key, body in sorted(self.objects.items())
@@ -380,19 +380,22 @@ class Door:
         ]
 
 
-class Connection:
-    """A writer's way to the cluster. ``view`` is what its reads see, older than its horizon behind a bad pooler."""
+class SimulatedSource:
+    """A writer's connection to the cluster.
+
+    ``view`` is an older state that its reads return, as from a lagging server behind a pooler.
+    """
 
     standby, server_version = False, 170000
 
-    def __init__(self, cluster: Cluster, bell: Bell, view: Cluster | None, horizon: int | None) -> None:
+    def __init__(self, cluster: Cluster, steps: StepCounter, view: Cluster | None, horizon: int | None) -> None:
         self.cluster = cluster
-        self.bell = bell
+        self.steps = steps
         self.view = view or cluster
         self._horizon = horizon
 
     @contextmanager
-    def session(self) -> Iterator["Connection"]:
+    def session(self) -> Iterator["SimulatedSource"]:
         yield self
 
     def stop_reading(self) -> None:
@@ -406,13 +409,13 @@ class Connection:
         return Place("7", 1, f"0/{self.cluster.log:X}", 5, bucket)
 
     def horizon(self, at_least: int | None = None) -> int:
-        self.bell()
+        self.steps()
         if self._horizon is None or self._horizon < (at_least or 0):
             self._horizon = self.cluster.horizon
         return self._horizon
 
     def try_lock(self, _oid: int) -> bool:
-        return True  # as under transaction pooling: two writers may meet
+        return True  # as under transaction pooling: two writers may run at once
 
     def unlock(self, _oid: int) -> None:
         pass
@@ -422,27 +425,27 @@ class Connection:
             raise StaleSnapshot(f"older than horizon {end}")
 
     def read(self, query: tuple[Region, int | None], _label: str) -> pl.DataFrame:
-        self.bell()
+        self.steps()
         region, limit = query
         self.guard(region.end)
         rows = self.view.select(region)[:limit]
         return pl.DataFrame(rows, schema={"id": pl.Int64, "_pg_xid": pl.Int64}, orient="row")
 
 
-def look(connection: Connection, _schema: str, _name: str) -> SourceTable:
-    connection.bell()
+def read_table(connection: SimulatedSource, _schema: str, _name: str) -> SourceTable:
+    connection.steps()
     return connection.cluster.table()
 
 
-class Ahead:
-    """A read ahead that is done at once or when it is asked for, so that a failing example can be played again."""
+class SimulatedFuture:
+    """A read ahead that is done at once, or when its result is needed, so that a failing example repeats."""
 
     eager = True
 
     def __init__(self, work: Callable[[], object]) -> None:
         self.work = work
         self.outcome: tuple[object, Exception | None] | None = None
-        if Ahead.eager:
+        if SimulatedFuture.eager:
             self._run()
 
     def _run(self) -> tuple[object, Exception | None]:
@@ -472,8 +475,8 @@ class Ahead:
         return value
 
 
-class Pool:
-    """The part of a ThreadPoolExecutor that is used."""
+class SimulatedPool:
+    """The methods of ThreadPoolExecutor that the product calls."""
 
     def __init__(self, **_: object) -> None:
         pass
@@ -481,17 +484,17 @@ class Pool:
     def shutdown(self, wait: bool) -> None:
         pass
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "SimulatedPool":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def submit(self, function: Callable[..., object], *arguments: object) -> Ahead:
-        return Ahead(lambda: function(*arguments))
+    def submit(self, function: Callable[..., object], *arguments: object) -> SimulatedFuture:
+        return SimulatedFuture(lambda: function(*arguments))
 
 
-# The attack
+# The state machine
 
 EVENTS = st.dictionaries(
     st.integers(1, 25),
@@ -508,11 +511,11 @@ SLOT = st.integers(0, 2)
 NTH = st.integers(0, 6)
 
 
-class Attack(RuleBasedStateMachine):
-    """One table, up to three open writers, any number of ticks in one or two processes."""
+class Protocol(RuleBasedStateMachine):
+    """One table, up to three open transactions, any number of ticks in one or two processes."""
 
     partitioned = False
-    hole: Callable[[pytest.MonkeyPatch], None] | None = None
+    fault: Callable[[pytest.MonkeyPatch], None] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -520,12 +523,12 @@ class Attack(RuleBasedStateMachine):
         self.patch.setattr(
             window_sql, "select", lambda region, _columns, _xid, _names, limit, _bound=None: (region, limit)
         )
-        self.patch.setattr(catalog, "read_table", look)
-        self.patch.setattr(slice_stream, "ThreadPoolExecutor", Pool)
+        self.patch.setattr(catalog, "read_table", read_table)
+        self.patch.setattr(slice_stream, "ThreadPoolExecutor", SimulatedPool)
         self.patch.setattr(planning, "EMPTY_BLOCKS_PER_COMMIT", 4)
         self.patch.setattr(planning, "LINES_PER_BLOCK", 6)
-        if self.hole:
-            self.hole(self.patch)
+        if self.fault:
+            self.fault(self.patch)
         self.cluster = Cluster(self.partitioned)
         self.known = self.cluster.table()
         self.objects: dict[str, bytes] = {}
@@ -554,13 +557,13 @@ class Attack(RuleBasedStateMachine):
         return self.cluster.open[slot]
 
     @initialize(count=st.integers(0, 14), per_block=st.integers(1, 3))
-    def begin_with(self, count, per_block):
+    def start_with(self, count, per_block):
         for nth in range(len(self.cluster.attached)):
             self.load(nth, count, per_block)
 
     @rule(nth=NTH, count=st.integers(2, 9), per_block=st.integers(1, 3))
     def load(self, nth, count, per_block):
-        file, transaction = self.cluster.leaf(nth), self.cluster.alone()
+        file, transaction = self.cluster.leaf(nth), self.cluster.begin()
         first = file.pages
         for n in range(count):
             self.cluster.insert(transaction, file, first + n // per_block)
@@ -568,14 +571,14 @@ class Attack(RuleBasedStateMachine):
 
     @rule(slot=SLOT, nth=NTH, row=NTH, ops=st.lists(st.sampled_from(OPERATIONS), min_size=1, max_size=5))
     def write(self, slot, nth, row, ops):
-        """Some statements of one transaction, which may go on later."""
+        """Run statements of one transaction, which may continue later."""
         transaction = self._slot(slot)
         for n, op in enumerate(ops):
             file = self.cluster.anywhere(nth)
             if op == "insert":
                 self.cluster.insert(transaction, file, (row + n) % (file.pages + 1))
             elif op == "id":
-                self.cluster.assign(transaction)  # a row lock or nextval: an id, and nothing written
+                self.cluster.assign(transaction)  # a row lock or nextval uses an id and writes no row
             elif op == "savepoint":
                 transaction.levels.append([])
             elif op in {"release", "rollback to"}:
@@ -613,7 +616,7 @@ class Attack(RuleBasedStateMachine):
 
     @rule()
     def remember_this_moment(self):
-        """A pooler's other server stands still here; another table of a tick has just taken its horizon."""
+        """Keep this state: a lagging server returns it, and another table of the tick has taken its horizon."""
         self.view = copies.deepcopy(self.cluster)
         self.kept_horizon = self.cluster.horizon
 
@@ -627,7 +630,7 @@ class Attack(RuleBasedStateMachine):
         stale=st.sampled_from(["", "", "", "view", "horizon"]),
     )
     def tick(self, events, recorded, rows, eager, dated, passed_s, stale):
-        Ahead.eager = eager
+        SimulatedFuture.eager = eager
         self.now += timedelta(seconds=passed_s)
         with suppress(Crash, TransientError):
             self._tick(events, self._recorded(recorded), rows, dated, stale)
@@ -643,7 +646,7 @@ class Attack(RuleBasedStateMachine):
 
     @rule(step=st.integers(1, 40), other_dies_at=st.none() | st.integers(8, 60), rows=st.integers(1, 3))
     def two_writers(self, step, other_dies_at, rows):
-        """One stands still before any of its steps while the other does a whole tick, or dies in it."""
+        """Pause one writer before a step while the other runs a whole tick, or is killed in it."""
         self.other_dies_at = other_dies_at
         self.tick({step: "other"}, "latest", rows, eager=True, dated=False, passed_s=1, stale="")
         self.other_dies_at = None
@@ -656,31 +659,31 @@ class Attack(RuleBasedStateMachine):
     def _tick(
         self, events: dict[int, str], recorded: Watermark | None, rows: int, dated: bool = False, stale: str = ""
     ) -> bool:
-        """One tick of one process; whether it had anything to do. Only errors the next tick cures may come out."""
-        bell = Bell({})
-        door = Door(self.objects, bell)
+        """Run one tick of one process, and return whether it had anything to do. It may raise a TransientError."""
+        steps = StepCounter({})
+        store = SimulatedStore(self.objects, steps)
         view, horizon = (self.view if stale == "view" else None), (self.kept_horizon if stale == "horizon" else None)
-        source = Connection(self.cluster, bell, view, horizon)
-        bell.events = {step: self._event(name, bell, door, step) for step, name in events.items()}
+        source = SimulatedSource(self.cluster, steps, view, horizon)
+        steps.events = {step: self._event(name, steps, store, step) for step, name in events.items()}
         options = SyncOptions(slice_rows=rows, slice_bytes=3 * 8192, dated=dated)
-        with TableSync(source, door, self.known, options, now=lambda: self.now, on_step=bell) as writer:
+        with TableSync(source, store, self.known, options, now=lambda: self.now, on_step=steps) as writer:
             stream = writer.start(recorded)
             if isinstance(stream, Quiet):
                 return False
-            report = write_all(stream.slices(), SliceWriter(Ledger(door, writer.layout), options.codec, bell))
-            bell()
+            report = write_all(stream.slices(), SliceWriter(Ledger(store, writer.layout), options.codec, steps))
+            steps()
             self.recorded.append(report.watermark)
         return True
 
-    def _event(self, name: str, bell: Bell, door: Door, step: int) -> Callable[[], None]:
+    def _event(self, name: str, steps: StepCounter, store: SimulatedStore, step: int) -> Callable[[], None]:
         def other() -> None:
-            self.now += timedelta(seconds=10)  # or both would choose one key, which is not to be relied on
+            self.now += timedelta(seconds=10)  # otherwise both would choose the same key, which would hide faults
             inner = {self.other_dies_at: "crash"} if self.other_dies_at else {}
             with suppress(Crash, TransientError):
                 self._tick(inner, self._recorded("latest"), 2)
 
         def write() -> None:
-            transaction = self.cluster.alone()
+            transaction = self.cluster.begin()
             if name == "insert":
                 file = self.cluster.leaf(step)
                 self.cluster.insert(transaction, file, step % (file.pages + 1))
@@ -693,16 +696,16 @@ class Attack(RuleBasedStateMachine):
                 self.cluster.end(self.cluster.open[0], commit=True)
 
         def lose_reply() -> None:
-            door.lose_reply = True
+            store.lose_reply = True
 
-        known = {"crash": bell.crash, "other": other, "lost reply": lose_reply, "end": end}
+        known = {"crash": steps.crash, "other": other, "lost reply": lose_reply, "end": end}
         known |= {"insert": write, "update": write}
         return known.get(name) or (lambda: getattr(self.cluster, name)(step))
 
-    # Judging
+    # Checks
 
     def lake(self) -> list[tuple[Footer, list[tuple[int, int]]]]:
-        """Footer and rows of every object in the table's folder."""
+        """Return footer and rows of every object in the table's folder."""
         bodies = [body for key, body in self.objects.items() if key.startswith("movie/")]
         for body in bodies:
             if body not in self._read:
@@ -711,32 +714,32 @@ class Attack(RuleBasedStateMachine):
         return [self._read[body] for body in bodies]
 
     def rows(self) -> Counter[tuple[int, int]]:
-        """``(id, xid)`` in the newest generation, counted."""
+        """Count each ``(id, xid)`` in the newest generation."""
         lake = self.lake()
         newest = max((footer.after.generation for footer, _ in lake), default=0)
         return Counter(row for footer, rows in lake if footer.after.generation == newest for row in rows)
 
     @invariant()
-    def nothing_is_there_twice(self):
+    def no_row_version_is_doubled(self):
         doubled = {row: count for row, count in self.rows().items() if count > 1}
         assert not doubled, f"doubled: {doubled}"
 
     @invariant()
     def every_object_names_the_first_with_its_columns(self):
-        """And says its own: a reader takes the columns of thousands of objects from one footer."""
+        """And describes its own: a reader takes the columns of thousands of objects from one footer."""
         footers = sorted((footer for footer, _ in self.lake()), key=lambda footer: footer.after.seq)
-        began: Footer | None = None
+        first: Footer | None = None
         for footer in footers:
             if footer.after.generation < footers[-1].after.generation:
-                continue  # being moved away, perhaps the first one already
+                continue  # it is being moved away, and the first one may be moved already
             assert footer.after.columns_digest == footer.described.digest
-            if began is None or began.described.digest != footer.described.digest:
-                began = footer
-            assert footer.after.columns_key == began.after.key
+            if first is None or first.described.digest != footer.described.digest:
+                first = footer
+            assert footer.after.columns_key == first.after.key
 
     @rule(commit=st.booleans())
     def settle(self, commit):
-        """When writes stop and the horizon has passed them, the lake holds every live row version exactly once."""
+        """When writes stop and the horizon has passed them, the lake contains every live row version exactly once."""
         for transaction in list(self.cluster.open):
             self.cluster.end(transaction, commit)
         for n in range(100):
@@ -744,11 +747,11 @@ class Attack(RuleBasedStateMachine):
             if not self._tick({}, self._recorded(["latest", "older", "none"][n % 3]), 4):
                 break
         else:
-            raise AssertionError("100 ticks, and still not quiet")
+            raise AssertionError("not quiet after 100 ticks")
         live = {(v.id, v.xmin) for oid in self.cluster.attached for v in self.cluster.visible(self.cluster.files[oid])}
         found = self.rows()
         assert not live - set(found), f"lost: {live - set(found)}"
-        self.nothing_is_there_twice()
+        self.no_row_version_is_doubled()
         highest: dict[int, int] = {}
         for row_id, xid in found:
             highest[row_id] = max(xid, highest.get(row_id, 0))
@@ -758,8 +761,8 @@ class Attack(RuleBasedStateMachine):
         assert not [key for key in self.objects if key.startswith("_pg_bronze/claims/")], "a claim is left open"
 
 
-class PartitionedAttack(Attack):
-    """The same with a partitioned table, whose partitions come and go."""
+class PartitionedProtocol(Protocol):
+    """The same with a partitioned table, whose partitions are attached and detached."""
 
     partitioned = True
 
@@ -772,81 +775,79 @@ EXAMPLES = settings(
 )
 
 
-@pytest.mark.parametrize("attack", [Attack, PartitionedAttack])
-def test_every_live_row_is_in_the_lake_exactly_once(attack):
-    run_state_machine_as_test(attack, settings=EXAMPLES)
+@pytest.mark.parametrize("machine", [Protocol, PartitionedProtocol])
+def test_every_live_row_is_in_the_lake_exactly_once(machine):
+    run_state_machine_as_test(machine, settings=EXAMPLES)
 
 
 @contextmanager
-def scene(attack: type[Attack] = Attack) -> Iterator[Attack]:
-    """A table with two objects in the lake and a window of several slices to be copied; judged at the end."""
-    attacked = attack()
+def scene(machine: type[Protocol] = Protocol) -> Iterator[Protocol]:
+    """Yield a table with two objects in the lake and a window of several slices to copy; check it at the end."""
+    model = machine()
     try:
-        attacked.begin_with(count=4, per_block=1)
-        attacked.an_undisturbed_tick("latest", rows=5)
-        attacked.load(nth=0, count=6, per_block=1)
-        yield attacked
+        model.start_with(count=4, per_block=1)
+        model.an_undisturbed_tick("latest", rows=5)
+        model.load(nth=0, count=6, per_block=1)
+        yield model
     finally:
-        attacked.teardown()
+        model.teardown()
 
 
 @pytest.mark.parametrize("recorded", ["latest", "older", "none"])
 @pytest.mark.parametrize("change", ["insert", "rewrite", "recreate"])
 def test_a_crash_at_any_step_loses_and_doubles_nothing(recorded, change):
     for step in range(2, 75):
-        with scene() as attacked:
-            attacked.tick(
-                {1: change, step: "crash"}, recorded, 2, eager=step % 2 == 0, dated=False, passed_s=1, stale=""
-            )
-            attacked.an_undisturbed_tick(recorded, rows=3)
+        with scene() as model:
+            model.tick({1: change, step: "crash"}, recorded, 2, eager=step % 2 == 0, dated=False, passed_s=1, stale="")
+            model.an_undisturbed_tick(recorded, rows=3)
 
 
 def test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing():
-    """No lock keeps them apart here, only the claim."""
+    """There is no lock here: only the claim keeps order."""
     for step in range(1, 40):
         for other_dies_at in (None, *range(9, 60, 7)):
-            with scene() as attacked:
-                attacked.two_writers(step, other_dies_at, rows=2)
+            with scene() as model:
+                model.two_writers(step, other_dies_at, rows=2)
 
 
-# Nothing is lost or doubled in these, but a table stopped and called for an operator once.
+# These cases lost and doubled nothing, but stopped the table with an error for the operator.
 
 
-def test_a_writer_overtaken_before_it_recovers_does_not_see_a_restored_database():
-    with scene() as attacked:
-        attacked._tick({1: "other"}, attacked._recorded("latest"), rows=2)
+def test_a_writer_that_is_superseded_before_recovery_reports_no_restored_database():
+    with scene() as model:
+        model._tick({1: "other"}, model._recorded("latest"), rows=2)
 
 
-def test_a_writer_overtaken_by_a_new_generation_does_not_see_a_foreign_object():
-    with scene() as attacked:
-        attacked.an_undisturbed_tick("latest", rows=2)
-        attacked.cluster.recreate(0)
-        attacked._tick({2: "other"}, attacked.recorded[0], rows=2)
+def test_a_writer_that_is_superseded_by_a_new_generation_reports_no_foreign_object():
+    with scene() as model:
+        model.an_undisturbed_tick("latest", rows=2)
+        model.cluster.recreate(0)
+        model._tick({2: "other"}, model.recorded[0], rows=2)
 
 
-def test_a_writer_overtaken_between_its_two_lists_does_not_see_objects_gone():
+def test_a_writer_that_is_superseded_between_two_listings_reports_no_missing_object():
     for other_dies_at in range(8, 60):
-        with scene() as attacked:
-            attacked.other_dies_at = other_dies_at
+        with scene() as model:
+            model.other_dies_at = other_dies_at
             with suppress(TransientError):
-                attacked._tick({2: "other"}, attacked._recorded("latest"), rows=2)
+                model._tick({2: "other"}, model._recorded("latest"), rows=2)
 
 
-def test_a_claim_from_beyond_the_tick_s_horizon_is_redone_without_an_alarm():
+def test_a_claim_above_the_horizon_of_the_tick_is_redone_without_an_error():
     for other_dies_at in range(8, 60):
-        with scene() as attacked:
-            attacked.remember_this_moment()
-            attacked.load(nth=0, count=3, per_block=1)
-            attacked.other_dies_at = other_dies_at
+        with scene() as model:
+            model.remember_this_moment()
+            model.load(nth=0, count=3, per_block=1)
+            model.other_dies_at = other_dies_at
             with suppress(TransientError):
-                attacked._tick({1: "other"}, attacked._recorded("latest"), rows=2, stale="horizon")
+                model._tick({1: "other"}, model._recorded("latest"), rows=2, stale="horizon")
 
 
-# Planted mistakes. Each was, or could be, made with good intentions; the judge has to see it.
+# Planted faults. The checks have to find each of them.
 
 
 def pending_over_a_rewrite(patch: pytest.MonkeyPatch) -> None:
-    """A window in block ranges goes on after VACUUM FULL, although every row has moved."""
+    """A window in block ranges continues after VACUUM FULL, although every row has moved."""
     plan = planning.plan
 
     def careless(watermark, table, *rest):
@@ -860,8 +861,8 @@ def pending_over_a_rewrite(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "plan", careless)
 
 
-def a_block_begun_counts_as_done(patch: pytest.MonkeyPatch) -> None:
-    """A window that stood still inside a block goes on with the next block."""
+def a_partly_read_block_counts_as_read(patch: pytest.MonkeyPatch) -> None:
+    """A window that stopped inside a block continues with the next block."""
     plan = planning.plan
 
     def careless(watermark, table, *rest):
@@ -876,8 +877,8 @@ def a_block_begun_counts_as_done(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "plan", careless)
 
 
-def a_block_begun_is_begun_again(patch: pytest.MonkeyPatch) -> None:
-    """A window that stood still inside a block forgets, once, what it has delivered of it."""
+def a_partly_read_block_is_read_again(patch: pytest.MonkeyPatch) -> None:
+    """A window that stopped inside a block forgets once what it has delivered of the block."""
     plan, forgotten = planning.plan, []
 
     def careless(watermark, table, *rest):
@@ -892,8 +893,8 @@ def a_block_begun_is_begun_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "plan", careless)
 
 
-def redo_without_looking(patch: pytest.MonkeyPatch) -> None:
-    """A claim is found and done again without the LIST after it, under a key of the redoer's own time."""
+def redo_without_listing(patch: pytest.MonkeyPatch) -> None:
+    """A claim is redone without the listing after it was found, under a key of the current time."""
 
     def careless(self, recorded, now, allow_gaps=False):
         found = self._adopt(recorded, now, allow_gaps)
@@ -907,13 +908,13 @@ def redo_without_looking(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_claims(patch: pytest.MonkeyPatch) -> None:
-    """The timestamp in a key is trusted to tell two writers apart."""
+    """Only the timestamp in a key separates two writers."""
     patch.setattr(SliceWriter, "_claim", lambda self, claim, key: None)
     patch.setattr(Footer, "continues", lambda self, watermark: True)
 
 
 def no_list_after_claiming(patch: pytest.MonkeyPatch) -> None:
-    """A claim of one's own is taken for the right to write, however old the watermark behind it is."""
+    """An object is written after its claim, however old the watermark is."""
 
     def careless(self, claim, key):
         if not self.ledger.store.create(key, claim.to_text().encode()):
@@ -923,8 +924,8 @@ def no_list_after_claiming(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Footer, "continues", lambda self, watermark: True)
 
 
-def detached_moves_along(patch: pytest.MonkeyPatch) -> None:
-    """A commit moves every leaf of the watermark to the horizon, detached ones too."""
+def detached_leaf_advances(patch: pytest.MonkeyPatch) -> None:
+    """A commit advances every leaf of the watermark to the horizon, also detached ones."""
     plan = planning.plan
 
     def careless(watermark, table, horizon, *rest):
@@ -939,7 +940,7 @@ def detached_moves_along(patch: pytest.MonkeyPatch) -> None:
 
 
 def new_leaf_counts_as_copied(patch: pytest.MonkeyPatch) -> None:
-    """A partition not seen before is read from where its siblings are, not from the beginning."""
+    """A new partition is read from the watermark of the others, not from the start."""
 
     def careless(self, oid):
         known = next(iter(self.leaves.values()), Leaf())
@@ -949,18 +950,18 @@ def new_leaf_counts_as_copied(patch: pytest.MonkeyPatch) -> None:
 
 
 def horizon_not_checked(patch: pytest.MonkeyPatch) -> None:
-    """The reading snapshot may be older than the horizon: no guard."""
-    patch.setattr(Connection, "guard", lambda self, end: None)
+    """There is no guard against a snapshot that is older than the horizon."""
+    patch.setattr(SimulatedSource, "guard", lambda self, end: None)
 
 
 def next_id_as_horizon(patch: pytest.MonkeyPatch) -> None:
-    """Everything below the next id is taken for finished; the guard, which would see it, is missing too."""
-    patch.setattr(Connection, "guard", lambda self, end: None)
-    patch.setattr(Connection, "horizon", lambda self, at_least=None: self.cluster.next_xid)
+    """All transactions below the next id count as finished; the guard is missing, too."""
+    patch.setattr(SimulatedSource, "guard", lambda self, end: None)
+    patch.setattr(SimulatedSource, "horizon", lambda self, at_least=None: self.cluster.next_xid)
 
 
 def name_instead_of_oid(patch: pytest.MonkeyPatch) -> None:
-    """A table made again under the same name goes on with the old one's watermark."""
+    """A table created again under the same name continues with the old watermark."""
     plan = planning.plan
 
     def careless(watermark, table, *rest):
@@ -972,12 +973,12 @@ def name_instead_of_oid(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "plan", careless)
 
 
-def table_not_looked_at_again(patch: pytest.MonkeyPatch) -> None:
-    """Nobody compares the table before and after a read."""
-    look_once = SliceSource.refresh_table
+def table_not_compared_after_the_read(patch: pytest.MonkeyPatch) -> None:
+    """The definition of the table is not compared before and after a read."""
+    refresh = SliceSource.refresh_table
 
     def careless(self):
-        look_once(self)
+        refresh(self)
         self.table = replace(self.table, fingerprint="always the same")
         return self.table.fingerprint
 
@@ -997,7 +998,7 @@ def pending_takes_a_new_horizon(patch: pytest.MonkeyPatch) -> None:
 
 
 def last_range_ends_where_the_table_ended(patch: pytest.MonkeyPatch) -> None:
-    """The last block range stops at the size the table had when it was planned."""
+    """The last block range ends at the size that the table had when it was planned."""
     plan = planning.plan
 
     def careless(watermark, table, *rest):
@@ -1010,103 +1011,103 @@ def last_range_ends_where_the_table_ended(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "plan", careless)
 
 
-def crash_then(alteration: str) -> Callable[[Attack, int], None]:
-    def play(attacked: Attack, step: int) -> None:
-        attacked.tick({step: "crash"}, "latest", 2, eager=False, dated=False, passed_s=1, stale="")
+def crash_then(alteration: str) -> Callable[[Protocol, int], None]:
+    def play(model: Protocol, step: int) -> None:
+        model.tick({step: "crash"}, "latest", 2, eager=False, dated=False, passed_s=1, stale="")
         if alteration == "write":
-            transaction = attacked.cluster.alone()
-            attacked.cluster.insert(transaction, attacked.cluster.leaf(0), 0)
-            attacked.cluster.end(transaction, commit=True)
+            transaction = model.cluster.begin()
+            model.cluster.insert(transaction, model.cluster.leaf(0), 0)
+            model.cluster.end(transaction, commit=True)
         else:
-            attacked.alter(alteration, 0)
+            model.alter(alteration, 0)
 
     return play
 
 
-def alter_while_reading(attacked: Attack, step: int) -> None:
-    attacked.an_undisturbed_tick("latest", rows=9)
+def alter_while_reading(model: Protocol, step: int) -> None:
+    model.an_undisturbed_tick("latest", rows=9)
     for leaf in (0, 1):
-        attacked.load(leaf, count=2, per_block=1)
-    attacked.tick({step: "detach"}, "latest", 9, eager=False, dated=False, passed_s=1, stale="")
+        model.load(leaf, count=2, per_block=1)
+    model.tick({step: "detach"}, "latest", 9, eager=False, dated=False, passed_s=1, stale="")
 
 
-def claim_left_then_two(attacked: Attack, step: int) -> None:
-    attacked.tick({14 + step % 8: "crash"}, "latest", 9, eager=False, dated=False, passed_s=1, stale="")
-    attacked.two_writers(1 + step // 8, None, rows=9)
+def claim_left_then_two(model: Protocol, step: int) -> None:
+    model.tick({14 + step % 8: "crash"}, "latest", 9, eager=False, dated=False, passed_s=1, stale="")
+    model.two_writers(1 + step // 8, None, rows=9)
 
 
-def meet(attacked: Attack, step: int) -> None:
-    attacked.two_writers(step, None, rows=2)
+def run_two_writers(model: Protocol, step: int) -> None:
+    model.two_writers(step, None, rows=2)
 
 
-def come_and_go(attacked: Attack, _step: int) -> None:
-    attacked.alter("detach", 0)
-    away = attacked.cluster.files[attacked.cluster.detached[0]]
-    transaction = attacked.cluster.alone()
-    attacked.cluster.insert(transaction, away, 0)
-    attacked.cluster.end(transaction, commit=True)
-    attacked.load(0, count=2, per_block=1)
-    attacked.an_undisturbed_tick("latest", rows=9)
+def detach_and_write(model: Protocol, _step: int) -> None:
+    model.alter("detach", 0)
+    away = model.cluster.files[model.cluster.detached[0]]
+    transaction = model.cluster.begin()
+    model.cluster.insert(transaction, away, 0)
+    model.cluster.end(transaction, commit=True)
+    model.load(0, count=2, per_block=1)
+    model.an_undisturbed_tick("latest", rows=9)
 
 
-def new_partition(attacked: Attack, _step: int) -> None:
-    attacked.alter("attach", 3)
-    attacked.cluster.files[attacked.cluster.attached[-1]].versions[0].xmin = 100  # loaded long before
+def new_partition(model: Protocol, _step: int) -> None:
+    model.alter("attach", 3)
+    model.cluster.files[model.cluster.attached[-1]].versions[0].xmin = 100  # loaded long before
 
 
-def full_blocks(attacked: Attack, _step: int) -> None:
-    attacked.load(0, count=9, per_block=5)
-    attacked.tick({14: "crash"}, "latest", 2, eager=False, dated=False, passed_s=1, stale="")
+def full_blocks(model: Protocol, _step: int) -> None:
+    model.load(0, count=9, per_block=5)
+    model.tick({14: "crash"}, "latest", 2, eager=False, dated=False, passed_s=1, stale="")
 
 
-def lag(attacked: Attack, _step: int) -> None:
-    attacked.remember_this_moment()
-    attacked.load(0, count=2, per_block=1)
-    attacked.tick({}, "latest", 9, eager=False, dated=False, passed_s=1, stale="view")
+def read_lagging_server(model: Protocol, _step: int) -> None:
+    model.remember_this_moment()
+    model.load(0, count=2, per_block=1)
+    model.tick({}, "latest", 9, eager=False, dated=False, passed_s=1, stale="view")
 
 
-def late_commit(attacked: Attack, _step: int) -> None:
-    attacked.write(0, nth=0, row=0, ops=["insert"])
-    attacked.load(0, count=2, per_block=1)
-    attacked.an_undisturbed_tick("latest", rows=9)
+def late_commit(model: Protocol, _step: int) -> None:
+    model.write(0, nth=0, row=0, ops=["insert"])
+    model.load(0, count=2, per_block=1)
+    model.an_undisturbed_tick("latest", rows=9)
 
 
-def swap_by_rename(attacked: Attack, _step: int) -> None:
-    attacked.alter("recreate", 0)
-    for version in attacked.cluster.leaf(0).versions:
+def swap_by_rename(model: Protocol, _step: int) -> None:
+    model.alter("recreate", 0)
+    for version in model.cluster.leaf(0).versions:
         version.xmin, version.id = 100, version.id + 1000  # filled long before, under another name
 
 
 AFTER_A_CRASH = {name: crash_then(name) for name in ("rewrite", "write")}
-SWEPT = [*AFTER_A_CRASH.values(), alter_while_reading, claim_left_then_two, meet]
+SWEPT = [*AFTER_A_CRASH.values(), alter_while_reading, claim_left_then_two, run_two_writers]
 PLANTED = [
-    (pending_over_a_rewrite, Attack, AFTER_A_CRASH["rewrite"]),
-    (pending_takes_a_new_horizon, Attack, AFTER_A_CRASH["write"]),
-    (last_range_ends_where_the_table_ended, Attack, AFTER_A_CRASH["write"]),
-    (a_block_begun_counts_as_done, Attack, full_blocks),
-    (a_block_begun_is_begun_again, Attack, full_blocks),
-    (redo_without_looking, Attack, claim_left_then_two),
-    (no_claims, Attack, meet),
-    (no_list_after_claiming, Attack, meet),
-    (table_not_looked_at_again, PartitionedAttack, alter_while_reading),
-    (detached_moves_along, PartitionedAttack, come_and_go),
-    (new_leaf_counts_as_copied, PartitionedAttack, new_partition),
-    (horizon_not_checked, Attack, lag),
-    (next_id_as_horizon, Attack, late_commit),
-    (name_instead_of_oid, Attack, swap_by_rename),
+    (pending_over_a_rewrite, Protocol, AFTER_A_CRASH["rewrite"]),
+    (pending_takes_a_new_horizon, Protocol, AFTER_A_CRASH["write"]),
+    (last_range_ends_where_the_table_ended, Protocol, AFTER_A_CRASH["write"]),
+    (a_partly_read_block_counts_as_read, Protocol, full_blocks),
+    (a_partly_read_block_is_read_again, Protocol, full_blocks),
+    (redo_without_listing, Protocol, claim_left_then_two),
+    (no_claims, Protocol, run_two_writers),
+    (no_list_after_claiming, Protocol, run_two_writers),
+    (table_not_compared_after_the_read, PartitionedProtocol, alter_while_reading),
+    (detached_leaf_advances, PartitionedProtocol, detach_and_write),
+    (new_leaf_counts_as_copied, PartitionedProtocol, new_partition),
+    (horizon_not_checked, Protocol, read_lagging_server),
+    (next_id_as_horizon, Protocol, late_commit),
+    (name_instead_of_oid, Protocol, swap_by_rename),
 ]
 
 
-@pytest.mark.parametrize("hole, attack, play", PLANTED, ids=[hole.__name__ for hole, _, _ in PLANTED])
-def test_a_planted_mistake_is_seen_and_nothing_without_it(hole, attack, play):
-    """A judge that never says no would let everything above pass."""
-    broken = type("Broken", (attack,), {"hole": staticmethod(hole)})
+@pytest.mark.parametrize("fault, kind, play", PLANTED, ids=[fault.__name__ for fault, _, _ in PLANTED])
+def test_a_planted_fault_is_found_and_nothing_without_it(fault, kind, play):
+    """If the checks found nothing, all tests above would pass."""
+    broken = type("Broken", (kind,), {"fault": staticmethod(fault)})
 
-    def play_all(kind: type[Attack]) -> None:
+    def play_all(machine: type[Protocol]) -> None:
         for step in range(1, 70 if play in SWEPT else 3):
-            with scene(kind) as attacked:
-                play(attacked, step)
+            with scene(machine) as model:
+                play(model, step)
 
     with pytest.raises((AssertionError, HistoryChanged, LakeDamaged)):
         play_all(broken)
-    play_all(attack)
+    play_all(kind)
