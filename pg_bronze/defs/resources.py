@@ -23,7 +23,8 @@ from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.settings.model import Settings
 from pg_bronze.settings.process import tune_process
-from pg_bronze.sync.table_sync import SyncOptions, TableSync
+from pg_bronze.sync.options import SyncOptions
+from pg_bronze.sync.table_sync import TableSync
 
 
 class Bucket(S3Resource):
