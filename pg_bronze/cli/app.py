@@ -1,4 +1,4 @@
-"""The command line: one batch now, one every few seconds, the demo, and the words for a watermark that must change."""
+"""The commands: one batch, repeated batches, the demo, and changes of a table's watermark."""
 
 import contextlib
 import time
@@ -29,21 +29,23 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Take global options."""
 
 
-Table = Annotated[str, typer.Argument(help="The table, as `movie` or `sales.movie`.")]
+Table = Annotated[str, typer.Argument(help="The table, such as `movie` or `sales.movie`.")]
 
 
 @app.command()
 def tick(
     tables: Annotated[
-        list[str] | None, typer.Argument(help="Tables, as `movie` or `sales.movie`. Default: all.")
+        list[str] | None, typer.Argument(help="Tables, such as `movie` or `sales.movie`. Default: all.")
     ] = None,
 ) -> None:
-    """Copy what is new, once, in the foreground. Exits with 1 if a table failed, and names it.
+    """Copy new rows once, in the foreground. Exits with 1 if a table failed.
 
     Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
     in the project folder, or in the current folder outside of a project.
@@ -67,7 +69,7 @@ def _seconds(text: str) -> float:
 def run(
     every: Annotated[str, typer.Option(help="Time between the starts of two batches, such as 10s.")] = "10s",
 ) -> None:
-    """Copy what is new again and again, until Ctrl-C. A failing table is retried after growing pauses.
+    """Copy new rows repeatedly, until Ctrl-C. A failing table is retried after growing pauses.
 
     Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
     in the project folder, or in the current folder outside of a project.
@@ -87,7 +89,7 @@ def run(
 
 @app.command()
 def reset(table: Table) -> None:
-    """Forget how far a table was copied. The next tick copies all of it into a new generation."""
+    """Discard the watermark of a table. The next tick copies the whole table into a new generation."""
     from pg_bronze.sync import state_changes
 
     with errors_as_sentences():
@@ -96,7 +98,7 @@ def reset(table: Table) -> None:
 
 @app.command("continue")
 def resume(table: Table) -> None:
-    """Continue a table with the current database after a move, a failover or a lost object."""
+    """Continue the copy of a table after a move, a failover or a lost object, without comparing rows."""
     from pg_bronze.sync import state_changes
 
     with errors_as_sentences():
@@ -105,7 +107,7 @@ def resume(table: Table) -> None:
 
 @app.command()
 def reconcile(table: Table) -> None:
-    """Compare a table with its lake after a failover or a restore, and continue if nothing is missing."""
+    """Compare a table with its objects after a failover or a restore, and continue if no row is missing."""
     from pg_bronze.sync import reconcile as reconciling
 
     with errors_as_sentences():
@@ -117,15 +119,16 @@ def reconcile(table: Table) -> None:
 
 @app.command()
 def demo(
-    state_dir: Annotated[Path, typer.Option(help="Where the demo keeps its data.")] = Path(".pg_bronze"),
+    state_dir: Annotated[Path, typer.Option(help="The folder for the demo's data.")] = Path(".pg_bronze"),
     port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,
-    pg_port: Annotated[int | None, typer.Option(help="Port of PostgreSQL; a free one if not given.")] = None,
-    s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server; a free one if not given.")] = None,
-    writer: Annotated[bool, typer.Option(help="Change rows of the sample database all the time.")] = True,
+    pg_port: Annotated[int | None, typer.Option(help="Port of PostgreSQL. Default: a free one.")] = None,
+    s3_port: Annotated[int | None, typer.Option(help="Port of the S3 server. Default: a free one.")] = None,
+    writer: Annotated[bool, typer.Option(help="Write to the sample database continuously.")] = True,
     yes: Annotated[bool, typer.Option("--yes", help="Start even if only a database or only a bucket is set.")] = False,
 ) -> None:
-    """Start PostgreSQL, an S3 server, a living sample database and `dagster dev`; or use yours, if PG_DB or
-    MINIO_BUCKET is set."""
+    """Start PostgreSQL, an S3 server, a sample database and `dagster dev`.
+
+    A server that PG_DB or MINIO_BUCKET names is used instead."""
     from pg_bronze.demo.launcher import run_demo
 
     with errors_as_sentences():

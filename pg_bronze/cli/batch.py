@@ -1,4 +1,4 @@
-"""One batch of `pg-bronze tick` or `pg-bronze run`: the same assets as in the UI, in this process."""
+"""One batch of `pg-bronze tick` or `pg-bronze run`: materializes the assets in this process."""
 
 import logging
 import sys
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
     from pg_bronze.core.table import SourceTable
     from pg_bronze.defs.catalog_state import CatalogState
-    from pg_bronze.defs.due_tables import Process
+    from pg_bronze.defs.table_facts import Process
     from pg_bronze.settings.model import Settings
 
 
 @dataclass
 class Batches:
-    """What one command keeps from batch to batch.
+    """The state that one command keeps between batches.
 
     Attributes:
-        unattended: The batches of `pg-bronze run`, which copy what is due as the sensor does. Otherwise a person asked
-            for the batch, and every table is copied.
+        unattended: True for `pg-bronze run`, which copies the tables that are due, as the sensor does. False copies all
+            tables, because a person requested the batch.
         printed: Sentences that are not repeated.
         memory: What the last check returned.
         process: What this process keeps between checks.
@@ -40,14 +40,14 @@ class Batches:
     stored: bool = False
 
     def print_once(self, sentence: str) -> None:
-        """Print a sentence that this command has not printed yet."""
+        """Print a sentence unless this command has printed it before."""
         if sentence not in self.printed:
             self.printed.add(sentence)
             print(sentence, flush=True)
 
 
 def run_batch(labels: Sequence[str], batches: Batches) -> bool:
-    """Copy the named tables, or those that are due, or all; print one sentence for each cause of a failure.
+    """Copy the named tables, the due ones or all, and print one sentence for each cause of a failure.
 
     Returns:
         Whether no table failed.
@@ -72,16 +72,16 @@ def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batche
     if state.error and state.catalog is None:
         raise SettingsError(state.error)
     tables = _tables(labels, settings, state, batches)
-    if batches.unattended:
-        tables = _due(instance, tables, settings, batches)
-    elif not tables:
+    if not tables:
         print("There is no table to copy.", flush=True)
+    elif batches.unattended:
+        tables = _due(instance, tables, settings, batches)
     if not tables:
         return {}
     definitions = build.build_definitions(settings, state, _console())
     failed = _run(definitions, instance, tables, "run" if batches.unattended else "command")
     if not failed and not batches.stored:
-        catalog_state.remember(settings, state)
+        catalog_state.store_in_bucket(settings, state)
         batches.stored = True
     return failed
 
@@ -89,49 +89,47 @@ def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batche
 def _tables(
     labels: Sequence[str], settings: "Settings", state: "CatalogState", batches: Batches
 ) -> "list[SourceTable]":
-    """Return the named tables, or all that are copied; raises SettingsError for one that is not copied."""
+    """Return the named tables, or all that are copied, and print why tables are skipped.
+
+    Raises:
+        SettingsError: A named table does not exist or is not copied.
+    """
     from pg_bronze.defs import build
 
     known = {table.label: table for table in state.catalog.tables} if state.catalog else {}
-    skipped = {
-        label: reason
-        for label, table in known.items()
-        if settings.wants(label) and (reason := build.skipped(table, settings))
-    }
+    included = {label: table for label, table in known.items() if settings.wants(label)}
+    skipped = {label: reason for label, table in included.items() if (reason := build.skip_reason(table, settings))}
     for label in labels:
         if label not in known:
             names = ", ".join(sorted(known)) or "none"
             raise SettingsError(f"There is no table {label!r} in the catalog. The tables are: {names}.")
-        if label in skipped or not settings.wants(label):
-            reason = skipped.get(label, "PG_BRONZE_INCLUDE or PG_BRONZE_EXCLUDE leaves it out")
+        if label not in included or label in skipped:
+            reason = skipped.get(label, "PG_BRONZE_INCLUDE or PG_BRONZE_EXCLUDE excludes it")
             raise SettingsError(f"{label} is not copied: {reason}.")
     for label, reason in skipped.items():
         batches.print_once(f"skipped {label}: {reason}")
-    return [
-        table
-        for label, table in known.items()
-        if settings.wants(label) and label not in skipped and (not labels or label in labels)
-    ]
+    return [table for label, table in included.items() if label not in skipped and (not labels or label in labels)]
 
 
 def _due(
     instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches
 ) -> "list[SourceTable]":
-    """Return the tables that the sensor would request now."""
+    """Return the tables that the sensor would request now, and print why the others are not copied."""
     from datetime import UTC, datetime
 
     from pg_bronze.defs import due_tables
     from pg_bronze.defs.resources import open_source
+    from pg_bronze.defs.table_facts import Process
 
-    batches.process = batches.process or due_tables.Process()
+    batches.process = batches.process or Process()
     now = datetime.now(UTC).timestamp()
     with open_source(settings, "pg_bronze run") as source:
         checked = due_tables.check(instance, tables, settings, source, batches.memory, batches.process, now)
     batches.memory = checked.memory
-    for sentence in due_tables.failing(checked.tables, now):
+    for sentence in checked.failing:
         batches.print_once(f"pg-bronze: {sentence}")
     if not checked.due:
-        print(checked.sentence, flush=True)
+        print(". ".join(part for part in (checked.summary, checked.blocked) if part), flush=True)
     return [item.table for item in checked.due]
 
 
@@ -168,7 +166,7 @@ def _failed(result: "dg.ExecuteInProcessResult", labels: Mapping[str, str]) -> d
             if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
                 raise KeyboardInterrupt  # Dagster reports an interrupt as a failure of the step
             label = labels.get(event.step_key, event.step_key)
-            # The label is printed in front of the sentence, and a cause that several tables share is printed once.
+            # The caller prints the label in front of the sentence, and a cause of several tables once.
             failed[label] = _sentence(event).removeprefix(f"{label}: ")
     return failed
 
@@ -184,12 +182,12 @@ def _sentence(event: Any) -> str:
 
 
 class _PlainLines(logging.Handler):
-    """Prints the log lines of a run without Dagster's prefix; failures are printed once, at the end."""
+    """Prints the log lines of a run without Dagster's prefix. Failures are printed at the end of the batch."""
 
     def emit(self, record: logging.LogRecord) -> None:
         meta = getattr(record, "dagster_meta", {})
         if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
-            # Flushed, because a pipe or a journal would otherwise show the lines of one batch after a later one.
+            # Otherwise a pipe or the journal shows a line some batches later.
             print(meta.get("orig_message", record.getMessage()), flush=True)
 
 
@@ -198,7 +196,7 @@ def _console() -> "dg.LoggerDefinition":
 
     @dg.logger
     def plain(_context: dg.InitLoggerContext) -> logging.Logger:
-        # A logger for each batch, not getLogger: a second batch in this process would print every line twice.
+        # Not getLogger: a second batch in this process would add a second handler, and print every line twice.
         logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001
         logger.addHandler(_PlainLines())
         return logger

@@ -1,4 +1,4 @@
-"""TODO cli.interrupts."""
+"""Interrupts: end `pg-bronze run` on Ctrl-C, whatever code the signal interrupts."""
 
 import logging
 import os
@@ -12,30 +12,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[float], bool]]:
-    """A function that waits up to so many seconds and says whether SIGINT has come since the context began.
+    """Yield a function that waits some seconds and returns whether SIGINT was received since the block began.
 
-    KeyboardInterrupt is raised wherever the main thread is. In a finalizer or in a callback of the garbage collector,
-    Python would print a traceback and forget it; the interpreter's wakeup descriptor has its byte all the same, also
-    while a handler of Dagster's is in place.
+    Python raises KeyboardInterrupt wherever the main thread is. In a finalizer or a callback of the garbage collector,
+    Python prints a traceback and drops it. The interpreter's wakeup descriptor receives a byte in every case, also
+    while a signal handler of Dagster is installed.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    show = sys.unraisablehook
-
-    def show_others(raised: "sys.UnraisableHookArgs") -> None:
-        if not issubclass(raised.exc_type, KeyboardInterrupt):
-            show(raised)
-
-    def unlike_interrupts(record: logging.LogRecord) -> bool:
-        kind = record.exc_info[0] if record.exc_info else None
-        return kind is None or not issubclass(kind, KeyboardInterrupt)
-
-    sys.unraisablehook = show_others
-    # SQLAlchemy logs it, with a traceback, when it closes a connection just then; Dagster gives the root no handler.
-    last = logging.lastResort
-    if last:
-        last.addFilter(unlike_interrupts)
 
     def interrupted(wait_s: float) -> bool:
         ends = time.monotonic() + wait_s
@@ -45,11 +30,36 @@ def interrupts() -> Iterator[Callable[[float], bool]]:
         return False
 
     try:
-        yield interrupted
+        with _no_tracebacks_of_interrupts():
+            yield interrupted
     finally:
-        if last:
-            last.removeFilter(unlike_interrupts)
-        sys.unraisablehook = show
         signal.set_wakeup_fd(before)
         os.close(reader)
         os.close(writer)
+
+
+@contextmanager
+def _no_tracebacks_of_interrupts() -> Iterator[None]:
+    """Print no traceback of a KeyboardInterrupt that Python drops or a library logs."""
+    print_raised = sys.unraisablehook
+
+    def print_others(raised: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(raised.exc_type, KeyboardInterrupt):
+            print_raised(raised)
+
+    def is_no_interrupt(record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or not issubclass(kind, KeyboardInterrupt)
+
+    sys.unraisablehook = print_others
+    # SQLAlchemy logs a KeyboardInterrupt during the close of a connection with a traceback. The root logger has no
+    # handler, so the record reaches lastResort.
+    last = logging.lastResort
+    if last:
+        last.addFilter(is_no_interrupt)
+    try:
+        yield
+    finally:
+        if last:
+            last.removeFilter(is_no_interrupt)
+        sys.unraisablehook = print_raised

@@ -1,4 +1,4 @@
-"""What `reset`, `continue` and `reconcile` do: commit a change of one table's watermark, and record it for Dagster."""
+"""`reset`, `continue` and `reconcile`: commit a change of a table's watermark, and record it in Dagster's storage."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def change(label: str, act: "Change") -> None:
-    """Commit a change of one table's watermark, record it where the next run reads it, and print what was committed."""
+    """Commit a change of a table's watermark, record it as a materialization, and print it."""
     import dagster as dg
 
     from pg_bronze.defs import asset_keys, metadata

@@ -1,4 +1,4 @@
-"""What every command prints: one sentence for each error, no traceback."""
+"""Errors on the terminal."""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from pg_bronze.errors import PgBronzeError
 
 @contextmanager
 def errors_as_sentences() -> Iterator[None]:
-    """One sentence instead of a traceback for everything an operator can act on."""
+    """Print an error of pg_bronze as one sentence instead of a traceback, and exit with 1."""
     try:
         yield
     except PgBronzeError as error:

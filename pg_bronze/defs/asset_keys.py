@@ -1,4 +1,7 @@
-"""Partitions and keys: how tables and ingestion days are called in Dagster."""
+"""Asset keys, pools and partitions: the names of tables and ingestion days in Dagster.
+
+A part of a key may contain letters, digits and single underscores between them. Other names are encoded.
+"""
 
 import re
 from datetime import UTC, date, datetime
@@ -14,27 +17,49 @@ _CODE = re.compile(r"0|([0-9A-F]{2})+")
 
 
 def daily(first_day: date) -> dg.DailyPartitionsDefinition:
-    """Partitions by ingestion day in UTC, today included."""
+    """Return one partition for each ingestion day in UTC, from ``first_day`` through today."""
     return dg.DailyPartitionsDefinition(
         start_date=datetime(first_day.year, first_day.month, first_day.day, tzinfo=UTC), end_offset=1, timezone="UTC"
     )
 
 
-def _part(name: str) -> str:
-    """A name as part of a key, which may hold letters, digits and single underscores between them.
+def bronze_key(table: SourceTable) -> dg.AssetKey:
+    """Return ``bronze/movie``, or ``bronze/sales/movie`` for a table outside ``public``."""
+    return dg.AssetKey(["bronze", *_path(table)])
 
-    ``año 2026`` becomes ``a_o_2026_x0_C3B1_20_0``: its letters and digits, then ``x`` and what stood before, between
-    and behind them, as UTF-8 in hexadecimal, 0 for nothing. Doubled underscores are not plain either: Dagster joins
-    the parts of a key with them to name the op.
+
+def latest_key(table: SourceTable) -> dg.AssetKey:
+    """Return ``silver/movie_latest``, the asset with the newest row versions of a table."""
+    *schema, name = _path(table)
+    return dg.AssetKey(["silver", *schema, f"{name}_latest"])
+
+
+def source_key(table: SourceTable, database: str) -> dg.AssetKey:
+    """Return ``postgres/cine/movie``, the source table of a bronze asset."""
+    return dg.AssetKey(["postgres", encode(database), *_path(table)])
+
+
+def pool(table: SourceTable) -> str:
+    """Return the pool that allows one run of a table at a time."""
+    # Two underscores, which no part contains: sales.movie and sales_movie have different pools.
+    return "__".join(["pg_bronze", *_path(table)])
+
+
+def encode(name: str) -> str:
+    """Return a name as part of a key.
+
+    The part consists of the letters and digits of the name, then ``x`` and the characters before, between and after
+    them as UTF-8 in hexadecimal, 0 for none: ``año 2026`` is ``a_o_2026_x0_C3B1_20_0``. Double underscores are encoded
+    too, because Dagster joins the parts of a key with them to name the op.
     """
-    if _PLAIN.fullmatch(name) and _taken_apart(name) is None:
+    if _PLAIN.fullmatch(name) and decoded(name) is None:
         return name
-    codes = [between.encode().hex().upper() or "0" for between in _WORD.split(name)]
+    codes = [separator.encode().hex().upper() or "0" for separator in _WORD.split(name)]
     return "_".join([*_WORD.findall(name), f"x{codes[0]}", *codes[1:]])
 
 
-def _taken_apart(part: str) -> str | None:
-    """The name that ``_part`` took apart; None for one that it left alone."""
+def decoded(part: str) -> str | None:
+    """Return the name that ``encode`` encoded as ``part``; None for a part that is the name itself."""
     tokens = part.split("_")
     count = len(tokens) // 2
     words, codes = tokens[:count], tokens[count:]
@@ -50,40 +75,5 @@ def _taken_apart(part: str) -> str | None:
     return "".join(chain.from_iterable(zip_longest(separators, words, fillvalue="")))
 
 
-def name_of(part: str) -> str:
-    """The name that a part of a key stands for: the inverse of what keys are made with."""
-    apart = _taken_apart(part)
-    return part if apart is None else apart
-
-
-def bronze_key(table: SourceTable) -> dg.AssetKey:
-    """``bronze/movie``, or ``bronze/sales/movie`` outside ``public``."""
-    return dg.AssetKey(["bronze", *_path(table)])
-
-
-def latest_key(table: SourceTable) -> dg.AssetKey:
-    """``silver/movie_latest``: the newest row versions of a table."""
-    *above, name = _path(table)
-    return dg.AssetKey(["silver", *above, f"{name}_latest"])
-
-
-def table_of(key: dg.AssetKey) -> tuple[str, str]:
-    """``(schema, name)`` of a bronze asset's table: the inverse of ``bronze_key``."""
-    _, *path = key.path
-    *schema, name = (name_of(part) for part in path)
-    return (schema[0] if schema else "public", name)
-
-
-def source_key(table: SourceTable, database: str) -> dg.AssetKey:
-    """``postgres/cine/movie``: the source table a bronze asset is made from."""
-    return dg.AssetKey(["postgres", _part(database), *_path(table)])
-
-
-def pool(table: SourceTable) -> str:
-    """The pool that keeps runs of one table apart."""
-    # Doubled, as between the parts of an op's name: sales.movie and sales_movie are two tables.
-    return "__".join(["pg_bronze", *_path(table)])
-
-
 def _path(table: SourceTable) -> list[str]:
-    return [_part(table.name)] if table.schema == "public" else [_part(table.schema), _part(table.name)]
+    return [encode(table.name)] if table.schema == "public" else [encode(table.schema), encode(table.name)]

@@ -1,4 +1,4 @@
-"""Assets: one source asset and one bronze asset for each table, made by a factory that only connects parts."""
+"""Assets: one source asset and one bronze asset for each table. The factory only connects parts."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,20 +20,17 @@ from pg_bronze.sync.verify_day import DayReport, verify_day
 
 GROUP = "bronze"
 IO_MANAGER = "bronze_io_manager"
-_FROM_BUCKET = (
-    "Dagster's storage has no watermark for this table (it is new or was wiped). It was rebuilt from the objects in "
-    "the bucket."
-)
+_REBUILT = "Dagster's storage has no watermark (it is new or was wiped). It was rebuilt from the objects in the bucket."
 
 
 @dataclass(frozen=True)
 class BronzeOutput:
-    """What a bronze asset hands to its IO manager.
+    """The output of a bronze asset, which its IO manager writes.
 
     Attributes:
         slices: The slices to write, for ``lake.commit.write_all``.
         label: The table as messages name it.
-        state: What ``failures.recorded`` needs if writing fails.
+        state: ``failures.state_of`` the table, recorded if writing fails.
     """
 
     slices: Slices[SyncReport]
@@ -42,7 +39,11 @@ class BronzeOutput:
 
 
 def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.AssetSpec:
-    """Return the source table as an external asset; ``skipped`` is the reason why it has no bronze asset."""
+    """Return a source table as an external asset.
+
+    Args:
+        skipped: Why the table has no bronze asset; None if it has one.
+    """
     description = table.comment or f"Table {table.label} of the source database."
     if skipped:
         description = f"{description}\n\n**Skipped**: {skipped}."
@@ -56,24 +57,22 @@ def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.A
     )
 
 
-def build_bronze(
-    table: SourceTable, database: str, days: dg.PartitionsDefinition, progress: str
-) -> dg.AssetsDefinition:
+def build_bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, notes: str) -> dg.AssetsDefinition:
     """Return the bronze asset of one table.
 
-    Materializing today copies what is new. Materializing a past day verifies that day's objects and writes missing ones
-    again.
+    Materializing today copies new rows. Materializing a past day verifies the objects of that day and writes missing
+    ones again.
 
     Args:
-        progress: Sentences about the cursor column and the latest change of the table, for the description.
+        notes: About the cursor column and the latest change of the table, for the description.
     """
     with warnings.catch_warnings():
         # backfill_policy is beta, and the warning would be repeated for every table in every process.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return _bronze(table, database, days, progress)
+        return _bronze(table, database, days, notes)
 
 
-def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, progress: str) -> dg.AssetsDefinition:
+def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, notes: str) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_keys.bronze_key(table),
         deps=[asset_keys.source_key(table, database)],
@@ -84,7 +83,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, pr
         group_name=GROUP,
         kinds={"polars", "parquet", "s3"},
         pool=asset_keys.pool(table),
-        description=f"{table.comment or f'Every row version of {table.label}.'}\n\n{progress}",
+        description=f"{table.comment or f'Every row version of {table.label}.'}\n\n{notes}",
         metadata={
             **metadata.of_definition(table, database),
             "pg_bronze/schema": table.schema,
@@ -101,11 +100,11 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, pr
             if stream is None:
                 source_database.count(table.label, None)
                 return
-            if stream.rebuilt and source_database.first_time(_FROM_BUCKET):
-                context.log.info(_FROM_BUCKET)
+            if stream.rebuilt and source_database.first_time(_REBUILT):
+                context.log.info(_REBUILT)
             verified = {name: value for report in reports for name, value in report.metadata.items()}
             yield dg.Output(BronzeOutput(stream.slices(), table.label, state), metadata=verified)
-            # From here on the objects are written and the materialization is stored.
+            # Dagster has stored the materialization when the generator is resumed.
             source_database.count(table.label, stream.report.row_count)
             _record_other_days(context, stream.report, sync.layout.day)
             _mirror(context, source_database, sync, stream)
@@ -114,7 +113,11 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, pr
 
 
 def _start(context: dg.AssetExecutionContext, sync: TableSync) -> tuple[SliceStream | None, list[DayReport]]:
-    """Copy what is new if today is asked for, verify the past days that are; None if there is nothing to record."""
+    """Start the copy if today is among the run's days, and verify its past days.
+
+    Returns:
+        The slices to write, None if there is nothing to record; and the reports of the verified days.
+    """
     today = datetime.now(UTC).date()
     days = [date.fromisoformat(key) for key in context.partition_keys]
     recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
@@ -127,7 +130,7 @@ def _start(context: dg.AssetExecutionContext, sync: TableSync) -> tuple[SliceStr
     if reports:
         return sync.record_only(recorded), reports
     context.log.info("%s: %s", sync.label, outcome.reason)
-    # The sensor reads from this observation up to where there is nothing new, although something was written.
+    # Counters may show writes without new rows; this observation prevents another run for them.
     entries = metadata.of_quiet(outcome.reason, sync.horizon, sync.generation)
     context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
     return None, reports
@@ -148,6 +151,10 @@ def _mirror(
 ) -> None:
     mirrored = sync.mirror(stream.watermark)
     if mirrored.edited:
-        context.log.info("etl_control: the row of %s was edited or deleted, and is written again", sync.label)
+        context.log.info("etl_control: the row of %s was edited or deleted, and was written again", sync.label)
     if mirrored.reason and source_database.first_time(mirrored.reason):
         context.log.info(mirrored.reason)
+    # Only after a table's first run: every line of a log is stored in Dagster's storage.
+    is_first_run = stream.watermark.seq == len(stream.report.objects)
+    if mirrored.written and is_first_run and source_database.first_time("etl_control"):
+        context.log.info(sync.control.where())

@@ -1,5 +1,7 @@
-"""Definitions: everything Dagster loads, built from the settings and the catalog."""
+"""Definitions: everything that Dagster loads, built from the settings and the catalog."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -18,7 +20,7 @@ from pg_bronze.settings.model import Settings
 
 
 def load_definitions() -> dg.Definitions:
-    """Load the settings and the catalog, and return everything that Dagster serves. Changes nothing anywhere."""
+    """Load the settings and the catalog, and return the definitions. Changes neither the database nor the bucket."""
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -29,75 +31,105 @@ def load_definitions() -> dg.Definitions:
 def build_definitions(
     settings: Settings | None, state: CatalogState, console: dg.LoggerDefinition | None = None
 ) -> dg.Definitions:
-    """Assets, sensors and resources for a catalog; without settings only the sensors, which say what is wrong.
+    """Return assets, sensors and resources for a catalog.
 
-    ``console`` replaces what prints a run's log on the terminal.
+    Args:
+        settings: None returns only the sensors, which report the invalid setting.
+        console: Replaces the logger that prints the log of a run on the terminal.
     """
     if settings is None:
         return dg.Definitions(sensors=[tick.build_tick([], None, state), catalog.build_catalog(state, None)])
-    days = asset_keys.daily(state.first_day)
-    bucket = Bucket.from_settings(settings)
-    copied: list[SourceTable] = []
-    specs: list[dg.AssetSpec] = []
-    bronze: list[dg.AssetsDefinition] = []
-    for table in state.catalog.tables if state.catalog else ():
-        if not settings.wants(table.label):
-            continue
-        chosen, reason = _progress(table, settings)
-        specs.append(assets.build_source(table, settings.pg_db, reason))
-        if reason is None:
-            copied.append(table)
-            change = state.changes.get(table.label)
-            changed = f"\n\n**Changed**, noticed {change.at}: {'; '.join(change.sentences)}." if change else ""
-            bronze.append(assets.build_bronze(table, settings.pg_db, days, chosen + changed))
-    newest, left_out = _newest(copied, settings)
+    tables = _table_assets(settings, state)
+    latest, left_out = _latest_tables(tables.copied, settings)
     return dg.Definitions(
-        assets=[*specs, *bronze, *(silver.build_latest(table) for table in newest)],
-        jobs=[dg.define_asset_job("bronze", selection=dg.AssetSelection.assets(*bronze))] if bronze else [],
+        assets=[*tables.sources, *tables.bronze, *(silver.build_latest(table) for table in latest)],
+        jobs=[dg.define_asset_job("bronze", selection=dg.AssetSelection.assets(*tables.bronze))]
+        if tables.bronze
+        else [],
         sensors=[
-            tick.build_tick(copied, settings, state),
+            tick.build_tick(tables.copied, settings, state),
             catalog.build_catalog(state, settings),
-            *([silver_sensor.build_sensor(newest, left_out)] if newest else []),
+            *([silver_sensor.build_sensor(latest, left_out)] if latest else []),
         ],
-        resources={
-            assets.IO_MANAGER: S3ParquetIOManager(bucket=bucket, settings=resource_of(settings)),
-            silver.IO_MANAGER: NewestParquetIOManager(bucket=bucket, settings=resource_of(settings)),
-            "source_database": SourceDatabase.from_settings(settings, bucket),
-        },
+        resources=_resources(settings),
         executor=dg.in_process_executor,
         loggers={"console": console} if console else None,
     )
 
 
-def _newest(copied: list[SourceTable], settings: Settings) -> tuple[list[SourceTable], list[str]]:
-    """The tables of PG_BRONZE_LATEST whose newest row versions can be kept, and a sentence for each of the others."""
+def skip_reason(table: SourceTable, settings: Settings) -> str | None:
+    """Return why a table that the settings include has no bronze asset; None if it has one."""
+    if table.skipped:
+        return table.skipped
+    options = settings.table_options(table.label)
+    if options.untracked != "skip":
+        return None
+    try:
+        column = cursor_column.choose(table, settings.cursor_names, options.cursor_column)
+    except SettingsError:
+        return None  # the run reports it
+    return None if column else "it has no cursor column and PG_BRONZE_UNTRACKED is skip"
+
+
+@dataclass
+class _TableAssets:
+    """The source asset of each table, the bronze asset of each copied one, and the copied tables."""
+
+    sources: list[dg.AssetSpec] = field(default_factory=list)
+    bronze: list[dg.AssetsDefinition] = field(default_factory=list)
+    copied: list[SourceTable] = field(default_factory=list)
+
+
+def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
+    days = asset_keys.daily(state.first_day)
+    found = _TableAssets()
+    for table in state.catalog.tables if state.catalog else ():
+        if not settings.wants(table.label):
+            continue
+        reason = skip_reason(table, settings)
+        found.sources.append(assets.build_source(table, settings.pg_db, reason))
+        if reason is None:
+            notes = _notes(table, settings, state)
+            found.bronze.append(assets.build_bronze(table, settings.pg_db, days, notes))
+            found.copied.append(table)
+    return found
+
+
+def _notes(table: SourceTable, settings: Settings, state: CatalogState) -> str:
+    """Return the paragraphs about the cursor column and the latest change of a table, for its description."""
+    paragraphs = [_cursor_note(table, settings)]
+    if change := state.changes.get(table.label):
+        paragraphs.append(f"**Changed**, noticed at {change.at}: {'; '.join(change.sentences)}.")
+    return "\n\n".join(paragraphs)
+
+
+def _cursor_note(table: SourceTable, settings: Settings) -> str:
+    try:
+        column = cursor_column.choose(table, settings.cursor_names, settings.table_options(table.label).cursor_column)
+    except SettingsError as error:
+        # The run fails with the same sentence: the table is not copied until the setting is valid.
+        return f"**Invalid setting**: {error}"
+    if column is None:
+        return "No cursor column. The table is copied by transaction ids alone."
+    return f"Cursor column `{column.name}`: {column.reason}."
+
+
+def _latest_tables(copied: Sequence[SourceTable], settings: Settings) -> tuple[list[SourceTable], list[str]]:
+    """Return the tables of ``PG_BRONZE_LATEST`` with a primary key, and one sentence about each of the others."""
     known = {table.label: table for table in copied}
-    chosen = [known[label] for label in settings.latest if label in known and known[label].primary_key]
+    latest = [known[label] for label in settings.latest if label in known and known[label].primary_key]
     left_out = [
-        f"PG_BRONZE_LATEST names {label}, which {'has no primary key' if label in known else 'is not copied'}"
+        f"PG_BRONZE_LATEST contains {label}, which {'has no primary key' if label in known else 'is not copied'}"
         for label in settings.latest
         if label not in known or not known[label].primary_key
     ]
-    return chosen, left_out
+    return latest, left_out
 
 
-def skipped(table: SourceTable, settings: Settings) -> str | None:
-    """Why a table that the settings want has no bronze asset; None if it has one."""
-    return _progress(table, settings)[1]
-
-
-def _progress(table: SourceTable, settings: Settings) -> tuple[str, str | None]:
-    """A sentence about the cursor column, and the reason why the table is skipped, if it is."""
-    if table.skipped:
-        return "", table.skipped
-    options = settings.table_options(table.label)
-    try:
-        column = cursor_column.choose(table, settings.cursor_names, options.cursor_column)
-    except SettingsError as error:
-        # The run says it again, red, every tick: the table is not copied until the setting is right.
-        return f"**Faulty setting**: {error}", None
-    if column is not None:
-        return f"Progress is shown by `{column.name}`: {column.reason}.", None
-    if options.untracked == "skip":
-        return "", "it has no cursor column and PG_BRONZE_UNTRACKED is skip"
-    return "It has no column that shows progress, so it is copied by transaction ids alone.", None
+def _resources(settings: Settings) -> dict[str, object]:
+    bucket = Bucket.from_settings(settings)
+    return {
+        assets.IO_MANAGER: S3ParquetIOManager(bucket=bucket, settings=resource_of(settings)),
+        silver.IO_MANAGER: NewestParquetIOManager(bucket=bucket, settings=resource_of(settings)),
+        "source_database": SourceDatabase.from_settings(settings, bucket),
+    }

@@ -1,6 +1,6 @@
-"""The catalog that definitions are built from: read once when the code server starts, handed on to run workers.
+"""The catalog that definitions are built from: read when the code server starts, and passed to run workers.
 
-When the database does not answer, the last known catalog is read from the bucket. When the bucket does not answer
+If the database does not answer, the catalog that was last stored in the bucket is used. If the bucket does not answer
 either, the catalog is empty.
 """
 
@@ -28,7 +28,7 @@ FIRST_POSSIBLE_DAY = date(2026, 1, 1)
 
 
 class Change(NamedTuple):
-    """What the latest change of a table's columns was, and when it was noticed (a minute of UTC)."""
+    """The latest change of a table's columns, and the minute at which it was noticed, in UTC."""
 
     at: str
     sentences: tuple[str, ...]
@@ -42,8 +42,8 @@ class CatalogState:
         catalog: The catalog; None if it could not be read anywhere.
         first_day: The first daily partition.
         error: Why the catalog is not the live one, or why the bucket could not be read.
-        changes: The latest change of each table that has had one, by label.
-        first_day_known: False while the bucket, which knows the first day, does not answer. The partitions then begin
+        changes: The latest change of each table whose columns have changed, by label.
+        first_day_known: False if the bucket, where the first day is stored, did not answer. The partitions then begin
             with ``FIRST_POSSIBLE_DAY``, so that past days stay visible.
     """
 
@@ -54,7 +54,7 @@ class CatalogState:
     first_day_known: bool = True
 
     def to_text(self) -> str:
-        """JSON, for other processes and for the bucket."""
+        """Return the state as JSON, for other processes and for the bucket."""
         return json.dumps(
             {
                 "catalog": self.catalog.to_text() if self.catalog else None,
@@ -67,19 +67,19 @@ class CatalogState:
 
     @classmethod
     def from_text(cls, text: str | bytes) -> "CatalogState":
-        """Read what ``to_text`` gave."""
+        """Return the state that ``to_text`` wrote."""
         data = json.loads(text)
         catalog = Catalog.from_text(data["catalog"]) if data["catalog"] else None
-        changes = {label: Change(at, tuple(said)) for label, (at, said) in data.get("changes", {}).items()}
+        changes = {label: Change(at, tuple(sentences)) for label, (at, sentences) in data.get("changes", {}).items()}
         known = data.get("first_day_known", True)
         return cls(catalog, date.fromisoformat(data["first_day"]), data["error"], changes, known)
 
 
 def load(settings: Settings) -> CatalogState:
-    """Return the catalog to build definitions from; reads the database and the bucket, and writes neither.
+    """Return the catalog to build definitions from. Reads the database and the bucket, and writes neither.
 
-    A run worker receives the state that the code server loaded. Nothing that an operator can fix raises an error here:
-    a code location that cannot be loaded is not retried, one that loads with an error recovers without a restart.
+    A run worker receives the state that the code server loaded. An unavailable database or bucket raises no error:
+    Dagster does not retry a code location that failed to load, while one without assets recovers without a restart.
     """
     context = DefinitionsLoadContext.get()
     if context.load_type == DefinitionsLoadType.RECONSTRUCTION and KEY in context.reconstruction_metadata:
@@ -89,13 +89,13 @@ def load(settings: Settings) -> CatalogState:
     return state
 
 
-def remember(settings: Settings, state: CatalogState) -> bool:
+def store_in_bucket(settings: Settings, state: CatalogState) -> bool:
     """Store the catalog in the bucket for a start without the database; create the bucket if it is missing.
 
-    For runs and sensors. The stored first day wins, because partitions must not disappear.
+    For runs and sensors. The first day that is already stored is kept, because partitions must not disappear.
 
     Returns:
-        Whether the definitions should be loaded again: the bucket was not available when they were loaded.
+        Whether the definitions should be loaded again, because the bucket did not answer when they were loaded.
 
     Raises:
         PgBronzeError: The bucket cannot be used.
@@ -126,7 +126,7 @@ def _fetch(settings: Settings, now: datetime) -> CatalogState:
 
 
 def _read_bucket(settings: Settings) -> "tuple[CatalogState | None, str | None]":
-    """Return the stored state if there is one, and why the bucket could not be read."""
+    """Return the stored state or None, and the reason if the bucket could not be read."""
     try:
         text = open_bucket(settings).get(own_key(settings.prefix, "catalog.json"))
     except StoreNotFit:
@@ -137,7 +137,7 @@ def _read_bucket(settings: Settings) -> "tuple[CatalogState | None, str | None]"
 
 
 def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> dict[str, Change]:
-    """The latest change of each table that is there now."""
+    """Return the latest change of each table in the catalog."""
     if stored is None or stored.catalog is None or stored.catalog.database_oid != catalog.database_oid:
         return {}
     known = {table.label: table for table in stored.catalog.tables}
@@ -147,7 +147,7 @@ def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> di
         if before is None or before.fingerprint == table.fingerprint:
             sentences: tuple[str, ...] = ()
         elif before.oid != table.oid:
-            sentences = ("it is another table than before: dropped and made again, or swapped by rename",)
+            sentences = ("the table was replaced: dropped and created again, or renamed",)
         else:
             sentences = drift.catalog_changes(before, table)
         if sentences:
@@ -158,7 +158,7 @@ def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> di
 
 
 def _stored(text: bytes) -> CatalogState | None:
-    """Return the state in the bucket; None if it is damaged or of another version, and the next one replaces it."""
+    """Return the stored state; None if it is damaged or of another version. The next store replaces it."""
     try:
         return CatalogState.from_text(text)
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -166,7 +166,11 @@ def _stored(text: bytes) -> CatalogState | None:
 
 
 def live(settings: Settings) -> Catalog:
-    """The catalog as it is now. Raises a PgBronzeError."""
+    """Return the catalog of the database now.
+
+    Raises:
+        PgBronzeError: The database cannot be read.
+    """
     with open_source(settings, "pg_bronze catalog") as source:
         try:
             with source.session() as connection:

@@ -1,63 +1,27 @@
 """The check of one tick: collects the facts about all tables, asks ``scheduling.due``, and describes the result.
 
-The sensor and `pg-bronze run` call the same function. Facts come from one probe of the database, one query to Dagster's
-storage, and for each table whose last run materialized nothing one more query, once.
+The sensor and `pg-bronze run` call the same function.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
-from dagster._core.storage.event_log.base import AssetEntry
 
 from pg_bronze.core import window_sql
 from pg_bronze.core.table import SourceTable
-from pg_bronze.core.watermark import Watermark
-from pg_bronze.defs import asset_keys, failures, metadata, run_watchdog
+from pg_bronze.defs import asset_keys, failures, log_lines, metadata, run_watchdog, table_facts
+from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError
-from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import backoff, due
 from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.scheduling.memory import Memory
 from pg_bronze.settings.model import Settings
 
-# A sweep of 8 MB takes about 5 ms in shared buffers. Asking first saves a run of several CPU seconds.
-SMALL_PAGES = 1000
 STALLED_AFTER_S = 60.0
-_UNFINISHED = [
-    DagsterRunStatus.QUEUED,
-    DagsterRunStatus.NOT_STARTED,
-    DagsterRunStatus.STARTING,
-    DagsterRunStatus.STARTED,
-    DagsterRunStatus.CANCELING,
-]
-
-
-@dataclass
-class Process:
-    """What one process keeps between ticks.
-
-    Attributes:
-        settings: The settings of the last tick. Runs load them again, so a fix may take effect without a reload.
-        started: The first tick of this process, in seconds since 1970; 0 before it.
-        changed: The last tick at which the settings differed, secrets included; 0 for never.
-        last_runs: What each table's last run reported, with the run's id: it is read once for each run.
-    """
-
-    settings: Settings | None = None
-    started: float = 0.0
-    changed: float = 0.0
-    last_runs: dict[str, tuple[str, failures.LastRun]] = field(default_factory=dict)
-
-    def note(self, settings: Settings, now: float) -> None:
-        """Start a tick with these settings."""
-        self.started = self.started or now
-        if self.settings is not None and settings != self.settings:
-            self.changed = now
-        self.settings = settings
 
 
 @dataclass(frozen=True)
@@ -67,7 +31,7 @@ class TableCheck:
     table: SourceTable
     decision: due.Decision
     failure: Failure | None = None
-    next_try: float = 0.0
+    next_retry: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,18 +40,28 @@ class Check:
 
     Attributes:
         tables: The decision about each table.
-        memory: What to remember until the next tick.
-        sentence: What was checked and what was found, for people.
+        memory: What to pass to the next tick.
+        summary: How many tables were checked with which result, and what the last batch copied.
+        failing: One sentence for each cause of failing tables.
+        blocked: Which session keeps new rows from being copied; None if there is none.
     """
 
     tables: Sequence[TableCheck]
     memory: Memory
-    sentence: str
+    summary: str
+    failing: Sequence[str] = ()
+    blocked: str | None = None
 
     @property
     def due(self) -> list[TableCheck]:
         """The tables to copy now."""
         return [item for item in self.tables if item.decision.due]
+
+    @property
+    def sentence(self) -> str:
+        """Everything that people should know about the tick."""
+        parts = [self.summary, *self.failing, *([self.blocked] if self.blocked else [])]
+        return ". ".join(part.rstrip(".") for part in parts)
 
 
 def check(
@@ -109,138 +83,76 @@ def check(
     Raises:
         PgBronzeError: The database did not answer.
     """
-    process.note(settings, now)
+    process.start_tick(settings, now)
     activity = source.activity()
-    run_watchdog.end(instance, source, [asset_keys.bronze_key(table) for table in tables], now)
+    run_watchdog.end_abandoned_runs(instance, source, [asset_keys.bronze_key(table) for table in tables], now)
     cluster = due.Cluster(activity.horizon, activity.next_xid, activity.standby)
-    checked: list[TableCheck] = []
-    for table, facts in _facts(instance, tables, activity, process):
-        hint = memory.hints.get(name_of(table), due.Hint())
-        failure = None if facts.running else due.failure_of(facts, hint)
-        next_try = _next_try(failure, facts.silent, table, settings, process) if failure else None
-        decision = due.decide(facts, hint, cluster, now, settings.ungated_after_s, next_try)
-        if decision.ask:
-            decision = due.after_asking(decision, _has_rows(source, table, facts, decision, cluster), cluster.horizon)
-        checked.append(TableCheck(table, decision, failure, next_try or 0.0))
+    tick = _Tick(settings, source, memory, process, cluster, now)
+    checked = [tick.check(table, facts) for table, facts in table_facts.collect(instance, tables, activity, process)]
     since = memory.horizon_since if memory.horizon == activity.horizon else now
-    hints = {name_of(item.table): item.decision.hint for item in checked}
-    sentence = _sentence(instance, checked, cluster, source, now, since)
-    return Check(checked, Memory(hints, activity.horizon, since), sentence)
+    hints = {_hint_key(item.table): item.decision.hint for item in checked}
+    failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
+    return Check(
+        checked,
+        Memory(hints, activity.horizon, since),
+        _summary(instance, checked, cluster.horizon),
+        backoff.sentences(failing, now),
+        _blocked(source) if now - since > STALLED_AFTER_S and cluster.next_xid > cluster.horizon else None,
+    )
 
 
-def name_of(table: SourceTable) -> str:
-    """Return the name under which a table is remembered: its asset key."""
+@dataclass(frozen=True)
+class _Tick:
+    """The arguments of ``check`` that decide about each table."""
+
+    settings: Settings
+    source: Source
+    memory: Memory
+    process: Process
+    cluster: due.Cluster
+    now: float
+
+    def check(self, table: SourceTable, facts: due.Facts) -> TableCheck:
+        hint = self.memory.hints.get(_hint_key(table), due.Hint())
+        failure = None if facts.running else due.failure_of(facts, hint)
+        next_retry = self._next_retry(failure, facts.silent, table) if failure else None
+        decision = due.decide(facts, hint, self.cluster, self.now, self.settings.ungated_after_s, next_retry)
+        if decision.ask:
+            decision = due.after_asking(decision, self._has_rows(table, facts, decision), self.cluster.horizon)
+        return TableCheck(table, decision, failure, next_retry or 0.0)
+
+    def _next_retry(self, failure: Failure, silent: bool, table: SourceTable) -> float:
+        if self.process.changed > failure.last:
+            return failure.last  # the state contains no secret, so a changed password is noticed here
+        state = failure.state if silent else failures.state_of(self.settings.fingerprint(), table.fingerprint)
+        return backoff.next_retry_at(failure, state, self.process.started)
+
+    def _has_rows(self, table: SourceTable, facts: due.Facts, decision: due.Decision) -> bool:
+        """Return whether the window of a small table contains a row; only then is a run worth its cost."""
+        region = window_sql.Region(table.schema, table.name, True, (facts.oid,), decision.swept, self.cluster.horizon)
+        try:
+            return bool(self.source.ask(window_sql.exists(region, {}))[0][0])
+        except PgBronzeError:
+            return True  # the run reports the error
+
+
+def _hint_key(table: SourceTable) -> str:
     return asset_keys.bronze_key(table).to_user_string()
 
 
-def _facts(
-    instance: dg.DagsterInstance, tables: Sequence[SourceTable], activity: Activity, process: Process
-) -> list[tuple[SourceTable, due.Facts]]:
-    """Return the facts about each table that exists in the database now."""
-    running = _running(instance)
-    keys = {asset_keys.bronze_key(table): table for table in tables}
-    entries = {record.asset_entry.asset_key: record.asset_entry for record in instance.get_asset_records(list(keys))}
-    found = []
-    for key, table in keys.items():
-        oid = activity.oids.get((table.schema, table.name))
-        if oid is None:
-            continue  # dropped or renamed: the catalog sensor reloads the definitions
-        entry = entries.get(key)
-        last = _last_run(instance, entry, process) if entry else failures.LastRun()
-        leaves = activity.leaves(oid)
-        found.append(
-            (
-                table,
-                due.Facts(
-                    oid=oid,
-                    leaves=leaves,
-                    counters=[activity.tuples.get(leaf, 0) for leaf in leaves],
-                    watermark=_watermark(entry),
-                    running=running is None or key in running,
-                    quiet=last.quiet,
-                    silent=last.silent,
-                    failure=last.failure,
-                    small=not table.partitioned and sum(item.page_count for item in table.relations) <= SMALL_PAGES,
-                ),
-            )
-        )
-    return found
-
-
-def _running(instance: dg.DagsterInstance) -> set[dg.AssetKey] | None:
-    """Return the asset keys of unfinished runs; None if one of them copies all assets."""
-    keys: set[dg.AssetKey] = set()
-    for record in instance.get_run_records(RunsFilter(statuses=_UNFINISHED), limit=200):
-        selection = record.dagster_run.asset_selection
-        if selection is None:
-            if record.dagster_run.job_name in {"bronze", "__ASSET_JOB"}:
-                return None
-            continue
-        keys |= set(selection)
-    return keys
-
-
-def _watermark(entry: AssetEntry | None) -> Watermark | None:
-    try:
-        return metadata.watermark_of(entry.last_materialization if entry else None)
-    except PgBronzeError:
-        return None  # the table is due then, and its run stops and explains
-
-
-def _last_run(instance: dg.DagsterInstance, entry: AssetEntry, process: Process) -> failures.LastRun:
-    """Return what the last run reported about a table; reads the storage at most once for each run."""
-    run_id, name = entry.last_run_id, entry.asset_key.to_user_string()
-    if not run_id or (entry.last_materialization and entry.last_materialization.run_id == run_id):
-        return failures.LastRun()
-    if name not in process.last_runs or process.last_runs[name][0] != run_id:
-        process.last_runs[name] = (run_id, failures.last_run(instance, entry.asset_key, run_id))
-    return process.last_runs[name][1]
-
-
-def _next_try(failure: Failure, silent: bool, table: SourceTable, settings: Settings, process: Process) -> float:
-    if process.changed > failure.last:
-        return failure.last  # the state contains no secret, so a changed password is noticed here
-    state = failure.state if silent else failures.state_of(settings.fingerprint(), table.fingerprint)
-    return backoff.next_retry_at(failure, state, process.started)
-
-
-def _has_rows(
-    source: Source, table: SourceTable, facts: due.Facts, decision: due.Decision, cluster: due.Cluster
-) -> bool:
-    """Ask a small table whether its window has a row; a run is worth its cost only then."""
-    region = window_sql.Region(table.schema, table.name, True, (facts.oid,), decision.swept, cluster.horizon)
-    try:
-        return bool(source.ask(window_sql.exists(region, {}))[0][0])
-    except PgBronzeError:
-        return True  # the run reports what is wrong
-
-
-def _sentence(
-    instance: dg.DagsterInstance,
-    checked: Sequence[TableCheck],
-    cluster: due.Cluster,
-    source: Source,
-    now: float,
-    horizon_since: float,
-) -> str:
+def _summary(instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizon: int) -> str:
     reasons = Counter(item.decision.reason for item in checked)
     counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-    sentences = [f"{len(checked):,} tables checked up to transaction {cluster.horizon:,}: {counts or 'none exists'}"]
+    tables = log_lines.counted(len(checked), "table")
+    text = f"{tables} checked up to transaction {horizon:,}: {counts or 'all were dropped'}"
     last = instance.get_run_records(
-        RunsFilter(tags={metadata.BATCH_TAG: "tick"}, statuses=[DagsterRunStatus.SUCCESS]), limit=1
+        RunsFilter(tags={metadata.BATCH_TAG: metadata.UNATTENDED}, statuses=[DagsterRunStatus.SUCCESS]), limit=1
     )
-    if last:
-        rows = int(last[0].dagster_run.tags.get(metadata.ROWS_TAG, "0"))
-        sentences.append(f"The last batch copied {rows:,} rows")
-    sentences += [sentence.rstrip(".") for sentence in failing(checked, now)]
-    if now - horizon_since > STALLED_AFTER_S and cluster.next_xid > cluster.horizon:
-        sentences.append(f"New rows are blocked: {source.holder() or 'an open transaction holds the horizon'}")
-    return ". ".join(sentences)
+    if not last:
+        return text
+    row_count = int(last[0].dagster_run.tags.get(metadata.ROWS_TAG, "0"))
+    return f"{text}. The last batch copied {log_lines.counted(row_count, 'row')}"
 
 
-def failing(checked: Sequence[TableCheck], now: float) -> list[str]:
-    """Return one sentence for each cause of failing tables."""
-    found: Mapping[str, tuple[Failure, float]] = {
-        item.table.label: (item.failure, item.next_try) for item in checked if item.failure is not None
-    }
-    return backoff.sentences(found, now)
+def _blocked(source: Source) -> str:
+    return f"New rows are blocked: {source.holder() or 'an open transaction holds the horizon'}"

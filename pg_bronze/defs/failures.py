@@ -1,9 +1,9 @@
-"""Failing tables: what is remembered of a failure, where it is stored, and how it is found again.
+"""Failing tables: how a failure is recorded, and how it is found again.
 
-A failure is an observation of the table's asset. It is visible in the asset's history, survives every restart, and
-costs nothing while nothing fails. It is reported outside the run, because Dagster drops the events of a step that
-fails. The asset, the IO manager, the sensor and the command line all use this module; ``scheduling.backoff`` decides
-when a failing table is retried.
+A failure is stored as an observation of the table's asset. It is visible in the asset's history, survives a restart,
+and costs nothing while no table fails. It is reported outside the run, because Dagster drops the events of a failing
+step. The asset, the IO manager, the sensor and the command line use this module. ``scheduling.backoff`` decides when a
+failing table is retried.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from pg_bronze.defs import metadata
+from pg_bronze.defs import log_lines, metadata
 from pg_bronze.errors import PgBronzeError, retry_of
 from pg_bronze.scheduling import backoff
 from pg_bronze.scheduling.backoff import Failure
 
-# Observations of one table to look through; users may add observations to the same asset.
-_LOOK_BACK = 5
+# Newest observations of a table to search, because users may add observations to the same asset.
+_OBSERVATION_LIMIT = 5
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class LastRun:
     """What the last run reported about a table that it did not materialize.
 
     Attributes:
-        failure: Why the table failed, or None.
-        quiet: ``(generation, transaction)``: below this transaction nothing new was found; ``(-1, 0)`` if not known.
-        silent: The run reported nothing, as when its worker was killed or its settings were invalid.
+        failure: The failure of the table, or None.
+        quiet: ``(generation, transaction)``: nothing new was found below this transaction; ``(-1, 0)`` if not known.
+        silent: The run reported nothing, as after its worker was killed or with invalid settings.
     """
 
     failure: Failure | None = None
@@ -39,7 +39,7 @@ class LastRun:
 
 def last_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> LastRun:
     """Return what a run reported about an asset that it did not materialize."""
-    for record in instance.fetch_observations(key, limit=_LOOK_BACK).records:
+    for record in instance.fetch_observations(key, limit=_OBSERVATION_LIMIT).records:
         observation = record.event_log_entry.asset_observation
         failure, reported_by = metadata.failure_of(observation)
         if failure is not None:
@@ -52,7 +52,7 @@ def last_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> Las
 
 def last_failure(instance: dg.DagsterInstance, key: dg.AssetKey) -> Failure | None:
     """Return the failure of a table, or None if it was materialized or found unchanged since."""
-    for record in instance.fetch_observations(key, limit=_LOOK_BACK).records:
+    for record in instance.fetch_observations(key, limit=_OBSERVATION_LIMIT).records:
         observation = record.event_log_entry.asset_observation
         failure, _ = metadata.failure_of(observation)
         if failure is None and not metadata.is_quiet(observation):
@@ -66,7 +66,7 @@ def last_failure(instance: dg.DagsterInstance, key: dg.AssetKey) -> Failure | No
 def recorded(
     instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, label: str, state: str
 ) -> Iterator[None]:
-    """Record every error that is raised inside, and raise errors of pg_bronze as Dagster shows them.
+    """Record every error that is raised in the block, and raise errors of pg_bronze as Dagster shows them.
 
     Args:
         label: The table as messages name it.
@@ -77,7 +77,7 @@ def recorded(
     except Exception as error:
         _record(instance, run, key, error, state)
         if isinstance(error, PgBronzeError):
-            raise metadata.dagster_failure(error, label) from error
+            raise log_lines.dagster_failure(error, label) from error
         raise
 
 
@@ -85,15 +85,15 @@ def _record(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, 
     if isinstance(error, PgBronzeError):
         sentence = str(error)
     else:
-        # The text of an unexpected error may contain a value of a row; only the run's log has it.
+        # The text of an unexpected error may contain a value of a row, so it is in the run's log only.
         sentence = f"unexpected {type(error).__name__}; see the traceback in the log of run {run.run_id[:8]}."
-    by_hand = run.tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
+    manual = run.tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
     now = datetime.now(UTC).timestamp()
-    failure = backoff.record_failure(last_failure(instance, key), sentence, retry_of(error), now, state, by_hand)
+    failure = backoff.record_failure(last_failure(instance, key), sentence, retry_of(error), now, state, manual)
     entries = metadata.of_failure(failure, run.run_id, backoff.next_retry_at(failure, state))
     instance.report_runless_asset_event(dg.AssetObservation(key, metadata=entries))
 
 
 def state_of(settings_fingerprint: str, table_fingerprint: str) -> str:
-    """Return what represents a table's settings and definition: once it differs, the cause may have been fixed."""
+    """Return a text that changes with a table's settings or definition: the cause of a failure may be fixed then."""
     return f"{settings_fingerprint}-{table_fingerprint}"

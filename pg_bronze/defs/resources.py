@@ -1,4 +1,4 @@
-"""Resources: the source database and the bucket as Dagster hands them to assets, one of each a run."""
+"""Resources: the source database and the bucket, one of each for a run."""
 
 import time
 from collections.abc import Iterator
@@ -13,8 +13,7 @@ from pydantic import Field, PrivateAttr
 
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import Policies
-from pg_bronze.defs import run_watchdog
-from pg_bronze.defs.metadata import ROWS_TAG, summary
+from pg_bronze.defs import log_lines, metadata, run_watchdog
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
 from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
@@ -24,13 +23,14 @@ from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.settings.model import Settings
 from pg_bronze.settings.process import tune_process
-from pg_bronze.sync.table_sync import SyncOptions, TableSync
+from pg_bronze.sync.options import SyncOptions
+from pg_bronze.sync.table_sync import TableSync
 
 
 class Bucket(S3Resource):
-    """dagster-aws' S3 settings, pointed at MinIO.
+    """An S3 bucket, with the configuration of dagster-aws.
 
-    The keys come from the settings. They are not part of the resource's configuration, because the UI shows that.
+    The credentials are not part of the configuration, because the UI shows it. They are read from the settings.
     """
 
     bucket: str = Field(description="Bucket to write to; `MINIO_BUCKET`.")
@@ -51,7 +51,7 @@ class Bucket(S3Resource):
         )
 
     def get_client(self) -> Any:
-        """Return a botocore client that gives up within the time of a tick."""
+        """Return a botocore client whose timeouts are shorter than a tick."""
         s3 = self.settings.s3
         return s3_client.connect(
             self.endpoint_url,
@@ -63,7 +63,7 @@ class Bucket(S3Resource):
         )
 
     def open(self) -> Store:
-        """Return the bucket, ready for use."""
+        """Return the bucket with a new client."""
         return Store(self.get_client(), self.bucket, self.prefix)
 
 
@@ -74,12 +74,16 @@ def open_bucket(settings: Settings) -> Store:
 
 
 def resource_of(settings: Settings) -> Any:
-    """Return the settings as a resource without configuration: the UI shows nothing of it."""
+    """Return the settings as a resource without configuration, so that the UI does not show them."""
     return dg.ResourceDefinition.hardcoded_resource(settings)
 
 
 def open_source(settings: Settings, application_name: str, ends_at: float | None = None) -> Source:
-    """The source database the settings name; connects on first use. ``ends_at`` as in ``Source``."""
+    """Return the source database that the settings name. It connects on first use.
+
+    Args:
+        ends_at: As in ``Source``.
+    """
     return Source(
         settings.source_conninfo(application_name),
         settings.source_url(),
@@ -90,22 +94,22 @@ def open_source(settings: Settings, application_name: str, ends_at: float | None
 
 
 def open_control(settings: Settings, source: Source) -> Control:
-    """The control table the settings name: in the source database, elsewhere, or off."""
+    """Return the control table that the settings name: in the source database, in another one, or none."""
     if settings.control_mirror == "source":
         return Control(source.connection)
     conninfo = settings.control_conninfo("pg_bronze control")
     if conninfo is None:
         return Control(None, "etl_control is not mirrored: PG_CONTROL_URL is off")
     try:
-        # No prepared statements: the database may stand behind a pooler.
+        # No prepared statements, because a pooler may be in front of the database.
         return Control(psycopg.connect(**conninfo, autocommit=True, prepare_threshold=None))
     except psycopg.OperationalError:
-        # The mirror is for people; rows are copied without it, and every materialization says so.
+        # The mirror is not needed for a copy. The metadata of every materialization contains the reason.
         return Control(None, "etl_control is not mirrored: the database of PG_CONTROL_URL does not answer")
 
 
 def sync_options(settings: Settings, label: str) -> SyncOptions:
-    """What is set for one table."""
+    """Return the options of one table."""
     table = settings.table_options(label)
     return SyncOptions(
         slice_rows=table.slice_rows,
@@ -121,12 +125,12 @@ def sync_options(settings: Settings, label: str) -> SyncOptions:
 
 
 class SourceDatabase(dg.ConfigurableResource[None]):
-    """The PostgreSQL database that tables are copied from; one connection for each run, shared by its tables."""
+    """The PostgreSQL database that tables are copied from. All tables of a run share one connection."""
 
     host: str = Field(description="Host name or address; `PG_HOST`.")
     port: int = Field(description="Port; `PG_PORT`.")
     database: str = Field(description="Database; `PG_DB`.")
-    user: str = Field(description="User; `PG_USER`. The password is `PG_PASS`, which is not shown here.")
+    user: str = Field(description="User; `PG_USER`. The password, `PG_PASS`, is not part of this configuration.")
     bucket: dg.ResourceDependency[Bucket]
     settings: dg.ResourceDependency[Settings]
 
@@ -152,19 +156,19 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Prepare the run; the first table that needs a connection opens it."""
+        """Prepare the run. The first table opens the connections."""
         tune_process()
         run_id = context.run.run_id if context.run else ""
         self._source = open_source(self.settings, run_watchdog.session_name(run_id), _ends_at(context, self.settings))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Close the connection, and summarize the batch in the run's log and in its tag."""
+        """Close the connection, and write the number of new rows to the run's log and tags."""
         if self._source is not None:
             self._source.close()
         if context.log is not None and (self._rows or self._unchanged):
-            context.log.info("batch: %s", summary(self._rows, self._unchanged))
+            context.log.info("batch: %s", log_lines.of_batch(self._rows, self._unchanged))
         if context.instance is not None and context.run and self._rows:
-            context.instance.add_run_tags(context.run.run_id, {ROWS_TAG: str(sum(self._rows.values()))})
+            context.instance.add_run_tags(context.run.run_id, {metadata.ROWS_TAG: str(sum(self._rows.values()))})
 
     @contextmanager
     def table_sync(self, table: SourceTable) -> Iterator[TableSync]:
@@ -185,7 +189,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         if self._source is None:
             raise RuntimeError("the resource is used outside a run")
         if self._down is not None:
-            # A hundred tables would wait half a minute each. The next tick checks again.
+            # Otherwise each of a hundred tables would wait for the timeout. The next run connects again.
             raise type(self._down)(str(self._down))
         try:
             if self._store is None:
@@ -205,13 +209,13 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         return self._source, self._store, self._control
 
     def first_time(self, sentence: str) -> bool:
-        """Return whether this run has not logged the sentence yet; what is true of all tables is logged once."""
+        """Return whether this run has not logged the sentence yet, so that a cause of all tables is logged once."""
         known = sentence in self._logged
         self._logged.add(sentence)
         return not known
 
     def count(self, label: str, row_count: int | None) -> None:
-        """Add a table to the batch's summary; None for an unchanged one."""
+        """Count the new rows of a table for the summary of the batch; None for an unchanged table."""
         if row_count is None:
             self._unchanged.append(label)
         else:
@@ -219,7 +223,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
 
 
 def _ends_at(context: dg.InitResourceContext, settings: Settings) -> float:
-    """The moment of ``time.monotonic`` at which Dagster ends this run for its length; reads have to end before."""
+    """Return the ``time.monotonic`` at which Dagster ends this run because of its length; reads end before."""
     limit_s, spent_s = float(settings.max_run_s), 0.0
     if context.run is not None and context.instance is not None:
         monitored_s = context.instance.run_monitoring_max_runtime_seconds

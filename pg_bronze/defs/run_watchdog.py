@@ -1,7 +1,7 @@
-"""Abandoned runs: runs whose worker is gone, so that nobody waits for them.
+"""The watchdog of runs: ends runs whose worker process does not exist any more.
 
-A worker that is killed, or whose machine goes away, leaves its run "started"; Dagster's own monitoring ends it only
-after the longest time a run may take, and until then its tables' pools are taken.
+A killed worker leaves its run in the state STARTED, which keeps the pools of its tables occupied. Dagster's run
+monitoring ends such a run only after the maximum run time.
 """
 
 from collections.abc import Collection
@@ -11,25 +11,31 @@ from dagster import DagsterRunStatus, RunsFilter
 
 from pg_bronze.postgres.connection import Source
 
-# A worker writes an event for every table and holds its session from the first table to the last. Both missing for this
-# long means that it is gone: starting takes it 5 s, ending 1 s.
+# A worker has a session from its first table to its last one, and writes events for each table. It takes 5 s to start
+# and 1 s to end, so 90 s without session and event mean that it does not exist any more.
 SILENT_S = 90.0
 
 
 def session_name(run_id: str) -> str:
-    """The application name of a run's session in the source database."""
+    """Return the application name of a run's session in the source database."""
     return f"pg_bronze run {run_id[:8]}"
 
 
-def end(instance: dg.DagsterInstance, source: Source, ours: Collection[dg.AssetKey], now: float) -> list[str]:
-    """Mark runs of our assets as failed that have no session and wrote no event for 90 s; gives their ids.
+def end_abandoned_runs(
+    instance: dg.DagsterInstance, source: Source, keys: Collection[dg.AssetKey], now: float
+) -> list[str]:
+    """Mark runs as failed that have no session and wrote no event for 90 s, and return their ids.
 
-    ``now`` is in seconds since 1970. Should such a run be alive after all, claims keep it from doubling anything.
+    If the worker of such a run is alive nevertheless, the claims of the commit prevent duplicates.
+
+    Args:
+        keys: The bronze assets. Runs of other assets are left alone.
+        now: Seconds since 1970.
     """
     ended = []
     for record in instance.get_run_records(RunsFilter(statuses=[DagsterRunStatus.STARTED]), limit=200):
         run = record.dagster_run
-        if not run.asset_selection or not run.asset_selection <= set(ours):
+        if not run.asset_selection or not run.asset_selection <= set(keys):
             continue
         events = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
         last = events[0].timestamp if events else record.update_timestamp.timestamp()
@@ -37,8 +43,8 @@ def end(instance: dg.DagsterInstance, source: Source, ours: Collection[dg.AssetK
             continue
         instance.report_run_failed(
             run,
-            f"Its worker is gone: no session in the source database and no event for {now - last:.0f} s. What it had "
-            "committed is in the bucket, and the next tick goes on from there.",
+            f"The worker of this run does not exist any more: it has no session in the source database and wrote no "
+            f"event for {now - last:.0f} s. Committed objects are kept, and the next tick continues after them.",
         )
         ended.append(run.run_id)
     return ended

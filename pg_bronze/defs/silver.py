@@ -1,8 +1,6 @@
-"""Silver: the newest row versions of chosen tables as assets of their own, the layer after bronze.
+"""Silver: the newest row versions of a table as an asset, for the tables of ``PG_BRONZE_LATEST``.
 
-A sensor of their own writes them again when something was copied since, at most every five minutes: a run reads every
-object of its table. It asks once a minute with one question to Dagster's storage, so that the tick of every ten seconds
-stays as cheap as it is without them.
+A run reads all objects of its table, so ``sensors.silver`` requests one at most every five minutes.
 """
 
 from typing import Any
@@ -17,7 +15,7 @@ IO_MANAGER = "silver_io_manager"
 
 
 def build_latest(table: SourceTable) -> dg.AssetsDefinition:
-    """The asset ``silver/<table>_latest``: one row for each primary key, as it was when it was last copied."""
+    """Return the asset ``silver/<table>_latest``: the newest copied version of each row."""
 
     @dg.asset(
         key=asset_keys.latest_key(table),
@@ -32,8 +30,8 @@ def build_latest(table: SourceTable) -> dg.AssetsDefinition:
         group_name=GROUP,
         kinds={"polars", "parquet", "s3"},
         pool=f"{asset_keys.pool(table)}_latest",
-        description=f"The newest version of each row of {table.label}, as one Parquet object. Deleted rows still stand "
-        "in it, and a row whose primary key was updated stands there under the old key too.",
+        description=f"The newest version of each row of {table.label}, as one Parquet object. It also contains rows "
+        "that were deleted, and the old primary key of rows whose primary key was updated.",
         metadata={
             **metadata.of_columns(table),
             "pg_bronze/schema": table.schema,

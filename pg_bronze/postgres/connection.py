@@ -187,7 +187,10 @@ class Source:
             return True
         try:
             with self.connection.transaction():
-                self.connection.execute(f"select set_config('lock_timeout', '{wait_s * 1000:.0f}ms', true)".encode())
+                # A statement timeout of the same length would end the wait first, as an error.
+                limits = {"lock_timeout": f"{wait_s * 1000:.0f}ms", "statement_timeout": "0"}
+                settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
+                self.connection.execute(f"select {settings}".encode())
                 self.connection.execute("select pg_advisory_lock(%(space)s, %(oid)s)", _lock_key(table_oid))
         except psycopg.errors.LockNotAvailable:
             return False

@@ -1,6 +1,6 @@
-"""Drift: how an object's columns differ from those of the object before it, and what rows copied before hold instead.
+"""Column history: how an object's columns differ from those of the object before it, and what older rows contain.
 
-Knows one table's watermarks and the objects behind them; which columns a table has it is told.
+Knows the watermarks of one table and the objects behind them. It is told which columns the table has.
 """
 
 import dataclasses
@@ -17,17 +17,20 @@ from pg_bronze.errors import SettingsError
 from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres.connection import Source
 
-# Blocks looked through, from the beginning and from the middle, for a row copied before a column was there. After a
-# rewrite that gave every row a new version there is none, and the table may be a terabyte.
+# Blocks that are searched, from the start and from the middle, for a row copied before a column was added. After a
+# rewrite that made a new version of every row there is none, and the table may be a terabyte.
 SAMPLED_BLOCKS = 2000
 
 
 @dataclass(frozen=True)
 class ColumnSnapshot:
-    """What an object says of its columns, and ``drift``: one sentence for each difference from the object before.
+    """The columns of one object, and how they differ from those of the object before it.
 
-    ``cursor_moved``: the column that shows progress is another one than it was then. ``leaves`` are the physical tables
-    behind the table.
+    Attributes:
+        description: The columns as the object's footer describes them.
+        drift: One sentence for each difference.
+        cursor_moved: Another column shows progress than in the object before.
+        leaves: The oids of the physical tables behind the table.
     """
 
     description: Description
@@ -35,97 +38,104 @@ class ColumnSnapshot:
     cursor_moved: bool = False
     leaves: frozenset[int] = frozenset()
 
-    def onto(self, after: Watermark, before: Watermark) -> Watermark:
-        """``after`` as the watermark of the object that was looked at, and which follows ``before``."""
-        gone = frozenset(after.leaves.keys() - self.leaves)
-        return dataclasses.replace(after.with_columns(self.description.digest, before), detached=gone)
+    def add_to(self, after: Watermark, before: Watermark) -> Watermark:
+        """Return ``after``, which follows ``before``, with these columns and the leaves that are detached now."""
+        detached = frozenset(after.leaves.keys() - self.leaves)
+        return dataclasses.replace(after.with_columns(self.description.digest, before), detached=detached)
 
 
 class ColumnHistory:
-    """Describes the objects of one table one after the other; asks the bucket only when something has changed."""
+    """Describes the objects of one table one after the other; reads from the bucket only after a change."""
 
-    def __init__(self, source: Source, ledger: Ledger, cursor_names: Sequence[str], wanted: str | None) -> None:
+    def __init__(self, source: Source, ledger: Ledger, cursor_names: Sequence[str], configured: str | None) -> None:
         self._source = source
         self._ledger = ledger
         self._cursor_names = cursor_names
-        self._wanted_cursor = wanted
+        self._configured_cursor = configured
         self._known: dict[str, Description] = {}
 
-    def look(self, before: Watermark, after: Watermark, table: SourceTable) -> ColumnSnapshot:
-        """Describe the object that leads from one watermark to the next, and has the columns of ``table``.
+    def describe(self, before: Watermark, after: Watermark, table: SourceTable) -> ColumnSnapshot:
+        """Describe the object that leads from one watermark to the next and has the columns of ``table``.
 
-        A new generation starts over: nothing of the one before is compared.
+        A new generation is not compared with the one before.
         """
-        found = self._compared(before, after, table)
-        self._known[found.description.digest] = found.description
+        snapshot = self._compare(before, after, table)
+        self._known[snapshot.description.digest] = snapshot.description
+        drift = (*snapshot.drift, *_partition_changes(before, after, table))
         leaves = frozenset(relation.oid for relation in table.relations)
-        return dataclasses.replace(found, drift=(*found.drift, *_partitions(before, after, table)), leaves=leaves)
+        return dataclasses.replace(snapshot, drift=drift, leaves=leaves)
 
-    def _compared(self, before: Watermark, after: Watermark, table: SourceTable) -> ColumnSnapshot:
+    def _compare(self, before: Watermark, after: Watermark, table: SourceTable) -> ColumnSnapshot:
         described = column_drift.describe_table(table)
         if not before.seq or before.generation != after.generation or described.digest == before.columns_digest:
             return ColumnSnapshot(described)
-        previous = self._before(before)
+        previous = self._description_of(before)
         if previous is None:
             return ColumnSnapshot(described)
-        filled = self._fill(before, previous, table)
-        if filled:
-            columns = tuple(
-                {**column, "missing": filled[column["attnum"]]} if column["attnum"] in filled else column
-                for column in described.columns
-            )
-            described = dataclasses.replace(described, columns=columns)
-        was, now = self._progress(previous, table), self._cursor(table)
-        moved = (was.attnum if was else None) != (now.attnum if now else None)
+        described = _with_missing_values(described, self._missing_values(before, previous, table))
         drift = column_drift.drift(previous, described)
+        old, new = self._previous_cursor(previous, table), self._cursor(table)
+        moved = (old.attnum if old else None) != (new.attnum if new else None)
         if moved:
-            drift += (f"progress is shown by {_name(now)} now, before by {_name(was)}",)
+            drift += (f"progress is shown by {_name(new)} now, before by {_name(old)}",)
         return ColumnSnapshot(described, drift, moved)
 
-    def _before(self, watermark: Watermark) -> Description | None:
-        """The columns of the object that committed a watermark; None if it is gone, or moved away."""
+    def _description_of(self, watermark: Watermark) -> Description | None:
+        """Return the columns of the object that committed a watermark; None if it is missing or was moved away."""
         known = self._known.get(watermark.columns_digest)
         if known is not None:
             return known
         footer = self._ledger.footer(watermark.key) if watermark.key else None
         return footer.described if footer else None
 
-    def _progress(self, previous: Description, table: SourceTable) -> CursorColumn | None:
+    def _previous_cursor(self, previous: Description, table: SourceTable) -> CursorColumn | None:
         columns, key = previous.source_columns, previous.primary_key
         return self._cursor(dataclasses.replace(table, columns=columns, primary_key=key))
 
     def _cursor(self, table: SourceTable) -> CursorColumn | None:
         try:
-            return cursor_column.choose(table, self._cursor_names, self._wanted_cursor)
+            return cursor_column.choose(table, self._cursor_names, self._configured_cursor)
         except SettingsError:
-            return None  # the setting became right or wrong with the change; copying says so by itself
+            return None  # the setting is wrong on one side of the change only; choosing it for the copy raises
 
-    def _fill(self, before: Watermark, previous: Description, table: SourceTable) -> dict[int, str]:
-        """The value that rows copied before hold in columns they did not have then, where the catalog does not say it.
+    def _missing_values(self, before: Watermark, previous: Description, table: SourceTable) -> dict[int, str]:
+        """Return by attnum the value that older rows have in columns added since, where the catalog does not keep it.
 
-        The catalog forgets a default once VACUUM FULL or CLUSTER has put it into every row, and such rows do not come
-        again. It keeps it for each partition only, and not for the whole. A row copied before and still current shows
-        it: whoever changed it since would have made a new version of it.
+        The catalog drops a default once VACUUM FULL or CLUSTER has put it into every row, and such rows are not copied
+        again. For a partitioned table it keeps the default of each partition only. A row that was copied before and is
+        still current has the value: a change of the row would have made a new version.
         """
-        had = {column["attnum"] for column in previous.columns}
-        new = [column for column in table.columns if column.attnum not in had]
-        wanted = [column for column in new if column.missing is None and column.generated is None]
-        if not wanted:
+        old = {column["attnum"] for column in previous.columns}
+        added = [column for column in table.columns if column.attnum not in old]
+        unknown = [column for column in added if column.missing is None and column.generated is None]
+        if not unknown:
             return {}
-        row = next((row for region in _delivered(before, table) if (row := self._row(region, wanted, table))), None)
-        if row is None:
-            return {}
-        return {column.attnum: value for column, value in zip(wanted, row, strict=True) if value is not None}
+        rows = (self._sample_row(region, unknown, table) for region in _copied_regions(before, table))
+        row = next(filter(None, rows), ())
+        return {column.attnum: value for column, value in zip(unknown, row, strict=False) if value is not None}
 
-    def _row(self, region: window_sql.Region, columns: Sequence[Column], table: SourceTable) -> tuple[str | None, ...]:
+    def _sample_row(
+        self, region: window_sql.Region, columns: Sequence[Column], table: SourceTable
+    ) -> tuple[str | None, ...]:
         names = {column.attnum: column.name for column in table.columns}
         texts = column_types.projection(columns, as_text=True)
-        rows = self._source.ask(window_sql.select(region, texts, column_types.xid_column(table.columns), names, 1))
+        query = window_sql.select(region, texts, column_types.xid_column(table.columns), names, 1)
+        rows = self._source.ask(query)
         return rows[0][:-1] if rows else ()
 
 
-def _partitions(before: Watermark, after: Watermark, table: SourceTable) -> Iterator[str]:
-    """Partitions that came since the object before, and those that went."""
+def _with_missing_values(described: Description, values: dict[int, str]) -> Description:
+    if not values:
+        return described
+    columns = tuple(
+        {**column, "missing": values[column["attnum"]]} if column["attnum"] in values else column
+        for column in described.columns
+    )
+    return dataclasses.replace(described, columns=columns)
+
+
+def _partition_changes(before: Watermark, after: Watermark, table: SourceTable) -> Iterator[str]:
+    """Yield one sentence for each partition that was attached or detached since the object before."""
     known = [leaf.swept for leaf in before.leaves.values() if leaf.swept is not None]
     if not table.partitioned or before.generation != after.generation or not known:
         return
@@ -133,21 +143,21 @@ def _partitions(before: Watermark, after: Watermark, table: SourceTable) -> Iter
     for oid in sorted(present):
         leaf = after.leaf(oid)
         # All partitions of a first load are read up to the same transaction.
-        fresh = oid not in before.leaves and (leaf.swept or (leaf.pending and leaf.pending.upto) or 0) > max(known)
-        if fresh:
-            yield f"partition {present[oid].name!r} is new, and copied from its beginning"
+        upto = leaf.swept or (leaf.pending and leaf.pending.upto) or 0
+        if oid not in before.leaves and upto > max(known):
+            yield f"partition {present[oid].name!r} is new, and is copied completely"
         if oid in before.detached:
-            yield f"partition {present[oid].name!r} is part of the table again"
+            yield f"partition {present[oid].name!r} is attached again"
     for oid in sorted(before.leaves.keys() - present.keys() - before.detached):
-        yield f"a partition (oid {oid}) is not part of the table any more; its rows copied before stay"
+        yield f"a partition (oid {oid}) was detached or dropped; its rows copied before remain"
 
 
 def _name(column: CursorColumn | None) -> str:
     return repr(column.name) if column else "no column"
 
 
-def _delivered(watermark: Watermark, table: SourceTable) -> Iterator[window_sql.Region]:
-    """Parts of the table that hold rows copied up to a watermark, if any are left."""
+def _copied_regions(watermark: Watermark, table: SourceTable) -> Iterator[window_sql.Region]:
+    """Yield parts of the table that contain rows copied up to a watermark, if there are any left."""
     for relation in table.relations:
         leaf = watermark.leaf(relation.oid)
         end, last = leaf.swept, relation.page_count

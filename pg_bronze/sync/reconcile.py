@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from pg_bronze.core import column_types
 from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.errors import HistoryChanged, SettingsError
+from pg_bronze.errors import HistoryChanged, SettingsError, TableChanged
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.ledger import Committed
 from pg_bronze.lake.reading import scan
 from pg_bronze.settings.bucket import S3Connection
-from pg_bronze.sync.state_changes import require_lock, resume_below
+from pg_bronze.sync.state_changes import current, require_lock, resume_compared
 from pg_bronze.sync.table_sync import TableSync
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import polars as pl
 
@@ -60,12 +60,12 @@ def compare(sync: TableSync, upto: int, connection: S3Connection) -> Comparison:
     xid = column_types.xid_column(sync.table.columns)
     shared: list[str] = []
     live: list[pl.DataFrame] = []
-    for frame in sync.live_rows():
+    for frame in _live_rows(sync):
         shared = [name for name, dtype in frame.schema.items() if name != xid and lake_types.get(name) == dtype]
         live.append(frame.select(_numbers(shared, sync.table.primary_key, xid)))
     if not live:
         shared = [column.name for column in sync.table.columns if column.name in lake_types]
-        live = [sync.no_rows().select(_numbers(shared, sync.table.primary_key, xid))]
+        live = [sync.slices.no_rows().select(_numbers(shared, sync.table.primary_key, xid))]
     source = pl.concat(live)
     held = lake.select(_numbers(shared, sync.table.primary_key, xid)).collect(engine="streaming")
     copied = source.filter(pl.col("xid") < upto)
@@ -88,9 +88,10 @@ def reconcile(
 
     Raises:
         HistoryChanged: Both sides differ, or a large window is only partly read. Nothing is changed.
+        TableBusy: Another run holds the table's lock, or committed an object during the comparison.
     """
     require_lock(sync)
-    watermark = sync.ledger.recover(recorded, sync.now(), allow_gaps=True).watermark or recorded
+    _, watermark = current(sync, recorded)
     if watermark is None:
         raise SettingsError(f"{sync.label}: nothing of the table was copied yet, so there is nothing to compare.")
     command = f"`pg-bronze reset {shell_argument(sync.label)}`"
@@ -111,7 +112,24 @@ def reconcile(
     reason = f"reconciled: all {compared.row_count - compared.to_come} live rows copied so far are in the lake"
     if compared.gone:
         reason += f"; {compared.gone} more keys are only in the lake: deleted since, or lost"
-    return resume_below(sync, recorded, writer, sync.horizon, reason), reason
+    return resume_compared(sync, recorded, writer, watermark, reason), reason
+
+
+def _live_rows(sync: TableSync) -> "Iterator[pl.DataFrame]":
+    """Yield the table's rows below a new horizon as they would be stored; nothing is committed."""
+    sync.source.forget_horizon()
+    sync.slices.place = place = sync.source.place(sync.store.place)
+    sync.slices.horizon = sync.source.horizon()
+    sync.slices.refresh_table()
+    state = Watermark(place, sync.table.oid)
+    while (read := sync.slices.next_slice(state)) is not None:
+        if read.claim.after.generation != state.generation:
+            raise TableChanged(
+                f"{sync.label}: the table was rewritten during the comparison. Nothing was changed. Run the command "
+                "again."
+            )
+        yield read.frame
+        state = read.claim.after
 
 
 def _numbers(columns: "Sequence[str]", key: "Sequence[str]", xid: str) -> "list[pl.Expr]":

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
-from pg_bronze.core.table import Relation
+from pg_bronze.core.table import Relation, SourceTable
 from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import TableChanged
 from pg_bronze.lake.claim import Claim
@@ -12,34 +12,39 @@ from pg_bronze.lake.commit import Slice
 from pg_bronze.sync import slice_reader
 
 if TYPE_CHECKING:
-    from pg_bronze.sync.table_sync import TableSync
+    from pg_bronze.sync.slice_source import SliceSource
 
 
-def slice_of(sync: "TableSync", claim: Claim) -> Slice:
+def slice_of(slices: "SliceSource", claim: Claim) -> Slice:
     """Read a claimed region again and return its slice: same region, same key, and an object even without rows.
 
     The object has the table's current columns, and its watermark describes those, not the columns of the claim.
     Where the region cannot be read any more, the slice opens a new generation instead.
+
+    Raises:
+        TableChanged: The table was altered during the read.
     """
-    snapshot = sync.columns.look(claim.before, claim.after, sync.table)
-    claim = dataclasses.replace(claim, after=snapshot.onto(claim.after, claim.before))
+    table = slices.table
+    snapshot = slices.describe(claim.before, claim.after, table)
+    claim = dataclasses.replace(claim, after=snapshot.add_to(claim.after, claim.before))
     if claim.region is None:
-        return sync.slice_of(claim, sync.no_rows(), snapshot, redo=True)
-    leaves = {item.oid: item for item in sync.table.relations}
-    if _is_gone(claim, sync.table.oid, leaves):
-        return _new_generation(sync, claim, "the table was rewritten, dropped or detached since")
-    region = _current_region(claim.region, sync, leaves)
-    started, fingerprint = time.monotonic(), sync.table.fingerprint
+        return slices.slice_of(claim, slices.no_rows(), snapshot, redo=True)
+    leaves = {item.oid: item for item in table.relations}
+    if _is_gone(claim, table.oid, leaves):
+        return _new_generation(slices, claim, "the table was rewritten, dropped or detached since")
+    region, started = _current_region(claim.region, table, leaves), time.monotonic()
     try:
-        frame, policy_counts = slice_reader.read_all(sync.source, sync.table, region)
+        query = slice_reader.query(table, region)
     except KeyError:
-        return _new_generation(sync, claim, "a column that bounds it was dropped since")
-    if sync.refresh_table() != fingerprint:
+        return _new_generation(slices, claim, "a column that bounds it was dropped since")
+    frame, policy_counts = slice_reader.read_all(slices.source, table, region, query)
+    if slices.refresh_table() != table.fingerprint:
         raise TableChanged(
-            f"{sync.label}: the table was altered while a claimed slice was read again. It is retried at the next tick."
+            f"{table.label}: the table was altered while a claimed slice was read again. It is retried at the next "
+            "tick."
         )
     seconds = time.monotonic() - started
-    return sync.slice_of(claim, frame, snapshot, redo=True, seconds=seconds, policy_counts=policy_counts)
+    return slices.slice_of(claim, frame, snapshot, redo=True, seconds=seconds, policy_counts=policy_counts)
 
 
 def _is_gone(claim: Claim, table_oid: int, leaves: dict[int, Relation]) -> bool:
@@ -48,24 +53,23 @@ def _is_gone(claim: Claim, table_oid: int, leaves: dict[int, Relation]) -> bool:
         return claim.region is not None
     if any(oid not in leaves for oid in claim.region.leaves):
         return True
-    # A rewrite moves every row, so block ranges mean other rows than they did.
+    # A rewrite moves every row, so block ranges contain other rows than they did.
     return claim.region.blocks is not None and any(
         oid not in leaves or leaves[oid].relfilenode != node for oid, node in claim.relfilenodes.items()
     )
 
 
-def _current_region(region: Region, sync: "TableSync", leaves: dict[int, Relation]) -> Region:
+def _current_region(region: Region, table: SourceTable, leaves: dict[int, Relation]) -> Region:
     """Return the region under the current name of its leaf or table: a renamed leaf is the same leaf."""
-    named = leaves[region.leaves[0]] if region.only else sync.table
+    named = leaves[region.leaves[0]] if region.only else table
     return dataclasses.replace(region, schema=named.schema, name=named.name)
 
 
-def _new_generation(sync: "TableSync", claim: Claim, why: str) -> Slice:
+def _new_generation(slices: "SliceSource", claim: Claim, why: str) -> Slice:
     """Return an empty slice under the claim's key that opens a new generation; a new first load follows."""
     seq, key = claim.after.seq, claim.after.key
-    after = dataclasses.replace(sync.forgotten(claim.before), seq=seq, key=key, first_key=key)
-    snapshot = sync.columns.look(claim.before, after, sync.table)
-    after = snapshot.onto(after, claim.before)
+    after = dataclasses.replace(slices.new_generation(claim.before), seq=seq, key=key, first_key=key)
+    snapshot = slices.describe(claim.before, after, slices.table)
     reason = f"a claimed slice cannot be read again: {why}"
-    claim = dataclasses.replace(claim, after=after, region=None, reason=reason)
-    return sync.slice_of(claim, sync.no_rows(), snapshot, redo=True)
+    claim = dataclasses.replace(claim, after=snapshot.add_to(after, claim.before), region=None, reason=reason)
+    return slices.slice_of(claim, slices.no_rows(), snapshot, redo=True)

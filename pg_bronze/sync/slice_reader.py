@@ -1,4 +1,4 @@
-"""Reading the rows of one region as one slice, or finding that they are too many for one."""
+"""Reads the rows of one region as one slice, or finds that they are too many for one."""
 
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -40,7 +40,7 @@ def read(source: Source, table: SourceTable, region: Region, size: SliceSize) ->
             return None
     row_limit = size.row_limit + 1 if divisible else None
     try:
-        frame = _rows(source, table, region, _query(table, region, row_limit, bound))
+        frame = _rows(source, table, region, query(table, region, row_limit, bound))
     except SliceTooLarge:
         return None
     if row_limit is not None and frame.height >= row_limit:
@@ -48,30 +48,32 @@ def read(source: Source, table: SourceTable, region: Region, size: SliceSize) ->
     return column_types.conform(frame, columns, table.label)
 
 
-def read_all(source: Source, table: SourceTable, region: Region) -> Rows:
-    """Read the rows of a region whatever their size, as for a slice that is redone.
+def query(
+    table: SourceTable, region: Region, row_limit: int | None = None, bound: "window_sql.ByteLimit | None" = None
+) -> str:
+    """Return the query of a region.
 
     Raises:
         KeyError: A column that bounds the region was dropped.
     """
-    frame = _rows(source, table, region, _query(table, region, None, None))
-    return column_types.conform(frame, table.columns, table.label)
-
-
-def _query(table: SourceTable, region: Region, row_limit: int | None, bound: "window_sql.ByteLimit | None") -> str:
     columns, names = table.columns, table.names_by_attnum
     projection, xid_column = column_types.projection(columns), column_types.xid_column(columns)
     return window_sql.select(region, projection, xid_column, names, row_limit, bound)
 
 
-def _rows(source: Source, table: SourceTable, region: Region, query: str) -> "pl.DataFrame":
+def read_all(source: Source, table: SourceTable, region: Region, text: str) -> Rows:
+    """Read the rows of a region with its query, whatever their size, as for a slice that is redone."""
+    return column_types.conform(_rows(source, table, region, text), table.columns, table.label)
+
+
+def _rows(source: Source, table: SourceTable, region: Region, text: str) -> "pl.DataFrame":
     try:
-        return source.read(query, table.label)
+        return source.read(text, table.label)
     except NotUtf8 as error:
         # Neither the server nor connectorx names the column, so a second query counts the rows of each.
         texts = [name for name, dtype in column_types.read_schema(table.columns).items() if str(dtype) == "String"]
-        query = window_sql.not_utf8(region, texts, table.names_by_attnum)
-        counts = dict(zip(texts, source.measure(query, table.label), strict=True))
+        count_query = window_sql.not_utf8(region, texts, table.names_by_attnum)
+        counts = dict(zip(texts, source.measure(count_query, table.label), strict=True))
         if invalid := {name: count for name, count in counts.items() if count}:
             raise explain_bad_texts(table.label, invalid) from error
         raise

@@ -1,9 +1,9 @@
-"""The stream of one table's slices: read one ahead of the one being written, and turned into a report at the end."""
+"""The stream of one table's slices. Each slice is read while the one before is written; a report ends the stream."""
 
 import contextlib
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.lake.commit import Slice, Slices
@@ -13,17 +13,18 @@ from pg_bronze.sync.report import SyncReport
 if TYPE_CHECKING:
     from pg_bronze.sync.table_sync import TableSync
 
-END_AHEAD_S = 10.0
+STOP_WITHIN_S = 10.0
 INTERRUPTED_WITHIN_S = 0.5
+ReadAhead: TypeAlias = "Future[Slice | None]"
 
 
 class SliceStream:
     """The slices of one table in one run.
 
-    ``slices()`` is to be consumed by ``lake.commit.write_all``, which writes each slice and sends back the outcome.
-    ``watermark`` is the state after the last outcome, ``report`` what became of it all.
+    ``lake.commit.write_all`` consumes ``slices()``: it writes each slice and sends back the outcome.
 
     Attributes:
+        watermark: How far the table is copied after the last outcome.
         rebuilt: The watermark came from a footer, because none was recorded.
         reason: Why the first object exists, if not for its rows; None otherwise.
     """
@@ -43,13 +44,13 @@ class SliceStream:
 
     @property
     def report(self) -> SyncReport:
-        """What was adopted and committed so far."""
+        """Return what was adopted and committed so far."""
         return SyncReport(
             label=self._sync.label,
             watermark=self.watermark,
             adopted=self._adopted,
             committed=tuple(self._committed),
-            cursor_column=self._sync.cursor_column,
+            cursor_column=self._sync.slices.cursor_column,
             superseded=self._superseded,
             unfenced=self._sync.options.unfenced,
             control_off=self._sync.control.off,
@@ -58,35 +59,35 @@ class SliceStream:
     def slices(self) -> Slices[SyncReport]:
         """Yield each slice; receive what was committed for it, or None if another writer committed first."""
         current = self._first
-        ahead: Future[Slice | None] | None = None
+        reading: ReadAhead | None = None
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
         try:
             while current is not None:
-                ahead = None
+                reading = None
                 if self._read_on and not current.bulky:
-                    ahead = pool.submit(self._sync.next_slice, current.claim.after)
+                    reading = pool.submit(self._sync.slices.next_slice, current.claim.after)
                 committed = yield current
                 self._record(current, committed)
                 if committed is None or not self._read_on:
-                    _discard(ahead)
+                    _discard(reading)
                     break
-                current = self._following(current, ahead)
+                current = self._following(current, reading)
             return self.report
         except BaseException:
             # An interrupt, or the writer stopped: the read ahead must not continue without a writer.
-            self._end(ahead)
+            self._stop(reading)
             raise
         finally:
             pool.shutdown(wait=False)
 
-    def _following(self, current: Slice, ahead: "Future[Slice | None] | None") -> Slice | None:
-        if ahead is not None and self.watermark == current.claim.after:
-            return _settled(ahead).result()
+    def _following(self, written: Slice, reading: "ReadAhead | None") -> Slice | None:
+        if reading is not None and self.watermark == written.claim.after:
+            return _settled(reading).result()
         # An object of another writer ended elsewhere than planned: the slice read ahead does not continue it.
-        _discard(ahead)
-        return self._sync.next_slice(self.watermark)
+        _discard(reading)
+        return self._sync.slices.next_slice(self.watermark)
 
-    def _record(self, piece: Slice, committed: Committed | None) -> None:
+    def _record(self, written: Slice, committed: Committed | None) -> None:
         if committed is None:
             recovered = self._sync.recover_after_conflict(self.watermark)
             self._adopted = (*self._adopted, *recovered.adopted)
@@ -95,29 +96,30 @@ class SliceStream:
             return
         self._committed.append(committed)
         self.watermark = committed.watermark
-        if committed.watermark.generation != piece.claim.before.generation:
+        if committed.watermark.generation != written.claim.before.generation:
             self._sync.ledger.move_old(committed.watermark)
 
-    def _end(self, ahead: "Future[Slice | None] | None") -> None:
-        if ahead is None or ahead.cancel():
+    def _stop(self, reading: "ReadAhead | None") -> None:
+        """End a read ahead on the server, and wait for its thread."""
+        if reading is None or reading.cancel():
             return
-        deadline = time.monotonic() + END_AHEAD_S
-        while not ahead.done() and time.monotonic() < deadline:
+        deadline = time.monotonic() + STOP_WITHIN_S
+        while not reading.done() and time.monotonic() < deadline:
             self._sync.source.stop_reading()
-            wait([ahead], 0.1)
+            wait([reading], 0.1)
 
 
-def _discard(ahead: "Future[Slice | None] | None") -> None:
-    if ahead is not None and not ahead.cancel():
-        _settled(ahead)
+def _discard(reading: "ReadAhead | None") -> None:
+    if reading is not None and not reading.cancel():
+        _settled(reading)
 
 
-def _settled(ahead: "Future[Slice | None]") -> "Future[Slice | None]":
+def _settled(reading: ReadAhead) -> ReadAhead:
     """Wait until a read ahead has ended, with or without an error, and notice an interrupt while waiting.
 
     Polars makes signals restart the call they interrupt, so a wait without a time limit would end with the read only.
     """
     while True:
         with contextlib.suppress(TimeoutError):
-            ahead.exception(INTERRUPTED_WITHIN_S)
-            return ahead
+            reading.exception(INTERRUPTED_WITHIN_S)
+            return reading

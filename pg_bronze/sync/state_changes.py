@@ -1,6 +1,6 @@
 """Changes of a table's watermark on request: reset and continue. Each one is a commit like any other.
 
-A change waits for the run that is copying the table, and reports only what the bucket then contains.
+A change waits for the run that is copying the table, and is reported only if the bucket contains it.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import Leaf, Watermark
 from pg_bronze.errors import SettingsError, Superseded, TableBusy
 from pg_bronze.lake.commit import Slice, SliceWriter
-from pg_bronze.lake.ledger import Committed
+from pg_bronze.lake.ledger import Committed, Recovered
 from pg_bronze.sync.table_sync import TableSync
 
 LOCK_WAIT_S = 60.0
@@ -20,7 +20,7 @@ Change = Callable[[Watermark], Watermark]
 
 def reset(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> Committed:
     """Forget how far the table was copied: the next tick copies all of it into a new generation."""
-    return _commit(sync, recorded, writer, "reset on request", sync.forgotten)
+    return _commit(sync, recorded, writer, "reset on request", sync.slices.new_generation)
 
 
 def resume(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> Committed:
@@ -28,19 +28,63 @@ def resume(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> 
     return _commit(sync, recorded, writer, "continued on request", lambda watermark: watermark)
 
 
-def resume_below(
-    sync: TableSync, recorded: Watermark | None, writer: SliceWriter, horizon: int, reason: str
+def resume_compared(
+    sync: TableSync, recorded: Watermark | None, writer: SliceWriter, compared: Watermark, reason: str
 ) -> Committed:
-    """Accept the current database, given that the lake contains all rows copied below a horizon.
+    """Accept the current database, given that the lake contains all rows copied below the horizon of ``sync``.
 
     Where transaction ids went back, those that are handed out again are read again.
+
+    Args:
+        compared: The watermark whose objects were compared with the database.
+
+    Raises:
+        TableBusy: Another writer committed an object since. The comparison does not cover its rows.
     """
 
     def bounded(watermark: Watermark) -> Watermark:
+        if (watermark.generation, watermark.seq, watermark.key) != (compared.generation, compared.seq, compared.key):
+            raise TableBusy(
+                f"{sync.label}: another writer committed an object during the comparison. Nothing was changed. Stop "
+                "the run that is copying the table, and run the command again."
+            )
         swept = {oid: leaf.swept for oid, leaf in watermark.leaves.items() if leaf.swept is not None}
-        return watermark.with_leaves({oid: Leaf(swept=min(upto, horizon)) for oid, upto in swept.items()})
+        return watermark.with_leaves({oid: Leaf(swept=min(upto, sync.horizon)) for oid, upto in swept.items()})
 
     return _commit(sync, recorded, writer, reason, bounded)
+
+
+def require_lock(sync: TableSync) -> None:
+    """Take the table's lock, waiting for the run that holds it.
+
+    Raises:
+        TableBusy: The lock was not released within a minute.
+    """
+    if not sync.locked:
+        sync.locked = sync.source.lock(sync.table.oid, LOCK_WAIT_S)
+    if not sync.locked:
+        raise TableBusy(
+            f"{sync.label}: another run is still copying the table after {LOCK_WAIT_S:.0f} s. Nothing was changed. Run "
+            "the command again when that run has ended, or stop it."
+        )
+
+
+def current(sync: TableSync, recorded: Watermark | None) -> tuple[Recovered, Watermark | None]:
+    """Return what the bucket contains of a table, and the watermark that a change applies to.
+
+    Gaps between objects are allowed: a change is how an operator accepts them.
+
+    Returns:
+        None for the watermark if nothing of the table was copied.
+    """
+    elsewhere = recorded is not None and recorded.origin.bucket != sync.store.place
+    recovered = sync.ledger.recover(None if elsewhere else recorded, sync.now(), allow_gaps=True)
+    sync.on_step("recover")
+    watermark = recovered.watermark or recorded or (recovered.redo.before if recovered.redo else None)
+    if watermark is not None and elsewhere and recovered.watermark is None:
+        # Its objects are in the other bucket, so nothing here can be compared with them.
+        watermark = dataclasses.replace(watermark, key="", columns_key="", columns_digest="")
+    return recovered, watermark
 
 
 def _commit(sync: TableSync, recorded: Watermark | None, writer: SliceWriter, reason: str, change: Change) -> Committed:
@@ -55,8 +99,8 @@ def _commit(sync: TableSync, recorded: Watermark | None, writer: SliceWriter, re
         try:
             committed = writer.write(_slice(sync, recorded, reason, change))
         except Superseded:
-            continue  # another writer committed first: the change is applied to what it left
-        # An object under our key that somebody else wrote is the slice of an open claim, not this change.
+            continue  # another writer committed first: the change is applied to the watermark that it left
+        # An object under this key with another nonce is the slice of an open claim, not this change.
         if committed.own and sync.ledger.footer(committed.key) is not None:
             if committed.watermark.generation:
                 sync.ledger.move_old(committed.watermark)
@@ -67,42 +111,19 @@ def _commit(sync: TableSync, recorded: Watermark | None, writer: SliceWriter, re
     )
 
 
-def require_lock(sync: TableSync) -> None:
-    """Take the table's lock, waiting for the run that holds it. Raises TableBusy after a minute."""
-    if not sync.locked:
-        sync.locked = sync.source.lock(sync.table.oid, LOCK_WAIT_S)
-    if not sync.locked:
-        raise TableBusy(
-            f"{sync.label}: another run is still copying the table after {LOCK_WAIT_S:.0f} s. Nothing was changed. Run "
-            "the command again when that run has ended, or stop it."
-        )
-
-
 def _slice(sync: TableSync, recorded: Watermark | None, reason: str, change: Change) -> Slice:
     """Return the empty slice that commits a change of the watermark as the bucket has it now."""
-    sync.place = place = sync.source.place(sync.store.place)
-    elsewhere = recorded is not None and recorded.origin.bucket != place.bucket
-    recovered = sync.ledger.recover(None if elsewhere else recorded, sync.now(), allow_gaps=True)
-    claimed = recovered.redo.before if recovered.redo else None
-    watermark = recovered.watermark or recorded or claimed
+    recovered, watermark = current(sync, recorded)
     if watermark is None:
         raise SettingsError(
             f"{sync.label}: nothing of the table was copied yet, so there is nothing to change. "
             f"`pg-bronze tick {shell_argument(sync.label)}` copies it."
         )
-    if elsewhere and recovered.watermark is None:
-        watermark = dataclasses.replace(watermark, key="", columns_key="", columns_digest="")
-    sync.refresh_table()
+    # The watermark first, the place second, as in every run: the other order would take what another writer committed
+    # in between for a restored database.
+    sync.slices.place = place = sync.source.place(sync.store.place)
+    sync.slices.refresh_table()
     after = change(dataclasses.replace(watermark, origin=place))
-    piece = sync.empty_slice(watermark, after, reason)
-    return _under_key(sync, piece, recovered.redo.after.key, watermark) if recovered.redo else piece
-
-
-def _under_key(sync: TableSync, piece: Slice, key: str, watermark: Watermark) -> Slice:
-    """Return the change under the key of an open claim, which has taken its number; the claimed rows are read later."""
-    numbered = piece.claim.after
-    opens_generation = numbered.generation != watermark.generation
-    after = dataclasses.replace(numbered, key=key, first_key=key if opens_generation else numbered.first_key)
-    snapshot = sync.columns.look(watermark, after, sync.table)
-    claim = dataclasses.replace(piece.claim, after=snapshot.onto(after, watermark))
-    return sync.slice_of(claim, sync.no_rows(), snapshot, redo=True)
+    # An open claim has taken the next number. The change takes its key, and the claimed rows are read later.
+    key = recovered.redo.after.key if recovered.redo else None
+    return sync.slices.empty_slice(watermark, after, reason, key)

@@ -1,4 +1,4 @@
-"""What the commands do around a batch; the batches themselves are in e2e/test_commands.py."""
+"""Interrupts of the command `run`."""
 
 import os
 import signal
@@ -11,22 +11,22 @@ from pg_bronze.cli import app
 
 
 class _Dying:
-    """Gets Ctrl-C while it is finalized, where Python prints a KeyboardInterrupt and goes on."""
+    """Sends SIGINT while it is finalized: Python prints the KeyboardInterrupt there and continues."""
 
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_ctrl_c_that_python_swallowed_in_a_finalizer_still_ends_run_and_shows_no_traceback(
+def test_a_ctrl_c_that_python_drops_in_a_finalizer_ends_run_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ):
     printed: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
     batches = []
 
-    def batch(tables: list[str], told: object) -> bool:
+    def batch(tables: list[str], state: object) -> bool:
         batches.append(len(batches))
-        assert len(batches) == 1, "run went on after Ctrl-C"
+        assert len(batches) == 1, "run continued after Ctrl-C"
         _Dying()
         return True
 
@@ -46,7 +46,7 @@ def test_other_errors_in_a_finalizer_are_shown_during_a_run(monkeypatch: pytest.
         def __del__(self) -> None:
             raise ZeroDivisionError
 
-    def batch(tables: list[str], told: object) -> bool:
+    def batch(tables: list[str], state: object) -> bool:
         Faulty()
         raise KeyboardInterrupt
 
@@ -59,12 +59,12 @@ def test_other_errors_in_a_finalizer_are_shown_during_a_run(monkeypatch: pytest.
 
 @pytest.mark.parametrize("interrupt", [True, False])
 def test_a_ctrl_c_that_a_library_logs_shows_no_traceback(interrupt: bool):
-    """SQLAlchemy does so when it comes while a connection is closed."""
+    """SQLAlchemy logs one that arrives during the close of a connection."""
     kind = "KeyboardInterrupt" if interrupt else "ValueError"
     code = f"""
 import logging
 from pg_bronze.cli import app
-def batch(tables, told):
+def batch(tables, state):
     try:
         raise {kind}
     except BaseException:

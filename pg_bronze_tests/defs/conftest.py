@@ -1,4 +1,4 @@
-"""One project in one process: a fresh database, a fresh bucket, an ephemeral Dagster instance, no `.env` in sight."""
+"""A project in one process: a new database, a new bucket, an ephemeral Dagster instance, and no `.env`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +10,14 @@ from pg_bronze_tests.harness.project import MOVIES, Project, opened
 
 @pytest.fixture
 def project(database, bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """A project whose definitions are not loaded yet: make tables, then ``reload()``."""
+    """A project whose definitions are not loaded yet: create tables, then call ``reload()``."""
     with opened(database, bucket, tmp_path, monkeypatch) as made:
         yield made
 
 
 @pytest.fixture
 def cinema(project: Project) -> Project:
-    """The project with two small tables, loaded: ``movie`` shows its progress, ``person`` cannot."""
+    """The project with two small tables, loaded. ``movie`` has a cursor column of type timestamptz."""
     project.database.execute(MOVIES)
     project.reload()
     return project

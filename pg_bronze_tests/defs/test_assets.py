@@ -1,4 +1,4 @@
-"""Materializing: what lands, what the event says, and what a failure of one table means for the others."""
+"""Materializations: the rows in the bucket, the metadata, and the effect of a failing table on the others."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +13,7 @@ from pg_bronze_tests.harness.project import Project, key, messages, sentences, v
 
 
 def days_ago(days: int) -> date:
-    """Asked for in each test, because the tests of one process may run past midnight."""
+    """Return a day in UTC. Not a constant, because the tests of one process may run past midnight."""
     return datetime.now(UTC).date() - timedelta(days=days)
 
 
@@ -27,44 +27,44 @@ def _days(project: Project, table: str) -> set[str]:
 
 
 def _copy_on(project: Project, day: date, table: str = "movie", second: int = 0) -> None:
-    """Copy as a run of that day did: its object is of that day, whatever partition it is recorded under now."""
+    """Copy with the clock of another day: the object is of that day, and is recorded under the partition of today."""
     with project.monkeypatch.context() as patch:
         patch.setattr(resources, "_now", lambda: datetime(day.year, day.month, day.day, 12, 0, second, tzinfo=UTC))
         assert project.copy(table).success
 
 
-def test_new_rows_make_one_materialization_that_says_all_about_them(cinema: Project):
+def test_new_rows_are_one_materialization_with_all_numbers(cinema: Project):
     result = cinema.copy("movie")
 
     assert result.success
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
     (event,) = _events(result, "movie")
     (object_key,) = lake.keys(cinema.bucket, "movie")
-    said = values(event)
+    entries = values(event)
     assert event.partition == days_ago(0).isoformat()
-    assert said["pg_bronze/rows"] == 5
-    assert "dagster/partition_row_count" not in said, (
-        "the day has had other runs; the UI would show the last one's rows as the day's"
+    assert entries["pg_bronze/rows"] == 5
+    assert "dagster/partition_row_count" not in entries, (
+        "the UI would show the rows of the last run as those of the whole day"
     )
-    assert said["pg_bronze/bytes"] == len(cinema.bucket.store().get(object_key) or b"")
-    assert said["pg_bronze/slices"] == 1
-    assert said["pg_bronze/cursor_column"] == "updated_at"
-    assert said["pg_bronze/cursor_value"] == "2026-01-02 03:04:05+00"
-    assert said["pg_bronze/lag_s"] > 0
-    assert said["dagster/uri"] == f"s3://{cinema.bucket.name}/{object_key}"
-    assert said["pg_bronze/watermark"]["key"] == object_key
-    assert said["pg_bronze/window_end"] == said["pg_bronze/watermark"]["leaves"][0]["swept"]
+    assert entries["pg_bronze/bytes"] == len(cinema.bucket.store().get(object_key) or b"")
+    assert entries["pg_bronze/slices"] == 1
+    assert entries["pg_bronze/cursor_column"] == "updated_at"
+    assert entries["pg_bronze/cursor_value"] == "2026-01-02 03:04:05+00"
+    assert entries["pg_bronze/lag_s"] > 0
+    assert entries["dagster/uri"] == f"s3://{cinema.bucket.name}/{object_key}"
+    assert entries["pg_bronze/watermark"]["key"] == object_key
+    assert entries["pg_bronze/window_end"] == entries["pg_bronze/watermark"]["leaves"][0]["swept"]
 
 
 def test_events_stay_small(cinema: Project):
-    """Dagster stores each twice, every ten seconds; column schemas belong into the definition."""
+    """Dagster stores each event twice, every ten seconds. Column schemas are part of the definition."""
     event = cinema.copy("movie") and cinema.instance.get_latest_materialization_event(key("movie"))
 
     assert len(dg._serdes.serialize_value(event)) < 5000
 
 
-def test_a_change_of_columns_is_said_in_the_log_and_in_the_event_of_its_first_rows(cinema: Project):
-    """Downstream breaks when a column goes; whoever looks for the reason looks here."""
+def test_a_change_of_columns_is_in_the_log_and_in_the_event_of_the_first_rows_after_it(cinema: Project):
+    """A removed column breaks assets downstream, and their owner searches here for the reason."""
     cinema.copy("movie")
     cinema.database.execute("alter table movie rename title to name; insert into movie values (6, 'film 6')")
 
@@ -78,7 +78,7 @@ def test_a_change_of_columns_is_said_in_the_log_and_in_the_event_of_its_first_ro
 
 
 def test_values_that_a_policy_was_applied_to_are_counted_in_the_event(project: Project):
-    """An analyst who meets the year 262142 has to find out from somewhere what it means."""
+    """An analyst who finds the year 262142 needs an explanation."""
     project.database.execute("create table movie (id int primary key, price numeric(10,2), until date)")
     project.database.execute("insert into movie values (1, 'NaN', 'infinity'), (2, 'NaN', '2024-01-01'), (3, 1, null)")
     project.set(PG_BRONZE_TABLES='{"movie": {"nan": "null"}}')
@@ -92,7 +92,7 @@ def test_values_that_a_policy_was_applied_to_are_counted_in_the_event(project: P
     }
 
 
-def test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it(cinema: Project):
+def test_a_value_that_cannot_be_stored_fails_its_table_and_the_message_contains_the_setting(cinema: Project):
     cinema.database.execute("alter table movie add price numeric(10,2); update movie set price = 'NaN' where id = 3")
     cinema.reload()
 
@@ -104,8 +104,8 @@ def test_a_value_that_is_refused_fails_its_table_with_the_setting_that_cures_it(
     assert lake.ids(cinema.bucket, "person") == [1, 2, 3]
 
 
-def test_with_nothing_new_the_run_succeeds_and_notes_up_to_where(cinema: Project):
-    """A materialization without rows would hide when the last rows came; a failure would alarm somebody."""
+def test_a_run_without_new_rows_succeeds_and_records_the_transaction_up_to_which_it_read(cinema: Project):
+    """A materialization without rows would hide the time of the last rows; a failure would be a false alarm."""
     cinema.copy("movie")
     before = cinema.watermark("movie")
     cinema.database.execute("create table noise ()")
@@ -123,7 +123,7 @@ def test_with_nothing_new_the_run_succeeds_and_notes_up_to_where(cinema: Project
     assert cinema.watermark("movie") == before
 
 
-def test_only_what_is_new_is_copied(cinema: Project):
+def test_only_new_row_versions_are_copied(cinema: Project):
     cinema.copy("movie")
     cinema.database.execute(
         "insert into movie values (6, 'new', now()); update movie set title = 'changed' where id = 2"
@@ -137,8 +137,8 @@ def test_only_what_is_new_is_copied(cinema: Project):
 
 
 @pytest.mark.parametrize("how", ["wiped", "reported by hand", "another instance"])
-def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how: str):
-    """The event is the working truth, the footers are the truth: losing the event must double nothing."""
+def test_without_a_recorded_watermark_no_row_is_copied_again(cinema: Project, how: str):
+    """The footers are the truth. A lost event must not duplicate rows."""
     cinema.copy("movie")
     if how == "wiped":
         cinema.instance.wipe_assets([key("movie")])
@@ -154,7 +154,7 @@ def test_without_our_event_nothing_is_loaded_a_second_time(cinema: Project, how:
     assert result.success
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
     assert sum("It was rebuilt from the objects" in line for line in messages(cinema, result)) == 1
-    assert cinema.watermark("movie") is not None, "what was found has to be recorded, or it is looked for every tick"
+    assert cinema.watermark("movie") is not None, "an unrecorded watermark would be rebuilt in every run"
     assert cinema.copy("movie").success
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
 
@@ -172,9 +172,9 @@ def test_a_table_without_permission_does_not_stop_the_others(cinema: Project):
         result = cinema.copy()
 
         assert not result.success
-        said = sentences(result)
-        assert list(said) == ["bronze__movie"]
-        assert "grant select" in said["bronze__movie"]
+        failed = sentences(result)
+        assert list(failed) == ["bronze__movie"]
+        assert "grant select" in failed["bronze__movie"]
         assert lake.ids(cinema.bucket, "person") == [1, 2, 3]
         cinema.database.execute("grant select on movie to narrow")
         assert cinema.copy().success
@@ -183,20 +183,20 @@ def test_a_table_without_permission_does_not_stop_the_others(cinema: Project):
         cinema.database.execute("drop owned by narrow; drop role narrow")
 
 
-def test_a_wrong_cursor_setting_fails_its_table_alone(cinema: Project):
+def test_an_invalid_cursor_setting_fails_only_its_table(cinema: Project):
     cinema.set(PG_BRONZE_TABLES=json.dumps({"movie": {"cursor_column": "updatet_at"}}))
     graph = cinema.reload().resolve_asset_graph()
 
     result = cinema.copy()
 
-    assert "Faulty setting" in graph.get(key("movie")).description
-    said = sentences(result)
-    assert list(said) == ["bronze__movie"]
-    assert "updatet_at" in said["bronze__movie"]
+    assert "**Invalid setting**" in graph.get(key("movie")).description
+    failed = sentences(result)
+    assert list(failed) == ["bronze__movie"]
+    assert "updatet_at" in failed["bronze__movie"]
     assert lake.ids(cinema.bucket, "person") == [1, 2, 3]
 
 
-def test_a_failure_is_one_sentence_and_says_who_can_cure_it(cinema: Project):
+def test_a_failure_is_one_sentence_with_what_a_retry_requires(cinema: Project):
     cinema.database.execute("drop table movie")
 
     result = cinema.copy("movie")
@@ -207,8 +207,8 @@ def test_a_failure_is_one_sentence_and_says_who_can_cure_it(cinema: Project):
     assert data.metadata["pg_bronze/retry"].value == "automatic"
 
 
-def test_a_past_day_is_verified_and_its_event_carries_the_current_watermark(cinema: Project):
-    """Dagster calls the latest event current: one with an old watermark would send the next tick back."""
+def test_a_past_day_is_verified_and_its_event_contains_the_current_watermark(cinema: Project):
+    """Dagster returns the latest event: with an old watermark in it, the next tick would copy rows again."""
     cinema.copy("movie")
     before = cinema.watermark("movie")
 
@@ -222,7 +222,7 @@ def test_a_past_day_is_verified_and_its_event_carries_the_current_watermark(cine
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
 
 
-def test_a_past_day_takes_nothing_new(cinema: Project):
+def test_a_run_of_a_past_day_copies_no_new_rows(cinema: Project):
     cinema.copy("movie")
     cinema.database.execute("insert into movie values (6, 'new', now())")
 
@@ -233,7 +233,7 @@ def test_a_past_day_takes_nothing_new(cinema: Project):
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_past_day_before_the_first_load_loads_nothing(cinema: Project):
+def test_a_run_of_a_past_day_does_not_start_the_first_load(cinema: Project):
     result = cinema.copy("movie", day=days_ago(1))
 
     assert result.success
@@ -243,7 +243,7 @@ def test_a_past_day_before_the_first_load_loads_nothing(cinema: Project):
 
 
 def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
-    """Lifecycle rules and tidy people delete objects; what is still current of them can be had back."""
+    """Lifecycle rules and people delete objects. Rows that are still current can be copied again."""
     _copy_on(cinema, days_ago(1))
     cinema.database.execute("insert into movie values (6, 'kept', now()), (7, 'deleted since', now())")
     _copy_on(cinema, days_ago(1), second=10)
@@ -265,8 +265,8 @@ def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6, 8, 9]
 
 
-def test_a_verified_day_does_not_say_it_has_no_rows(cinema: Project):
-    """The UI shows this number as the size of the partition."""
+def test_the_event_of_a_verified_day_contains_no_row_count(cinema: Project):
+    """The UI shows it as the size of the partition, and nothing was copied."""
     _copy_on(cinema, days_ago(1))
 
     result = cinema.copy("movie", day=days_ago(1))
@@ -275,21 +275,21 @@ def test_a_verified_day_does_not_say_it_has_no_rows(cinema: Project):
     assert "dagster/partition_row_count" not in values(event)
 
 
-def test_objects_of_another_day_than_the_runs_give_that_day_its_materialization(cinema: Project):
-    """A run that crosses midnight writes into the day before; it would be shown as missing for ever."""
+def test_a_day_with_new_objects_is_materialized_although_the_run_is_of_another_day(cinema: Project):
+    """A run that crosses midnight writes objects of two days. One of them would be shown as missing."""
     _copy_on(cinema, days_ago(1))
 
     assert _days(cinema, "movie") == {days_ago(1).isoformat(), days_ago(0).isoformat()}
 
 
-def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cinema: Project):
-    """A run killed between its object and its event, found by the first run of the next day."""
+def test_yesterday_is_materialized_when_one_of_its_objects_is_adopted_today(cinema: Project):
+    """A run was killed between its object and its event, and the first run of the next day finds the object."""
     _copy_on(cinema, days_ago(1))
     first = cinema.watermark("movie")
     assert first is not None
     cinema.database.execute("insert into movie values (6, 'not recorded', now())")
     _copy_on(cinema, days_ago(1), second=10)
-    cinema.instance = dg.DagsterInstance.ephemeral()  # it knows of the first object only
+    cinema.instance = dg.DagsterInstance.ephemeral()  # only the first object is recorded there
     cinema.instance.report_runless_asset_event(
         dg.AssetMaterialization(key("movie"), metadata=metadata.of_watermark(first))
     )
@@ -302,7 +302,7 @@ def test_an_adopted_object_of_yesterday_gives_yesterday_its_materialization(cine
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_was_adopted_is_recorded_although_nothing_is_new(cinema: Project):
+def test_adopted_objects_are_recorded_in_a_run_without_new_rows(cinema: Project):
     cinema.copy("movie")
     cinema.instance = dg.DagsterInstance.ephemeral()
 
@@ -312,8 +312,8 @@ def test_what_was_adopted_is_recorded_although_nothing_is_new(cinema: Project):
     assert cinema.watermark("movie") is not None
 
 
-def test_several_days_in_one_run_copy_once_and_materialize_each(cinema: Project):
-    """A backfill over months of empty days must not be one run a day, nor one copy a day."""
+def test_one_run_of_several_days_copies_once_and_materializes_each_day(cinema: Project):
+    """A backfill over months would otherwise be one run and one copy for each day."""
     days = [days_ago(2), days_ago(1), days_ago(0)]
     tags = {
         "dagster/asset_partition_range_start": days[0].isoformat(),
@@ -328,7 +328,7 @@ def test_several_days_in_one_run_copy_once_and_materialize_each(cinema: Project)
     assert all(values(event)["pg_bronze/watermark"]["seq"] == 1 for event in _events(result, "movie"))
 
 
-def test_the_batch_is_summed_up_in_the_log_and_in_a_tag(cinema: Project):
+def test_the_number_of_new_rows_is_in_the_log_and_in_a_tag_of_the_run(cinema: Project):
     cinema.copy("movie")
     cinema.database.execute("insert into person values (4, 'new')")
 
@@ -337,21 +337,19 @@ def test_the_batch_is_summed_up_in_the_log_and_in_a_tag(cinema: Project):
     run = cinema.instance.get_run_by_id(result.run_id)
     assert run is not None
     assert run.tags["pg_bronze/new_rows"] == "4"
-    said = messages(cinema, result)
-    assert "batch: 4 new rows in 1 table, 1 unchanged" in said
+    assert "batch: 4 new rows in 1 table, 1 unchanged" in messages(cinema, result)
 
 
 def test_each_slice_is_one_line_in_the_log(cinema: Project):
     result = cinema.copy("movie")
 
-    said = messages(cinema, result)
-    (line,) = [message for message in said if message.startswith("copied ")]
+    (line,) = [message for message in messages(cinema, result) if message.startswith("copied ")]
     (object_key,) = lake.keys(cinema.bucket, "movie")
     assert line.startswith("copied movie: 5 rows, transactions [first, ")
     assert f"updated_at up to 2026-01-02 03:04:05+00 -> s3://{cinema.bucket.name}/{object_key} in " in line
 
 
-def test_the_control_row_follows_the_event(cinema: Project):
+def test_every_copied_table_has_a_control_row(cinema: Project):
     cinema.copy()
 
     rows = cinema.database.execute(
@@ -362,8 +360,20 @@ def test_the_control_row_follows_the_event(cinema: Project):
     assert [row[0] for row in rows] == ["movie", "person"]
 
 
-def test_an_edited_control_row_changes_nothing_and_is_written_again(cinema: Project):
-    """Old habits die hard: whoever sets the value back must not make rows double."""
+def test_the_first_run_logs_once_where_the_mirror_is(cinema: Project):
+    """A person who searches the control table in another database finds no row."""
+    place = f"etl_control is mirrored in database {cinema.database.name}, schema public"
+
+    first = messages(cinema, cinema.copy())
+    cinema.database.execute("insert into movie values (6, 'new')")
+    second = messages(cinema, cinema.copy())
+
+    assert first.count(place) == 1
+    assert place not in second
+
+
+def test_an_edited_control_row_has_no_effect_and_is_written_again(cinema: Project):
+    """Users of the original system set the value back to copy again; here that would duplicate rows."""
     cinema.copy("movie")
     cinema.database.execute("update etl_control set last_extracted_value = '1999-01-01'")
     cinema.database.execute("insert into movie values (6, 'new', '2026-02-03 00:00+00')")
@@ -372,8 +382,8 @@ def test_an_edited_control_row_changes_nothing_and_is_written_again(cinema: Proj
 
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6]
     assert cinema.database.execute("select last_extracted_value from etl_control") == [("2026-02-03 00:00:00+00",)]
-    said = messages(cinema, result)
-    assert any("etl_control: the row of movie was edited or deleted" in message for message in said)
+    edited = "etl_control: the row of movie was edited or deleted"
+    assert any(edited in message for message in messages(cinema, result))
 
 
 def test_many_slices_in_one_run_are_many_objects_and_one_event(project: Project):
@@ -391,7 +401,7 @@ def test_many_slices_in_one_run_are_many_objects_and_one_event(project: Project)
 
 
 def _downstream(project: Project, **options):
-    """An asset of the user's own, in the same location, that takes the bronze table as its input."""
+    """Return a job with a user's asset whose input is the bronze table, and the frames that it received."""
     seen: list[pl.DataFrame] = []
 
     @dg.asset(ins={"movie": dg.AssetIn(key("movie"))}, **options)
@@ -403,7 +413,7 @@ def _downstream(project: Project, **options):
     return merged.resolve_implicit_global_asset_job_def(), seen
 
 
-def test_an_asset_downstream_gets_the_rows_of_its_day(cinema: Project):
+def test_an_asset_downstream_receives_the_rows_of_its_day(cinema: Project):
     _copy_on(cinema, days_ago(1))
     cinema.database.execute("insert into movie values (6, 'new', now())")
     cinema.copy("movie")
@@ -419,8 +429,8 @@ def test_an_asset_downstream_gets_the_rows_of_its_day(cinema: Project):
     assert [frame["id"].to_list() for frame in seen] == [[6], [1, 2, 3, 4, 5], []]
 
 
-def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
-    """Most days of a definition have no object: they are no error."""
+def test_an_asset_downstream_without_partitions_receives_all_days(cinema: Project):
+    """Most days of a definition have no object, which is not an error."""
     cinema.copy("movie")
     job, seen = _downstream(cinema)
 
@@ -430,8 +440,8 @@ def test_an_asset_downstream_without_partitions_gets_all_days(cinema: Project):
     assert "_pg_xid" in seen[0].columns
 
 
-def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(cinema: Project):
-    """It would fail at the first column it names, on every day before the change or without a row."""
+def test_an_asset_downstream_receives_the_current_columns_for_every_day(cinema: Project):
+    """It would fail with a missing column on every day before the change and every day without a row."""
     _copy_on(cinema, days_ago(1))
     cinema.database.execute("alter table movie rename title to name; alter table movie add note text default 'none'")
     cinema.database.execute("insert into movie (id, name) values (6, 'new')")
@@ -448,8 +458,8 @@ def test_an_asset_downstream_gets_the_columns_as_they_are_now_whatever_its_day(c
     assert {tuple(frame.columns) for frame in seen} == {("id", "name", "updated_at", "note", "_pg_xid")}
 
 
-def test_the_last_object_gone_stops_the_table_and_names_the_way_out(cinema: Project):
-    """Going on silently would hide that rows are missing from the lake."""
+def test_a_table_whose_newest_object_is_missing_stops_and_the_message_contains_the_command(cinema: Project):
+    """Continuing silently would hide that rows are missing from the lake."""
     cinema.copy()
     (object_key,) = lake.keys(cinema.bucket, "movie")
     cinema.bucket.store().delete(object_key)
@@ -457,14 +467,14 @@ def test_the_last_object_gone_stops_the_table_and_names_the_way_out(cinema: Proj
 
     result = cinema.copy()
 
-    said = sentences(result)
-    assert list(said) == ["bronze__movie"]
-    assert "pg-bronze reset movie" in said["bronze__movie"]
+    failed = sentences(result)
+    assert list(failed) == ["bronze__movie"]
+    assert "pg-bronze reset movie" in failed["bronze__movie"]
     assert lake.ids(cinema.bucket, "person") == [1, 2, 3, 4]
 
 
-def test_a_mirror_that_is_off_is_said_once_a_run_and_by_every_materialization(cinema: Project):
-    """A hundred tables would say it a hundred times, and then nobody reads it."""
+def test_a_mirror_that_is_off_is_logged_once_a_run_and_is_in_every_materialization(cinema: Project):
+    """A hundred tables would repeat the same line a hundred times."""
     cinema.set(PG_CONTROL_URL="off")
     cinema.reload()
 

@@ -1,4 +1,4 @@
-"""Chaos and race once more, with all that runs for users: sensor, asset, IO manager, what Dagster has recorded."""
+"""Chaos and race through sensor, asset, IO manager and Dagster's storage."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from pg_bronze_tests.harness.lake import SAME
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", WHERE)
-def test_whatever_is_done_to_a_table_its_asset_loses_and_doubles_nothing(where, bindir, tmp_path: Path, bucket):
-    """The promise, from the sensor's look to the event in Dagster's storage."""
+def test_no_row_is_lost_or_duplicated_whatever_happens_to_a_table(where, bindir, tmp_path: Path, bucket):
+    """The promise, from the sensor's tick to the event in Dagster's storage."""
     with arena(where, tmp_path, bindir) as place, asset_lake(place.reading, bucket, tmp_path) as lake:
         result = chaos(place, lake, seconds=5, writers=8, seed=11)
 
@@ -23,7 +23,7 @@ def test_whatever_is_done_to_a_table_its_asset_loses_and_doubles_nothing(where, 
 
 
 @pytest.mark.slow
-def test_while_twelve_writers_race_the_asset_loses_and_doubles_nothing(database, bucket, tmp_path: Path):
+def test_no_row_is_lost_or_duplicated_while_twelve_writers_race(database, bucket, tmp_path: Path):
     """A plain poller must lose rows in the same run, or the race would prove nothing."""
     with asset_lake(database, bucket, tmp_path) as lake:
         result = race(lake, seconds=5, writers=12, seed=7)

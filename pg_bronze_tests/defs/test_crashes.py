@@ -1,4 +1,4 @@
-"""Crashes at every place of a run, and Dagster's own retries, with the assets and the IO manager that run for users."""
+"""Crashes at every step of a run, and Dagster's retries, through the assets and the IO manager."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.lake import STEPS, Crash
 from pg_bronze_tests.harness.project import Project, key, messages, sentences
 
-# After the IO manager has written and before Dagster has recorded it; then before etl_control is written.
+# "record": before Dagster stores the materialization. "mirror": before the control row is written.
 PLACES = (*STEPS, "record", "mirror")
 WRITTEN = ("put", "unclaim", "record", "mirror")
 
 
 def write(project: Project, *tables: str) -> None:
-    """New rows, and a new version of one that is there."""
+    """Insert rows and update one."""
     for table in tables:
         project.database.execute(
             f"insert into {table} select max(id) + i, 'new' from {table}, generate_series(1, 3) i group by i;"
@@ -33,7 +33,7 @@ def write(project: Project, *tables: str) -> None:
 
 
 def made(project: Project, *tables: str) -> Project:
-    """These tables, copied, with new rows waiting in each."""
+    """Create the tables, copy them, and write new rows to each."""
     for table in tables:
         project.database.execute(
             f"create table {table} (id int primary key, title text, updated_at timestamptz default clock_timestamp());"
@@ -47,7 +47,7 @@ def made(project: Project, *tables: str) -> Project:
 
 @contextmanager
 def stepping(project: Project, act: Callable[[str, str], None]) -> Iterator[None]:
-    """Inside, ``act`` is called with a table and the name of each step of its commit that is done."""
+    """Call ``act`` with the table and the name of each completed step of its copy."""
 
     def copier(source, store, table, *arguments, **options) -> TableSync:
         return TableSync(source, store, table, *arguments, on_step=functools.partial(act, table.label), **options)
@@ -63,7 +63,7 @@ def stepping(project: Project, act: Callable[[str, str], None]) -> Iterator[None
 
 @contextmanager
 def dying(project: Project) -> Iterator[None]:
-    """Inside, the copy of the table ``at_…`` dies at that place."""
+    """End the copy of each table ``at_<place>`` at that place."""
     storage, mirror = project.instance.event_log_storage, Control.mirror
     store_event = storage.store_event
 
@@ -87,7 +87,7 @@ def dying(project: Project) -> Iterator[None]:
 
 
 def agrees(project: Project, table: str) -> bool:
-    """Whether the recorded watermark and etl_control say what the newest object's footer says."""
+    """Return whether the recorded watermark and the control row agree with the newest footer."""
     footer = Ledger(project.bucket.store(), Layout("", "public", table)).footer(lake.keys(project.bucket, table)[-1])
     assert footer is not None
     query = f"select last_extracted_value from etl_control where table_name = '{table}'"
@@ -95,13 +95,13 @@ def agrees(project: Project, table: str) -> bool:
 
 
 def failed(result: dg.ExecuteInProcessResult) -> set[str]:
-    """The tables whose step failed."""
+    """Return the tables whose step failed."""
     kind = dg.DagsterEventType.STEP_FAILURE
     return {event.step_key.removeprefix("bronze__") for event in result.all_events if event.event_type == kind}
 
 
-def test_a_copy_that_dies_at_any_place_loses_and_doubles_nothing(project: Project):
-    """A table for each place, all in one run: what a death leaves behind is in the bucket alone."""
+def test_a_crash_at_any_step_neither_loses_nor_duplicates_rows(project: Project):
+    """One table for each place, all in one run. The next run finds what a crash left in the bucket."""
     tables = [f"at_{place}" for place in PLACES]
     made(project, *tables)
 
@@ -110,7 +110,7 @@ def test_a_copy_that_dies_at_any_place_loses_and_doubles_nothing(project: Projec
 
     assert failed(result) == set(tables)
     left = {place for place in PLACES if len(lake.keys(project.bucket, f"at_{place}")) == 2}
-    assert left == set(WRITTEN), "a copy died at another place than it was to"
+    assert left == set(WRITTEN), "a copy crashed at another step than intended"
     write(project, *tables)
     result = project.copy()
     assert result.success, sentences(result)
@@ -121,20 +121,20 @@ def test_a_copy_that_dies_at_any_place_loses_and_doubles_nothing(project: Projec
 
 
 class Planted(Exception):
-    """A fault nobody foresaw: only those are retried within their run."""
+    """An unexpected error: Dagster retries only those within a run."""
 
 
-def test_a_step_that_dagster_retries_goes_on_where_it_failed(project: Project):
-    """The retry has the run's connection, its locks and its horizon, and the claim or the object of the first try."""
+def test_a_step_that_dagster_retries_continues_after_its_failure(project: Project):
+    """The retry has the connection, locks and horizon of the run, and finds the object of the first attempt."""
     made(project, "movie", "person")
     faults = {("movie", "claim"), ("person", "put")}
-    # The claimed rows are read after movie 2 was changed once more; that version is beyond the horizon.
+    # The claimed rows are read after movie 2 was updated again; that version is above the horizon.
     expected = {"movie": [*range(1, 9)], "person": [1, 2, *range(2, 9)]}
 
     def fail_once(table: str, step: str) -> None:
         if (table, step) in faults:
             faults.remove((table, step))
-            write(project, table)  # behind the horizon that the run has kept
+            write(project, table)  # above the horizon of the run
             raise Planted(step)
 
     patient = dg.define_asset_job(
@@ -158,11 +158,11 @@ def test_a_step_that_dagster_retries_goes_on_where_it_failed(project: Project):
     for table in ("movie", "person"):
         assert lake.compare(project.database, project.bucket, table) == lake.SAME
         assert agrees(project, table)
-    assert "failing" not in (project.look().skip_message or "")
+    assert "failing" not in (project.evaluate().skip_message or "")
 
 
-def test_a_run_executed_again_from_its_failure_copies_the_failed_table_alone(project: Project):
-    """The button "re-execute from failure": another run, which takes nothing over but the partition."""
+def test_a_run_re_executed_from_its_failure_copies_only_the_failed_table(project: Project):
+    """The button "Re-execute from failure" starts another run with the same partition."""
     made(project, "movie", "person")
     today = datetime.now(UTC).date().isoformat()
 
@@ -188,7 +188,7 @@ def test_a_run_executed_again_from_its_failure_copies_the_failed_table_alone(pro
     assert again.success
     assert lake.compare(project.database, project.bucket, "movie") == lake.SAME
     assert agrees(project, "movie")
-    assert len(lake.keys(project.bucket, "person")) == 2, "person had been copied"
+    assert len(lake.keys(project.bucket, "person")) == 2, "person was copied by the first run"
     assert project.copy().success
     for table in ("movie", "person"):
         assert lake.compare(project.database, project.bucket, table) == lake.SAME

@@ -1,4 +1,4 @@
-"""Gates on real servers whose counters lie: a table may be looked at late, and is never passed over for good."""
+"""Due tables on servers whose counters are wrong: rows are copied late, but never missed."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from pg_bronze.defs.sensors import tick
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import MOVIES, Project, asked, set_dagsters_clock, settle
+from pg_bronze_tests.harness.project import MOVIES, Project, requested, set_dagsters_clock, settle
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, until
 from pg_bronze_tests.harness.servers import Database
 
@@ -25,16 +25,16 @@ def copied(project: Project) -> list[int]:
 
 
 def expire(project: Project) -> None:
-    """Let 15 minutes pass for the sensor."""
+    """Move the clock of the sensor 15 minutes ahead."""
     later = datetime.now(UTC) + timedelta(seconds=901)
     project.monkeypatch.setattr(tick, "datetime", SimpleNamespace(now=lambda _zone: later))
     set_dagsters_clock(project.monkeypatch, lambda: later)
 
 
-def test_rows_that_no_counter_shows_are_copied_once_the_gate_expires(quiet: Project):
-    """``track_counts = off``, as some set it to save a percent."""
+def test_rows_that_no_counter_shows_are_copied_after_15_minutes(quiet: Project):
+    """``track_counts = off`` saves a percent of CPU, and some servers are configured so."""
     quiet.database.execute("set track_counts = off; insert into person values (4, 'unseen')")
-    assert asked(quiet.look()) == []
+    assert requested(quiet.evaluate()) == []
 
     expire(quiet)
     settle(quiet)
@@ -42,15 +42,15 @@ def test_rows_that_no_counter_shows_are_copied_once_the_gate_expires(quiet: Proj
     assert copied(quiet) == [1, 2, 3, 4]
 
 
-def test_counters_set_back_that_come_as_far_again_hide_rows_no_longer_than_the_gate(quiet: Project):
-    """Three rows were counted, and after ``pg_stat_reset`` three others are."""
+def test_counters_that_reach_the_same_value_after_a_reset_hide_rows_for_15_minutes_at_most(quiet: Project):
+    """Three rows were counted, and three others are counted after ``pg_stat_reset``."""
     counted = "select pg_stat_get_tuples_inserted('person'::regclass), pg_stat_get_tuples_updated('person'::regclass)"
     assert quiet.database.execute(counted) == [(3, 0)]
     quiet.database.execute("select pg_stat_reset()")
     quiet.database.execute("insert into person select i, 'after' from generate_series(4, 6) i")
     until(quiet.database.server, quiet.database.name, f"select (3, 0) = ({counted})")
     settle(quiet)
-    assert copied(quiet) == [1, 2, 3], "hidden, or this shows nothing"
+    assert copied(quiet) == [1, 2, 3], "the test needs the rows to be hidden here"
 
     expire(quiet)
     settle(quiet)
@@ -58,8 +58,8 @@ def test_counters_set_back_that_come_as_far_again_hide_rows_no_longer_than_the_g
     assert copied(quiet) == [1, 2, 3, 4, 5, 6]
 
 
-def test_on_a_standby_without_counters_of_its_own_new_rows_are_seen(project: Project, bindir, tmp_path: Path):
-    """Its statistics say zero for ever."""
+def test_new_rows_on_a_standby_without_counters_are_copied(project: Project, bindir, tmp_path: Path):
+    """The counters of a standby stay at zero."""
     options = PRIMARY_OPTIONS | {"autovacuum": "off"}
     with PostgresServer(tmp_path / "primary", bindir=bindir, options=options) as primary:
         source = Database(primary, "postgres")
@@ -69,7 +69,7 @@ def test_on_a_standby_without_counters_of_its_own_new_rows_are_seen(project: Pro
             project.reload()
             settle(project)
             assert copied(project) == [1, 2, 3]
-            assert project.look().skip_message
+            assert project.evaluate().skip_message
             source.execute("insert into person values (4, 'new')")
             standby.catch_up()
 

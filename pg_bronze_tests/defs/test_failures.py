@@ -1,4 +1,4 @@
-"""Tables that fail: tried again with growing pauses, shown as stuck meanwhile, and at once when something changed."""
+"""Failing tables: retried after growing pauses, at once after a change, and reported in every tick."""
 
 import json
 import re
@@ -10,14 +10,17 @@ from dagster._core.test_utils import create_run_for_test
 
 from pg_bronze.defs import failures, metadata
 from pg_bronze.defs.sensors import tick as tick_sensor
+from pg_bronze.errors import LakeDamaged
+from pg_bronze.lake.commit import SliceWriter
+from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import Project, asked, key, sentences, set_dagsters_clock
+from pg_bronze_tests.harness.project import Project, key, requested, sentences, set_dagsters_clock
 
 TICK = {"pg_bronze/batch": "tick"}
 
 
 class Clock(datetime):
-    """The sensor's clock, moved by hand."""
+    """The clock of the sensor, which a test moves ahead."""
 
     ahead_s = 0.0
 
@@ -36,9 +39,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
 
 
 def tick(project: Project) -> list[str]:
-    """What the sensor asks for is run; gives the tables asked for."""
+    """Evaluate the sensor, run its requests, and return their tables."""
     found: list[str] = []
-    for tables in asked(project.look()):
+    for tables in requested(project.evaluate()):
         found += sorted(tables)
         project.copy(*tables, tags=TICK)
     return found
@@ -49,7 +52,7 @@ STRAY = "movie/movie_stray.parquet"
 
 @pytest.fixture
 def broken(cinema: Project, clock: type[Clock]) -> Project:
-    """movie has failed at one tick, for a reason only a person can take away; person is fine."""
+    """``movie`` failed in one tick for a reason that only a person can fix. ``person`` is copied."""
     cinema.bucket.store().create(STRAY, b"")
     assert tick(cinema) == ["movie", "person"]
     while "person" in tick(cinema):
@@ -57,19 +60,19 @@ def broken(cinema: Project, clock: type[Clock]) -> Project:
     return cinema
 
 
-def test_a_table_that_only_a_person_can_cure_is_asked_for_with_growing_pauses(broken: Project, clock: type[Clock]):
-    """Every ten seconds would be 8,640 runs a day, each of several CPU seconds, and a red list nobody reads."""
-    tries = []
+def test_a_failure_that_only_a_person_can_fix_is_retried_after_growing_pauses(broken: Project, clock: type[Clock]):
+    """A retry every ten seconds would be 8,640 failed runs a day, each of several CPU seconds."""
+    retries = []
     for second in range(5, 32 * 60, 60):
         clock.ahead_s = second
         if "movie" in tick(broken):
-            tries.append(second)
+            retries.append(second)
 
-    pauses = [later - earlier for earlier, later in zip([0, *tries], tries, strict=False)]
+    pauses = [later - earlier for earlier, later in zip([0, *retries], retries, strict=False)]
     assert [round(pause / 60) for pause in pauses] == [1, 2, 4, 8, 16]
 
 
-def test_a_stuck_table_does_not_hold_back_the_others(broken: Project):
+def test_a_failing_table_does_not_delay_the_others(broken: Project):
     broken.database.execute("insert into person values (4, 'new')")
 
     while 4 not in lake.ids(broken.bucket, "person"):
@@ -78,8 +81,8 @@ def test_a_stuck_table_does_not_hold_back_the_others(broken: Project):
     assert lake.ids(broken.bucket, "person") == [1, 2, 3, 4]
 
 
-def test_tick_and_asset_say_since_when_why_and_when_it_is_tried_next(broken: Project):
-    data = broken.look()
+def test_tick_and_asset_show_since_when_a_table_fails_why_and_the_next_retry(broken: Project):
+    data = broken.evaluate()
 
     assert "1 failing" in data.skip_message
     assert re.search(
@@ -92,12 +95,12 @@ def test_tick_and_asset_say_since_when_why_and_when_it_is_tried_next(broken: Pro
     assert "movie_stray.parquet" in shown["pg_bronze/failed"]
     assert shown["pg_bronze/retry"] == "after_fix"
     assert shown["pg_bronze/failures_in_a_row"] == 1
-    assert shown["pg_bronze/next_try"] - shown["pg_bronze/failed_at"] == pytest.approx(60)
+    assert shown["pg_bronze/next_retry"] - shown["pg_bronze/failed_at"] == pytest.approx(60)
     assert broken.instance.get_run_by_id(shown["pg_bronze/run"]) is not None
 
 
 @pytest.mark.parametrize("lost", ["cursor", "process"])
-def test_a_restart_or_a_reset_cursor_forgets_nothing_of_it(
+def test_failures_are_kept_after_a_restart_and_after_a_reset_of_the_cursor(
     broken: Project, clock: type[Clock], lost: str, monkeypatch: pytest.MonkeyPatch
 ):
     clock.ahead_s = 70
@@ -110,22 +113,22 @@ def test_a_restart_or_a_reset_cursor_forgets_nothing_of_it(
 
     assert "movie" not in tick(broken)
     clock.ahead_s = 70 + 65
-    assert ("movie" in tick(broken)) is (lost == "process"), "a restart may be the retry, a cursor is not"
+    assert ("movie" in tick(broken)) is (lost == "process"), "a restart may be the fix, a reset of the cursor is not"
     (record,) = broken.instance.fetch_observations(key("movie"), limit=1).records
-    failure_state, _ = metadata.failure_of(record.event_log_entry.asset_observation)
-    assert failure_state is not None
-    assert failure_state.count == (3 if lost == "process" else 2)
+    failure, _ = metadata.failure_of(record.event_log_entry.asset_observation)
+    assert failure is not None
+    assert failure.count == (3 if lost == "process" else 2)
 
 
-def test_a_changed_setting_is_tried_at_once(broken: Project):
+def test_a_failing_table_is_retried_at_once_after_a_changed_setting(broken: Project):
     broken.set(PG_BRONZE_COMPRESSION="snappy")
 
     assert tick(broken) == ["movie"]
     assert tick(broken) == []
 
 
-def test_a_changed_secret_is_tried_at_once(cinema: Project, clock: type[Clock]):
-    """A wrong key is the most common fault of a first day, and no fingerprint may show that it was changed."""
+def test_a_failing_table_is_retried_at_once_after_a_changed_secret(cinema: Project, clock: type[Clock]):
+    """A wrong key is the most common error of a first day, and the fingerprint contains no secret."""
     right = cinema.bucket.server.secret_key
     cinema.set(MINIO_SECRET_KEY="wrong-but-long-enough")
     cinema.reload()
@@ -138,7 +141,7 @@ def test_a_changed_secret_is_tried_at_once(cinema: Project, clock: type[Clock]):
     assert lake.compare(cinema.database, cinema.bucket, "movie") == lake.SAME
 
 
-def test_a_changed_table_is_tried_as_soon_as_the_catalog_knows(broken: Project):
+def test_a_failing_table_is_retried_at_once_after_its_definition_changed(broken: Project):
     broken.database.execute("alter table movie add column year int")
     broken.reload()
 
@@ -146,7 +149,7 @@ def test_a_changed_table_is_tried_as_soon_as_the_catalog_knows(broken: Project):
     assert "movie" not in tick(broken)
 
 
-def test_a_run_by_hand_begins_the_pauses_anew(broken: Project, clock: type[Clock]):
+def test_a_manual_run_starts_the_pauses_again(broken: Project, clock: type[Clock]):
     clock.ahead_s = 70
     assert tick(broken) == ["movie"]
     broken.copy("movie")
@@ -155,21 +158,21 @@ def test_a_run_by_hand_begins_the_pauses_anew(broken: Project, clock: type[Clock
     assert tick(broken) == ["movie"]
 
 
-def test_a_run_by_hand_that_succeeds_ends_it(broken: Project):
-    """The next tick must not wait for a pause that has lost its reason."""
+def test_a_manual_run_that_succeeds_ends_the_retries(broken: Project):
+    """The next tick would otherwise wait for the rest of the pause."""
     broken.bucket.store().delete(STRAY)
     assert broken.copy("movie").success
-    assert "failing" not in (broken.look().skip_message or "")
+    assert "failing" not in (broken.evaluate().skip_message or "")
     broken.database.execute("insert into movie values (6, 'new', now())")
 
     while 6 not in lake.ids(broken.bucket, "movie"):
         tick(broken)
 
-    assert "failing" not in (broken.look().skip_message or "")
+    assert "failing" not in (broken.evaluate().skip_message or "")
 
 
-def test_a_failure_after_a_success_is_the_first_of_its_row(broken: Project, clock: type[Clock]):
-    """With the old ones counted on, a fault of a moment would be waited out for half an hour."""
+def test_a_failure_after_a_success_is_counted_as_the_first(broken: Project, clock: type[Clock]):
+    """With older failures counted too, a short outage would be followed by a pause of half an hour."""
     clock.ahead_s = 70
     assert tick(broken) == ["movie"]
     broken.bucket.store().delete(STRAY)
@@ -179,27 +182,27 @@ def test_a_failure_after_a_success_is_the_first_of_its_row(broken: Project, cloc
     broken.copy("movie", tags=TICK)
 
     (record,) = broken.instance.fetch_observations(key("movie"), limit=1).records
-    failure_state, _ = metadata.failure_of(record.event_log_entry.asset_observation)
-    assert failure_state is not None
-    assert (failure_state.count, failure_state.since) == (1, failure_state.last)
+    failure, _ = metadata.failure_of(record.event_log_entry.asset_observation)
+    assert failure is not None
+    assert (failure.count, failure.since) == (1, failure.last)
 
 
-def test_a_continue_ends_it(cinema: Project, clock: type[Clock]):
+def test_the_command_continue_ends_the_retries(cinema: Project, clock: type[Clock]):
     from pg_bronze.cli import app, state_changes
 
     assert cinema.copy("movie").success
     cinema.bucket.store().delete(lake.keys(cinema.bucket, "movie")[0])
     cinema.database.execute("insert into movie values (6, 'new', now())")
-    while "failing" not in (cinema.look().skip_message or ""):
+    while "failing" not in (cinema.evaluate().skip_message or ""):
         cinema.copy(tags=TICK)
     cinema.monkeypatch.setattr(state_changes, "open_instance", lambda: _Kept(cinema.instance))
 
     app.resume("movie")
 
-    assert "failing" not in (cinema.look().skip_message or "")
+    assert "failing" not in (cinema.evaluate().skip_message or "")
     while 6 not in lake.ids(cinema.bucket, "movie"):
         tick(cinema)
-    assert "failing" not in (cinema.look().skip_message or "")
+    assert "failing" not in (cinema.evaluate().skip_message or "")
 
 
 class _Kept:
@@ -213,39 +216,39 @@ class _Kept:
         pass
 
 
-def test_a_fault_the_next_tick_may_cure_is_tried_at_the_next_three(cinema: Project, clock: type[Clock]):
+def test_a_failure_that_may_pass_is_retried_at_the_next_three_ticks(cinema: Project, clock: type[Clock]):
     cinema.set(MINIO_ENDPOINT="http://127.0.0.1:1")
     cinema.reload()
-    tries = []
+    retries = []
     for second in range(0, 301, 10):
         clock.ahead_s = second
         if tick(cinema):
-            tries.append(second)
+            retries.append(second)
 
-    assert tries == [0, 10, 20, 30, 50, 80, 140, 260]
+    assert retries == [0, 10, 20, 30, 50, 80, 140, 260]
 
 
-def test_one_cause_of_many_tables_is_said_once(cinema: Project):
+def test_one_cause_of_many_tables_is_reported_once(cinema: Project):
     cinema.set(MINIO_ENDPOINT="http://127.0.0.1:1")
     cinema.reload()
-    said = sentences(cinema.copy())
+    failed = sentences(cinema.copy())
 
-    (cause,) = {sentence.partition(": ")[2] for sentence in said.values()}
+    (cause,) = {sentence.partition(": ")[2] for sentence in failed.values()}
     assert cause.startswith("no connection to the S3 server http://127.0.0.1:1")
     cinema.copy(tags=TICK)
-    while asked(data := cinema.look()):
+    while requested(data := cinema.evaluate()):
         cinema.copy(tags=TICK)
     assert "movie, person failing since" in data.skip_message
     assert data.skip_message.count("no connection") == 1
 
 
-def test_runs_that_end_without_a_word_are_asked_for_ever_more_rarely_too(cinema: Project, clock: type[Clock]):
-    """A worker that is killed for its memory says nothing; the next would be killed as well."""
-    tries = []
+def test_runs_that_report_no_result_are_retried_after_growing_pauses(cinema: Project, clock: type[Clock]):
+    """A worker that was killed for its memory reports nothing, and the next one would be killed too."""
+    retries = []
     for second in range(0, 301, 10):
         clock.ahead_s = second
-        for tables in asked(data := cinema.look()):
-            tries.append(second)
+        for tables in requested(data := cinema.evaluate()):
+            retries.append(second)
             run = create_run_for_test(
                 cinema.instance, job_name="bronze", asset_selection=frozenset(map(key, tables)),
                 status=dg.DagsterRunStatus.FAILURE, tags=TICK,
@@ -258,59 +261,73 @@ def test_runs_that_end_without_a_word_are_asked_for_ever_more_rarely_too(cinema:
                     run_id=run.run_id,
                 )
 
-    assert tries == [0, 10, 20, 30, 50, 80, 140, 260]
+    assert retries == [0, 10, 20, 30, 50, 80, 140, 260]
     assert "without reporting a result" in data.skip_message
 
 
-def test_an_unforeseen_error_counts_and_shows_no_value(cinema: Project, clock: type[Clock]):
-    from pg_bronze.sync.table_sync import TableSync
-
+def test_an_unexpected_error_is_counted_and_shows_no_value(cinema: Project, clock: type[Clock]):
     def fails(*_: object, **__: object) -> None:
         raise KeyError("a value of a row")
 
     cinema.monkeypatch.setattr(TableSync, "start", fails)
-    cinema.look()
+    cinema.evaluate()
     cinema.copy(tags=TICK)
 
     (record,) = cinema.instance.fetch_observations(key("movie"), limit=1).records
-    failure_state, _ = metadata.failure_of(record.event_log_entry.asset_observation)
-    assert failure_state is not None
-    assert failure_state.retry == "automatic"
-    assert "unexpected KeyError" in failure_state.sentence
-    assert "value of a row" not in json.dumps(failure_state.sentence)
+    failure, _ = metadata.failure_of(record.event_log_entry.asset_observation)
+    assert failure is not None
+    assert failure.retry == "automatic"
+    assert "unexpected KeyError" in failure.sentence
+    assert "value of a row" not in json.dumps(failure.sentence)
 
 
-def test_a_fault_in_the_midst_of_the_commit_counts_too(cinema: Project, clock: type[Clock]):
-    """The IO manager commits; the asset never sees why it was ended there."""
-    from pg_bronze.errors import LakeDamaged
-    from pg_bronze.lake.commit import SliceWriter
+def test_a_failure_during_the_commit_is_counted_too(cinema: Project, clock: type[Clock]):
+    """The IO manager commits, and the asset does not receive its error."""
 
     def fails(*_: object) -> None:
         raise LakeDamaged("movie: foreign.")
 
     cinema.monkeypatch.setattr(SliceWriter, "write", fails)
-    cinema.look()
+    cinema.evaluate()
     cinema.copy(tags=TICK)
 
-    assert asked(data := cinema.look()) == []
+    assert requested(data := cinema.evaluate()) == []
     assert "movie: foreign" in data.skip_message
 
 
-def test_an_idle_tick_asks_nothing_about_failures(cinema: Project):
-    """It runs 8,640 times a day; one more question for each table would be the most expensive part of it."""
+@pytest.mark.parametrize("error", [LakeDamaged("movie: foreign."), KeyError("unexpected")], ids=["ours", "unexpected"])
+@pytest.mark.parametrize("owner, method", [(TableSync, "start"), (SliceWriter, "write")], ids=["asset", "IO manager"])
+def test_one_failure_is_recorded_once(cinema: Project, owner: type, method: str, error: Exception):
+    """Counted twice, a single failure would be followed by the pause of the second one."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    cinema.monkeypatch.setattr(owner, method, fails)
+
+    assert not cinema.copy("movie", tags=TICK).success
+
+    (record,) = cinema.instance.fetch_observations(key("movie"), limit=5).records
+    failure, _ = metadata.failure_of(record.event_log_entry.asset_observation)
+    assert failure is not None
+    assert failure.count == 1
+
+
+def test_an_idle_tick_does_not_query_failures(cinema: Project):
+    """One more query for each table would be the largest cost of a tick, 8,640 times a day."""
     assert cinema.copy().success
-    while asked(cinema.look()):
+    while requested(cinema.evaluate()):
         cinema.copy()
-    cinema.look()
-    questions = []
+    cinema.evaluate()
+    queries = []
     fetched = type(cinema.instance).fetch_observations
 
     def noted(*arguments, **options):
-        questions.append(arguments)
+        queries.append(arguments)
         return fetched(*arguments, **options)
 
     cinema.monkeypatch.setattr(type(cinema.instance), "fetch_observations", noted)
 
-    cinema.look()
+    cinema.evaluate()
 
-    assert questions == []
+    assert queries == []

@@ -1,9 +1,9 @@
-"""Partitioned and inheriting tables as users run them: what the sensor asks for, and what the asset has copied then."""
+"""Partitioned and inheriting tables: when they are due, and which rows are copied."""
 
 import pytest
 
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import Project, asked, settle
+from pg_bronze_tests.harness.project import Project, requested, settle
 from pg_bronze_tests.harness.replicas import until
 
 SALE = """create table sale (id int, sold_on date, amount int) partition by range (sold_on);
@@ -18,49 +18,49 @@ MARCH = "for values from ('2026-03-01') to ('2026-04-01')"
 
 @pytest.fixture
 def sale(project: Project) -> Project:
-    """A table with partitions on two levels, copied, and none due."""
+    """A table with partitions on two levels, copied and unchanged."""
     project.database.execute(SALE)
     project.reload()
     settle(project)
-    assert asked(project.look()) == []
+    assert requested(project.evaluate()) == []
     return project
 
 
 def write(project: Project, leaf: str, sql: str) -> None:
-    """Write to one leaf, and wait until the server has counted it."""
+    """Write to one leaf, and wait until its counters have changed."""
     counted = f"select pg_stat_get_tuples_inserted('{leaf}'::regclass) + pg_stat_get_tuples_updated('{leaf}'::regclass)"
     before = project.database.execute(counted)[0][0]
     project.database.execute(sql)
     until(project.database.server, project.database.name, f"select ({counted}) > {before}")
 
 
-def copies_sale(project: Project) -> None:
-    """The table is asked for, alone, and then all of it is in the lake."""
-    assert asked(project.look()) == [{"sale"}]
+def assert_sale_is_copied(project: Project) -> None:
+    """Only the table is due, and after a run its rows are in the lake."""
+    assert requested(project.evaluate()) == [{"sale"}]
     settle(project)
     assert lake.compare(project.database, project.bucket, "sale") == lake.SAME
 
 
 @pytest.mark.parametrize("leaf, row", [("sale_1", "'2026-01-09', 5"), ("sale_2_a", "'2026-02-09', 1")])
 def test_a_row_in_one_leaf_makes_its_table_due(sale: Project, leaf, row):
-    """Nobody counts what is written to a table with partitions, only what is written to them."""
+    """PostgreSQL counts writes for the leaf partitions, not for the partitioned table."""
     write(sale, leaf, f"insert into sale values (10, {row})")
 
-    copies_sale(sale)
+    assert_sale_is_copied(sale)
 
 
-def test_a_filled_table_makes_the_one_it_is_attached_to_due(sale: Project):
-    """Its rows are older than all that has been copied of that table."""
+def test_attaching_a_filled_partition_makes_its_table_due(sale: Project):
+    """The rows of the partition are older than the watermark of the table."""
     sale.database.execute("create table sale_3 (like sale); insert into sale_3 values (11, '2026-03-09', 1)")
     settle(sale)
 
     sale.database.execute(f"alter table sale attach partition sale_3 {MARCH}")
 
-    copies_sale(sale)
+    assert_sale_is_copied(sale)
 
 
-def test_rows_written_to_a_detached_leaf_are_copied_once_it_is_back(sale: Project):
-    """What was copied of it before is not copied again."""
+def test_rows_written_to_a_detached_leaf_are_copied_after_it_is_attached_again(sale: Project):
+    """Rows that were copied before are not copied again."""
     sale.database.execute("alter table sale detach partition sale_1")
     settle(sale)
     write(sale, "sale_1", "insert into sale_1 values (10, '2026-01-09', 1); update sale_1 set amount = 9 where id = 1")
@@ -69,26 +69,26 @@ def test_rows_written_to_a_detached_leaf_are_copied_once_it_is_back(sale: Projec
 
     sale.database.execute("alter table sale attach partition sale_1 for values from ('2026-01-01') to ('2026-02-01')")
 
-    copies_sale(sale)
+    assert_sale_is_copied(sale)
     assert lake.ids(sale.bucket, "sale") == [1, *range(1, 8), 10]
 
 
-def test_a_table_and_its_heir_are_due_each_for_its_own_rows(project: Project):
-    """A row of the heir is none of the table it inherits from, although a plain SELECT there shows it."""
+def test_a_table_and_its_child_are_due_for_their_own_rows(project: Project):
+    """A SELECT from the parent returns rows of the child too, so they could be copied twice."""
     project.database.execute(
         "create table being (id int primary key, name text); create table cat (lives int) inherits (being);"
         "insert into being values (1, 'somebody'); insert into cat values (2, 'Tom', 9)"
     )
     project.reload()
     settle(project)
-    assert asked(project.look()) == []
+    assert requested(project.evaluate()) == []
 
     write(project, "cat", "insert into cat values (3, 'Kit', 8)")
 
-    assert asked(project.look()) == [{"cat"}]
+    assert requested(project.evaluate()) == [{"cat"}]
     settle(project)
     write(project, "being", "insert into being values (4, 'another')")
-    assert asked(project.look()) == [{"being"}]
+    assert requested(project.evaluate()) == [{"being"}]
     settle(project)
     assert lake.ids(project.bucket, "being") == [1, 4]
     assert lake.compare(project.database, project.bucket, "cat") == lake.SAME

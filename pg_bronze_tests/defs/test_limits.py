@@ -1,4 +1,4 @@
-"""What a role may read, and how long a run may: through assets, as a deployment has it."""
+"""Privileges of the role, and the time limit of a run, through the assets."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from pg_bronze_tests.harness.slow import SLOW, wait_until_gone
 
 @pytest.fixture(params=["connectorx", "copy"])
 def limited(request: pytest.FixtureRequest, cinema: Project) -> Iterator[Project]:
-    """The project read by a role that may select ``movie`` and one column of ``person``."""
+    """The project with a role that may read ``movie`` and one column of ``person``."""
     role = f"limited_{cinema.database.name}"
     cinema.database.execute(
         f"create role {role} login password 'pw'; grant select on movie to {role};grant select (id) on person to {role}"
@@ -24,7 +24,7 @@ def limited(request: pytest.FixtureRequest, cinema: Project) -> Iterator[Project
 
 
 def reasons(project: Project) -> dict[str, str]:
-    """Why source tables are skipped, as the asset catalog shows it."""
+    """Return the descriptions of skipped source tables."""
     graph = project.definitions.resolve_asset_graph()
     return {
         key.path[-1]: graph.get(key).description
@@ -33,8 +33,8 @@ def reasons(project: Project) -> dict[str, str]:
     }
 
 
-def test_a_role_copies_what_it_may_and_is_told_the_grant_for_the_rest(limited: Project):
-    """Nobody grants everything at once; what is missing must neither stop the others nor be guessed."""
+def test_readable_tables_are_copied_and_the_missing_grant_is_shown_for_the_others(limited: Project):
+    """A missing privilege on one table must not stop the others."""
     assert limited.copy().success
     assert lake.compare(limited.database, limited.bucket, "movie") == lake.SAME
     assert lake.keys(limited.bucket, "person") == []
@@ -50,8 +50,8 @@ def test_a_role_copies_what_it_may_and_is_told_the_grant_for_the_rest(limited: P
     assert lake.compare(limited.database, limited.bucket, "person") == lake.SAME
 
 
-def test_a_read_ends_before_the_time_of_its_run_is_up(cinema: Project):
-    """Dagster would end the run, and the read with it, but only after asking a worker that may not answer."""
+def test_a_read_ends_before_the_maximum_run_time(cinema: Project):
+    """Dagster ends a run by a request to its worker, which may not answer during a read."""
     cinema.database.execute(SLOW)
     cinema.database.execute("alter table movie add f feeling default 'slow'")
     today = datetime.now(UTC).date().isoformat()

@@ -1,4 +1,4 @@
-"""Loading never fails: a code location that cannot load is not tried again, one that loads heals itself."""
+"""Loading never fails: Dagster does not retry a code location that cannot be loaded, one with sensors recovers."""
 
 import os
 import time
@@ -9,21 +9,21 @@ import pytest
 
 from pg_bronze.defs.sensors import catalog
 from pg_bronze.errors import StoreNotFit
-from pg_bronze_tests.harness.project import Project, asked, key, load
+from pg_bronze_tests.harness.project import Project, key, load, requested
 from pg_bronze_tests.harness.servers import Bucket
 
 CLOSED = {"PG_HOST": "127.0.0.1", "PG_PORT": "1"}
 NO_BUCKET = {"MINIO_ENDPOINT": "http://127.0.0.1:1"}
 
 
-def _said(project: Project) -> str:
-    """The sentence with which the tick fails."""
+def _tick_error(project: Project) -> str:
+    """Return the message of the error that the tick raises."""
     with pytest.raises(Exception) as caught:  # noqa: PT011  # Dagster wraps it, by version in another class
-        project.look()
+        project.evaluate()
     error: BaseException | None = caught.value
     while error is not None and not type(error).__module__.startswith("pg_bronze"):
         error = error.__cause__ or getattr(error, "user_exception", None)
-    assert error is not None, f"an error of ours should have been raised, not {caught.value!r}"
+    assert error is not None, f"not an error of pg_bronze: {caught.value!r}"
     return str(error)
 
 
@@ -42,7 +42,7 @@ def _wrong_alias(project: Project) -> None:
 
 
 def _unreadable_env_file(project: Project) -> None:
-    # A folder in its place cannot be read by anybody, root included.
+    # Even root cannot read a folder as a file.
     os.mkdir(".env")
 
 
@@ -56,7 +56,7 @@ def _unreadable_env_file(project: Project) -> None:
     ],
     ids=["missing", "misspelt", "alias", "env file"],
 )
-def test_with_bad_settings_everything_loads_and_the_tick_says_what_is_wrong(
+def test_definitions_load_with_invalid_settings_and_the_tick_names_the_setting(
     project: Project, spoil: Callable[[Project], None], words: list[str]
 ):
     spoil(project)
@@ -65,34 +65,34 @@ def test_with_bad_settings_everything_loads_and_the_tick_says_what_is_wrong(
 
     assert {sensor.name for sensor in definitions.sensors} == {"bronze_tick", "bronze_catalog"}
     assert not definitions.resolve_asset_graph().get_all_asset_keys()
-    said = _said(project)
-    assert all(word in said for word in words), said
-    assert "\n" not in said
+    message = _tick_error(project)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
 
 
-def test_settings_that_were_corrected_are_taken_at_the_next_load(cinema: Project):
+def test_corrected_settings_are_used_at_the_next_load(cinema: Project):
     cinema.set(PG_BRONZE_INTERVALL_S="10")
     cinema.reload()
     cinema.monkeypatch.delenv("PG_BRONZE_INTERVALL_S")
 
     cinema.reload()
 
-    assert asked(cinema.look()) == [{"movie", "person"}]
+    assert requested(cinema.evaluate()) == [{"movie", "person"}]
 
 
-def test_while_the_database_is_down_the_last_known_tables_stay(cinema: Project):
-    """Otherwise every asset, with its history, vanishes from the UI for as long as the database is away."""
+def test_the_last_known_tables_are_loaded_while_the_database_is_down(cinema: Project):
+    """Otherwise every asset and its history would be missing from the UI during an outage."""
     before = cinema.definitions.resolve_asset_graph()
     cinema.set(**CLOSED)
 
     after = cinema.reload().resolve_asset_graph()
 
     assert after.get_all_asset_keys() == before.get_all_asset_keys()
-    assert "no connection to PostgreSQL" in _said(cinema)
+    assert "no connection to PostgreSQL" in _tick_error(cinema)
 
 
-def test_with_database_and_bucket_down_the_location_still_loads_and_soon(project: Project):
-    """A load that hangs is ended by Dagster and then not tried again."""
+def test_the_location_loads_within_seconds_while_database_and_bucket_are_down(project: Project):
+    """Dagster ends a load that hangs, and does not retry it."""
     project.set(**CLOSED, **NO_BUCKET)
     started = time.monotonic()
 
@@ -100,10 +100,10 @@ def test_with_database_and_bucket_down_the_location_still_loads_and_soon(project
 
     assert time.monotonic() - started < 10
     assert {sensor.name for sensor in definitions.sensors} == {"bronze_tick", "bronze_catalog"}
-    assert "no connection to PostgreSQL" in _said(project)
+    assert "no connection to PostgreSQL" in _tick_error(project)
 
 
-def test_a_server_that_accepts_and_never_answers_does_not_hold_the_load_up(project: Project):
+def test_a_server_that_accepts_connections_and_never_answers_does_not_delay_the_load(project: Project):
     import socket
 
     with socket.socket() as silent:
@@ -117,10 +117,10 @@ def test_a_server_that_accepts_and_never_answers_does_not_hold_the_load_up(proje
         assert time.monotonic() - started < 10
 
 
-def test_a_location_loaded_without_tables_reloads_itself_once_the_database_is_there(
+def test_a_location_without_tables_is_reloaded_when_the_database_is_available(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):
-    """Nobody should have to restart anything after the database came back."""
+    """Otherwise somebody would have to restart Dagster after an outage."""
     reloads: list[object] = []
     monkeypatch.setattr(catalog, "reload", reloads.append)
     project.database.execute("create table movie (id int)")
@@ -128,9 +128,9 @@ def test_a_location_loaded_without_tables_reloads_itself_once_the_database_is_th
     project.reload()
     project.set(**project.database.environ, **project.bucket.environ)
 
-    # The process still has the settings it was loaded with; only the servers came back.
+    # The settings are those of the load; only the servers are available again.
     project.definitions = _with_servers_back(project)
-    project.look("bronze_catalog")
+    project.evaluate("bronze_catalog")
 
     assert len(reloads) == 1
 
@@ -143,7 +143,7 @@ def _with_servers_back(project: Project):
     return build_definitions(load_settings(), CatalogState(None, datetime.now(UTC).date(), "it was down"))
 
 
-def test_a_bucket_that_is_down_hides_no_table(project: Project):
+def test_all_tables_are_loaded_while_the_bucket_is_down(project: Project):
     project.database.execute("create table movie (id int)")
     project.set(**NO_BUCKET)
 
@@ -153,7 +153,7 @@ def test_a_bucket_that_is_down_hides_no_table(project: Project):
 
 
 def test_loading_creates_no_bucket_and_writes_no_object(project: Project):
-    """A look at the definitions, as by a linter or a second code location, must not change anything outside."""
+    """Linters and a second code location load the definitions too, and must not change anything."""
     project.database.execute("create table movie (id int)")
     project.set(MINIO_BUCKET=f"{project.bucket.name}-new")
     elsewhere = Bucket(project.bucket.server, f"{project.bucket.name}-new")
@@ -163,15 +163,15 @@ def test_loading_creates_no_bucket_and_writes_no_object(project: Project):
     with pytest.raises(StoreNotFit, match="does not exist"):
         list(elsewhere.store().list(""))
     project.reload()
-    project.look("bronze_catalog")
+    project.evaluate("bronze_catalog")
     assert [item.key for item in elsewhere.store().list("")] != []
     elsewhere.remove()
 
 
-def test_without_the_bucket_past_days_stay_visible_and_the_right_ones_come_back(
+def test_past_days_stay_visible_while_the_bucket_is_down_and_the_stored_ones_return(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):
-    """With today as the first day, every partition and its history would vanish from the UI while S3 is down."""
+    """With today as the first day, every partition and its history would be missing from the UI during an outage."""
     project.database.execute("create table movie (id int)")
     monkeypatch.delenv("PG_BRONZE_START_DATE")
     reloads: list[object] = []
@@ -184,19 +184,19 @@ def test_without_the_bucket_past_days_stay_visible_and_the_right_ones_come_back(
     project.set(**NO_BUCKET)
     project.reload()
     assert first_day() == "2026-01-01"
-    assert "could not be stored" in project.look("bronze_catalog").skip_message
+    assert "could not be stored" in project.evaluate("bronze_catalog").skip_message
     assert reloads == []
 
     project.set(**project.bucket.environ)
     project.cursor = None
-    project.look("bronze_catalog")
+    project.evaluate("bronze_catalog")
     assert len(reloads) == 1
     project.reload()
     assert first_day() == str(datetime.now(UTC).date())
 
 
-def test_a_remembered_catalog_that_cannot_be_read_is_no_obstacle(cinema: Project):
-    """It is a hint. Damaged, or written by another version, it must not keep the location down for good."""
+def test_a_damaged_stored_catalog_does_not_prevent_the_load(cinema: Project):
+    """An object of another version would otherwise keep the location down."""
     store = cinema.bucket.store()
     wrong_kind = b'{"catalog": 7, "first_day": "2026-01-01", "error": null}'
     for text in (b"", b"{", b"[]", wrong_kind, b'{"first_day": "x"}', b"\xff\xfe"):
@@ -207,17 +207,17 @@ def test_a_remembered_catalog_that_cannot_be_read_is_no_obstacle(cinema: Project
         assert len(graph.executable_asset_keys) == 2, text
 
 
-def test_settings_that_became_right_are_loaded_without_a_restart(project: Project):
-    """Nobody restarts a service at night because of a line somebody else has meanwhile added to .env."""
+def test_corrected_settings_reload_the_location_without_a_restart(project: Project):
+    """Otherwise a corrected line in .env has no effect before the next restart."""
     project.database.execute("create table movie (id int primary key)")
     project.monkeypatch.delenv("PG_DB")
     project.reload()
-    assert "PG_DB" in _said(project)
+    assert "PG_DB" in _tick_error(project)
     asked_for: list[object] = []
     project.monkeypatch.setattr(catalog, "reload", asked_for.append)
 
     project.set(PG_DB=project.database.environ["PG_DB"])
 
-    assert "the settings are valid now" in project.look().skip_message
-    assert "the settings are valid now" in project.look("bronze_catalog").skip_message
+    assert "The settings are valid now" in project.evaluate().skip_message
+    assert "The settings are valid now" in project.evaluate("bronze_catalog").skip_message
     assert len(asked_for) == 1

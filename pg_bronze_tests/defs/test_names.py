@@ -1,4 +1,4 @@
-"""Tables of any name through Dagster's assets, all in one bucket; servers/test_names.py has each kind of S3 server."""
+"""Tables of any name through the assets, all in one bucket."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from pg_bronze.core.table import SourceTable, quote
 from pg_bronze_tests.harness.lake import Lake
 from pg_bronze_tests.harness.project import Project
 
-# Neighbours differ only in what an asset key, an op, a folder or a URL cannot hold or does not tell apart.
+# Neighbors differ only in characters that an asset key, an op, a folder or a URL cannot contain or distinguish.
 NAMES = [
     "public:movie", "public:Movie", "public:MOVIE", "sales:movie", "public:sales.movie", "public:sales_movie",
     "public:sales__movie", "sales.x:y", "sales:x.y", "a b:c", "a:b c", "public:A-b", "public:a_b", "public:a b",
@@ -34,8 +34,8 @@ COLUMNS = [
 
 
 @pytest.mark.slow
-def test_tables_of_any_name_are_copied_each_into_a_folder_of_its_own(project: Project):
-    """Two tables in one folder would adopt each other's objects; one odd name would stop all the others."""
+def test_tables_of_any_name_are_copied_into_separate_folders(project: Project):
+    """Two tables in one folder would adopt each other's objects."""
     columns = ", ".join(f"{quote(name)} int" for name in COLUMNS)
     tables = [tuple(name.split(":", 1)) for name in NAMES]
     statements = [f"create schema {quote(schema)}" for schema in {schema for schema, _ in tables} - {"public"}]
@@ -58,7 +58,7 @@ def test_tables_of_any_name_are_copied_each_into_a_folder_of_its_own(project: Pr
         assert lake.rows(name).drop("_pg_xid_2").rows() == [row]
     again = project.copy()
     assert again.success
-    assert not again.get_asset_materialization_events(), "each found its own watermark again"
+    assert not again.get_asset_materialization_events(), "each table finds its own watermark"
 
 
 def _table(name: str) -> SourceTable:

@@ -1,4 +1,4 @@
-"""Sensor, assets and mirror behind pgbouncer, where every transaction may get another session than the one before."""
+"""Sensor, assets and mirror behind pgbouncer, where each transaction may use another session."""
 
 import time
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from pg_bronze.defs.resources import open_source
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.pooler import pgbouncer
-from pg_bronze_tests.harness.project import Project, asked, key, settle
+from pg_bronze_tests.harness.project import Project, key, requested, settle
 from pg_bronze_tests.harness.replicas import until
 
 
 @pytest.fixture(scope="module")
 def poolers(postgres_server) -> Iterator[dict[str, int]]:
-    """The port of a pooler for each mode; in transaction mode three sessions are shared by all."""
+    """The port of a pooler for each mode. In transaction mode all clients share three sessions."""
     with pgbouncer(postgres_server, "transaction", 3) as transaction, pgbouncer(postgres_server, "session", 30) as own:
         yield {"transaction": transaction, "session": own}
 
@@ -31,8 +31,8 @@ def pooled(request: pytest.FixtureRequest, cinema: Project, poolers) -> Project:
     return cinema
 
 
-def test_what_is_written_behind_a_pooler_is_seen_copied_and_mirrored(pooled: Project):
-    """The sensor keeps its connection from tick to tick, and shares it with whoever else goes through the pooler."""
+def test_rows_written_behind_a_pooler_are_copied_and_mirrored(pooled: Project):
+    """The sensor keeps its connection between ticks, while its sessions are shared with other clients."""
     settle(pooled)
     for number in (10, 11, 12):
         pooled.database.execute(
@@ -40,7 +40,7 @@ def test_what_is_written_behind_a_pooler_is_seen_copied_and_mirrored(pooled: Pro
         )
         counted = "pg_stat_get_tuples_inserted('movie'::regclass)"
         until(pooled.database.server, pooled.database.name, f"select {counted} >= 5 + {number} - 9")
-        assert {"movie"} <= set().union(*asked(pooled.look()))
+        assert {"movie"} <= set().union(*requested(pooled.evaluate()))
         settle(pooled)
         assert lake.compare(pooled.database, pooled.bucket, "movie") == lake.SAME
 
@@ -50,8 +50,8 @@ def test_what_is_written_behind_a_pooler_is_seen_copied_and_mirrored(pooled: Pro
     assert pooled.database.execute(query) == [(watermark.cursor,)]
 
 
-def test_a_run_that_reads_behind_a_pooler_is_not_taken_for_abandoned(pooled: Project):
-    """The pooler gives the session that reads the name of the run that reads."""
+def test_a_run_that_reads_behind_a_pooler_is_not_ended_as_abandoned(pooled: Project):
+    """The pooler sets the application name of the client on the session that it uses."""
     selection = frozenset([key("movie")])
     run = create_run_for_test(
         pooled.instance, job_name="bronze", asset_selection=selection, status=dg.DagsterRunStatus.STARTED
@@ -64,7 +64,9 @@ def test_a_run_that_reads_behind_a_pooler_is_not_taken_for_abandoned(pooled: Pro
         until(pooled.database.server, pooled.database.name, reading)
 
         with open_source(settings, "pg_bronze test") as source:
-            ended = run_watchdog.end(pooled.instance, source, [key("movie")], time.time() + run_watchdog.SILENT_S + 1)
+            ended = run_watchdog.end_abandoned_runs(
+                pooled.instance, source, [key("movie")], time.time() + run_watchdog.SILENT_S + 1
+            )
         blocker.execute("rollback")
 
         assert read.result() == [(5,)]

@@ -1,4 +1,4 @@
-"""Secrets: a password or key is nowhere that Dagster, the bucket or a log keeps or shows."""
+"""Secrets: no password and no key is stored or shown by Dagster, in the bucket or in a log."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ PASSWORD = "pl4nted'pass word/%40@:\\"
 
 @pytest.fixture
 def guarded(cinema: Project) -> Iterator[Project]:
-    """The project read by a role whose password would be noticed anywhere."""
+    """The project with a role whose password is easy to find in any text."""
     literal = PASSWORD.replace("'", "''")
     cinema.database.execute("set standard_conforming_strings = on")
     cinema.database.execute(f"create role guarded login password '{literal}'")
@@ -29,7 +29,7 @@ def guarded(cinema: Project) -> Iterator[Project]:
 
 
 def _traces(project: Project) -> str:
-    """All text that is kept: events, runs, definitions as the UI gets them, the sensor's cursor, every object."""
+    """Return all stored text: events, runs, definitions as sent to the UI, the sensor's cursor, every object."""
     instance = project.instance
     parts = [project.cursor or ""]
     for record in instance.get_run_records():
@@ -49,14 +49,14 @@ def _check(project: Project, text: str) -> None:
             assert spelling not in text
 
 
-def test_nothing_that_is_kept_holds_a_secret(guarded: Project, capfd: pytest.CaptureFixture[str]):
-    guarded.look()
-    guarded.look("bronze_catalog")
+def test_no_stored_text_contains_a_secret(guarded: Project, capfd: pytest.CaptureFixture[str]):
+    guarded.evaluate()
+    guarded.evaluate("bronze_catalog")
     assert guarded.copy().success
 
     text = _traces(guarded)
 
-    assert "guarded" in text, "the user's name may be shown, so the search does look in the right place"
+    assert "guarded" in text, "the name of the user is there, so the search includes the right texts"
     _check(guarded, text)
     _check(guarded, "".join(capfd.readouterr()))
 
@@ -74,26 +74,26 @@ def test_nothing_that_is_kept_holds_a_secret(guarded: Project, capfd: pytest.Cap
     ],
     ids=["password", "password, copy", "hosts down", "database down", "secret key", "bucket down", "control url"],
 )
-def test_a_failure_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], variables: dict[str, str]):
-    """Errors travel furthest: into events, mails and chat."""
+def test_a_failure_shows_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], variables: dict[str, str]):
+    """Errors are copied into events, mails and chats."""
     guarded.set(**variables)
     guarded.reload()
 
     result = guarded.copy()
     try:
-        guarded.look()
-        said = ""
-    except Exception as error:  # noqa: BLE001  # whatever it is, its text is what the UI shows
-        said = serializable_error_info_from_exc_info((type(error), error, error.__traceback__)).to_string()
+        guarded.evaluate()
+        shown = ""
+    except Exception as error:  # noqa: BLE001  # the UI shows the text of any error
+        shown = serializable_error_info_from_exc_info((type(error), error, error.__traceback__)).to_string()
 
-    text = _traces(guarded) + said + "".join(capfd.readouterr())
+    text = _traces(guarded) + shown + "".join(capfd.readouterr())
     assert "pl4nted" not in text
     assert result.success == ("PG_CONTROL_URL" in variables)
 
 
 @pytest.mark.parametrize("reader", ["connectorx", "copy"])
-def test_a_read_that_breaks_tells_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], reader: str):
-    """The reader holds a URL with the password, and what it says goes into the run's log as the error's cause."""
+def test_an_interrupted_read_shows_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], reader: str):
+    """The reader has a URL with the password, and its error is logged as the cause."""
     database = guarded.database
     database.execute(SLOW)
     database.execute("alter table movie add f feeling default 'slow'")
@@ -118,8 +118,8 @@ def test_a_read_that_breaks_tells_no_secret(guarded: Project, capfd: pytest.Capt
     _check(guarded, text)
 
 
-def test_the_materialization_carries_no_row(cinema: Project):
-    """Cursor values may be shown; other values of a row are nobody's business who only sees the UI."""
+def test_the_materialization_contains_no_value_of_a_row(cinema: Project):
+    """Cursor values may be shown. Users of the UI may not be allowed to see other values."""
     cinema.database.execute("update movie set title = 'private-' || id")
     cinema.copy("movie")
 

@@ -1,4 +1,4 @@
-"""Ticks: which tables a sensor asks a run for, which it leaves alone, and what it says about it."""
+"""Ticks: which tables the sensor requests, which it does not, and the sentence that it reports."""
 
 import contextlib
 import dataclasses
@@ -16,22 +16,22 @@ from pg_bronze.defs import metadata
 from pg_bronze.defs.sensors import catalog
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import Project, asked, key, load, sentences
+from pg_bronze_tests.harness.project import Project, key, load, requested, sentences
 
 
 @pytest.fixture
 def quiet(cinema: Project) -> Project:
-    """Both tables copied, and the sensor has seen it."""
-    assert asked(cinema.look()) == [{"movie", "person"}]
+    """Both tables are copied, and no table is due."""
+    assert requested(cinema.evaluate()) == [{"movie", "person"}]
     assert cinema.copy().success
     settle(cinema)
     return cinema
 
 
 def settle(project: Project) -> None:
-    """Tick and copy until nothing is due: counters and autovacuum may make a table due once more."""
+    """Tick and copy until no table is due. Late counters and autovacuum may make a table due again."""
     for _ in range(5):
-        due = asked(project.look())
+        due = requested(project.evaluate())
         if not due:
             return
         for tables in due:
@@ -39,76 +39,76 @@ def settle(project: Project) -> None:
     raise AssertionError(f"still due after five ticks: {due}")
 
 
-def test_the_first_tick_asks_for_all_tables_in_one_run(cinema: Project):
-    """A run of its own for each table costs seconds of CPU each."""
-    data = cinema.look()
+def test_the_first_tick_requests_one_run_of_all_tables(cinema: Project):
+    """A separate run for each table would cost seconds of CPU each."""
+    data = cinema.evaluate()
 
-    assert asked(data) == [{"movie", "person"}]
+    assert requested(data) == [{"movie", "person"}]
     (request,) = data.run_requests
     assert request.tags["pg_bronze/batch"] == "tick"
-    assert request.run_key is None, "a key is remembered for ever, also of a run that failed"
+    assert request.run_key is None, "Dagster never repeats a run key, also after a failed run"
 
 
 @pytest.mark.parametrize(
     "status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 )
-def test_a_table_in_flight_is_not_asked_for_again(cinema: Project, status: dg.DagsterRunStatus):
-    """Runs would queue up behind each other, one more every ten seconds."""
+def test_a_table_is_not_requested_while_a_run_copies_it(cinema: Project, status: dg.DagsterRunStatus):
+    """The queue of runs would grow by one every ten seconds."""
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__"), "bronze")
     create_run_for_test(
         cinema.instance, job_name="bronze", asset_selection=frozenset([key("movie")]), status=status,
         remote_job_origin=origin,
     )  # fmt: skip
 
-    data = cinema.look()
+    data = cinema.evaluate()
 
-    assert asked(data) == [{"person"}]
+    assert requested(data) == [{"person"}]
 
 
-def test_with_everything_in_flight_the_tick_says_so(cinema: Project):
+def test_a_tick_reports_the_tables_that_are_running(cinema: Project):
     create_run_for_test(cinema.instance, job_name="bronze", status=dg.DagsterRunStatus.STARTED)
 
-    data = cinema.look()
+    data = cinema.evaluate()
 
-    assert asked(data) == []
+    assert requested(data) == []
     assert "2 running" in data.skip_message
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
-def test_a_run_that_ended_badly_does_not_block_its_tables(cinema: Project, status: dg.DagsterRunStatus):
+def test_a_failed_or_canceled_run_does_not_block_its_tables(cinema: Project, status: dg.DagsterRunStatus):
     create_run_for_test(
         cinema.instance, job_name="bronze", asset_selection=frozenset([key("movie"), key("person")]), status=status
     )
-    cinema.look()
+    cinema.evaluate()
 
-    assert asked(cinema.look()) == [{"movie", "person"}]
+    assert requested(cinema.evaluate()) == [{"movie", "person"}]
 
 
-def test_another_users_run_blocks_nothing(cinema: Project):
+def test_a_run_of_another_job_blocks_no_table(cinema: Project):
     create_run_for_test(cinema.instance, job_name="their_own_job", status=dg.DagsterRunStatus.STARTED)
 
-    assert asked(cinema.look()) == [{"movie", "person"}]
+    assert requested(cinema.evaluate()) == [{"movie", "person"}]
 
 
-def test_quiet_ticks_cost_no_run_and_say_what_they_looked_at(quiet: Project):
+def test_ticks_without_new_rows_request_no_run_and_report_what_they_checked(quiet: Project):
     for _ in range(3):
-        data = quiet.look()
+        data = quiet.evaluate()
 
-        assert asked(data) == []
+        assert requested(data) == []
         assert data.skip_message.startswith("2 tables checked up to transaction ")
 
 
-def test_an_insert_makes_exactly_its_table_due(quiet: Project):
+def test_an_insert_makes_only_its_table_due(quiet: Project):
     quiet.database.execute("insert into person values (4, 'new')")
 
     assert _due_soon(quiet) == [{"person"}]
 
 
 def _due_soon(project: Project) -> list[set[str]]:
-    """PostgreSQL counts what a session wrote when that session ends or is idle: look until it has."""
+    """Tick until a table is due: PostgreSQL counts the writes of a session when it ends or is idle."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        due = asked(project.look())
+        due = requested(project.evaluate())
         if due:
             return due
     return []
@@ -135,34 +135,34 @@ def _await_count(project: Project, table: str, before: tuple[int, ...]) -> None:
         assert time.monotonic() < deadline, f"the statistics of {table} did not move"
 
 
-def test_deletes_alone_cost_no_run(quiet: Project):
+def test_deletes_alone_request_no_run(quiet: Project):
     before = _counters(quiet, "person")
     quiet.database.execute("delete from person where id = 1")
     _await_count(quiet, "person", before)
 
-    data = quiet.look()
+    data = quiet.evaluate()
 
-    assert asked(data) == []
+    assert requested(data) == []
 
 
-def test_an_insert_that_was_rolled_back_costs_no_run(quiet: Project):
+def test_an_insert_that_was_rolled_back_requests_no_run(quiet: Project):
     before = _counters(quiet, "person")
     with quiet.database.connect(autocommit=False) as connection:
         connection.execute("insert into person values (9, 'never')")
         connection.rollback()
     _await_count(quiet, "person", before)
 
-    data = quiet.look()
+    data = quiet.evaluate()
 
-    assert asked(data) == []
+    assert requested(data) == []
     assert "2 unchanged" in data.skip_message
 
 
-def test_an_empty_table_costs_one_run_and_no_more(project: Project):
-    """Every database has some; each would be a run of several CPU seconds every ten seconds."""
+def test_an_empty_table_is_requested_only_once(project: Project):
+    """Each empty table would cost a run of several CPU seconds every ten seconds."""
     project.database.execute("create table movie (id int)")
     project.reload()
-    assert asked(project.look()) == [{"movie"}]
+    assert requested(project.evaluate()) == [{"movie"}]
     assert project.copy("movie").success
 
     settle(project)
@@ -172,7 +172,7 @@ def test_an_empty_table_costs_one_run_and_no_more(project: Project):
 
 
 def test_a_reset_cursor_is_harmless(quiet: Project):
-    """Somebody will press the button in the UI."""
+    """The UI has a button for it."""
     quiet.cursor = None
     settle(quiet)
 
@@ -195,15 +195,15 @@ def test_a_reset_cursor_is_harmless(quiet: Project):
         '{"hints": {"bronze/movie": {"next_xid": "a", "quiet_upto": null}}, "horizon": 1, "horizon_since": 2}',
     ],
 )
-def test_a_cursor_that_cannot_be_read_counts_as_none(cinema: Project, text: str):
-    """The UI lets people type one; a tick that fails on it fails for ever."""
+def test_an_invalid_cursor_counts_as_empty(cinema: Project, text: str):
+    """The cursor can be edited in the UI, and every tick would fail with it."""
     cinema.cursor = text
 
-    assert asked(cinema.look()) == [{"movie", "person"}]
+    assert requested(cinema.evaluate()) == [{"movie", "person"}]
 
 
 def test_a_cursor_from_the_future_hides_no_row(quiet: Project):
-    """Hints of a restored or other cluster may claim transactions that are yet to come."""
+    """The hints of another or a restored cluster may contain transaction ids of the future."""
     memory = json.loads(quiet.cursor or "")
     for hint in memory["hints"].values():
         hint["quiet_upto"] = 2**40
@@ -214,8 +214,8 @@ def test_a_cursor_from_the_future_hides_no_row(quiet: Project):
     assert _due_soon(quiet) == [{"movie"}]
 
 
-def test_a_database_behind_its_watermark_is_due_so_that_somebody_hears_of_it(quiet: Project):
-    """After a restore ids begin again lower down: with no table due, every tick would be green and no row be copied."""
+def test_a_table_whose_watermark_is_ahead_of_the_database_is_due(quiet: Project):
+    """After a restore transaction ids are lower. If no table were due, no row would be copied and no run would fail."""
     watermark = quiet.watermark("movie")
     assert watermark is not None
     ahead = {oid: dataclasses.replace(leaf, swept=2**40) for oid, leaf in watermark.leaves.items()}
@@ -223,14 +223,13 @@ def test_a_database_behind_its_watermark_is_due_so_that_somebody_hears_of_it(qui
         dg.AssetMaterialization(key("movie"), metadata=metadata.of_watermark(watermark.with_leaves(ahead)))
     )
 
-    assert asked(quiet.look()) == [{"movie"}]
-    said = sentences(quiet.copy("movie"))
-    assert list(said) == ["bronze__movie"]
+    assert requested(quiet.evaluate()) == [{"movie"}]
+    assert list(sentences(quiet.copy("movie"))) == ["bronze__movie"]
     assert lake.ids(quiet.bucket, "movie") == [1, 2, 3, 4, 5]
 
 
-def test_a_large_first_load_gets_a_run_of_its_own(project: Project):
-    """Small tables would otherwise wait for its end, which may be hours."""
+def test_a_large_first_load_is_a_separate_run(project: Project):
+    """Small tables would otherwise wait hours for its end."""
     project.set(PG_BRONZE_SLICE_BYTES="64KiB")
     for statement in (
         "create table large (id int, filler text)",
@@ -242,15 +241,15 @@ def test_a_large_first_load_gets_a_run_of_its_own(project: Project):
         project.database.execute(statement)
     project.reload()
 
-    assert sorted(asked(project.look()), key=sorted) == [{"large"}, {"small"}]
+    assert sorted(requested(project.evaluate()), key=sorted) == [{"large"}, {"small"}]
 
 
-def test_a_first_load_that_was_cut_short_goes_on(project: Project):
-    """A run that was ended leaves a window half read; no counter will ever move for the rest of it."""
+def test_an_interrupted_first_load_continues(project: Project):
+    """No counter changes for the rest of the window, so the counters alone would never make it due."""
     project.set(PG_BRONZE_SLICE_ROWS="300")
     project.database.execute("create table movie (id int); insert into movie select generate_series(1, 2000)")
     project.reload()
-    project.look()
+    project.evaluate()
     with project.monkeypatch.context() as patch:
         write, written = SliceWriter.write, []
 
@@ -279,35 +278,35 @@ def holder(quiet: Project) -> Iterator[psycopg.Connection]:
         connection.rollback()
 
 
-def test_a_stall_names_who_holds_the_horizon(quiet: Project, holder: psycopg.Connection):
-    """Rows that do not arrive, with every tick green: the one thing that has to be said."""
+def test_a_stalled_horizon_is_reported_with_the_session_that_holds_it(quiet: Project, holder: psycopg.Connection):
+    """New rows are not copied although every tick succeeds, and only this sentence shows why."""
     quiet.database.execute("insert into movie values (6, 'waits', now())")
-    quiet.look()
-    assert "Rows written since wait" not in (quiet.look().skip_message or "")
+    quiet.evaluate()
+    assert "New rows are blocked" not in (quiet.evaluate().skip_message or "")
     memory = json.loads(quiet.cursor or "")
     quiet.cursor = json.dumps({**memory, "horizon_since": memory["horizon_since"] - 120})
 
-    data = quiet.look()
+    data = quiet.evaluate()
 
-    assert f"session {holder.info.backend_pid} of forgotten window" in data.skip_message
+    assert f"New rows are blocked: session {holder.info.backend_pid} of forgotten window" in data.skip_message
     assert f"select pg_terminate_backend({holder.info.backend_pid})" in data.skip_message
 
 
-def test_rows_that_cannot_be_read_yet_cost_no_run(quiet: Project, holder: psycopg.Connection):
-    """A forgotten transaction would otherwise mean a run of several CPU seconds every ten seconds, all for nothing."""
+def test_rows_above_the_horizon_request_no_run(quiet: Project, holder: psycopg.Connection):
+    """A forgotten transaction would otherwise cost a useless run of several CPU seconds every ten seconds."""
     before = _counters(quiet, "movie")
     quiet.database.execute("insert into movie values (6, 'waits', now())")
     _await_count(quiet, "movie", before)
 
-    assert [asked(quiet.look()) for _ in range(3)] == [[], [], []]
+    assert [requested(quiet.evaluate()) for _ in range(3)] == [[], [], []]
 
 
-def test_what_waited_behind_an_open_transaction_is_copied_once_it_ends(quiet: Project, holder: psycopg.Connection):
-    """Its counters stood still long before it could be read, so nothing but the horizon shows that it is not copied."""
+def test_rows_behind_an_open_transaction_are_copied_after_it_ends(quiet: Project, holder: psycopg.Connection):
+    """The counters changed long before the rows could be read, so only the horizon shows that they are not copied."""
     before = _counters(quiet, "movie")
     quiet.database.execute("insert into movie values (6, 'waits', now())")
     _await_count(quiet, "movie", before)
-    assert asked(quiet.look()) == []
+    assert requested(quiet.evaluate()) == []
 
     holder.commit()
 
@@ -317,8 +316,8 @@ def test_what_waited_behind_an_open_transaction_is_copied_once_it_ends(quiet: Pr
     assert lake.ids(quiet.bucket, "movie") == [1, 2, 3, 4, 5, 6]
 
 
-def test_counters_that_come_long_after_the_rows_make_their_table_due(quiet: Project):
-    """A session counts what it wrote when it is idle or ends, and one transaction may follow another at once."""
+def test_counters_that_change_long_after_the_rows_make_their_table_due(quiet: Project):
+    """A session reports its writes when it is idle or ends, and a busy session is never idle."""
     with quiet.database.connect() as busy:
         busy.execute("begin; insert into person values (4, 'uncounted'); commit; begin")
         quiet.database.execute("insert into movie values (6, 'counted', now())")
@@ -327,40 +326,40 @@ def test_counters_that_come_long_after_the_rows_make_their_table_due(quiet: Proj
             assert quiet.copy(*tables).success
     assert _due_soon(quiet) == [{"person"}]
 
-    assert asked(quiet.look()) == [{"person"}], "a run that never came is no copy"
+    assert requested(quiet.evaluate()) == [{"person"}], "a request is not a copy"
     assert quiet.copy("person").success
 
     assert lake.ids(quiet.bucket, "person") == [1, 2, 3, 4]
 
 
-def test_a_prepared_transaction_is_named_too(quiet: Project):
-    """It survives its session and even a restart of the server, and holds the horizon for all of it."""
+def test_a_prepared_transaction_that_holds_the_horizon_is_reported(quiet: Project):
+    """It survives its session and a restart of the server."""
     quiet.database.execute("begin; insert into person values (7, 'x'); prepare transaction 'left behind'")
     try:
-        quiet.look()
-        quiet.look()
+        quiet.evaluate()
+        quiet.evaluate()
         memory = json.loads(quiet.cursor or "")
         quiet.cursor = json.dumps({**memory, "horizon_since": memory["horizon_since"] - 120})
         quiet.database.execute("create table noise ()")
 
-        data = quiet.look()
+        data = quiet.evaluate()
 
         assert "prepared transaction 'left behind'" in data.skip_message
     finally:
         quiet.database.execute("rollback prepared 'left behind'")
 
 
-def test_a_cut_connection_fails_one_tick_at_most(quiet: Project):
+def test_a_lost_connection_fails_one_tick_at_most(quiet: Project):
     quiet.database.execute(
         "select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = 'pg_bronze sensor'"
     )
     with contextlib.suppress(Exception):
-        quiet.look()
+        quiet.evaluate()
 
-    assert quiet.look().skip_message.startswith("2 tables checked")
+    assert quiet.evaluate().skip_message.startswith("2 tables checked")
 
 
-def test_the_tick_says_how_many_rows_the_last_batch_brought(quiet: Project):
+def test_the_tick_reports_the_rows_of_the_last_batch(quiet: Project):
     result = quiet.copy("movie")
     run_id = create_run_for_test(
         quiet.instance, job_name="bronze", asset_selection=frozenset([key("movie")]),
@@ -369,10 +368,10 @@ def test_the_tick_says_how_many_rows_the_last_batch_brought(quiet: Project):
     ).run_id  # fmt: skip
     assert run_id != result.run_id
 
-    assert "The last batch copied 12,345 rows" in quiet.look().skip_message
+    assert "The last batch copied 12,345 rows" in quiet.evaluate().skip_message
 
 
-def test_a_table_made_again_under_its_name_is_due(quiet: Project):
+def test_a_table_that_was_dropped_and_created_again_is_due(quiet: Project):
     quiet.database.execute("drop table person; create table person (id int primary key, name text)")
     quiet.database.execute("insert into person values (1, 'another')")
 
@@ -386,15 +385,15 @@ def reloads(cinema: Project) -> list[object]:
     return made
 
 
-def test_an_unchanged_catalog_reloads_nothing(cinema: Project, reloads: list[object]):
+def test_an_unchanged_catalog_requests_no_reload(cinema: Project, reloads: list[object]):
     cinema.copy()
     cinema.database.execute("insert into movie select i, 'x' from generate_series(10, 1000) i")
     cinema.database.execute("vacuum analyze movie")
 
-    data = cinema.look("bronze_catalog")
+    data = cinema.evaluate("bronze_catalog")
 
     assert reloads == []
-    assert data.skip_message == "the catalog has not changed"
+    assert data.skip_message == "The catalog is unchanged."
 
 
 @pytest.mark.parametrize(
@@ -408,30 +407,30 @@ def test_an_unchanged_catalog_reloads_nothing(cinema: Project, reloads: list[obj
     ],
 )
 def test_a_changed_catalog_is_reloaded_once(cinema: Project, reloads: list[object], change: str):
-    """A table that cannot be loaded would otherwise reload the location for ever, cutting every tick short."""
+    """A table that cannot be loaded would otherwise reload the location every 30 s and interrupt ticks."""
     cinema.database.execute(change)
 
-    cinema.look("bronze_catalog")
-    cinema.look("bronze_catalog")
+    cinema.evaluate("bronze_catalog")
+    cinema.evaluate("bronze_catalog")
     assert len(reloads) == 1
 
     cinema.definitions = load()
-    assert cinema.look("bronze_catalog").skip_message == "the catalog has not changed"
+    assert cinema.evaluate("bronze_catalog").skip_message == "The catalog is unchanged."
     cinema.database.execute("create table later (id int)")
-    cinema.look("bronze_catalog")
+    cinema.evaluate("bronze_catalog")
     assert len(reloads) == 2
 
 
-def test_a_dropped_table_is_no_more_due_and_leaves_with_the_reload(quiet: Project):
+def test_a_dropped_table_is_not_due_and_has_no_asset_after_the_reload(quiet: Project):
     quiet.database.execute("drop table person")
 
-    assert asked(quiet.look()) == []
+    assert requested(quiet.evaluate()) == []
 
     graph = quiet.reload().resolve_asset_graph()
     assert graph.executable_asset_keys == {key("movie")}
 
 
-def test_a_new_table_is_due_as_soon_as_it_is_loaded(quiet: Project):
+def test_a_new_table_is_due_after_the_reload(quiet: Project):
     quiet.database.execute("create table award (id int); insert into award values (1)")
     quiet.reload()
 

@@ -1,4 +1,4 @@
-"""The layer after bronze: the newest row versions of chosen tables as assets of their own."""
+"""Silver assets: the newest row versions of the tables of PG_BRONZE_LATEST."""
 
 import io
 
@@ -15,7 +15,7 @@ LATEST = dg.AssetKey(["silver", "movie_latest"])
 
 @pytest.fixture
 def silver(project: Project) -> Project:
-    """The two small tables, and the newest versions of ``movie``; ``log`` has no primary key."""
+    """The two small tables with a silver asset of ``movie``. ``log`` has no primary key."""
     project.database.execute(MOVIES)
     project.database.execute("create table log (said text)")
     project.set(PG_BRONZE_LATEST="movie, log, nowhere")
@@ -32,7 +32,7 @@ def kept(project: Project) -> pl.DataFrame:
     return pl.read_parquet(io.BytesIO(project.bucket.store().get("_pg_bronze/latest/movie.parquet") or b""))
 
 
-def test_lineage_leads_on_from_bronze(silver: Project):
+def test_the_bronze_asset_is_upstream_of_the_silver_asset(silver: Project):
     graph = silver.definitions.resolve_asset_graph()
 
     assert graph.get(LATEST).parent_keys == {key("movie")}
@@ -41,7 +41,7 @@ def test_lineage_leads_on_from_bronze(silver: Project):
     }
 
 
-def test_it_holds_one_row_for_each_key_and_is_written_again_as_a_whole(silver: Project):
+def test_it_contains_one_row_for_each_primary_key_and_is_replaced_as_a_whole(silver: Project):
     silver.copy("movie")
     assert refresh(silver).success
     silver.database.execute("update movie set title = 'new' where id = 2; insert into movie values (6, 'six', now())")
@@ -59,8 +59,8 @@ def test_it_holds_one_row_for_each_key_and_is_written_again_as_a_whole(silver: P
     assert found["dagster/uri"] == silver.bucket.store().uri("_pg_bronze/latest/movie.parquet")
 
 
-def test_it_is_no_object_of_any_table(silver: Project):
-    """The next tick would take it for somebody else's and stop the table."""
+def test_its_object_is_in_no_folder_of_a_table(silver: Project):
+    """The next tick would stop the table because of a foreign object."""
     silver.copy("movie")
     refresh(silver)
     silver.database.execute("insert into movie values (7, 'seven', now())")
@@ -70,20 +70,20 @@ def test_it_is_no_object_of_any_table(silver: Project):
     assert lake.ids(silver.bucket, "movie") == [1, 2, 3, 4, 5, 7]
 
 
-def test_it_is_asked_for_only_when_something_was_copied_since_and_not_all_the_time(
+def test_it_is_requested_only_after_a_copy_and_at_most_every_five_minutes(
     silver: Project, monkeypatch: pytest.MonkeyPatch
 ):
-    """A run reads every object of its table, and most of the day nothing changes."""
-    nothing = silver.look("silver_latest")
+    """A run reads every object of its table."""
+    nothing = silver.evaluate("silver_latest")
     silver.copy("movie")
-    first = silver.look("silver_latest")
+    first = silver.evaluate("silver_latest")
     refresh(silver)
-    after = silver.look("silver_latest")
+    after = silver.evaluate("silver_latest")
     silver.database.execute("insert into movie values (8, 'eight', now())")
     silver.copy("movie")
-    soon = silver.look("silver_latest")
+    soon = silver.evaluate("silver_latest")
     monkeypatch.setattr(silver_sensor, "WRITE_EVERY_S", 0)
-    later = silver.look("silver_latest")
+    later = silver.evaluate("silver_latest")
 
     assert [request.asset_selection for request in first.run_requests] == [[LATEST]]
     assert [request.asset_selection for request in later.run_requests] == [[LATEST]]
@@ -91,20 +91,20 @@ def test_it_is_asked_for_only_when_something_was_copied_since_and_not_all_the_ti
     assert not after.run_requests
     assert not soon.run_requests
     assert after.skip_message == (
-        "nothing was copied since the newest versions were written; PG_BRONZE_LATEST names log, which has no primary "
-        "key; PG_BRONZE_LATEST names nowhere, which is not copied"
+        "no table was copied since its newest versions were written; PG_BRONZE_LATEST contains log, which has no "
+        "primary key; PG_BRONZE_LATEST contains nowhere, which is not copied"
     )
-    assert "within 300 s" in soon.skip_message
+    assert soon.skip_message.startswith("new rows in 1 table; each is written at most every 300 s")
 
 
-def test_before_anything_was_copied_the_run_says_so(silver: Project):
+def test_the_run_fails_with_the_reason_before_the_first_copy(silver: Project):
     result = refresh(silver)
 
     assert not result.success
     assert "pg_bronze has not written any object of movie to s3://" in next(iter(sentences(result).values()))
 
 
-def test_an_asset_of_ones_own_downstream_gets_the_newest_versions_too(silver: Project):
+def test_a_users_asset_downstream_receives_the_newest_versions(silver: Project):
     seen: list[pl.DataFrame] = []
     silver.copy("movie")
     refresh(silver)
@@ -120,7 +120,7 @@ def test_an_asset_of_ones_own_downstream_gets_the_newest_versions_too(silver: Pr
     assert sorted(seen[0]["title"]) == [f"film {number}" for number in range(1, 6)]
 
 
-def test_without_the_setting_there_is_no_such_layer(cinema: Project):
+def test_without_the_setting_there_are_no_silver_assets(cinema: Project):
     assert {item.path[0] for item in cinema.definitions.resolve_asset_graph().get_all_asset_keys()} == {
         "bronze",
         "postgres",

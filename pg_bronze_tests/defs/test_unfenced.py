@@ -1,10 +1,10 @@
-"""A bucket that cannot fence writers off: allowed on request, and said each time."""
+"""A bucket that ignores create-only writes: allowed by a setting, and shown in every materialization."""
 
 from pg_bronze_tests.harness.project import Project, values
 
 
-def test_every_materialization_without_a_fence_says_that_rows_may_be_doubled(cinema: Project):
-    """Somebody set it once; whoever finds a doubled row later has to see why."""
+def test_every_materialization_shows_that_rows_may_be_duplicated(cinema: Project):
+    """A person who finds a duplicate later needs the reason."""
     assert cinema.copy("movie").success
     assert "pg_bronze/unfenced" not in values(cinema.latest("movie"))
 

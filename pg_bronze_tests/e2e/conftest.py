@@ -1,4 +1,4 @@
-"""Real commands and a real `dagster dev`, each in a project folder of its own with a clean environment."""
+"""Real commands and a real `dagster dev`, each in a separate project folder with a clean environment."""
 
 import contextlib
 import itertools
@@ -30,7 +30,7 @@ BIN = Path(sys.executable).parent
 
 
 def wait_until(met: Callable[[], Any], what: str, timeout_s: float, pause_s: float = 0.25) -> Any:
-    """Ask until the answer is true and return it; fail with ``what`` was waited for after ``timeout_s``."""
+    """Call ``met`` until it returns a true value, and return that; fail with ``what`` after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     never = threading.Event()
     while not (answer := met()):
@@ -41,7 +41,7 @@ def wait_until(met: Callable[[], Any], what: str, timeout_s: float, pause_s: flo
 
 
 def clean_environment(home: Path, *settings: Mapping[str, str]) -> dict[str, str]:
-    """What a fresh login has, plus the settings given."""
+    """Return the environment of a new login with these settings."""
     # PYTHONPATH leads to the copy of the project in which benchmarks/mistakes.py plants its mistakes.
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "PYTHONPATH") if name in os.environ}
     return {**kept, "HOME": str(home), **{name: value for some in settings for name, value in some.items()}}
@@ -62,7 +62,7 @@ class Shop:
     environment: dict[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str, timeout_s: float = 60, **changed: str | None) -> subprocess.CompletedProcess[str]:
-        """Run `pg-bronze`, its modules loaded already; a variable given as None is taken away."""
+        """Run `pg-bronze` in a process whose modules are loaded. A variable that is None is removed."""
         merged: dict[str, str | None] = {**self.environment, **changed}
         environment = {name: value for name, value in merged.items() if value is not None}
         return loaded.run(arguments, self.folder, environment, timeout_s)
@@ -76,7 +76,7 @@ class Shop:
 
 
 def make_shop(folder: Path, database: Database, bucket: Bucket) -> Shop:
-    """A copy of the project's top: the two files that Dagster's commands look for."""
+    """Create a project folder with the two files that Dagster's commands read."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("workspace.yaml", "dagster.yaml"):
         shutil.copy(ROOT / name, folder)
@@ -90,7 +90,7 @@ def shop(tmp_path: Path, database: Database, bucket: Bucket) -> Shop:
 
 
 def command_lines(pid: int) -> set[str]:
-    """What `ps` shows of a process and everything below it."""
+    """Return the command lines of a process and its descendants, as `ps` shows them."""
     lines = set()
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)
@@ -101,7 +101,7 @@ def command_lines(pid: int) -> set[str]:
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """Every file below ``folder`` by its path; one that its process removes meanwhile is not there."""
+    """Return the text of every file below ``folder`` by its path, without files that are removed during the call."""
     found = {}
     for path in filter(Path.is_file, folder.rglob("*")):
         with contextlib.suppress(FileNotFoundError):
@@ -117,7 +117,7 @@ def free_port() -> int:
 
 
 def end(process: subprocess.Popen[bytes], timeout_s: float = 30) -> int | None:
-    """Stop a process as Ctrl-C does, then whatever is left of its session."""
+    """Stop a process as Ctrl-C does, then kill the rest of its session."""
     process.send_signal(signal.SIGINT)
     try:
         return process.wait(timeout_s)
@@ -161,7 +161,7 @@ class Dev:
         return [item["loadStatus"] for item in entries] == ["LOADED"] and bool(entries[0]["locationOrLoadError"])
 
     def assets(self) -> dict[str, set[str]]:
-        """Asset keys and those they depend on."""
+        """Return the dependencies of each asset."""
         nodes = self.ask("{ assetNodes { assetKey { path } dependencyKeys { path } } }")["assetNodes"]
         return {
             "/".join(node["assetKey"]["path"]): {"/".join(item["path"]) for item in node["dependencyKeys"]}
@@ -169,7 +169,7 @@ class Dev:
         }
 
     def ticks(self, sensor: str, limit: int = 5) -> list[dict[str, Any]]:
-        """The last ticks, newest first."""
+        """Return the last ticks, newest first."""
         data = self.ask(
             """query ($selector: SensorSelector!, $limit: Int!) { sensorOrError(sensorSelector: $selector) {
                  ... on Sensor { sensorState { ticks(limit: $limit) {
@@ -181,7 +181,7 @@ class Dev:
         return ticks
 
     def launch(self, day: str, *tables: str) -> str:
-        """Materialize tables for a day, as the UI does; gives the run's id."""
+        """Materialize tables for a day, as the UI does, and return the run's id."""
         data = self.ask(
             """mutation ($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
                  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
@@ -231,7 +231,7 @@ insert into leaving values (1);
 
 
 class Writers:
-    """Several sessions that insert, update, delete, roll back, use savepoints, and commit late."""
+    """Sessions that insert, update, roll back, use savepoints and commit late."""
 
     def __init__(self, database: Database, count: int = 3) -> None:
         self.database = database
@@ -250,7 +250,7 @@ class Writers:
                         connection.execute(
                             "insert into movie values (%s, %s, %s, now())", (number, f"film {number}", number / 3)
                         )
-                        with connection.transaction():  # a savepoint: an id of its own
+                        with connection.transaction():  # a savepoint, which has its own transaction id
                             connection.execute(
                                 "insert into person (id, name) values (%s, %s)", (number, chance.choice([None, "x"]))
                             )
@@ -259,14 +259,14 @@ class Writers:
                         (chance.randint(1, 500),),
                     )
                     connection.execute("insert into note values (gen_random_uuid(), 'while it is open')")
-                    # Some commit at once, some long after others that began later.
+                    # Some transactions commit long after others that started later.
                     self.stopped.wait(chance.choice([0.0, 0.05, 0.2, 1.5]))
                     if chance.random() < 0.15:
                         connection.rollback()
                     else:
                         connection.commit()
                         self.commits += 1
-        except BaseException as fault:  # noqa: BLE001  # said by the test, in the main thread
+        except BaseException as fault:  # noqa: BLE001  # raised in the main thread, by __exit__
             self.faults.append(fault)
 
     def __enter__(self) -> "Writers":
@@ -283,7 +283,7 @@ class Writers:
 
 @contextlib.contextmanager
 def running(shop: Shop) -> Iterator[Dev]:
-    """A `dagster dev` over a shop once it has loaded the assets; at the end it is stopped as Ctrl-C does."""
+    """Yield a `dagster dev` that has loaded the assets, and stop it as Ctrl-C does."""
     port, log = free_port(), shop.folder / "dev.log"
     process = shop.start("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), output=log)
     made = Dev(shop, port, log, process.pid)
@@ -297,7 +297,7 @@ def running(shop: Shop) -> Iterator[Dev]:
 
 @pytest.fixture(scope="module")
 def dev(postgres_server, s3_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
-    """One `dagster dev` for all tests of a module, over a small shop with four tables."""
+    """One `dagster dev` with four tables for all tests of a module."""
     name = f"dev_{secrets.token_hex(3)}"
     with postgres_server.connect() as connection:
         connection.autocommit = True

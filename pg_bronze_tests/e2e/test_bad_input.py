@@ -1,4 +1,4 @@
-"""What goes wrong on the first day: one sentence with the remedy, soon, no traceback, no secret; and then it heals."""
+"""Errors of the first day: one sentence with the remedy, within seconds, without a traceback or a secret."""
 
 import functools
 import shutil
@@ -19,7 +19,7 @@ TRIED_S = 10.0
 
 @dataclass
 class Fault:
-    """What is changed, and the words the sentence must have."""
+    """The changed variables, and words that the sentence contains."""
 
     words: tuple[str, ...]
     changed: dict[str, str | None] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def stocked(shop: Shop) -> Shop:
 
 
 def _sentence(shop: Shop, **changed: str | None) -> str:
-    """What a tick that fails prints: exactly one line on standard error."""
+    """Run a tick that fails, and return the one line that it prints on standard error."""
     started = time.monotonic()
     result = shop.run("tick", **changed)
     seconds = time.monotonic() - started
@@ -71,32 +71,32 @@ def _sentence(shop: Shop, **changed: str | None) -> str:
 
 @functools.cache
 def _start_s() -> float:
-    """How fast this machine is now: the seconds of a process that loads what the command has loaded already."""
+    """Return the seconds in which this machine loads the modules of the command."""
     started = time.monotonic()
     subprocess.run([BIN / "python", "-c", "import pg_bronze.definitions"], cwd=ROOT, check=True)
     return time.monotonic() - started
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_one_sentence_with_the_remedy(stocked: Shop, name: str):
+def test_an_error_is_one_sentence_with_the_remedy(stocked: Shop, name: str):
     fault = FAULTS[name]
 
-    said = _sentence(stocked, **fault.changed)
+    sentence = _sentence(stocked, **fault.changed)
 
-    assert all(word in said for word in fault.words), said
+    assert all(word in sentence for word in fault.words), sentence
     assert lake.keys(stocked.bucket, "movie") == []
 
 
-def test_a_fault_of_many_tables_is_one_sentence_too(stocked: Shop):
-    """A hundred tables behind one wrong key: a hundred lines would hide that it is one cause."""
+def test_an_error_of_many_tables_is_one_sentence(stocked: Shop):
+    """A hundred lines would hide that a hundred tables fail for one cause."""
     stocked.database.execute("create table a (id int); create table b (id int); create table c (id int)")
 
-    said = _sentence(stocked, MINIO_SECRET_KEY=SECRET)
+    sentence = _sentence(stocked, MINIO_SECRET_KEY=SECRET)
 
-    assert said.startswith("pg-bronze: 4 tables (a, b, c, …) failed: the S3 server http")
+    assert sentence.startswith("pg-bronze: 4 tables (a, b, c, …) failed: the S3 server http")
 
 
-def test_a_tick_heals_as_soon_as_the_fault_is_gone(stocked: Shop):
+def test_the_next_tick_succeeds_after_the_fix(stocked: Shop):
     _sentence(stocked, PG_PASS=SECRET)
 
     assert stocked.run("tick").returncode == 0
@@ -106,13 +106,13 @@ def test_a_tick_heals_as_soon_as_the_fault_is_gone(stocked: Shop):
 def test_an_env_file_that_cannot_be_read_is_named(stocked: Shop):
     (stocked.folder / ".env").mkdir()
 
-    said = _sentence(stocked)
+    sentence = _sentence(stocked)
 
-    assert ".env" in said
-    assert "cannot be read" in said
+    assert ".env" in sentence
+    assert "cannot be read" in sentence
 
 
-def test_a_fault_in_the_env_file_names_the_line_and_not_what_stands_there(stocked: Shop):
+def test_an_error_in_the_env_file_names_the_line_without_its_text(stocked: Shop):
     (stocked.folder / ".env").write_text(f"PG_BRONZE_LAYOUT=flat\nPG_PASS {SECRET}\n")
 
     assert "line 2" in _sentence(stocked)
@@ -126,19 +126,19 @@ def test_a_table_without_permission_is_named_with_the_grant(stocked: Shop):
     try:
         result = stocked.run("tick", PG_USER="visitor", PG_PASS="visitor", PG_CONTROL_URL="off")
 
-        # Not readable from the start: skipped with its reason in the catalog, and no reason to fail every tick.
+        # A table that was never readable is skipped with the reason, so ticks do not fail.
         assert result.returncode == 0, result.stderr
         assert "skipped movie: " in result.stdout
         assert lake.ids(stocked.bucket, "open") == [1]
-        asked = stocked.run("tick", "movie", PG_USER="visitor", PG_PASS="visitor", PG_CONTROL_URL="off")
-        assert asked.returncode == 1
-        assert "Traceback" not in asked.stderr
-        assert 'grant select on "public"."movie" to "visitor"' in asked.stderr
+        named = stocked.run("tick", "movie", PG_USER="visitor", PG_PASS="visitor", PG_CONTROL_URL="off")
+        assert named.returncode == 1
+        assert "Traceback" not in named.stderr
+        assert 'grant select on "public"."movie" to "visitor"' in named.stderr
     finally:
         stocked.database.execute("drop owned by visitor; drop role visitor")
 
 
-def test_a_bucket_that_is_missing_is_made(stocked: Shop):
+def test_a_missing_bucket_is_created(stocked: Shop):
     name = f"{stocked.bucket.name}-new"
 
     assert stocked.run("tick", MINIO_BUCKET=name).returncode == 0
@@ -148,7 +148,7 @@ def test_a_bucket_that_is_missing_is_made(stocked: Shop):
 
 @pytest.fixture
 def postgres_home(shop: Shop, tmp_path: Path) -> Iterator[Shop]:
-    """The shop with Dagster's own storage in a PostgreSQL database, by deploy/postgres."""
+    """The shop with Dagster's storage in a PostgreSQL database, as configured in deploy/postgres."""
     name = f"dagster_{shop.database.name}"
     shop.database.execute(f'create database "{name}"')
     home = tmp_path / "deploy"
@@ -166,7 +166,7 @@ def postgres_home(shop: Shop, tmp_path: Path) -> Iterator[Shop]:
     shop.database.execute(f'drop database "{name}" with (force)')
 
 
-def test_with_dagsters_storage_in_postgresql_the_watermark_stays_there(postgres_home: Shop):
+def test_the_watermark_is_stored_in_postgresql_if_dagsters_storage_is_there(postgres_home: Shop):
     postgres_home.database.execute("create table movie (id int primary key); insert into movie values (1)")
     first = postgres_home.run("tick")
     assert first.returncode == 0, first.stderr
@@ -181,11 +181,11 @@ def test_with_dagsters_storage_in_postgresql_the_watermark_stays_there(postgres_
     assert lake.ids(postgres_home.bucket, "movie") == [1, 2]
 
 
-def test_dagsters_storage_that_is_down_is_said_in_one_sentence(postgres_home: Shop):
+def test_dagsters_storage_that_does_not_answer_is_one_sentence(postgres_home: Shop):
     result = postgres_home.run("tick", DAGSTER_PG_PORT=str(free_port()))
 
     assert result.returncode == 1
-    # Dagster's own driver logs its attempts before; the last word is ours.
+    # Dagster's storage logs its attempts first.
     assert result.stderr.strip().splitlines()[-1].startswith("pg-bronze: Dagster's own storage cannot be opened")
     assert postgres_home.database.server.password not in result.stderr
 

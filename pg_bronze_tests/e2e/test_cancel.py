@@ -1,4 +1,4 @@
-"""Commands and runs that are ended during a long read: they end soon, and nobody goes on reading on the server."""
+"""Commands and runs that are ended during a long read: process and query end within seconds."""
 
 import signal
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from pg_bronze_tests.e2e.conftest import Dev, Shop, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.slow import SLOW, wait_until_gone, wait_until_slow
 
-SOON_S = 20  # "within seconds", on a machine that does other things too
+SOON_S = 20  # on a machine with other work
 
 
 @pytest.mark.slow
@@ -23,8 +23,8 @@ SOON_S = 20  # "within seconds", on a machine that does other things too
         (signal.SIGKILL, "connectorx"),
     ],
 )
-def test_a_tick_that_is_ended_reads_no_longer(shop: Shop, tmp_path: Path, number: signal.Signals, reader: str):
-    """SIGKILL asks nobody: the server itself has to notice that the reader is gone."""
+def test_the_query_of_an_ended_tick_is_canceled(shop: Shop, tmp_path: Path, number: signal.Signals, reader: str):
+    """After SIGKILL only the server can notice that its client does not exist any more."""
     shop.database.execute(SLOW)
     shop.database.execute("create table movie (id int primary key, f feeling); insert into movie values (1, 'slow')")
     shop.environment["PG_BRONZE_READER"] = reader
@@ -46,8 +46,8 @@ def test_a_tick_that_is_ended_reads_no_longer(shop: Shop, tmp_path: Path, number
 
 
 @pytest.mark.slow
-def test_a_run_that_is_terminated_in_the_ui_reads_no_longer(dev: Dev):
-    """Dagster sends the worker an interrupt and waits; a reader that ignored it would keep the table's pool."""
+def test_the_query_of_a_run_that_is_terminated_in_the_ui_is_canceled(dev: Dev):
+    """Dagster interrupts the worker and waits. A reader that ignored it would keep the pool of the table occupied."""
     database = dev.shop.database
     database.execute(SLOW)
     database.execute("alter table note add column f feeling default 'fast'")
@@ -56,8 +56,7 @@ def test_a_run_that_is_terminated_in_the_ui_reads_no_longer(dev: Dev):
     wait_until_slow(database)
 
     def ended() -> bool:
-        """The sensor may have been first; then its run holds the table's pool, and ours cannot be ended before it has
-        begun."""
+        """Terminate all runs, because a run of the sensor may occupy the pool before ours."""
         unfinished = runs(dev)
         for number in unfinished:
             terminate(dev, number)

@@ -1,5 +1,6 @@
-"""`pg-bronze` as people and cron call it: what it copies, what it prints, how it exits."""
+"""`pg-bronze` as people and cron run it: what it copies and prints, and its exit code."""
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -26,8 +27,8 @@ def stocked(shop: Shop) -> Shop:
     return shop
 
 
-def test_a_tick_from_anywhere_copies_everything_and_the_next_only_what_is_new(stocked: Shop, tmp_path: Path):
-    """Cron calls it from `/`, with a DAGSTER_HOME that is as empty as the day it was made."""
+def test_a_tick_in_any_folder_copies_all_rows_and_the_next_one_only_new_rows(stocked: Shop, tmp_path: Path):
+    """Cron runs it in `/`, with an empty DAGSTER_HOME."""
     home = tmp_path / "dagster home"
     home.mkdir()
     stocked.folder = tmp_path
@@ -50,8 +51,8 @@ def test_a_tick_from_anywhere_copies_everything_and_the_next_only_what_is_new(st
 
 
 @pytest.mark.slow
-def test_in_the_project_folder_the_watermark_stays_without_dagster_home(stocked: Shop):
-    """Dagster would otherwise keep it in a temporary folder that it deletes on exit."""
+def test_the_watermark_is_stored_in_the_project_folder_without_dagster_home(stocked: Shop):
+    """Dagster would otherwise store it in a temporary folder that is deleted on exit."""
     assert stocked.run("tick").returncode == 0
     assert (stocked.folder / ".dagster/storage").is_dir()
     before = lake.keys(stocked.bucket, "movie")
@@ -78,7 +79,7 @@ def test_a_tick_names_each_failed_table_and_copies_the_others(stocked: Shop):
     assert lake.ids(stocked.bucket, "ours") == [1]
 
 
-def test_a_tick_of_named_tables_leaves_the_others_alone(stocked: Shop):
+def test_a_tick_of_named_tables_copies_no_other_table(stocked: Shop):
     assert stocked.run("tick", "person").returncode == 0
 
     assert lake.keys(stocked.bucket, "movie") == []
@@ -89,8 +90,8 @@ def test_a_tick_of_named_tables_leaves_the_others_alone(stocked: Shop):
 
 
 @pytest.mark.slow
-def test_reset_copies_the_table_again_into_a_generation_of_its_own(stocked: Shop):
-    """What was copied before must neither stay beside the new rows nor be lost."""
+def test_reset_copies_the_table_again_into_a_new_generation(stocked: Shop):
+    """The old objects must not be mixed with the new ones, and must not be lost."""
     assert stocked.run("tick").returncode == 0
     (old,) = lake.keys(stocked.bucket, "movie")
 
@@ -107,7 +108,7 @@ def test_reset_copies_the_table_again_into_a_generation_of_its_own(stocked: Shop
 
 
 @pytest.mark.slow
-def test_continue_goes_on_without_a_lost_object(stocked: Shop):
+def test_continue_copies_new_rows_after_a_lost_object(stocked: Shop):
     assert stocked.run("tick").returncode == 0
     stocked.bucket.store().delete(lake.keys(stocked.bucket, "movie")[0])
     stocked.database.execute("insert into movie values (1000, 'new')")
@@ -122,7 +123,7 @@ def test_continue_goes_on_without_a_lost_object(stocked: Shop):
 
 
 @pytest.mark.parametrize("command", ["reset", "continue"])
-def test_a_change_of_an_unknown_or_never_copied_table_is_one_sentence(stocked: Shop, command: str):
+def test_a_change_of_an_unknown_or_uncopied_table_fails_with_one_sentence(stocked: Shop, command: str):
     for table in ("nowhere", "movie"):
         result = stocked.run(command, table)
 
@@ -133,8 +134,8 @@ def test_a_change_of_an_unknown_or_never_copied_table_is_one_sentence(stocked: S
 
 
 @pytest.mark.slow
-def test_a_change_is_known_to_the_next_tick_of_an_instance_elsewhere(stocked: Shop, tmp_path: Path):
-    """A reset from a laptop has to reach the server: the bucket says it, not the laptop's Dagster."""
+def test_a_reset_with_another_dagster_instance_reaches_the_next_tick(stocked: Shop, tmp_path: Path):
+    """A reset on a laptop must reach the server, which reads it from the bucket."""
     assert stocked.run("tick").returncode == 0
     laptop = tmp_path / "laptop"
     laptop.mkdir()
@@ -147,14 +148,14 @@ def test_a_change_is_known_to_the_next_tick_of_an_instance_elsewhere(stocked: Sh
 
 
 @pytest.mark.slow
-def test_run_copies_again_and_again_and_ctrl_c_ends_it_cleanly(stocked: Shop, tmp_path: Path):
+def test_run_copies_repeatedly_and_ctrl_c_ends_it_without_a_traceback(stocked: Shop, tmp_path: Path):
     output = tmp_path / "run.log"
     process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
     try:
         wait_until(lambda: len(lake.keys(stocked.bucket, "person")) == 1, "the first batch", 60)
         stocked.database.execute("insert into person values (1000, 'new')")
         wait_until(lambda: 1000 in lake.ids(stocked.bucket, "person"), "the second batch", 30)
-        wait_until(lambda: output.read_text().count("batch: ") >= 3, "a third batch", 30)
+        wait_until(lambda: ": 2 unchanged" in output.read_text(), "a batch without due tables", 30)
     finally:
         code = end(process, 20)
 
@@ -165,13 +166,13 @@ def test_run_copies_again_and_again_and_ctrl_c_ends_it_cleanly(stocked: Shop, tm
 
 
 @pytest.mark.slow
-def test_run_tries_a_table_that_cannot_succeed_ever_more_rarely_and_the_others_always(stocked: Shop, tmp_path: Path):
-    """A line of red every second for months is read by nobody."""
+def test_run_retries_a_failing_table_after_pauses_and_copies_the_others(stocked: Shop, tmp_path: Path):
+    """The same error every second would hide every other line."""
     stocked.environment["PG_BRONZE_TABLES"] = '{"movie": {"cursor_column": "nope"}}'
     output = tmp_path / "run.log"
     process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
     try:
-        wait_until(lambda: "movie failing since" in output.read_text(), "what is stuck", 60)
+        wait_until(lambda: "movie failing since" in output.read_text(), "the sentence about the failing table", 60)
         for number in range(1000, 1004):
             stocked.database.execute(f"insert into person values ({number}, 'new')")
             wait_until(lambda number=number: number in lake.ids(stocked.bucket, "person"), "a batch", 30)
@@ -179,14 +180,14 @@ def test_run_tries_a_table_that_cannot_succeed_ever_more_rarely_and_the_others_a
         end(process, 20)
 
     text = output.read_text()
-    # Once, or once more if all this took over a minute.
+    # Twice if the test took more than a minute.
     assert text.count("pg-bronze: movie failed: ") <= 2
     assert text.count("movie failing since") <= 2
     assert text.count("batch: ") > 3
 
 
-def test_run_survives_a_bad_time_and_heals(stocked: Shop, tmp_path: Path):
-    """It is left alone for months; a database that restarts must not end it."""
+def test_run_continues_after_an_outage_of_the_database(stocked: Shop, tmp_path: Path):
+    """It runs unattended for months, and a restart of the database must not end it."""
     stocked.environment["PG_DB"] = "not_there_yet_" + stocked.database.name
     output = tmp_path / "run.log"
     process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
@@ -202,8 +203,8 @@ def test_run_survives_a_bad_time_and_heals(stocked: Shop, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_ticks_at_the_same_time_double_nothing(stocked: Shop, tmp_path: Path):
-    """Cron started one too many, or a person beside it."""
+def test_two_ticks_at_the_same_time_duplicate_no_row(stocked: Shop, tmp_path: Path):
+    """Cron may start one while another is still working."""
     homes = [tmp_path / "one", tmp_path / "two"]
     processes = []
     for home in homes:
@@ -231,8 +232,8 @@ def test_help_and_version_need_no_settings(tmp_path: Path):
         assert words in result.stdout
 
 
-def test_another_env_file_in_sight_is_not_passed_over_in_silence(stocked: Shop, tmp_path: Path):
-    """Whoever stands beside a .env expects it to count; another database would be copied without a word."""
+def test_an_env_file_that_would_be_ignored_is_an_error(stocked: Shop, tmp_path: Path):
+    """Another database than the one in that file would be copied."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / ".env").write_text("PG_DB=elsewhere\n")
@@ -244,7 +245,7 @@ def test_another_env_file_in_sight_is_not_passed_over_in_silence(stocked: Shop, 
     assert f"{elsewhere / '.env'} would be ignored" in done.stderr
 
 
-def test_reconcile_says_that_lake_and_source_agree_and_goes_on(stocked: Shop):
+def test_reconcile_finds_no_difference_and_the_copy_continues(stocked: Shop):
     assert stocked.run("tick", "movie").returncode == 0
 
     done = stocked.run("reconcile", "movie")
@@ -256,8 +257,8 @@ def test_reconcile_says_that_lake_and_source_agree_and_goes_on(stocked: Shop):
 
 
 @pytest.mark.slow
-def test_after_a_failover_each_table_stops_until_its_command_and_none_goes_on_unasked(bucket: Bucket, tmp_path: Path):
-    """The standby never got the last change of a note: going on unasked would leave it the newest in the lake."""
+def test_each_table_stops_after_a_failover_until_a_command_continues_it(bucket: Bucket, tmp_path: Path):
+    """The standby did not receive the last change of a note, which would remain the newest version in the lake."""
     with PostgresServer(tmp_path / "primary", options=PRIMARY_OPTIONS) as primary:
         database = Database(primary, "postgres")
         shop = make_shop(tmp_path / "a shop", database, bucket)
@@ -291,10 +292,9 @@ def test_after_a_failover_each_table_stops_until_its_command_and_none_goes_on_un
 
             same, other = shop.run("reconcile", "movie"), shop.run("reconcile", "note")
             assert (same.returncode, same.stderr) == (0, "")
-            assert "movie: reconciled: all 199 live rows copied so far are in the lake; of 1 more" in same.stdout
+            assert "movie: reconciled: all 199 live rows copied so far are in the lake" in same.stdout
             assert other.returncode == 1
-            assert "of 5 live rows 1 should have been copied and are not in the lake" in other.stderr
-            assert "and 1 row versions in it are later" in other.stderr
+            assert re.search(r"note: of 5 live rows, 1 .* and 1 row versions in the lake", other.stderr), other.stderr
             assert shop.run("continue", "person").returncode == 0
             assert shop.run("reset", "note").returncode == 0
 

@@ -1,4 +1,4 @@
-"""A real `dagster dev` over a shop that is open: writers write, tables come and go, people press buttons."""
+"""A real `dagster dev` while sessions write, tables are created and dropped, and people start runs."""
 
 import io
 import json
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def quiet(dev: Dev) -> Dev:
-    """The server once nothing is under way and its last tick found nothing to do."""
+    """The server after all runs have ended and a tick found no due table."""
     _settle(dev)
     return dev
 
@@ -36,7 +36,7 @@ def _settle(dev: Dev, timeout_s: float = 90) -> dict[str, object]:
     return found
 
 
-def test_lineage_leads_from_each_source_table_to_its_bronze_table(dev: Dev):
+def test_each_source_table_is_upstream_of_its_bronze_table(dev: Dev):
     assets = dev.assets()
 
     database = next(name.split("/")[1] for name in assets if name.startswith("postgres/"))
@@ -45,8 +45,8 @@ def test_lineage_leads_from_each_source_table_to_its_bronze_table(dev: Dev):
     assert assets["silver/movie_latest"] == {"bronze/movie"}
 
 
-def test_while_writers_write_and_tables_come_and_go_nothing_is_lost_stale_or_doubled(dev: Dev):
-    """The promise, with everything real: the daemon, its queue, run workers, sensors, a reload in the middle."""
+def test_no_row_is_lost_stale_or_duplicated_while_tables_are_written_created_and_dropped(dev: Dev):
+    """The promise with real processes: the daemon, its queue, run workers, sensors, and a reload."""
     shop = dev.shop
     with Writers(shop.database) as writers:
         wait_until(lambda: lake.keys(shop.bucket, "leaving"), "the first load", 90, 1.0)
@@ -55,7 +55,7 @@ def test_while_writers_write_and_tables_come_and_go_nothing_is_lost_stale_or_dou
         shop.database.execute("drop table leaving")
         wait_until(
             lambda: "bronze/award" in dev.assets() and "bronze/leaving" not in dev.assets(),
-            "the new table to appear and the dropped one to leave, without a restart", 60, 1.0,
+            "the assets of the new and without the dropped table, without a restart", 60, 1.0,
         )  # fmt: skip
         wait_until(lambda: lake.ids(shop.bucket, "award") == list(range(1, 41)), "the new table's rows", 60, 1.0)
     assert writers.commits > 20
@@ -67,8 +67,8 @@ def test_while_writers_write_and_tables_come_and_go_nothing_is_lost_stale_or_dou
     assert shop.database.execute("select count(*) from etl_control")[0][0] >= 4
 
 
-def test_a_quiet_tick_says_what_it_looked_at(quiet: Dev):
-    assert quiet.ticks("bronze_tick", 1)[0]["skipReason"].startswith("9 tables checked")
+def test_a_tick_without_due_tables_reports_what_it_checked(quiet: Dev):
+    assert quiet.ticks("bronze_tick", 1)[0]["skipReason"].startswith("4 tables checked up to transaction ")
 
 
 def test_no_tick_failed(dev: Dev):
@@ -76,7 +76,7 @@ def test_no_tick_failed(dev: Dev):
         assert [tick["error"] for tick in dev.ticks(sensor, 50) if tick["error"]] == []
 
 
-def test_people_can_materialize_today_and_verify_a_past_day(quiet: Dev):
+def test_a_person_can_materialize_today_and_verify_a_past_day(quiet: Dev):
     today = datetime.now(UTC).date()
     runs = [quiet.launch(str(today), "movie", "person"), quiet.launch(str(today - timedelta(days=3)), "movie")]
 
@@ -84,14 +84,14 @@ def test_people_can_materialize_today_and_verify_a_past_day(quiet: Dev):
     assert lake.compare(quiet.shop.database, quiet.shop.bucket, "movie") == lake.SAME
 
 
-def test_a_row_written_now_is_in_the_lake_within_two_ticks_and_a_run(quiet: Dev):
+def test_a_new_row_is_in_the_lake_within_two_ticks_and_a_run(quiet: Dev):
     shop = quiet.shop
     shop.database.execute("insert into person values (900001, 'in a hurry')")
 
     wait_until(lambda: 900001 in lake.ids(shop.bucket, "person"), "the row", 45, 0.5)
 
 
-def test_the_newest_versions_are_kept_without_anybody_asking(dev: Dev):
+def test_the_newest_row_versions_are_written_without_a_request(dev: Dev):
     store = dev.shop.bucket.store()
 
     body = wait_until(lambda: store.get("_pg_bronze/latest/movie.parquet"), "the newest versions of movie", 120, 1.0)
@@ -100,7 +100,7 @@ def test_the_newest_versions_are_kept_without_anybody_asking(dev: Dev):
     assert newest.height == newest["id"].n_unique() >= 500
 
 
-# What the pages ask for: settings of resources and of the instance, assets with their metadata, runs with every event.
+# The queries of the UI: resources and instance with their settings, assets with metadata, runs with every event.
 PAGES = [
     "{ instance { info daemonHealth { allDaemonStatuses { daemonType lastHeartbeatErrors { message stack } } } } }",
     """{ workspaceOrError { ... on Workspace { locationEntries { name displayMetadata { key value }
@@ -121,8 +121,8 @@ PAGES = [
 ]
 
 
-def test_nothing_that_can_be_seen_shows_a_secret(dev: Dev):
-    """Pages are shown around, logs are sent to others, and `ps` is everybody's."""
+def test_no_page_log_file_or_command_line_shows_a_secret(dev: Dev):
+    """Pages and logs are shared, and every user of the machine may run `ps`."""
     server, keys = dev.shop.database.server, dev.shop.bucket.server
     secrets = spellings(server.password) | spellings(keys.secret_key)
     tables = ["movie", "person"]
@@ -140,7 +140,7 @@ def test_nothing_that_can_be_seen_shows_a_secret(dev: Dev):
 
     assert "movie" in seen[PAGES[2][:40]]
     assert server.user in "".join(seen.values()), (
-        "the user's name may be shown, so the search looks in the right places"
+        "the name of the user is there, so the search includes the right texts"
     )
     assert len(commands) >= 4, "the web server, the daemon, the code server, a run"
     assert kept

@@ -1,4 +1,4 @@
-"""Real processes, killed with SIGKILL in the middle of a large first load while others write."""
+"""Processes killed with SIGKILL during a large first load, while others write."""
 
 from pathlib import Path
 
@@ -10,10 +10,12 @@ from pg_bronze_tests.harness.lake import SAME
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_large_first_load_that_is_killed_again_and_again_loses_and_doubles_nothing(database, bucket, tmp_path: Path):
-    """Block ranges, claims and watermarks of a dead process are all that the next one has.
+def test_a_large_first_load_that_is_killed_three_times_neither_loses_nor_duplicates_rows(
+    database, bucket, tmp_path: Path
+):
+    """The next process has only the claims and objects of the killed one.
 
-    However large the table, a process takes no more than 200 MB above one that copied a single row.
+    A process uses at most 200 MB more than one that copied a single row, whatever the size of the table.
     """
     found = large(
         database, bucket, rows=120_000, kills=3, seed=5, folder=tmp_path / "project", PG_BRONZE_SLICE_ROWS="10000"

@@ -1,4 +1,4 @@
-"""Ticks, and a whole `dagster dev`, killed with SIGKILL at random moments, while others write."""
+"""Ticks, and a whole `dagster dev`, killed with SIGKILL at random moments while others write."""
 
 import random
 import shutil
@@ -19,11 +19,8 @@ COPYING = "select pid from pg_stat_activity where starts_with(application_name, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_ticks_that_are_killed_at_any_moment_lose_and_double_nothing(shop: Shop):
-    """Wherever it is, in the midst of a table, between two, before the metadata or the control row are written.
-
-    Chance decides where.
-    """
+def test_ticks_that_are_killed_at_any_moment_neither_lose_nor_duplicate_rows(shop: Shop):
+    """The random moment may be during a table, between two, or before metadata and control row are written."""
     shop.database.execute(TABLES)
     chance, killed, ended = random.Random(7), 0, 0
     with Writers(shop.database) as writers:
@@ -32,8 +29,8 @@ def test_ticks_that_are_killed_at_any_moment_lose_and_double_nothing(shop: Shop)
         whole_s = time.monotonic() - started
         while killed < 6:
             try:
-                said = shop.run("tick", PG_BRONZE_SLICE_ROWS="100", timeout_s=chance.uniform(0, whole_s))
-                assert said.returncode == 0, said.stderr
+                tick = shop.run("tick", PG_BRONZE_SLICE_ROWS="100", timeout_s=chance.uniform(0, whole_s))
+                assert tick.returncode == 0, tick.stderr
                 ended += 1
             except subprocess.TimeoutExpired:
                 killed += 1
@@ -48,16 +45,16 @@ def test_ticks_that_are_killed_at_any_moment_lose_and_double_nothing(shop: Shop)
 
 
 def family(dev: Dev) -> list[psutil.Process]:
-    """The web server, the daemon, the code server and every run worker."""
+    """Return the web server, the daemon, the code server and every run worker."""
     return session_members(dev.pid, start_time_s(psutil.Process(dev.pid)))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_dagster_dev_that_is_killed_whole_loses_and_doubles_nothing(shop: Shop):
-    """With the workers of its runs, at any moment of the second after a run has begun to copy.
+def test_a_dagster_dev_that_is_killed_with_its_runs_neither_loses_nor_duplicates_rows(shop: Shop):
+    """All processes are killed within 1.5 s after a run has started to copy.
 
-    The first time Dagster's storage is lost as well, and the next one knows nothing of the run that was under way.
+    The first time Dagster's storage is deleted too, so the next `dagster dev` has no record of that run.
     """
     shop.database.execute(TABLES)
     shop.environment["PG_BRONZE_SLICE_ROWS"] = "20"
@@ -73,7 +70,7 @@ def test_a_dagster_dev_that_is_killed_whole_loses_and_doubles_nothing(shop: Shop
             if storage_lost:
                 shutil.rmtree(shop.folder / ".dagster")
     assert writers.commits > 0
-    assert cut > 0, "no kill met a run"
+    assert cut > 0, "no run was killed"
 
     for _ in range(2):
         ended = shop.run("tick")

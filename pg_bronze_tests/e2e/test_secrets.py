@@ -1,4 +1,4 @@
-"""What a command prints, keeps and shows in `ps`, while it works and when it fails."""
+"""What a command prints, stores and shows in `ps`, when it succeeds and when it fails."""
 
 import contextlib
 import subprocess

@@ -1,4 +1,4 @@
-"""The lake of the servers' tests, filled as users fill it: the sensor looks, and a run of the asset writes."""
+"""A ``Lake`` that sensor, asset and IO manager fill, as for users."""
 
 import functools
 import logging
@@ -15,25 +15,25 @@ from pg_bronze.errors import PgBronzeError
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.lake import Lake, Outcome, crash_after
-from pg_bronze_tests.harness.project import Project, asked, key, opened
+from pg_bronze_tests.harness.project import Project, key, opened, requested
 
 _SILENT = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class AssetLake(Lake):
-    """A ``Lake`` whose tick is Dagster's: sensor, asset, IO manager, event, mirror, and what each has kept of it.
+    """A ``Lake`` whose ``tick`` is an evaluation of the sensor and a run of the asset.
 
-    A table that the sensor holds back after a crash is materialized as by hand, and so is one that is ``drain``ed:
-    counters may come late.
+    A table that is failing after a crash is materialized as by a person, and so is a table in ``drain``, because
+    counters may change late.
     """
 
     def __init__(self, project: Project) -> None:
         super().__init__(project.database, project.bucket.store())
         self.project = project
-        self.loaded = self.by_hand = False
+        self.loaded = self.manual = False
 
     def tick(self, table: str = "movie", *, crash_at: str | Callable[[str], None] | None = None, **options):
-        """One look of the sensor, and the run it asks for, if it does; ``options`` are settings by their names."""
+        """Evaluate the sensor and run the table if it is due; ``options`` are settings by their names."""
         on_step = crash_after(crash_at) if isinstance(crash_at, str) else crash_at
         if not self.loaded:
             self.project.reload()
@@ -44,11 +44,11 @@ class AssetLake(Lake):
             if on_step is not None:
                 patch.setattr(resources, "TableSync", functools.partial(TableSync, on_step=on_step))
                 patch.setattr(io_managers, "SliceWriter", functools.partial(SliceWriter, on_step=on_step))
-            look = self.project.look()
-            held_back = "failing" in (look.skip_message or "")
-            if self.by_hand or on_step is not None or held_back or any(table in tables for tables in asked(look)):
+            data = self.project.evaluate()
+            failing = "failing" in (data.skip_message or "")
+            if self.manual or on_step is not None or failing or any(table in tables for tables in requested(data)):
                 return self._run(table)
-            return Outcome(quiet=look.skip_message, watermark=self.recorded.get(table))
+            return Outcome(quiet=data.skip_message, watermark=self.recorded.get(table))
 
     def _run(self, table: str) -> Outcome:
         try:
@@ -62,21 +62,21 @@ class AssetLake(Lake):
         return Outcome(quiet=None if wrote else "nothing new", watermark=watermark)
 
     def drain(self, table: str = "movie", **options) -> list[Outcome]:
-        self.by_hand = True
+        self.manual = True
         try:
             return super().drain(table, **options)
         finally:
-            self.by_hand = False
+            self.manual = False
 
     def forget(self, table: str = "movie") -> None:
-        """Wipe the asset, as the UI's button does."""
+        """Wipe the asset, as the button in the UI does."""
         super().forget(table)
         self.project.instance.wipe_assets([key(table)])
 
 
 @contextmanager
 def lake_of(database: Any, bucket: Any, folder: Path, through: str) -> Iterator[Lake]:
-    """A lake filled by the ``copier`` alone, or ``through`` the ``assets``."""
+    """Yield a lake that the ``copier`` fills, or that is filled ``through`` the ``assets``."""
     if through == "copier":
         yield Lake(database, bucket.store())
         return
@@ -86,9 +86,9 @@ def lake_of(database: Any, bucket: Any, folder: Path, through: str) -> Iterator[
 
 @contextmanager
 def asset_lake(database: Any, bucket: Any, folder: Path) -> Iterator[AssetLake]:
-    """A project of its own, whose Dagster keeps what it knows in ``folder``; loaded at the first tick.
+    """Yield a lake with a separate project, whose Dagster storage is in ``folder``. The first tick loads it.
 
-    Hundreds of ticks would fill the terminal with what each of them looked at; Dagster keeps it all the same.
+    The sensor's log lines are not printed, because hundreds of ticks would fill the terminal.
     """
     with pytest.MonkeyPatch.context() as patch, opened(database, bucket, folder, patch) as project:
         console = "dagster._core.definitions.instigation_logger.create_console_logger"

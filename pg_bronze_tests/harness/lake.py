@@ -1,11 +1,10 @@
-"""The copier as a scheduler drives it, and the comparison of what landed with the source, value by value."""
+"""The sync of tables as a scheduler runs it, and what it left in the lake."""
 
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Literal
 
 import polars as pl
@@ -13,7 +12,6 @@ import psycopg
 
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import quote
-from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import TransientError
 from pg_bronze.lake.commit import SliceWriter, ignore_step, write_all
@@ -27,19 +25,28 @@ from pg_bronze.postgres import catalog
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, Mirrored
 from pg_bronze.postgres.error_mapping import explain
-from pg_bronze.sync.table_sync import SyncOptions, TableSync
+from pg_bronze.sync.options import SyncOptions
+from pg_bronze.sync.table_sync import TableSync
+from pg_bronze_tests.harness.comparison import SAME, Difference, difference, texts
 
 READERS = ("connectorx", "copy")
 STEPS = ("recover", "read", "claim", "list", "put", "unclaim")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MOVIE = """create table movie (
+  movie_id int primary key,
+  title text,
+  updated_at timestamptz default clock_timestamp(),
+  price numeric(10,2)
+)"""
+
+__all__ = ["SAME", "Difference", "texts"]  # most tests import them together with the lake
 
 
 class Crash(BaseException):
-    """The process dies here: nothing of ours may catch it and carry on."""
+    """The process is killed here. No product code may catch this and continue."""
 
 
 class NoLock(TableSync):
-    """A writer on a server or behind a pooler where the advisory lock does not hold: only the claim keeps order."""
+    """A writer on a server, or behind a pooler, where the advisory lock does not hold: only the claim keeps order."""
 
     def __enter__(self):
         self.locked = True
@@ -50,7 +57,7 @@ class NoLock(TableSync):
 
 
 def crash_after(step: str, time: int = 1) -> Callable[[str], None]:
-    """An ``on_step`` that dies the ``time``-th time a step is done."""
+    """Return an ``on_step`` that raises Crash after a step was done ``time`` times."""
     left = [time]
 
     def on_step(name: str) -> None:
@@ -62,9 +69,20 @@ def crash_after(step: str, time: int = 1) -> Callable[[str], None]:
     return on_step
 
 
+def once_after(step: str, act: Callable[[], object]) -> Callable[[str], None]:
+    """Return an ``on_step`` that calls ``act`` when a step is done for the first time."""
+    left = [act]
+
+    def on_step(name: str) -> None:
+        if name == step and left:
+            left.pop()()
+
+    return on_step
+
+
 @dataclass
 class Outcome:
-    """What one tick did. ``quiet`` is the sentence of a tick that had nothing to do, else None."""
+    """What one tick did. ``quiet`` is the reason of a tick that had nothing to do, or None."""
 
     quiet: str | None = None
     adopted: tuple[Committed, ...] = ()
@@ -81,60 +99,41 @@ class Outcome:
         return [item.row_count for item in self.committed]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Lake against source. Every count must be 0.
-
-    lost: live rows whose key the lake does not know. stale: live rows whose present version it does not hold, values
-    included. doubled: copies of a row version beyond those in the source. wrong_latest: keys whose highest ``_pg_xid``
-    is not the live version.
-    """
-
-    lost: int = 0
-    stale: int = 0
-    doubled: int = 0
-    wrong_latest: int = 0
-
-    def __add__(self, other: "Difference") -> "Difference":
-        return Difference(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-
-SAME = Difference()
-
-
 @dataclass
 class Lake:
-    """One database copied into one bucket, and the watermarks a scheduler would have recorded."""
+    """One database that is copied into one bucket, and the watermarks that a scheduler recorded."""
 
     database: Any
     store: Store
     recorded: dict[str, Watermark | None] = field(default_factory=dict)
     control: Control | None = None
-    copier: type[TableSync] = TableSync
+    sync_class: type[TableSync] = TableSync
     reader: Literal["auto", "connectorx", "copy"] = "auto"
 
     def source(self) -> Source:
         return Source(self.database.conninfo, self.database.url, 60, self.reader)
 
     def open(self, source: Source, table: str = "movie", *, now=None, on_step=None, dated=False, codec=None, **options):
-        """The ``TableSync`` of one table, not entered yet."""
+        """Return the ``TableSync`` of one table, which is not entered yet."""
         schema, name = split(table)
         try:
             found = catalog.read_table(source.connection, schema, name)
-        except psycopg.Error as error:  # on a standby even this may be cancelled; the product says it the same way
+        except psycopg.Error as error:  # a standby may cancel even this query; the product explains it the same way
             raise explain(error, table) from error
         assert found is not None, f"no table {table}"
-        given: dict[str, Any] = {} if now is None else {"now": now}
+        arguments: dict[str, Any] = {} if now is None else {"now": now}
         if on_step is not None:
-            given["on_step"] = on_step
-        wanted = SyncOptions(dated=dated, codec=codec or Codec(), **options)
-        return self.copier(source, self.store, found, wanted, self.control, **given)
+            arguments["on_step"] = on_step
+        sync_options = SyncOptions(dated=dated, codec=codec or Codec(), **options)
+        return self.sync_class(source, self.store, found, sync_options, self.control, **arguments)
 
     def tick(self, table: str = "movie", *, crash_at: str | Callable[[str], None] | None = None, act=None, **options):
-        """One tick as a scheduler runs it: the watermark is recorded after the stream has ended, or not at all.
+        """Run one tick as a scheduler does: the watermark is recorded after the stream has ended, or not at all.
 
-        ``crash_at`` ends it in a Crash after that step. ``act`` starts something else than an ordinary copy
-        (``state_changes.reset``, ``state_changes.resume``).
+        Args:
+            crash_at: A step after which Crash is raised, or a function that is called with each step.
+            act: A change of the watermark instead of a copy, such as ``state_changes.reset``.
+            options: Settings by the names of ``SyncOptions``.
         """
         on_step = crash_after(crash_at) if isinstance(crash_at, str) else crash_at
         with self.source() as source, self.open(source, table, on_step=on_step, **options) as sync:
@@ -156,7 +155,7 @@ class Lake:
         return SliceWriter(Ledger(self.store, sync.layout), sync.options.codec, on_step or ignore_step)
 
     def crash(self, step: str | Callable[[str], None], table: str = "movie", **options) -> bool:
-        """A tick that dies after a step; False if it never came to that step."""
+        """Run a tick that is killed after a step; return False if it never reached the step."""
         try:
             self.tick(table, crash_at=step, **options)
         except Crash:
@@ -164,9 +163,9 @@ class Lake:
         return False
 
     def drain(self, table: str = "movie", *, patience: int = 0, **options) -> list[Outcome]:
-        """Tick until a tick that began after the horizon had passed everything is quiet.
+        """Run ticks until one is quiet that began after the horizon had passed all transactions.
 
-        So many ticks as ``patience`` may fail with what the next one may retry.
+        ``patience`` is how many ticks may fail with a TransientError.
         """
         outcomes = []
         for _ in range(500):
@@ -183,29 +182,29 @@ class Lake:
             outcomes.append(outcome)
             if outcome.quiet and not behind:
                 return outcomes
-        raise AssertionError(f"{table} does not become quiet")
+        raise AssertionError(f"{table} is not quiet after 500 ticks")
 
     def forget(self, table: str = "movie") -> None:
-        """Lose what the scheduler recorded: the state has to come from the footers alone."""
+        """Lose what the scheduler recorded: only the footers contain the watermark."""
         self.recorded.pop(table, None)
 
     def layout(self, table: str = "movie") -> Layout:
         return Layout(self.store.prefix, *split(table))
 
     def keys(self, table: str = "movie") -> list[str]:
-        """The keys of the table's objects, oldest first, of whatever generation."""
+        """Return the keys in the table's folder, oldest first, of all generations."""
         return scan.keys(self.store, self.layout(table))
 
     def all_keys(self, prefix: str = "") -> list[str]:
         return [item.key for item in self.store.list(prefix)]
 
     def footers(self, table: str = "movie"):
-        """The footers of the table's objects, oldest first."""
-        objects = Ledger(self.store, self.layout(table))
-        return [objects.footer(key) for key in self.keys(table)]
+        """Return the footers of the objects in the table's folder, oldest first."""
+        ledger = Ledger(self.store, self.layout(table))
+        return [ledger.footer(key) for key in self.keys(table)]
 
-    def held(self, table: str = "movie") -> list[tuple[Footer, pl.DataFrame]]:
-        """Footer and rows of each object of the newest generation, oldest first."""
+    def objects(self, table: str = "movie") -> list[tuple[Footer, pl.DataFrame]]:
+        """Return footer and rows of each object of the newest generation, oldest first."""
         bodies = [(key, self.store.get(key) or b"") for key in self.keys(table)]
         ours = [(footer, body) for key, body in bodies if (footer := _footer(key, body))]
         newest = max((footer.after.generation for footer, _ in ours), default=0)
@@ -214,11 +213,11 @@ class Lake:
         ]
 
     def frames(self, table: str = "movie") -> list[pl.DataFrame]:
-        """One frame for each object of the newest generation, oldest first."""
-        return [frame for _, frame in self.held(table)]
+        """Return one frame for each object of the newest generation, oldest first."""
+        return [frame for _, frame in self.objects(table)]
 
     def old_generations(self, table: str = "movie") -> dict[int, list[str]]:
-        """The keys of the objects that were moved away, by their generation."""
+        """Return the keys of the objects that were moved away, by their generation."""
         found: dict[int, list[str]] = defaultdict(list)
         folder = self.layout(table).old("", 0).partition("gen=")[0]
         for key in self.all_keys(folder):
@@ -226,9 +225,10 @@ class Lake:
         return dict(found)
 
     def doubled(self, keys: Iterable[str], key: str) -> int:
-        """Copies of a row version beyond the first, in objects of one generation; ``key`` is its primary key.
+        """Count copies of a row version beyond the first, in objects of one generation.
 
-        What the source held then is not known any more, but one transaction leaves no two versions of one key.
+        The rows of the source at that time are not known any more, but one transaction leaves only one version of a
+        primary key.
         """
         count: Counter = Counter()
         for name in keys:
@@ -237,39 +237,39 @@ class Lake:
         return count.total() - len(count)
 
     def rows(self, table: str = "movie") -> pl.DataFrame:
-        """The newest generation of a table as one frame."""
+        """Return the newest generation of a table as one frame."""
         frames = self.frames(table)
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
     def versions(self, table: str, attnums: list[int]) -> list[tuple]:
-        """``(xid, *values)`` of every row of the newest generation, as PostgreSQL's texts.
+        """Return ``(xid, *values)`` of every row of the newest generation, as PostgreSQL's texts.
 
-        A column is followed by its number through renames; where a slice is older than it, its rows hold the value that
-        the first footer with the column says they have.
+        A column is found by its attnum, whatever its name. Rows of slices older than the column have the value that the
+        first footer with the column contains for them.
         """
-        objects = self.held(table)
+        objects = self.objects(table)
         footers = [footer for footer, _ in objects]
         described = [{column["attnum"]: column for column in footer.columns} for footer in footers]
         missing = {
             attnum: next((columns[attnum].get("missing") for columns in described if attnum in columns), None)
             for attnum in attnums
         }
-        held: list[tuple] = []
+        copied: list[tuple] = []
         for (footer, frame), columns in zip(objects, described, strict=True):
             values = [
                 texts(frame[columns[attnum]["name"]]) if attnum in columns else [missing[attnum]] * frame.height
                 for attnum in attnums
             ]
-            held += zip(frame[footer.xid_column].to_list(), *values, strict=True)
-        return held
+            copied += zip(frame[footer.xid_column].to_list(), *values, strict=True)
+        return copied
 
     def column(self, name: str = "movie_id", table: str = "movie") -> list[Any]:
-        """One column of what landed, sorted, NULL last."""
+        """Return one column of the newest generation, sorted, NULL last."""
         values = self.rows(table)[name].to_list()
         return [*sorted(value for value in values if value is not None), *[v for v in values if v is None]]
 
     def compare(self, table: str = "movie", key: str | None = "movie_id") -> Difference:
-        """What landed against the table as it is now; ``key`` None means that whole rows are their own key."""
+        """Compare the newest generation with the table as it is now; without a ``key``, whole rows are compared."""
         schema, name = split(table)
         with self.database.connect() as connection:
             connection.execute("set timezone = 'UTC'; set datestyle = 'ISO'")
@@ -280,12 +280,12 @@ class Lake:
             live = connection.execute(
                 f"select xmin::text::bigint, {shown} from {only}{quote(schema)}.{quote(name)}".encode()
             ).fetchall()
-        held = self.versions(table, [column.attnum for column in found.columns])
-        return difference(live, held, columns.index(key) + 1 if key else None)
+        copied = self.versions(table, [column.attnum for column in found.columns])
+        return difference(live, copied, columns.index(key) + 1 if key else None)
 
 
 def _footer(key: str, body: bytes) -> Footer | None:
-    """The footer of an object in hand; None if it is not one of pg_bronze's."""
+    """Return the footer of an object; None if pg_bronze did not write it."""
     try:
         text = pl.read_parquet_metadata(io.BytesIO(body)).get(ENTRY)
     except pl.exceptions.PolarsError:
@@ -293,90 +293,25 @@ def _footer(key: str, body: bytes) -> Footer | None:
     return Footer.from_text(text, key) if text is not None else None
 
 
-def difference(live: Iterable[tuple], held: Iterable[tuple], key: int | None) -> Difference:
-    """Both sides are rows ``(xid, *values)``: live with 32-bit ids, held with 64-bit ones."""
-    live_count = Counter(live)
-    held_count: Counter = Counter()
-    newest: dict[Any, int] = {}
-    by_key: dict[Any, set] = defaultdict(set)
-    for xid, *values in held:
-        version = (xid % 2**32, *values)
-        held_count[version] += 1
-        name = tuple(values) if key is None else values[key - 1]
-        if xid > newest.get(name, -1):
-            newest[name], by_key[name] = xid, set()
-        if xid == newest[name]:
-            by_key[name].add(version)
-    lost = stale = wrong = 0
-    for version, count in live_count.items():
-        name = tuple(version[1:]) if key is None else version[key]
-        if name not in newest:
-            lost += count
-        elif held_count[version] < count:
-            stale += 1
-        if name in newest and version not in by_key[name]:
-            wrong += key is not None
-    doubled = sum(max(0, count - max(1, live_count[version])) for version, count in held_count.items())
-    return Difference(lost, stale, doubled, wrong)
-
-
-def texts(series: pl.Series) -> list[str | None]:
-    """A column of the lake in the text PostgreSQL would print for it (UTC, ISO)."""
-    if isinstance(series.dtype, pl.Datetime):
-        zone = "+00" if series.dtype.time_zone else ""
-        return [_moment(value, TIMESTAMP_INFINITY, 1, zone) for value in series.to_physical().to_list()]
-    if series.dtype == pl.Date:
-        return [_moment(value, DATE_INFINITY, 86_400_000_000, None) for value in series.to_physical().to_list()]
-    return [_text(value) for value in series.to_list()]
-
-
-def _moment(value: int | None, infinity: tuple[int, int], unit_us: int, zone: str | None) -> str | None:
-    if value is None:
-        return None
-    if value in infinity:
-        return "infinity" if value == infinity[1] else "-infinity"
-    moment = EPOCH + timedelta(microseconds=value * unit_us)
-    if zone is None:
-        return f"{moment:%Y-%m-%d}"
-    text = moment.replace(tzinfo=None).isoformat(sep=" ")
-    return (text.rstrip("0") if "." in text else text) + zone
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)
-
-
 def split(table: str) -> tuple[str, str]:
-    """``movie`` or ``sales:movie``; a colon, because names may hold dots, and the first one."""
+    """Divide ``movie`` or ``sales:movie`` at the first colon; names may contain dots."""
     schema, colon, name = table.partition(":")
     return (schema, name) if colon else ("public", table)
 
 
 def clock(start: datetime | None = None, step_s: float = 0.0) -> Callable[[], datetime]:
-    """A clock of one's own: stands still, or goes on by ``step_s`` at every look."""
+    """Return a clock that does not move, or that advances by ``step_s`` each time it is read."""
     moment = [start or datetime(2026, 1, 2, 0, 0, 10, tzinfo=UTC)]
 
     def now() -> datetime:
-        found = moment[0]
+        current = moment[0]
         moment[0] += timedelta(seconds=step_s)
-        return found
+        return current
 
     return now
 
 
-MOVIE = """create table movie (
-  movie_id int primary key,
-  title text,
-  updated_at timestamptz default clock_timestamp(),
-  price numeric(10,2)
-)"""
-
-
 def fill(first: int, last: int) -> str:
-    """SQL that inserts films ``first`` to ``last``."""
+    """Return SQL that inserts films ``first`` to ``last``."""
     values = "i, 'film ' || i, clock_timestamp(), i / 100.0"
     return f"insert into movie select {values} from generate_series({first}, {last}) i"

@@ -1,4 +1,4 @@
-"""One project in one process: a fresh database, a fresh bucket and an ephemeral Dagster instance."""
+"""A project in one process: a new database, a new bucket and an ephemeral Dagster instance."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +24,7 @@ FIRST_DAY = "2026-01-01"
 
 
 def load_as_worker(state: str) -> dg.Definitions:
-    """What a run worker loads: the catalog that the code server hands over, and the settings as they are now."""
+    """Load what a run worker loads: the catalog from the code server, and the current settings."""
     data = RepositoryLoadData(
         reconstruction_metadata={catalog_state.KEY: CodeLocationReconstructionMetadataValue(state)}
     )
@@ -34,12 +34,12 @@ def load_as_worker(state: str) -> dg.Definitions:
 
 
 def load() -> dg.Definitions:
-    """What a code server loads when it starts, with the environment as it is now."""
+    """Load what a code server loads when it starts, with the current environment."""
     return load_with_state()[0]
 
 
 def load_with_state() -> tuple[dg.Definitions, str | None]:
-    """The same, and what the code server hands over to run workers."""
+    """Load the definitions, and return them with the state that the code server passes to run workers."""
     with DefinitionsLoadContext.scoped(DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)) as context:
         loaded = definitions.defs(context)
         return loaded, context.get_pending_reconstruction_metadata().get(catalog_state.KEY)
@@ -50,16 +50,16 @@ def key(table: str) -> dg.AssetKey:
 
 
 def set_dagsters_clock(monkeypatch: pytest.MonkeyPatch, now: Callable[[], datetime]) -> None:
-    """Dagster knows no partition of a day that has not begun yet; a sensor whose clock is ahead may ask for one.
+    """Replace Dagster's clock, because a sensor whose clock is ahead may request a partition of tomorrow.
 
-    The name is that which Dagster's own ``freeze_time`` replaces.
+    Dagster's own ``freeze_time`` replaces the same name.
     """
     monkeypatch.setattr("dagster._time._mockable_get_current_datetime", now)
 
 
 @dataclass
 class Project:
-    """What an operator would do with one project, as methods."""
+    """The actions of an operator of one project."""
 
     database: Any
     bucket: Any
@@ -74,15 +74,15 @@ class Project:
             self.monkeypatch.setenv(name, value)
 
     def reload(self) -> dg.Definitions:
-        """Load the definitions, and let the catalog be stored, as its sensor does within half a minute."""
+        """Load the definitions and store the catalog, as the catalog sensor does within half a minute."""
         self.definitions, self.state = load_with_state()
         if self.state:
             with suppress(PgBronzeError):
-                catalog_state.remember(load_settings(), catalog_state.CatalogState.from_text(self.state))
+                catalog_state.store_in_bucket(load_settings(), catalog_state.CatalogState.from_text(self.state))
         return self.definitions
 
     def copy(self, *tables: str, day: date | str | None = None, **options: Any) -> dg.ExecuteInProcessResult:
-        """Materialize tables (all if none are named) for one day, today if not given, as a run worker does."""
+        """Materialize tables for one day as a run worker does. The default is all tables, today."""
         loaded = load_as_worker(self.state) if self.state else self.definitions
         job = loaded.resolve_implicit_global_asset_job_def()
         selection = [key(table) for table in tables] or list(job.asset_layer.executable_asset_keys)
@@ -91,8 +91,8 @@ class Project:
         options.setdefault("raise_on_error", False)
         return job.execute_in_process(instance=self.instance, asset_selection=selection, **options)
 
-    def look(self, sensor: str = "bronze_tick") -> Any:
-        """One evaluation of a sensor, its cursor carried from the one before."""
+    def evaluate(self, sensor: str = "bronze_tick") -> Any:
+        """Evaluate a sensor with the cursor of its last evaluation."""
         with dg.build_sensor_context(self.instance, cursor=self.cursor, definitions=self.definitions) as context:
             data = self.definitions.resolve_sensor_def(sensor).evaluate_tick(context)
         self.cursor = data.cursor if data.cursor is not None else self.cursor
@@ -106,8 +106,8 @@ class Project:
         return metadata.watermark_of(self.instance.get_latest_materialization_event(key(table)))
 
 
-def asked(data: Any) -> list[set[str]]:
-    """The tables of each run a sensor asked for."""
+def requested(data: Any) -> list[set[str]]:
+    """Return the tables of each run that a sensor requested."""
     return [{".".join(item.path[1:]) for item in request.asset_selection} for request in data.run_requests]
 
 
@@ -117,7 +117,7 @@ def values(materialization: dg.AssetMaterialization | None) -> Mapping[str, Any]
 
 
 def sentences(result: dg.ExecuteInProcessResult) -> dict[str, str]:
-    """What each failed step says, by step."""
+    """Return the message of each failed step."""
     return {
         event.step_key: event.step_failure_data.user_failure_data.description
         for event in result.all_events
@@ -126,14 +126,14 @@ def sentences(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 
 def messages(project: Project, result: dg.ExecuteInProcessResult) -> list[str]:
-    """Every line of a run's log."""
+    """Return every line of a run's log."""
     records = project.instance.get_records_for_run(result.run_id).records
     return [record.event_log_entry.user_message for record in records]
 
 
 @contextmanager
 def opened(database: Any, bucket: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """A project in a folder, its settings in the environment, whose definitions are not loaded yet."""
+    """Yield a project with its settings in the environment. Its definitions are not loaded yet."""
     cwd = folder / "cwd"
     cwd.mkdir()
     monkeypatch.chdir(cwd)
@@ -156,9 +156,9 @@ insert into person select i, 'person ' || i from generate_series(1, 3) i;
 
 
 def settle(project: Project) -> None:
-    """Tick and copy until nothing is due."""
+    """Tick and copy until no table is due."""
     for _ in range(8):
-        due = asked(project.look())
+        due = requested(project.evaluate())
         if not due:
             return
         for tables in due:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from pydantic import SecretStr
 
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.lake import create_only, object_store, s3_client
 from pg_bronze.lake.keys import own_key
+from pg_bronze.settings.bucket import S3Connection
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,6 +124,18 @@ def new_bucket(server: Any) -> "Bucket":
 def _client(endpoint_url: str, access_key: str, secret_key: str) -> Any:
     # Making one takes a tenth of a second; it may be shared.
     return s3_client.connect(endpoint_url, "us-east-1", access_key, secret_key)
+
+
+def s3_connection(bucket: "Bucket") -> S3Connection:
+    """The settings with which Polars reads from a bucket."""
+    server = bucket.server
+    return S3Connection(
+        endpoint_url=server.endpoint_url,
+        access_key=SecretStr(server.access_key),
+        secret_key=SecretStr(server.secret_key),
+        region="us-east-1",
+        use_ssl=False,
+    )
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The two dagster.yaml: what Dagster makes of them."""
+"""The two dagster.yaml files, as Dagster reads them."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ FILES = ["dagster.yaml", "deploy/postgres/dagster.yaml"]
 
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
-    """An empty project folder with a blank in its name and our dagster.yaml in it, as the current one."""
+    """The current folder: a project folder with a space in its name and only dagster.yaml in it."""
     folder = tmp_path / "a project"
     folder.mkdir()
     shutil.copy(TOP / "dagster.yaml", folder)
@@ -23,8 +23,8 @@ def project(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_everything_dagster_remembers_stays_in_the_project_folder(project, tmp_path):
-    """Otherwise it lies in a temporary folder, and each table's watermark is gone when Dagster stops."""
+def test_dagster_stores_its_state_in_the_project_folder(project, tmp_path):
+    """In a temporary folder, every watermark would be lost when Dagster stops."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     ref = InstanceRef.from_dir(str(elsewhere), config_dir=str(project))
@@ -38,7 +38,7 @@ def test_everything_dagster_remembers_stays_in_the_project_folder(project, tmp_p
     assert list((project / ".dagster/storage").iterdir()) != []
 
 
-def test_what_the_instance_promises(project):
+def test_the_instance_has_the_settings_that_pg_bronze_needs(project):
     with DagsterInstance.from_config(str(project)) as instance:
         concurrency = instance.get_concurrency_config()
         queue = concurrency.run_queue_config
@@ -47,9 +47,9 @@ def test_what_the_instance_promises(project):
             "nux": instance.nux_enabled,
             "pools": (concurrency.pool_config.pool_granularity.value, concurrency.pool_config.default_pool_limit),
             "runs at once": queue.max_concurrent_runs,
-            "seconds between looks at the queue": instance.run_coordinator.dequeue_interval_seconds,
-            "orphaned runs end": instance.run_monitoring_enabled and instance.run_monitoring_max_runtime_seconds > 0,
-            "ticks side by side": (
+            "seconds between dequeues": instance.run_coordinator.dequeue_interval_seconds,
+            "abandoned runs end": instance.run_monitoring_enabled and instance.run_monitoring_max_runtime_seconds > 0,
+            "ticks in parallel": (
                 instance.get_sensor_settings()["use_threads"],
                 instance.get_sensor_settings()["num_workers"],
             ),
@@ -60,9 +60,9 @@ def test_what_the_instance_promises(project):
         "nux": False,
         "pools": ("run", 1),
         "runs at once": 4,
-        "seconds between looks at the queue": 1,
-        "orphaned runs end": True,
-        "ticks side by side": (True, 4),
+        "seconds between dequeues": 1,
+        "abandoned runs end": True,
+        "ticks in parallel": (True, 4),
     }
 
 
@@ -72,8 +72,8 @@ def test_the_deployed_instance_differs_only_in_its_storage():
     assert deployed == ours
 
 
-def test_the_deployed_instance_takes_its_database_from_the_environment():
-    """And speaks psycopg 2: a bare postgresql:// breaks on the first event with SQLAlchemy 2.1."""
+def test_the_deployed_instance_reads_its_database_from_the_environment():
+    """It uses psycopg 2: with SQLAlchemy 2.1, a bare postgresql:// fails at the first event."""
     storage = yaml.safe_load((TOP / FILES[1]).read_text())["storage"]["postgres"]["postgres_db"]
 
     assert storage.pop("scheme") == "postgresql+psycopg2"

@@ -1,4 +1,4 @@
-"""The layers: imports point down, and the core can be imported for nearly nothing."""
+"""The layers: imports point down, and importing the core loads no library of an outside system."""
 
 import ast
 import subprocess
@@ -17,13 +17,13 @@ TOP = Path(__file__).parents[2]
 PURE = ["errors", "settings", "core", "scheduling"]
 NO_DAGSTER = [*PURE, "postgres", "lake", "sync", "demo"]
 DAGSTER = ["definitions", "defs"]
-# Halves of one release: the second pins the first, and is what one asks for.
+# Packages that another package of the same release pins.
 RELEASED_WITH = {"botocore": "boto3", "pydantic_core": "pydantic", "pydantic-core": "pydantic"}
 READS_THE_ENVIRONMENT = ["settings", "demo"]
 
 
 def modules(*names: str) -> list[Path]:
-    """The source files of the modules named, those of a package included; all of pg_bronze for no name."""
+    """Return the source files of these packages and modules; all of pg_bronze without a name."""
     found = (TOP / "pg_bronze").rglob("*.py")
     return sorted(path for path in found if not names or top_name(path) in names)
 
@@ -38,7 +38,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def test_imports_point_down_only():
-    """The contracts stand in pyproject.toml; a module that no layer names breaks them too."""
+    """The contracts in pyproject.toml also fail for a module that is in no layer."""
     linter = Path(sysconfig.get_path("scripts"), "lint-imports")
 
     result = subprocess.run([linter, "--no-logo", "--no-cache"], cwd=TOP, capture_output=True, text=True, check=False)
@@ -47,40 +47,40 @@ def test_imports_point_down_only():
 
 
 def dotted(*packages: str) -> list[str]:
-    """The dotted names of all modules of the packages."""
+    """Return the dotted names of all modules of the packages."""
     found = [path.relative_to(TOP).with_suffix("") for path in modules(*packages)]
     return sorted(".".join(part for part in path.parts if part != "__init__") for path in found)
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_importing_the_core_brings_no_outside_system(name):
-    """Every test of the core, and every command that only explains, would wait for it."""
+def test_importing_the_core_loads_no_library_of_an_outside_system(name):
+    """Every test of the core, and `--help`, would wait for it."""
     heavy = {"dagster", "dagster_aws", "boto3", "botocore", "psycopg", "connectorx", "polars", "pyarrow", "sqlalchemy"}
 
     assert loaded_by(", ".join(dotted(name))) & heavy == set()
 
 
 @pytest.mark.parametrize("name", NO_DAGSTER)
-def test_below_the_shell_nothing_loads_dagster(name):
+def test_no_package_below_defs_loads_dagster(name):
     assert loaded_by(", ".join(dotted(name))) & {"dagster", "dagster_shared"} == set()
 
 
-def test_importing_the_package_brings_nothing_that_reads():
-    """Every Dagster process imports it first; what `pg_bronze.scan` needs comes when somebody asks for it."""
+def test_importing_the_package_loads_no_library():
+    """Every Dagster process imports it. The libraries of `pg_bronze.scan` are loaded at its first use."""
     assert loaded_by("pg_bronze") & {"polars", "boto3", "botocore", "pydantic", "dagster"} == set()
     assert "polars" not in loaded_by("pg_bronze; pg_bronze.scan")
 
 
 def loaded_by(module: str) -> set[str]:
-    """The top-level packages that a fresh Python has loaded after importing the module."""
+    """Return the top-level packages that a new Python process has loaded after importing the module."""
     code = f"import sys; import {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
     return set(
         subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, check=True).stdout.split()
     )
 
 
-def test_only_settings_definitions_and_the_demo_read_the_environment():
-    """A setting read anywhere else is in no table of the README and cannot be passed in a test."""
+def test_only_the_settings_and_the_demo_read_the_environment():
+    """A variable that is read elsewhere is not documented, and a test cannot pass another value."""
     found = [
         f"{path.relative_to(TOP)}:{node.lineno}"
         for path in modules()
@@ -93,7 +93,7 @@ def test_only_settings_definitions_and_the_demo_read_the_environment():
 
 
 def test_the_core_reads_no_clock():
-    """What depends on the time is passed the time, so that a test can choose it."""
+    """The time is an argument, so that a test can choose it."""
     clocks = (
         "time.time",
         "time.monotonic",
@@ -113,8 +113,8 @@ def test_the_core_reads_no_clock():
     assert found == []
 
 
-def test_the_shell_keeps_its_annotations_alive():
-    """Dagster reads them at run time; as text it would not find the config classes."""
+def test_definitions_do_not_postpone_their_annotations():
+    """Dagster reads annotations at run time, and does not find config classes in texts."""
     found = [
         str(path.relative_to(TOP))
         for path in modules(*DAGSTER)
@@ -126,7 +126,7 @@ def test_the_shell_keeps_its_annotations_alive():
 
 
 def test_every_library_that_is_imported_is_a_dependency():
-    """One that only comes along with another is gone after that other's next release."""
+    """A library that only another one requires may be missing after the next release of that other one."""
     project = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
     runtime = declared(project["dependencies"])
     demo = runtime | declared(project["optional-dependencies"]["demo"])

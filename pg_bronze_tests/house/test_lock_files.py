@@ -1,4 +1,4 @@
-"""The lock files: what an installation fetches is decided here, and from where is not."""
+"""The lock files: they pin every package, and name no package index."""
 
 import re
 import tomllib
@@ -14,7 +14,7 @@ LOCKS = ["demo", "dev", "uv", "dlt", "mutants"]
 
 
 def entries(lock: str) -> list[str]:
-    """The logical lines of a lock file, continuation lines joined."""
+    """Return the lines of a lock file with continuation lines joined."""
     text = (TOP / "requirements" / f"{lock}.txt").read_text()
     return [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 
@@ -24,8 +24,8 @@ def pins(lock: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_every_line_is_a_pin_with_hashes_and_names_no_place(lock):
-    """An address or a path would only work where the file was made; an option line would be one of them."""
+def test_every_line_is_a_pin_with_hashes_and_names_no_location(lock):
+    """An address or a path would work only where the file was created."""
     for line in entries(lock):
         requirement, *hashes = re.split(r"\s+--hash=", line.strip())
         assert re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+( ; .+)?", requirement.strip()), line
@@ -33,14 +33,14 @@ def test_every_line_is_a_pin_with_hashes_and_names_no_place(lock):
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest.strip()) for digest in hashes), line
 
 
-def test_the_demo_takes_the_versions_the_tests_ran_with():
+def test_the_demo_installs_the_tested_versions():
     tested = pins("dev")
 
     assert {name: tested.get(name) for name in pins("demo")} == pins("demo")
 
 
-def test_every_dependency_is_locked_in_a_version_it_allows():
-    """Somebody changed pyproject.toml and forgot `make lock`."""
+def test_every_dependency_is_locked_in_an_allowed_version():
+    """After a change of pyproject.toml, `make lock` is required."""
     extras = PROJECT["project"]["optional-dependencies"]
     runtime = PROJECT["project"]["dependencies"] + extras["demo"] + PROJECT["build-system"]["requires"]
     wanted = {"demo": runtime, "dev": runtime + extras["dev"], "uv": ["uv"]}
@@ -51,11 +51,11 @@ def test_every_dependency_is_locked_in_a_version_it_allows():
             assert locked.get(canonicalize_name(requirement.name), "0") in requirement.specifier, requirement
 
 
-def test_what_builds_the_project_is_locked_as_what_builds_it():
+def test_the_locked_build_requirements_are_those_of_the_build_system():
     assert PROJECT["dependency-groups"]["build"] == PROJECT["build-system"]["requires"]
 
 
-def test_the_six_packages_of_the_promise_are_dependencies():
+def test_the_six_named_packages_are_dependencies():
     names = {Requirement(line).name for line in PROJECT["project"]["dependencies"]}
 
     assert {"dagster", "dagster-aws", "dagster-postgres", "polars", "connectorx", "boto3"} <= names

@@ -1,4 +1,4 @@
-"""The tree: what lies at the top, and what a file may not say."""
+"""The tree: the files at the top, and texts that no file may contain."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def files() -> list[str]:
 
 
 def files_below(top: Path) -> list[str]:
-    """Every file that .gitignore does not exclude, found without git: a copy of the tree has to pass too."""
+    """Every file that .gitignore does not exclude, found without git, because a copy of the tree has to pass too."""
     ignored = [".git", *(line.strip("/") for line in (TOP / ".gitignore").read_text().splitlines() if line)]
     found = []
     for folder, folders, names in os.walk(top):
@@ -37,7 +37,7 @@ def matches(name: str, patterns: list[str]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def test_the_top_level_holds_nothing_unexpected(files):
+def test_the_top_level_contains_no_unexpected_file(files):
     assert {name.split("/")[0] for name in files} <= {*PACKAGE, *BESIDE}
 
 
@@ -57,16 +57,16 @@ def test_the_project_has_its_six_parts(files):
     assert set(PACKAGE) <= {name.split("/")[0] for name in files}
 
 
-def test_no_file_names_a_place_on_somebodys_machine(files):
-    """It would work there and nowhere else."""
+def test_no_file_contains_a_path_of_one_machine(files):
+    """It would work on no other machine."""
     place = re.compile(r"(?<![\w.}])/(work|root|home/\w+|Users/\w+)/(?!\.\.)[\w.]")
     found = [f"{name}:{number}: {line}" for name, number, line in lines(files) if place.search(line)]
 
     assert found == []
 
 
-def test_no_file_is_made_for_one_package_index(files):
-    """Which index serves the packages is the choice of whoever installs."""
+def test_no_file_names_a_package_index(files):
+    """The user chooses the index at installation."""
     option = re.compile(r"--(extra-)?index-url[ =]+\S*:|--find-links[ =]|//(pypi|files\.pythonhosted)\.")
     found = [f"{name}:{number}: {line}" for name, number, line in lines(files) if option.search(line)]
 

@@ -8,14 +8,14 @@ FAULTS: tuple[Fault, ...] = (
         "lake/commit.py",
         "if self.ledger.newer(claim.before.key):",
         "if False:",
-        "sync/test_two_writers.py::test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing",
+        "sync/test_two_writers.py::test_a_writer_that_pauses_while_another_copies_the_same_rows_doubles_nothing",
     ),
     Fault(
         "any claim that exists counts as our own",
         "lake/commit.py",
         "if existing is None or Claim.from_text(existing, claim_key).nonce != claim.nonce:",
         "if existing is None:",
-        "sync/test_two_writers.py::test_a_slice_in_hand_gives_way_to_the_claim_of_a_writer_whose_put_is_late",
+        "sync/test_two_writers.py::test_a_slice_is_dropped_if_another_writer_has_claimed_its_number",
     ),
     Fault(
         "a claim that exists always counts as another writer's",

@@ -176,11 +176,11 @@ def test_the_claim_of_a_committed_slice_is_deleted(lake, database):
 
 def test_a_claim_committed_after_the_first_list_is_not_redone(lake, database):
     """Without the second LIST every row of the slice would be doubled."""
-    lake.copier = NoLock
+    lake.sync_class = NoLock
     database.execute(fill(1, 3))
     lake.drain()
     database.execute(fill(4, 6))
-    other = Lake(database, lake.store, dict(lake.recorded), copier=NoLock)
+    other = Lake(database, lake.store, dict(lake.recorded), sync_class=NoLock)
     assert other.crash("claim")
     lake.store = InterruptedStore(lake.store, CLAIM, other.tick)
 

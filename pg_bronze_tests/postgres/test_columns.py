@@ -113,9 +113,9 @@ def test_a_claimed_change_that_was_undone_continues_the_old_run(lake, database):
 
 def test_two_writers_with_different_columns_record_the_same_watermark(database, bucket):
     database.execute(f"{MOVIE}; {fill(1, 5)}")
-    one = Lake(database, bucket.store(), copier=NoLock)
+    one = Lake(database, bucket.store(), sync_class=NoLock)
     one.drain()
-    two = Lake(database, bucket.store(), dict(one.recorded), copier=NoLock)
+    two = Lake(database, bucket.store(), dict(one.recorded), sync_class=NoLock)
     database.execute(fill(6, 9))
     left = [True]
 

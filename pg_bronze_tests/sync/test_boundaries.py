@@ -1,4 +1,4 @@
-"""Transaction ids at the ends of what 32 bits hold: a cluster is moved about with pg_resetwal, and copied on."""
+"""Transaction ids near the limits of 32 bits, which pg_resetwal sets in a real cluster."""
 
 import subprocess
 from pathlib import Path
@@ -14,7 +14,7 @@ from pg_bronze.errors import OperatorError
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
 from pg_bronze_tests.harness.servers import Database, older_servers
 
-XACT_SEGMENT = 2**20  # transactions whose fate one file of pg_xact tells
+XACT_SEGMENT = 2**20  # transactions whose status is in one file of pg_xact
 
 
 class Cluster:
@@ -71,15 +71,15 @@ def lake(cluster, bucket):
     return Lake(cluster.database, bucket.store())
 
 
-def test_the_epoch_changes_under_a_table_that_is_copied_on(cluster, lake):
-    """Ids begin again at 3, and rows written before and after lie in one window."""
+def test_a_table_is_copied_across_a_change_of_the_epoch(cluster, lake):
+    """Ids start again at 3, and rows written before and after are in one window."""
     lake.drain()
     cluster.move_to(2**32 - 6)
     for number in range(9, 29):
         cluster.database.execute(fill(number, number))
     assert cluster.next_xid > 2**32
 
-    # What was frozen and copied long ago is too far away for one window; a reset begins anew, on either side.
+    # The watermark is too far away for one window, so the table is copied again.
     with pytest.raises(OperatorError, match="pg-bronze reset movie"):
         lake.tick()
     lake.forget()
@@ -95,8 +95,8 @@ def test_the_epoch_changes_under_a_table_that_is_copied_on(cluster, lake):
     assert lake.rows()["_pg_xid"].max() > 2**32
 
 
-def test_a_window_across_the_epoch_holds_every_row_once(cluster, lake):
-    cluster.move_to(2**32 - 30)  # autovacuum takes some ids, too
+def test_a_window_across_the_epoch_contains_every_row_once(cluster, lake):
+    cluster.move_to(2**32 - 30)  # autovacuum uses some ids, too
     cluster.database.execute(fill(9, 9))
     lake.drain()
     before = lake.recorded["movie"].highest_horizon
@@ -111,7 +111,7 @@ def test_a_window_across_the_epoch_holds_every_row_once(cluster, lake):
 
 
 def test_rows_frozen_long_ago_are_in_the_first_load(cluster, lake):
-    """Their age is beyond 2^31 and says nothing."""
+    """Their age is beyond 2^31 and has no meaning."""
     cluster.move_to(3 * 10**9)
     cluster.database.execute(fill(9, 12))
 
@@ -122,7 +122,7 @@ def test_rows_frozen_long_ago_are_in_the_first_load(cluster, lake):
 
 
 def test_rows_whose_ids_are_1_and_2_are_in_the_first_load_and_in_no_window(cluster, lake):
-    """initdb wrote as 1, and servers before 9.4 made 2 of ids they froze: older than all others, at no distance."""
+    """initdb writes as 1, and servers before 9.4 replaced frozen ids by 2. Neither has an age."""
     database = cluster.database
     database.execute(
         "create extension pg_surgery; select heap_force_freeze('movie'::regclass, array['(0,1)', '(0,2)']::tid[])"
@@ -140,7 +140,7 @@ def test_rows_whose_ids_are_1_and_2_are_in_the_first_load_and_in_no_window(clust
     assert database.execute(f"{ones} {written(3, horizon)}") == [(False,)]
 
 
-def test_a_quiet_table_closes_its_window_long_before_ids_are_used_again(cluster, lake):
+def test_a_quiet_table_gets_an_empty_object_before_ids_wrap_around(cluster, lake):
     lake.drain()
     cluster.move_to(cluster.next_xid + HEARTBEAT_WIDTH + 1000)
     cluster.database.execute("select pg_current_xact_id()")
@@ -155,12 +155,12 @@ def test_a_quiet_table_closes_its_window_long_before_ids_are_used_again(cluster,
 
 
 @pytest.mark.parametrize("beyond", [False, True])
-def test_windows_just_below_2_31_are_read_and_wider_ones_refused(cluster, lake, beyond):
-    """Ages wrap around soon after: rows would be lost in silence."""
+def test_windows_just_below_2_31_are_read_and_wider_ones_are_refused(cluster, lake, beyond):
+    """Ages wrap around soon after, and rows would be lost silently."""
     lake.drain()
     swept = lake.recorded["movie"].highest_horizon
     database = cluster.database
-    database.execute(fill(9, 10))  # at the very beginning of the window
+    database.execute(fill(9, 10))  # at the start of the window
     assert database.execute("select min(xmin::text::bigint) from movie where movie_id > 8") == [(swept % 2**32,)]
     cluster.move_to(swept + 2**31 - 10**6 + (10 if beyond else -100))
     database.execute(fill(11, 12))

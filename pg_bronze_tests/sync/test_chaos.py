@@ -1,4 +1,4 @@
-"""All that PostgreSQL lets people do to a table, against a copier that crashes and forgets, wherever it reads from."""
+"""All changes that PostgreSQL allows, while the table is copied from several kinds of servers, with crashes."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ VERSIONS = {"18": None, "15": older_servers().get("15")}
 @pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("where", WHERE)
-def test_whatever_is_done_to_a_table_no_row_is_lost_stale_or_doubled(where, version, tmp_path: Path, bucket):
+def test_no_change_of_a_table_makes_a_row_lost_stale_or_doubled(where, version, tmp_path: Path, bucket):
     """The promise, with rewrites, reloads, prepared transactions and cursor values that mean nothing.
 
     Everything that can be done was done, and it held in the middle of the run as at its end, where a reload or a new

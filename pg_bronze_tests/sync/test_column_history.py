@@ -1,4 +1,4 @@
-"""Every change of a table between two ticks and in the middle of a read: what lands, what is said, nothing is lost."""
+"""Changes of a table between two ticks and during a read: what is copied and reported, and that nothing is lost."""
 
 import itertools
 import threading
@@ -7,8 +7,8 @@ import pytest
 
 from pg_bronze.errors import SettingsError, TableChanged
 from pg_bronze.postgres.connection import Source
-from pg_bronze_tests.harness import servers
 from pg_bronze_tests.harness.lake import SAME, Lake
+from pg_bronze_tests.harness.servers import fresh_database, new_bucket
 
 _number = itertools.count(1)
 FILM = """create table {t} (
@@ -19,14 +19,14 @@ FILM = """create table {t} (
 @pytest.fixture(scope="module")
 def place(postgres_server, s3_server):
     """One database and one bucket for all tables of this module."""
-    made = servers.new_bucket(s3_server)
-    with servers.fresh_database(postgres_server) as database:
+    made = new_bucket(s3_server)
+    with fresh_database(postgres_server) as database:
         yield database, made
     made.remove()
 
 
 class Film:
-    """One table of its own, copied once with three rows in it."""
+    """A new table with three rows, copied once."""
 
     def __init__(self, place) -> None:
         self.database, bucket = place
@@ -49,15 +49,15 @@ class Film:
         return self.lake.tick(self.name, **options)
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def drift(self) -> tuple[str, ...]:
         return self.lake.footers(self.name)[-1].drift
 
     @property
     def columns(self) -> dict[str, str]:
         return {column["name"]: column["stored"] for column in self.lake.footers(self.name)[-1].columns}
 
-    def whole(self) -> bool:
-        """Whether what landed is what the table holds, by column number."""
+    def is_exact(self) -> bool:
+        """Run ticks until quiet, and return whether the lake contains what the table contains."""
         self.lake.drain(self.name)
         return self.lake.compare(self.name, "id") == SAME
 
@@ -67,7 +67,7 @@ def film(place) -> Film:
     return Film(place)
 
 
-# What is changed; how many of the rows 1, 2 and 3 come again; what is said; which columns are stored differently.
+# The change; how many of the rows 1, 2 and 3 are copied again; the drift; the columns stored differently.
 PRICE = "Decimal(precision=10, scale=2)"
 BEFORE = {
     "id": "Int32",
@@ -200,7 +200,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_between_ticks_loses_nothing_and_is_said_once(film, change):
+def test_a_change_between_ticks_loses_nothing_and_is_reported_once(film, change):
     query, again, sentences, stored = CHANGES[change]
     film.sql(query)
     film.insert(4)
@@ -208,18 +208,18 @@ def test_a_change_between_ticks_loses_nothing_and_is_said_once(film, change):
     outcome = film.tick()
 
     assert outcome.row_count == again + 1
-    assert film.said == sentences
+    assert film.drift == sentences
     assert outcome.committed[0].drift == sentences
     assert film.columns == {name: dtype for name, dtype in {**BEFORE, **stored}.items() if dtype}
     film.insert(5)
     film.tick()
-    assert film.said == ()
-    assert film.whole()
+    assert film.drift == ()
+    assert film.is_exact()
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_between_plan_and_read_loses_nothing(film, change, monkeypatch):
-    """The query that was planned names columns, types and a table as they were."""
+    """The planned query names columns, types and a table that do not exist any more."""
     original, left = Source.read, [CHANGES[change][0]]
 
     def alter_and_read(self, query, label):
@@ -233,18 +233,18 @@ def test_a_change_between_plan_and_read_loses_nothing(film, change, monkeypatch)
 
     assert not left
     film.insert(5)
-    assert film.whole()
-    said = [sentence for footer in film.lake.footers(film.name) for sentence in footer.drift]
-    assert said == list(CHANGES[change][2])
+    assert film.is_exact()
+    drift = [sentence for footer in film.lake.footers(film.name) for sentence in footer.drift]
+    assert drift == list(CHANGES[change][2])
 
 
-def test_a_read_that_waits_for_a_rewrite_does_not_take_the_table_for_empty(film, monkeypatch):
-    """Its snapshot is older than the rewrite, whose rows it does not see: PostgreSQL shows it an empty table."""
+def test_a_read_that_waits_for_a_rewrite_does_not_find_the_table_empty(film, monkeypatch):
+    """Its snapshot is older than the rewritten rows, so PostgreSQL returns no row."""
     film.insert(4)
     original, done = Source.read, threading.Event()
     holder = film.database.connect(autocommit=False)
 
-    def commit_once_somebody_waits() -> None:
+    def commit_once_a_lock_is_awaited() -> None:
         with film.database.connect() as watch:
             while not watch.execute("select count(*) from pg_locks where not granted").fetchone()[0]:
                 pass
@@ -254,7 +254,7 @@ def test_a_read_that_waits_for_a_rewrite_does_not_take_the_table_for_empty(film,
     def wait_and_read(self, query, label):
         if not done.is_set():
             holder.execute(f"alter table {film.name} alter price type numeric(12,1)")
-            threading.Thread(target=commit_once_somebody_waits, daemon=True).start()
+            threading.Thread(target=commit_once_a_lock_is_awaited, daemon=True).start()
         return original(self, query, label)
 
     monkeypatch.setattr(Source, "read", wait_and_read)
@@ -262,20 +262,20 @@ def test_a_read_that_waits_for_a_rewrite_does_not_take_the_table_for_empty(film,
     holder.close()
 
     assert done.is_set()
-    assert film.whole()
+    assert film.is_exact()
 
 
-def test_several_changes_are_one_sentence_each(film):
+def test_each_of_several_changes_is_one_sentence(film):
     film.sql("alter table {t} drop price;alter table {t} rename title to name;alter table {t} add x int")
     film.insert(4)
 
     film.tick()
 
-    assert len(film.said) == 3
+    assert len(film.drift) == 3
 
 
-def test_what_changed_survives_a_crash_before_it_was_recorded(film):
-    """The rows are adopted, and so is the sentence."""
+def test_the_drift_of_an_adopted_object_is_reported(film):
+    """A crash after the PUT must not hide the change."""
     film.sql("alter table {t} drop price")
     film.insert(4)
     assert film.lake.crash("put", film.name)
@@ -285,20 +285,20 @@ def test_what_changed_survives_a_crash_before_it_was_recorded(film):
     assert [item.drift for item in outcome.adopted] == [("column 'price' (numeric(10,2)) was dropped",)]
 
 
-def test_a_rename_of_an_enums_value_is_said_to_hold_for_new_rows_only(film):
+def test_a_renamed_enum_value_is_reported_as_valid_for_new_rows_only(film):
     film.sql("update {t} set mood = 'happy';insert into {t} (id) values (4)")
     film.tick()
     film.sql("alter type {t}_mood rename value 'happy' to 'glad';insert into {t} (id, mood) values (5, 'glad')")
 
     film.tick()
 
-    assert film.said[0] == "column 'mood' no longer allows 'happy'; rows copied earlier keep the old text"
+    assert film.drift[0] == "column 'mood' no longer allows 'happy'; rows copied earlier keep the old text"
     assert film.lake.frames(film.name)[-1]["mood"].to_list() == ["glad"]
 
 
 @pytest.mark.parametrize("settle", ["vacuum full {t}", "cluster {t} using {t}_pkey"])
-def test_a_default_put_into_every_row_before_the_next_tick_is_found_in_a_row(film, settle):
-    """The catalog has forgotten it by then, and the rows do not come again: they would read back as NULL."""
+def test_a_default_that_a_rewrite_put_into_every_row_is_found_in_a_row(film, settle):
+    """The catalog does not keep it any more, and the rows are not copied again: they would be read as NULL."""
     film.sql("alter table {t} add x numeric(9,2) default 7.5;alter table {t} add y text;" + settle)
     film.insert(4)
 
@@ -306,15 +306,15 @@ def test_a_default_put_into_every_row_before_the_next_tick_is_found_in_a_row(fil
 
     missing = {column["name"]: column.get("missing") for column in film.lake.footers(film.name)[-1].columns}
     assert (missing["x"], missing["y"]) == ("7.50", None)
-    assert "have its default" in film.said[0]
+    assert "have its default" in film.drift[0]
     film.insert(5)
     film.tick()
-    assert film.said == ()
-    assert film.whole()
+    assert film.drift == ()
+    assert film.is_exact()
 
 
-def test_the_cursor_of_another_column_starts_over(film):
-    """A value of the column followed before would stand in etl_control for good if it sorts higher."""
+def test_another_cursor_column_starts_with_its_own_values(film):
+    """A higher value of the former cursor column would stay in etl_control forever."""
     film.sql("alter table {t} add updated_at timestamptz;update {t} set updated_at = '2031-01-01'")
     film.tick()
     film.sql("alter table {t} drop updated_at;alter table {t} add created_at timestamptz")
@@ -322,12 +322,12 @@ def test_the_cursor_of_another_column_starts_over(film):
 
     outcome = film.tick()
 
-    assert "progress is shown by 'created_at' now, before by 'updated_at'" in film.said
+    assert "progress is shown by 'created_at' now, before by 'updated_at'" in film.drift
     assert outcome.watermark.cursor.startswith("2030-01-01")
 
 
 @pytest.mark.parametrize("change", ["drop seen_at", "rename seen_at to x", "alter seen_at type text"])
-def test_a_cursor_column_that_the_settings_name_and_is_gone_stops_the_table_until_they_are_right(film, change):
+def test_a_configured_cursor_column_that_no_longer_fits_stops_the_table(film, change):
     film.insert(4)
     film.tick(cursor_column="seen_at")
     film.sql("alter table {t} " + change)
@@ -336,7 +336,7 @@ def test_a_cursor_column_that_the_settings_name_and_is_gone_stops_the_table_unti
     with pytest.raises(SettingsError, match=f"{film.name}: the cursor column 'seen_at'"):
         film.tick(cursor_column="seen_at")
 
-    assert film.whole()
+    assert film.is_exact()
 
 
 GONE = {
@@ -348,17 +348,17 @@ GONE = {
 
 @pytest.mark.parametrize("change", GONE)
 @pytest.mark.parametrize("moment", ["between ticks", "in a read"])
-def test_a_table_that_is_not_there_any_more_says_so_and_keeps_its_objects(film, change, moment, monkeypatch):
+def test_a_table_that_does_not_exist_any_more_is_reported_and_keeps_its_objects(film, change, moment, monkeypatch):
     film.insert(4)
     kept = film.lake.keys(film.name)
-    with film.lake.source() as source, film.lake.open(source, film.name) as copy:
+    with film.lake.source() as source, film.lake.open(source, film.name) as sync:
         if moment == "between ticks":
             film.sql(GONE[change])
         else:
             original = Source.read
             monkeypatch.setattr(Source, "read", lambda *a: (film.sql(GONE[change]), original(*a))[1])
-        with pytest.raises(TableChanged, match="not there any more; the catalog is read again within a minute"):
-            copy.start(film.lake.recorded[film.name])
+        with pytest.raises(TableChanged, match=r"does not exist any more\. The catalog is read again within a minute"):
+            sync.start(film.lake.recorded[film.name])
     monkeypatch.undo()
 
     assert film.lake.keys(film.name) == kept
@@ -369,7 +369,7 @@ def test_a_table_that_is_not_there_any_more_says_so_and_keeps_its_objects(film, 
         assert film.lake.column("id", new) == [1, 2, 3, 4]
 
 
-def test_a_table_made_again_under_its_name_while_it_is_read_is_a_new_generation(film, monkeypatch):
+def test_a_table_created_again_during_a_read_is_a_new_generation(film, monkeypatch):
     original, left = Source.read, [f"drop table {film.name};{FILM}"]
 
     def swap_and_read(self, query, label):
@@ -382,7 +382,7 @@ def test_a_table_made_again_under_its_name_while_it_is_read_is_a_new_generation(
     monkeypatch.setattr(Source, "read", swap_and_read)
     film.tick()
 
-    assert film.whole()
+    assert film.is_exact()
     assert film.lake.column("id", film.name) == [7]
     assert "another table" in film.lake.footers(film.name)[0].reason
     assert all(footer.drift == () for footer in film.lake.footers(film.name))
@@ -394,7 +394,7 @@ create table {t}_sale2 partition of {t}_sale for values in (2);
 insert into {t}_sale values (1, 1), (2, 2)"""
 
 
-def test_partitions_that_come_and_go_are_said_once(film):
+def test_attached_and_detached_partitions_are_reported_once(film):
     film.sql(PARTS)
     table = f"{film.name}_sale"
     [first] = film.lake.drain(table)[:1]
@@ -403,20 +403,22 @@ def test_partitions_that_come_and_go_are_said_once(film):
         "create table {t}_sale3 (like {t}_sale);insert into {t}_sale3 values (3, 3);"
         "alter table {t}_sale attach partition {t}_sale3 for values in (3)"
     )
-    came = film.lake.tick(table)
+    attached = film.lake.tick(table)
     film.sql("alter table {t}_sale detach partition {t}_sale2;insert into {t}_sale values (4, 1)")
-    went = film.lake.tick(table)
+    detached = film.lake.tick(table)
     film.sql("insert into {t}_sale values (5, 1)")
     later = film.lake.tick(table)
 
-    said = [[sentence for item in outcome.committed for sentence in item.drift] for outcome in (came, went, later)]
-    assert said[0] == [f"partition '{film.name}_sale3' is new, and copied from its beginning"]
-    assert [sentence.split(" (oid")[0] for sentence in said[1]] == ["a partition"]
-    assert said[2] == []
+    drift = [
+        [sentence for item in outcome.committed for sentence in item.drift] for outcome in (attached, detached, later)
+    ]
+    assert drift[0] == [f"partition '{film.name}_sale3' is new, and is copied completely"]
+    assert [sentence.split(" (oid")[0] for sentence in drift[1]] == ["a partition"]
+    assert drift[2] == []
     assert film.lake.column("id", table) == [1, 2, 3, 4, 5]
 
 
-def test_a_default_of_a_partitioned_table_is_found_though_only_its_partitions_know_it(film):
+def test_a_default_of_a_partitioned_table_is_found_in_a_row(film):
     film.sql(PARTS)
     table = f"{film.name}_sale"
     film.lake.drain(table)
@@ -428,7 +430,7 @@ def test_a_default_of_a_partitioned_table_is_found_though_only_its_partitions_kn
     assert film.lake.compare(table, "id") == SAME
 
 
-def test_a_virtual_column_reads_as_of_now_and_old_rows_are_said_not_to_hold_it(film, postgres_server):
+def test_a_virtual_column_is_copied_with_new_rows_only_and_that_is_reported(film, postgres_server):
     if postgres_server.version < 18:
         pytest.skip("virtual columns came with PostgreSQL 18")
     film.sql("alter table {t} add x int generated always as (id * 2) virtual")
@@ -437,6 +439,6 @@ def test_a_virtual_column_reads_as_of_now_and_old_rows_are_said_not_to_hold_it(f
     film.tick()
 
     assert film.lake.frames(film.name)[-1]["x"].to_list() == [8]
-    assert film.said == ("column 'x' (integer) was added; rows copied earlier do not have its computed values",)
+    assert film.drift == ("column 'x' (integer) was added; rows copied earlier do not have its computed values",)
     described = film.lake.footers(film.name)[-1].columns[-1]
     assert (described["generated"], described["generated_as"]) == ("virtual", "(id * 2)")

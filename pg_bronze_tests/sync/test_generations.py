@@ -1,4 +1,4 @@
-"""Generations: a table that is another one than before, or is to be copied again on purpose, or lies elsewhere now."""
+"""Generations: a table that was replaced, is copied again on request, or belongs to another place now."""
 
 import dataclasses
 
@@ -29,13 +29,13 @@ def old(lake: Lake) -> list[str]:
 
 
 def elsewhere(lake: Lake, **changed) -> None:
-    """As if the watermark had been made in another place."""
+    """Change the place that the recorded watermark belongs to."""
     recorded = lake.recorded["movie"]
     lake.recorded["movie"] = dataclasses.replace(recorded, origin=dataclasses.replace(recorded.origin, **changed))
 
 
 class DiesMoving(Store):
-    """Dies before the n-th object is moved, or in the middle of moving it."""
+    """Raises Crash before the n-th object is moved, or in the middle of moving it."""
 
     def __init__(self, store: Store, after: int, half_way: bool) -> None:
         super().__init__(store.client, store.bucket, store.prefix)
@@ -50,8 +50,8 @@ class DiesMoving(Store):
         super().move(key, to)
 
 
-def test_a_table_dropped_and_made_again_is_a_new_generation(lake, database):
-    """Its rows start over, and the old ones are none of this table's."""
+def test_a_table_that_was_dropped_and_created_again_is_a_new_generation(lake, database):
+    """The old rows do not belong to the new table."""
     before = lake.keys()
     database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
 
@@ -65,8 +65,8 @@ def test_a_table_dropped_and_made_again_is_a_new_generation(lake, database):
     assert not set(before) & set(lake.keys())
 
 
-def test_a_swap_by_rename_is_a_new_generation(lake, database):
-    """Blue-green: rows of the new table are older than the watermark of the old one."""
+def test_a_table_swapped_by_rename_is_a_new_generation(lake, database):
+    """A blue-green deployment: the new table's rows are older than the watermark, and would be lost."""
     database.execute(
         "create table movie_new (like movie including all);insert into movie_new select * from movie where movie_id > 2"
     )
@@ -78,7 +78,7 @@ def test_a_swap_by_rename_is_a_new_generation(lake, database):
     assert lake.compare() == SAME
 
 
-def test_a_table_renamed_there_and_back_is_the_same_generation(lake, database):
+def test_a_table_that_was_renamed_and_renamed_back_is_the_same_generation(lake, database):
     database.execute("alter table movie rename to other; alter table other rename to movie")
     database.execute(fill(9, 9))
 
@@ -88,8 +88,8 @@ def test_a_table_renamed_there_and_back_is_the_same_generation(lake, database):
     assert lake.compare() == SAME
 
 
-def test_a_table_moved_to_another_schema_leaves_its_name_to_another(lake, database):
-    """Blue-green by schema: both are called movie, and what one has copied says nothing of the other."""
+def test_a_table_that_takes_the_name_of_one_moved_to_another_schema_is_a_new_generation(lake, database):
+    """A blue-green deployment by schema: both tables are called movie, and have different watermarks."""
     database.execute(f"create schema side; alter table movie set schema side; {MOVIE}; {fill(3, 4)}")
 
     lake.drain()
@@ -102,8 +102,8 @@ def test_a_table_moved_to_another_schema_leaves_its_name_to_another(lake, databa
     assert lake.compare() == lake.compare("side:movie") == SAME
 
 
-def test_a_table_moved_to_another_schema_and_back_is_the_same_generation(lake, database):
-    """What was written while it was away is new, and nothing else."""
+def test_a_table_that_was_moved_to_another_schema_and_back_is_the_same_generation(lake, database):
+    """Only the rows written in between are copied."""
     database.execute(f"create schema side; alter table movie set schema side; set search_path = side; {fill(9, 10)}")
     database.execute("alter table side.movie set schema public")
 
@@ -114,7 +114,7 @@ def test_a_table_moved_to_another_schema_and_back_is_the_same_generation(lake, d
     assert lake.compare() == SAME
 
 
-def test_a_truncated_table_goes_on_in_its_generation(lake, database):
+def test_a_truncated_table_is_the_same_generation(lake, database):
     database.execute(f"truncate movie; {fill(20, 22)}")
 
     lake.drain()
@@ -123,8 +123,8 @@ def test_a_truncated_table_goes_on_in_its_generation(lake, database):
     assert lake.column() == [*range(1, 9), 20, 21, 22]
 
 
-def test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away(lake, database):
-    """What was copied before counts no more, but stays where it can be looked at."""
+def test_a_reset_copies_the_whole_table_and_moves_the_old_objects_away(lake, database):
+    """The old objects must not mix with the new ones, and must not be deleted."""
     before = lake.recorded["movie"]
 
     reset = lake.tick(act=state_changes.reset)
@@ -138,8 +138,8 @@ def test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away(lak
     assert lake.footers()[0].reason == "reset on request"
 
 
-def test_a_reset_heals_a_table_whose_last_object_is_gone(lake, database):
-    """It is what the error says to do."""
+def test_a_reset_repairs_a_table_whose_last_object_is_missing(lake, database):
+    """The error names it as the remedy."""
     lake.store.delete(lake.keys()[-1])
     with pytest.raises(LakeDamaged):
         lake.tick()
@@ -150,8 +150,8 @@ def test_a_reset_heals_a_table_whose_last_object_is_gone(lake, database):
     assert lake.compare() == SAME
 
 
-def test_going_on_without_the_last_object_copies_only_what_is_new(lake, database):
-    """An expiry rule removes old objects on purpose."""
+def test_continue_without_the_last_object_copies_only_new_rows(lake, database):
+    """A lifecycle rule of the bucket may delete old objects on purpose."""
     gone = lake.keys()
     for key in gone:
         lake.store.delete(key)
@@ -163,8 +163,8 @@ def test_going_on_without_the_last_object_copies_only_what_is_new(lake, database
     assert lake.column() == [9]
 
 
-def without_one_in_between(lake, database) -> None:
-    """What was recorded is older than an object that is gone, and another one follows it."""
+def remove_middle_object(lake, database) -> None:
+    """Delete an object between the recorded one and the newest one."""
     recorded = lake.recorded["movie"]
     for number in (9, 10):
         database.execute(fill(number, number))
@@ -176,9 +176,9 @@ def without_one_in_between(lake, database) -> None:
 
 
 @pytest.mark.parametrize("act, lost", [(state_changes.reset, 0), (state_changes.resume, 1)], ids=["reset", "continue"])
-def test_both_ways_on_help_where_objects_do_not_follow_one_another(lake, database, act, lost):
-    """They are what the error says to do: copy all again, or go on after the newest object without the one in between."""
-    without_one_in_between(lake, database)
+def test_both_remedies_work_where_an_object_in_the_middle_is_missing(lake, database, act, lost):
+    """The error names them: copy the whole table again, or continue after the newest object."""
+    remove_middle_object(lake, database)
 
     lake.tick(act=act)
     database.execute(fill(11, 11))
@@ -188,8 +188,8 @@ def test_both_ways_on_help_where_objects_do_not_follow_one_another(lake, databas
     assert lake.column() == [n for n in range(1, 12) if n != 9 or not lost]
 
 
-def test_a_reset_heals_a_table_with_a_claim_far_ahead(lake, database):
-    """It is what the error says to do. Left there, the claim would be taken up once its number comes."""
+def test_a_reset_repairs_a_table_with_a_claim_of_a_later_number(lake, database):
+    """The error names it. If the claim remained, it would be redone when its number is reached."""
     database.execute(fill(9, 9))
     assert lake.crash("claim")
     claim = lake.layout().claim(lake.recorded["movie"].seq + 1)
@@ -205,7 +205,7 @@ def test_a_reset_heals_a_table_with_a_claim_far_ahead(lake, database):
     assert lake.compare() == SAME
 
 
-def test_resets_upon_resets_keep_every_generation_apart(lake, database):
+def test_repeated_resets_keep_every_generation_apart(lake, database):
     for _ in range(3):
         lake.tick(act=state_changes.reset)
         lake.drain()
@@ -219,7 +219,7 @@ def test_resets_upon_resets_keep_every_generation_apart(lake, database):
 
 @pytest.mark.parametrize("step", ["claim", "list", "put", "unclaim"])
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_a_crash_in_a_reset_is_finished_by_the_next_tick(lake, database, step, forgotten):
+def test_the_next_tick_completes_a_reset_that_was_killed(lake, database, step, forgotten):
     with pytest.raises(Crash):
         lake.tick(act=state_changes.reset, crash_at=step)
     if forgotten:
@@ -234,8 +234,8 @@ def test_a_crash_in_a_reset_is_finished_by_the_next_tick(lake, database, step, f
 @pytest.mark.parametrize("half_way", [False, True])
 @pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_a_crash_while_old_objects_are_moved_is_finished_by_the_next_tick(lake, database, after, half_way, forgotten):
-    """Until then a reader of ``movie/*.parquet`` sees two generations at once."""
+def test_the_next_tick_completes_a_move_of_old_objects_that_was_killed(lake, database, after, half_way, forgotten):
+    """Until then, a reader of ``movie/*.parquet`` receives rows of two generations."""
     whole = lake.store
     lake.store = DiesMoving(whole, after, half_way)
     database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
@@ -253,8 +253,8 @@ def test_a_crash_while_old_objects_are_moved_is_finished_by_the_next_tick(lake, 
     assert {footer.after.generation for footer in lake.footers()} == {1}
 
 
-def test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_one(lake, database):
-    """Its last object is not gone but moved away."""
+def test_a_writer_that_knows_only_the_old_generation_continues_the_new_one(lake, database):
+    """Its last object was moved away, and is not missing."""
     other = Lake(database, lake.store, dict(lake.recorded))
     for number in range(2):
         database.execute(f"drop table movie; {MOVIE}; {fill(10 + number, 14)}")
@@ -275,8 +275,8 @@ def test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_
     ],
 )
 @pytest.mark.parametrize("act", [state_changes.resume, state_changes.reset])
-def test_another_history_stops_the_table_until_somebody_decides(lake, database, changed, found, act):
-    """After a failover transactions already copied may be gone, and their ids used again."""
+def test_another_history_stops_the_table_until_reset_or_continue(lake, database, changed, found, act):
+    """After a failover, copied transactions may be lost and their ids used again."""
     elsewhere(lake, **changed)
     database.execute(fill(9, 10))
     with pytest.raises(HistoryChanged, match=f"{found}(.|\n)*pg-bronze continue movie(.|\n)*pg-bronze reset movie"):
@@ -290,16 +290,16 @@ def test_another_history_stops_the_table_until_somebody_decides(lake, database, 
 
 
 def test_another_database_stops_the_table(lake):
-    """Its rows and their ids are others, under the same names."""
+    """It has other rows and transaction ids under the same table names."""
     elsewhere(lake, database=1)
 
     with pytest.raises(HistoryChanged, match="another database of this cluster"):
         lake.tick()
 
 
-@pytest.mark.parametrize("act, wanted", [(state_changes.resume, [9]), (state_changes.reset, [*range(1, 10)])])
-def test_another_bucket_stops_the_table_until_somebody_decides(lake, database, bucket, act, wanted):
-    """A setting that points to the wrong bucket would copy everything again, or go on there without the past."""
+@pytest.mark.parametrize("act, expected", [(state_changes.resume, [9]), (state_changes.reset, [*range(1, 10)])])
+def test_another_bucket_stops_the_table_until_reset_or_continue(lake, database, bucket, act, expected):
+    """A wrong bucket name would copy everything again, or continue there without the older rows."""
     there = new_bucket(bucket.server)
     here, lake.store = lake.store, there.store()
     try:
@@ -310,25 +310,25 @@ def test_another_bucket_stops_the_table_until_somebody_decides(lake, database, b
         database.execute(fill(9, 9))
         lake.drain()
 
-        assert lake.column() == wanted
+        assert lake.column() == expected
         lake.forget()
         assert lake.drain()[-1].quiet
-        assert lake.column() == wanted
+        assert lake.column() == expected
         lake.store = here
         assert lake.column() == [*range(1, 9)]
     finally:
         there.remove()
 
 
-def test_a_table_never_copied_has_nothing_to_reset(database, bucket):
+def test_a_table_that_was_never_copied_cannot_be_reset(database, bucket):
     database.execute(MOVIE)
 
-    with pytest.raises(SettingsError, match="nothing of it has been copied yet"):
+    with pytest.raises(SettingsError, match="nothing of the table was copied yet"):
         Lake(database, bucket.store()).tick(act=state_changes.reset)
 
 
-def test_a_reset_takes_an_open_claim_along(lake, database):
-    """A claim left open has the number that the reset needs."""
+def test_a_reset_takes_the_number_of_an_open_claim(lake, database):
+    """Otherwise no reset is possible until the claim was redone."""
     database.execute(fill(9, 10))
     lake.crash("claim")
 
@@ -342,8 +342,8 @@ def test_a_reset_takes_an_open_claim_along(lake, database):
 
 @pytest.mark.parametrize("forgotten", [False, True])
 @pytest.mark.parametrize("act", [state_changes.resume, state_changes.reset])
-def test_a_decision_counts_although_a_claim_is_open(lake, database, act, forgotten):
-    """The claim has taken the next number; a reset that gives way to it says that it is done and has done nothing."""
+def test_a_change_is_committed_although_a_claim_is_open(lake, database, act, forgotten):
+    """The claim has taken the next number. A reset that only redoes it would report success and change nothing."""
     database.execute(fill(9, 10))
     lake.crash("claim")
     elsewhere(lake, timeline=77)
@@ -358,8 +358,8 @@ def test_a_decision_counts_although_a_claim_is_open(lake, database, act, forgott
     assert lake.compare() == SAME
 
 
-def test_a_first_load_that_died_after_its_claim_can_be_reset(database, bucket):
-    """The claim is all there is of the table."""
+def test_a_first_load_that_was_killed_after_its_claim_can_be_reset(database, bucket):
+    """The claim is the only trace of the table in the bucket."""
     database.execute(MOVIE)
     database.execute(fill(1, 5))
     lake = Lake(database, bucket.store())
@@ -372,7 +372,7 @@ def test_a_first_load_that_died_after_its_claim_can_be_reset(database, bucket):
 
 
 def reload(database, first: int, last: int) -> None:
-    """Empty the table and fill it in one transaction with rows that are frozen from the beginning."""
+    """Empty the table, and fill it in one transaction with rows that are frozen at once."""
     with database.connect() as connection, connection.transaction():
         connection.execute("truncate movie")
         with connection.cursor().copy("copy movie (movie_id, title) from stdin (freeze)") as rows:
@@ -380,8 +380,8 @@ def reload(database, first: int, last: int) -> None:
                 rows.write_row((number, "frozen"))
 
 
-def test_rows_frozen_from_the_beginning_are_copied_once_although_they_replace_all_others(lake, database):
-    """A reload with COPY FREEZE is seen by everybody at once, but its transaction may not be below the horizon yet."""
+def test_a_reload_with_copy_freeze_is_copied_once(lake, database):
+    """Its rows are visible to every snapshot at once, although its transaction may not be below the horizon yet."""
     with database.connect(autocommit=False) as other:
         other.execute("insert into movie (movie_id) values (100)")
         other.commit()
@@ -400,8 +400,8 @@ def test_rows_frozen_from_the_beginning_are_copied_once_although_they_replace_al
     assert lake.drain()[-1].quiet
 
 
-def test_a_reload_during_a_first_load_in_blocks_becomes_a_new_generation(database, bucket):
-    """What had been read of the old blocks says nothing about the new ones, although their rows are frozen already."""
+def test_a_reload_during_a_first_load_in_block_ranges_is_a_new_generation(database, bucket):
+    """Blocks that were read before the reload contain other rows now."""
     database.execute(f"{MOVIE}; {fill(1, 3_000)}")
     lake = Lake(database, bucket.store())
     lake.crash("unclaim", slice_rows=1_000)
@@ -414,8 +414,8 @@ def test_a_reload_during_a_first_load_in_blocks_becomes_a_new_generation(databas
     assert lake.compare() == SAME
 
 
-def test_rows_frozen_between_two_ticks_are_neither_lost_nor_copied_again(lake, database):
-    """Freezing marks rows and leaves them the transaction they are of, also those not yet copied."""
+def test_rows_that_vacuum_froze_between_two_ticks_are_copied_once(lake, database):
+    """Freezing marks a row and keeps its transaction id. Rows not copied yet must not be lost."""
     database.execute(f"{fill(9, 12)}; update movie set title = 'again' where movie_id = 2")
     database.execute("vacuum (freeze) movie")
 

@@ -1,4 +1,4 @@
-"""Failovers and restores that really happen: what the table says, and what ``continue`` and ``reset`` make of it."""
+"""Real failovers and restores: they stop the table, and reset, continue and reconcile resolve them."""
 
 import os
 import shutil
@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.core.window_sql import HORIZON
@@ -16,14 +15,13 @@ from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.ledger import Committed
-from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.sync import state_changes
 from pg_bronze.sync.reconcile import reconcile
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.faults import freeze
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, crash_after, fill
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, Upgraded
-from pg_bronze_tests.harness.servers import Database, older_servers
+from pg_bronze_tests.harness.servers import Database, older_servers, s3_connection
 
 
 @pytest.fixture(params=["18", "15"])
@@ -53,7 +51,7 @@ def lake(primary, bucket):
 
 
 def fail_over(lake: Lake, standby: Standby) -> Database:
-    """Lose the primary and promote the standby; the lake reads from it at once."""
+    """Kill the primary and promote the standby; the lake reads from the new primary at once."""
     lake.database.server.kill()
     standby.promote()
     lake.database = Database(standby, "postgres")
@@ -61,13 +59,13 @@ def fail_over(lake: Lake, standby: Standby) -> Database:
 
 
 def take_ids(database: Database, count: int) -> None:
-    """Transactions that change no row."""
+    """Run transactions that change no row."""
     for _ in range(count):
         database.execute("select pg_current_xact_id()")
 
 
-def copy_what_the_standby_never_gets(lake: Lake, standby: Standby) -> None:
-    """Eleven transactions that are in the lake and not on the standby."""
+def copy_rows_that_the_standby_never_receives(lake: Lake, standby: Standby) -> None:
+    """Copy eleven transactions that are not on the standby."""
     standby.catch_up()
     standby.cut_off()
     for number in range(9, 20):
@@ -75,8 +73,8 @@ def copy_what_the_standby_never_gets(lake: Lake, standby: Standby) -> None:
     lake.drain()
 
 
-def test_after_a_failover_that_lost_nothing_the_table_stops_until_continued(lake, standby):
-    """Whether anything was lost is not for us to guess."""
+def test_a_failover_that_lost_nothing_stops_the_table_until_continue(lake, standby):
+    """pg_bronze cannot know whether transactions were lost."""
     lake.database.execute(fill(9, 10))
     lake.drain()
     standby.catch_up()
@@ -92,8 +90,8 @@ def test_after_a_failover_that_lost_nothing_the_table_stops_until_continued(lake
     assert lake.compare() == SAME
 
 
-def test_a_standby_promoted_just_now_stops_the_table_before_its_first_checkpoint(lake, standby):
-    """Until then pg_control_checkpoint names the old timeline, and an application does not wait for it."""
+def test_a_promoted_standby_stops_the_table_before_its_first_checkpoint(lake, standby):
+    """Until the checkpoint, pg_control_checkpoint returns the old timeline, and the application writes already."""
     standby.catch_up()
     checkpointer = "select pid from pg_stat_activity where backend_type = 'checkpointer'"
     [(pid,)] = Database(standby, "postgres").execute(checkpointer)
@@ -109,9 +107,9 @@ def test_a_standby_promoted_just_now_stops_the_table_before_its_first_checkpoint
         os.kill(pid, signal.SIGCONT)
 
 
-def test_after_a_failover_that_lost_transactions_a_reset_makes_the_lake_right(lake, standby):
-    """Rows only the old primary had are in the lake, and the new one hands their transaction ids out again."""
-    copy_what_the_standby_never_gets(lake, standby)
+def test_a_reset_after_a_failover_that_lost_transactions_makes_the_lake_exact(lake, standby):
+    """Rows that only the old primary had are in the lake, and the new primary uses their transaction ids again."""
+    copy_rows_that_the_standby_never_receives(lake, standby)
     database = fail_over(lake, standby)
     assert database.execute("select count(*) from movie") == [(8,)]
     database.execute(fill(9, 10))
@@ -125,9 +123,9 @@ def test_after_a_failover_that_lost_transactions_a_reset_makes_the_lake_right(la
     assert lake.column() == [*range(1, 11)]
 
 
-def test_after_a_failover_that_lost_transactions_continue_does_not_go_on_green(lake, standby):
-    """The new primary's horizon lies below what was copied from the old one: saying so again is all that is right."""
-    copy_what_the_standby_never_gets(lake, standby)
+def test_continue_after_a_failover_that_lost_transactions_does_not_succeed_silently(lake, standby):
+    """The horizon of the new primary is below the watermark, so rows under reused ids would be skipped."""
+    copy_rows_that_the_standby_never_receives(lake, standby)
     fail_over(lake, standby)
 
     lake.tick(act=state_changes.resume)
@@ -138,18 +136,12 @@ def test_after_a_failover_that_lost_transactions_continue_does_not_go_on_green(l
 
 @pytest.fixture
 def reconciling(bucket):
-    """What ``pg-bronze reconcile`` does with a table."""
-    connection = S3Connection(
-        endpoint_url=bucket.server.endpoint_url,
-        access_key=SecretStr(bucket.server.access_key),
-        secret_key=SecretStr(bucket.server.secret_key),
-        region="us-east-1",
-        use_ssl=False,
-    )
+    """The change that ``pg-bronze reconcile`` commits."""
+    connection = s3_connection(bucket)
     return lambda sync, recorded, writer: reconcile(sync, recorded, writer, connection)[0]
 
 
-def test_reconcile_goes_on_where_nothing_was_lost_and_copies_nothing_again(lake, standby, reconciling):
+def test_reconcile_continues_where_nothing_was_lost_and_copies_no_row_twice(lake, standby, reconciling):
     lake.database.execute(f"update movie set title = 'again' where movie_id < 3; {fill(9, 10)}")
     lake.drain()
     standby.catch_up()
@@ -166,8 +158,8 @@ def test_reconcile_goes_on_where_nothing_was_lost_and_copies_nothing_again(lake,
     assert lake.compare() == SAME
 
 
-def test_reconcile_goes_on_although_ids_went_back_when_no_row_was_lost(lake, standby, reconciling):
-    """Transactions of other tables alone were lost: the lake still holds all there is."""
+def test_reconcile_continues_where_ids_went_back_and_no_row_was_lost(lake, standby, reconciling):
+    """Only transactions of other tables were lost, so a new first load would be wasted."""
     lake.database.execute(f"create table other (i int); {fill(9, 9)}")
     standby.catch_up()
     standby.cut_off()
@@ -189,22 +181,22 @@ def test_reconcile_goes_on_although_ids_went_back_when_no_row_was_lost(lake, sta
 @pytest.mark.parametrize(
     "here, there, found",
     [
-        (fill(9, 12), "", "of 8 live rows 0 should have been copied .*, and 4 row versions in it are later"),
-        (fill(9, 12), fill(9, 10), "of 10 live rows 2 should have been copied and are not in the lake"),
-        ("update movie set title = 'here' where movie_id = 3", "", "of 8 live rows 0 should .* and 1 row versions"),
+        (fill(9, 12), "", "of 8 live rows, 0 were copied .*, and 4 row versions in the lake are later"),
+        (fill(9, 12), fill(9, 10), "of 10 live rows, 2 were copied before and are not in the lake"),
+        ("update movie set title = 'here' where movie_id = 3", "", "of 8 live rows, 0 were .* and 1 row versions"),
         (
             "update movie set title = 'here' where movie_id = 3",
             "update movie set title = 'there' where movie_id = 3",
-            "of 8 live rows 1 should .* and 1 row versions",
+            "of 8 live rows, 1 were .* and 1 row versions",
         ),
     ],
 )
-def test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing(lake, standby, reconciling, here, there, found):
-    """Ids of lost transactions are handed out again: neither they nor a count of rows would tell."""
+def test_reconcile_reports_what_a_failover_lost_and_changes_nothing(lake, standby, reconciling, here, there, found):
+    """The ids of lost transactions are used again, so neither ids nor a count of rows would show the loss."""
     standby.catch_up()
     standby.cut_off()
     if not there:
-        take_ids(lake.database, 20)  # or autovacuum there might reach those of the lost rows by itself
+        take_ids(lake.database, 20)  # or autovacuum might use the ids of the lost rows
     lake.database.execute(here)
     lake.drain()
     database = fail_over(lake, standby)
@@ -212,7 +204,7 @@ def test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing(lake, sta
         database.execute(there)
     before = dict(lake.recorded), lake.all_keys()
 
-    with pytest.raises(HistoryChanged, match=f"{found}.*pg-bronze reset movie.*nothing was changed"):
+    with pytest.raises(HistoryChanged, match=f"{found}.*Nothing was changed.*pg-bronze reset movie"):
         lake.tick(act=reconciling)
 
     assert (dict(lake.recorded), lake.all_keys()) == before
@@ -222,24 +214,24 @@ def test_reconcile_says_what_a_lossy_failover_lost_and_changes_nothing(lake, sta
 
 
 @pytest.mark.parametrize("primary", ["18"], indirect=True)
-def test_a_lost_row_whose_id_others_have_used_since_counts_as_deleted(lake, standby, reconciling):
-    """Nothing that can be read of the database tells the two apart; what it holds itself is all in the lake."""
+def test_a_lost_row_whose_id_was_used_again_counts_as_deleted(lake, standby, reconciling):
+    """Nothing in the database tells the two apart. All that it contains is in the lake."""
     standby.catch_up()
     standby.cut_off()
     lake.database.execute(fill(9, 12))
     lake.drain()
     database = fail_over(lake, standby)
     take_ids(database, 20)
-    said: list[str] = []
+    reasons: list[str] = []
 
     def act(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> Committed:
         committed = reconciling(sync, recorded, writer)
-        said.append(lake.footers()[-1].reason)
+        reasons.append(lake.footers()[-1].reason)
         return committed
 
     lake.tick(act=act)
 
-    assert "all 8 live rows copied so far are in the lake; 4 more keys are only in the lake" in said[0]
+    assert "all 8 live rows copied so far are in the lake; 4 more keys are only in the lake" in reasons[0]
     database.execute(fill(13, 14))
     assert sum(outcome.row_count for outcome in lake.drain()) == 2
     assert lake.compare() == SAME
@@ -247,12 +239,12 @@ def test_a_lost_row_whose_id_others_have_used_since_counts_as_deleted(lake, stan
 
 
 @pytest.mark.parametrize("primary", ["18"], indirect=True)
-def test_reconcile_compares_no_window_that_is_half_read(lake, reconciling):
-    """Going on from it would forget where in the table it stands."""
+def test_reconcile_refuses_a_window_that_is_only_partly_read(lake, reconciling):
+    """The watermark would lose the position inside the table."""
     lake.database.execute(fill(9, 3000))
     assert lake.crash(crash_after("unclaim", 2), slice_rows=500)
 
-    with pytest.raises(HistoryChanged, match=r"half read.*pg-bronze reset movie"):
+    with pytest.raises(HistoryChanged, match=r"only partly read.*pg-bronze reset movie"):
         lake.tick(act=reconciling)
 
     lake.drain(slice_rows=500)
@@ -260,9 +252,9 @@ def test_reconcile_compares_no_window_that_is_half_read(lake, reconciling):
 
 
 def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
-    """Same cluster, same timeline, an earlier state, and ids that have come as far again: only the log position tells.
+    """Cluster and timeline are the same, and as many ids were used again: only the log position shows the restore.
 
-    ``reconcile`` says what differs, ``continue`` goes on with what is written from then on, ``reset`` makes it right.
+    ``reconcile`` reports the difference, ``continue`` copies rows written from then on, ``reset`` makes the lake exact.
     """
     place = data_dir.open_data_dir(primary.data_dir, unprivileged_user())
     primary.stop()
@@ -282,13 +274,13 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
     for _ in range(2):
         with pytest.raises(HistoryChanged, match=r"an older state was restored.*pg-bronze reset movie"):
             lake.tick()
-        with pytest.raises(HistoryChanged, match=r"of 19 live rows \d+ should have been copied and are not"):
+        with pytest.raises(HistoryChanged, match=r"of 19 live rows, \d+ were copied before and are not"):
             lake.tick(act=reconciling)
 
     lake.tick(act=state_changes.resume)
     lake.database.execute(fill(3001, 3002))
     lake.drain()
-    assert lake.column()[-3:] == [3000, 3001, 3002], "what was copied of the state before, and what came now"
+    assert lake.column()[-3:] == [3000, 3001, 3002], "rows of the state before the restore, and new rows"
 
     lake.tick(act=state_changes.reset)
     lake.drain()
@@ -297,9 +289,9 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
 
 
 @pytest.mark.parametrize("primary", ["15"], indirect=True)
-@pytest.mark.parametrize("asked", [True, False])
-def test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was(lake, primary, tmp_path, reconciling, asked):
-    """Another cluster by its identifier, the same transaction ids in the rows."""
+@pytest.mark.parametrize("compared", [True, False])
+def test_pg_upgrade_stops_a_table_until_continue_and_loses_nothing(lake, primary, tmp_path, reconciling, compared):
+    """The cluster has another identifier, and its rows keep their transaction ids."""
     primary.stop()
     with Upgraded(tmp_path / "upgraded", primary) as upgraded:
         lake.database = Database(upgraded, "postgres")
@@ -307,7 +299,7 @@ def test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was(lake, primary, 
         with pytest.raises(HistoryChanged, match=r"belongs to the database cluster \d+.*pg-bronze reconcile movie"):
             lake.tick()
 
-        lake.tick(act=reconciling if asked else state_changes.resume)
+        lake.tick(act=reconciling if compared else state_changes.resume)
         lake.database.execute(f"{fill(9, 10)}; update movie set title = 'again' where movie_id = 1")
         outcomes = lake.drain()
 
@@ -315,8 +307,8 @@ def test_after_pg_upgrade_a_table_stops_and_goes_on_where_it_was(lake, primary, 
         assert lake.compare() == SAME
 
 
-def test_a_standby_that_lags_behind_the_primary_read_before_is_waited_for(lake, standby):
-    """Not an alarm: a standby catches up."""
+def test_a_standby_that_lags_behind_the_server_read_before_is_retried(lake, standby):
+    """It catches up, so nobody has to act."""
     standby.catch_up()
     with standby.connect(autocommit=True) as connection:
         connection.execute("select pg_wal_replay_pause()")
@@ -334,8 +326,8 @@ def test_a_standby_that_lags_behind_the_primary_read_before_is_waited_for(lake, 
     assert lake.compare() == SAME
 
 
-def test_reading_moves_to_a_standby_and_back_without_losing_a_row(lake, primary, standby):
-    """A maintenance window: PG_HOST points to the standby for a while."""
+def test_reading_from_a_standby_for_a_while_loses_no_row(lake, primary, standby):
+    """During maintenance PG_HOST may point to the standby."""
     database = lake.database
     for turn in range(3):
         database.execute(fill(100 * turn + 9, 100 * turn + 20))

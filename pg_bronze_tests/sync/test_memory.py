@@ -1,4 +1,4 @@
-"""The bound on memory, in processes of their own: the peak of a worker above one that has copied a tiny table."""
+"""The bound on memory: the peak of a worker process above that of one that has copied a tiny table."""
 
 import sys
 
@@ -20,11 +20,11 @@ CASES = {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its peak")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak of a process")
 @pytest.mark.parametrize("case", CASES)
 def test_a_worker_stays_within_200_mb_of_an_idle_one(database, bucket, case, monkeypatch):
     """One heap block may point to gigabytes, and a megabyte of it may hold gigabytes compressed."""
-    # A worker started by a process that has imported Polars: 230 MB when what this one set was respected.
+    # As in a worker started by a process that has imported Polars; respecting the inherited value took 230 MB more.
     monkeypatch.setenv("_RJEM_MALLOC_CONF", "dirty_decay_ms:500,muzzy_decay_ms:1000")
     memory.prepare(database, CASES[case])
 

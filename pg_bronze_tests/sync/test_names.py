@@ -1,4 +1,4 @@
-"""Every name that PostgreSQL allows: copied, told apart, and read back under the label it has, on each S3 server."""
+"""All names that PostgreSQL allows: copied, kept apart, and read back under their labels, on each S3 server."""
 
 import contextlib
 from typing import Any
@@ -16,24 +16,24 @@ from pg_bronze_tests.harness.lake import Lake
 from pg_bronze_tests.harness.names import COLUMN_NAMES, TABLES
 
 
-def made(schema: str, name: str) -> str:
+def quoted(schema: str, name: str) -> str:
     return f"{quote(schema)}.{quote(name)}"
 
 
 @pytest.fixture
 def named(database: Any) -> Any:
-    """The database with a table of each name, and a row in it that no other has."""
+    """The database with a table of each name, each with a row that no other table has."""
     schemas = sorted({schema for schema, _ in TABLES} - {"public"})
     statements = [f"create schema {quote(schema)}" for schema in schemas]
     for number, table in enumerate(TABLES):
-        statements.append(f"create table {made(*table)} (id int primary key, word text)")
-        statements.append(f"insert into {made(*table)} values ({number}, {literal(f'of {table[1]}')})")
+        statements.append(f"create table {quoted(*table)} (id int primary key, word text)")
+        statements.append(f"insert into {quoted(*table)} values ({number}, {literal(f'of {table[1]}')})")
     database.execute("; ".join(statements))
     return database
 
 
-def test_tables_of_every_name_are_copied_and_never_taken_for_each_other(named, any_bucket, monkeypatch):
-    """Two in one folder would adopt each other's objects, and some servers take a folder's name for another's."""
+def test_tables_of_every_name_are_copied_and_kept_apart(named, any_bucket, monkeypatch):
+    """Two tables in one folder would adopt each other's objects, and some servers confuse similar folder names."""
     settings = load_settings(any_bucket.environ, None, lake_only=True)
     with named.connect() as connection, Lake(named, any_bucket.store()).source() as source:
         lake = Lake(named, any_bucket.store(), control=Control(connection))
@@ -41,7 +41,7 @@ def test_tables_of_every_name_are_copied_and_never_taken_for_each_other(named, a
         for number, (schema, name) in enumerate(TABLES):
             assert lake.tick(f"{schema}:{name}", dated=number % 3 == 0).row_counts == [1]
 
-    monkeypatch.setattr(scan, "connect", lambda _: lake.store.client)  # a client of its own each takes 0.1 s
+    monkeypatch.setattr(scan, "connect", lambda _: lake.store.client)  # a new client for each table takes 0.1 s
     for number, (schema, name) in enumerate(TABLES):
         assert len(lake.keys(f"{schema}:{name}")) == 1
         found = pg_bronze.scan(label(schema, name), settings=settings).collect()
@@ -54,8 +54,8 @@ def test_tables_of_every_name_are_copied_and_never_taken_for_each_other(named, a
         assert label(*table) not in unabridged or rows[label(*table)] == str(number)
 
 
-def test_a_control_row_is_found_again_whatever_the_table_is_called(database):
-    """An edit by hand is noticed by comparing with what was written, and taking over begins with what stands there."""
+def test_a_control_row_is_found_for_every_label(database):
+    """Edits by hand are noticed by comparing with the written row, and a takeover starts from it."""
     labels = [label('"' * 63, '"' * 63), label('"' * 62 + "x", '"' * 63), label("m" * 63, "." * 63), label("a", "b.c")]
     with database.connect() as connection:
         control = Control(connection)
@@ -70,7 +70,7 @@ def test_a_control_row_is_found_again_whatever_the_table_is_called(database):
 
 @pytest.mark.parametrize("reader", ["connectorx", "copy"])
 def test_columns_of_every_name_are_copied_and_read_back(database, bucket, reader):
-    """Polars takes some for patterns: then one column's values stand in another, in silence."""
+    """Polars takes some names for patterns. Then values would silently be in another column."""
     settings = load_settings(bucket.environ, None, lake_only=True)
     columns = ", ".join(f"{quote(name)} text" for name in COLUMN_NAMES)
     values = ", ".join(literal(f"of {name}") for name in COLUMN_NAMES)
@@ -82,7 +82,7 @@ def test_columns_of_every_name_are_copied_and_read_back(database, bucket, reader
         lake.source = lambda: contextlib.nullcontext(source)
         lake.tick()
         source.forget_horizon()
-        # A change of columns makes reading select and name each of them; an update makes two versions of the row.
+        # After a change of columns, reading selects each column by name. The update makes a second version of the row.
         database.execute("alter table movie add later int; update movie set later = 1, \"^a$\" = 'new'")
         lake.tick()
 

@@ -1,4 +1,4 @@
-"""Partitioned tables, whose partitions come and go, and tables that inherit."""
+"""Partitioned tables, whose partitions are attached and detached, and tables that inherit."""
 
 import json
 
@@ -23,7 +23,7 @@ def lake(database, bucket) -> Lake:
     return Lake(database, bucket.store())
 
 
-def same(lake: Lake) -> bool:
+def is_exact(lake: Lake) -> bool:
     return lake.compare("sale", key="sale_id") == SAME
 
 
@@ -34,23 +34,23 @@ def test_the_partitions_of_a_table_are_one_table(lake, database):
 
     second = lake.tick("sale")
 
-    assert second.row_counts == [4]  # partitions of equal state are read in one slice
-    assert same(lake)
+    assert second.row_counts == [4]  # partitions with equal state are read in one slice
+    assert is_exact(lake)
     assert {key.split("/")[0] for key in lake.all_keys()} == {"sale"}
 
 
 def test_a_row_that_moves_to_another_partition_is_copied_there(lake, database):
-    """It is deleted from the one and inserted into the other."""
+    """PostgreSQL deletes it from one partition and inserts it into the other."""
     database.execute(sales(1, 5, 1))
     lake.drain("sale")
     database.execute("update sale set sold_on = '2026-02-07' where sale_id = 3")
 
     lake.drain("sale")
 
-    assert same(lake)
+    assert is_exact(lake)
 
 
-def test_a_table_without_partitions_waits_for_one(database, bucket):
+def test_a_table_without_partitions_is_copied_once_it_has_one(database, bucket):
     lake = Lake(database, bucket.store())
     database.execute("create table sale (sale_id int, sold_on date, amount int) partition by range (sold_on)")
     assert lake.tick("sale").quiet
@@ -59,11 +59,11 @@ def test_a_table_without_partitions_waits_for_one(database, bucket):
     database.execute(sales(1, 3, 1))
 
     lake.drain("sale")
-    assert same(lake)
+    assert is_exact(lake)
 
 
-def test_a_filled_table_that_is_attached_is_copied_whole(lake, database):
-    """Its rows are older than the watermark of all other partitions."""
+def test_an_attached_table_that_contains_rows_is_copied_completely(lake, database):
+    """Its rows are older than the watermark of all other partitions, and would be lost."""
     database.execute("create table sale_3 (like sale)")
     database.execute(sales(100, 120, 3, "sale_3"))
     database.execute(sales(1, 5, 1))
@@ -73,7 +73,7 @@ def test_a_filled_table_that_is_attached_is_copied_whole(lake, database):
 
     lake.drain("sale")
 
-    assert same(lake)
+    assert is_exact(lake)
 
 
 def test_a_partition_with_its_columns_in_another_order_is_read_by_name(lake, database):
@@ -88,12 +88,12 @@ def test_a_partition_with_its_columns_in_another_order_is_read_by_name(lake, dat
     database.execute("insert into sale values (101, '2026-03-04', 8)")
     lake.drain("sale")
 
-    assert same(lake)
+    assert is_exact(lake)
     assert lake.rows("sale").sort("sale_id").select("sale_id", "amount").rows() == [(1, 1), (100, 7), (101, 8)]
 
 
-def test_a_detached_partition_keeps_its_place_and_goes_on_when_it_returns(lake, database):
-    """Taken for unknown it would be copied again; taken for copied, what was written meanwhile would be lost."""
+def test_a_partition_that_is_detached_and_attached_again_continues_where_it_was(lake, database):
+    """As an unknown partition it would be copied twice; as a copied one, rows written in between would be lost."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute("alter table sale detach partition sale_2")
@@ -107,11 +107,11 @@ def test_a_detached_partition_keeps_its_place_and_goes_on_when_it_returns(lake, 
     lake.forget("sale")
     lake.drain("sale")
 
-    assert same(lake)
+    assert is_exact(lake)
 
 
-def test_a_partition_detached_while_it_is_read_loses_and_doubles_nothing(lake, database):
-    """It returns half read."""
+def test_a_partition_detached_during_its_first_load_loses_and_doubles_nothing(lake, database):
+    """It is attached again when only a part of it was read."""
     database.execute(f"{sales(1, 3_000, 1)}; {sales(3_001, 6_000, 2)}")
     done = []
 
@@ -124,16 +124,16 @@ def test_a_partition_detached_while_it_is_read_loses_and_doubles_nothing(lake, d
     database.execute(sales(6_001, 6_001, 1))
     lake.drain("sale", slice_rows=1_000)
     assert done
-    assert same(lake)
-    assert lake.rows("sale").height < 6_000, "half of it was read"
+    assert is_exact(lake)
+    assert lake.rows("sale").height < 6_000, "only a part of it was read"
 
     database.execute("alter table sale attach partition sale_2 for values from ('2026-02-01') to ('2026-03-01')")
     lake.drain("sale", slice_rows=1_000)
-    assert same(lake)
+    assert is_exact(lake)
 
 
-def test_a_partition_detached_just_before_its_rows_are_read_loses_nothing(lake, database, monkeypatch):
-    """A read through the root does without them, and its slice would say that they were copied."""
+def test_a_partition_detached_between_plan_and_read_loses_nothing(lake, database, monkeypatch):
+    """A read of the root does not contain its rows, and they would count as copied."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute(f"{sales(9, 9, 1)}; {sales(10, 10, 2)}")
@@ -151,11 +151,11 @@ def test_a_partition_detached_just_before_its_rows_are_read_loses_nothing(lake, 
 
     lake.drain("sale")
 
-    assert same(lake)
+    assert is_exact(lake)
 
 
-def test_a_claimed_slice_of_a_partition_detached_since_loses_nothing(lake, database):
-    """Read again without it, the partition would count as copied when it returns."""
+def test_a_claimed_slice_with_a_partition_detached_since_loses_nothing(lake, database):
+    """If the slice were read again without it, its rows would count as copied."""
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute(f"{sales(9, 9, 1)}; {sales(10, 10, 2)}")
@@ -164,14 +164,14 @@ def test_a_claimed_slice_of_a_partition_detached_since_loses_nothing(lake, datab
 
     lake.drain("sale")
 
-    assert same(lake)
+    assert is_exact(lake)
     database.execute("alter table sale attach partition sale_2 for values from ('2026-02-01') to ('2026-03-01')")
     lake.drain("sale")
-    assert same(lake)
+    assert is_exact(lake)
 
 
-def test_a_claimed_slice_of_a_partition_renamed_since_holds_that_partition_s_rows(lake, database):
-    """Two partitions swap their names: by the old name it would be the rows of the other."""
+def test_a_claimed_slice_of_a_partition_renamed_since_has_the_rows_of_that_partition(lake, database):
+    """Two partitions swap their names. Under the old name, the rows of the other would be read."""
     database.execute(f"{sales(1, 3_000, 1)}; {sales(3_001, 6_000, 2)}")
     assert lake.crash("claim", "sale", slice_rows=1_000)
     for old, new in (("sale_1", "sale_0"), ("sale_2", "sale_1"), ("sale_0", "sale_2")):
@@ -179,7 +179,7 @@ def test_a_claimed_slice_of_a_partition_renamed_since_holds_that_partition_s_row
 
     lake.drain("sale", slice_rows=1_000)
 
-    assert same(lake)
+    assert is_exact(lake)
     assert lake.recorded["sale"].generation == 0
 
 
@@ -195,11 +195,11 @@ def test_partitions_of_partitions_are_copied(lake, database):
     database.execute(f"{sales(10, 12, 3)}; update sale set amount = 3 where sale_id = 4")
     lake.drain("sale")
 
-    assert same(lake)
+    assert is_exact(lake)
     assert len(lake.recorded["sale"].leaves) == 4
 
 
-def test_a_dropped_and_remade_partition_is_copied_again(lake, database):
+def test_a_partition_dropped_and_created_again_is_copied_again(lake, database):
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute("drop table sale_2; create table sale_2 partition of sale default")
@@ -207,12 +207,12 @@ def test_a_dropped_and_remade_partition_is_copied_again(lake, database):
 
     lake.drain("sale")
 
-    assert same(lake)
+    assert is_exact(lake)
 
 
 @pytest.mark.parametrize("step", ["read", "claim", "put", "unclaim"])
 def test_a_crash_in_a_large_partition_loses_and_doubles_nothing(lake, database, step):
-    """Its block ranges go on, and the other partitions are no further than they were."""
+    """Its block ranges must continue, and the other partitions must not count as copied."""
     database.execute(f"{sales(1, 100, 1)}; {sales(101, 4_000, 2)}")
     lake.crash(step, "sale", slice_rows=1_000)
     lake.forget("sale")
@@ -220,11 +220,11 @@ def test_a_crash_in_a_large_partition_loses_and_doubles_nothing(lake, database, 
 
     lake.drain("sale", slice_rows=1_000)
 
-    assert same(lake)
+    assert is_exact(lake)
 
 
-def test_a_table_and_its_heir_are_two_tables_with_their_own_rows(database, bucket):
-    """``select * from parent`` would bring the child's rows a second time."""
+def test_a_table_and_its_inheritance_child_are_copied_separately(database, bucket):
+    """``select * from parent`` contains the rows of the child, too."""
     lake = Lake(database, bucket.store())
     database.execute(
         "create table person (person_id int, name text); create table actor (award text) inherits (person)"
@@ -243,8 +243,8 @@ def test_a_table_and_its_heir_are_two_tables_with_their_own_rows(database, bucke
     assert lake.compare("person", key="person_id") == lake.compare("actor", key="person_id") == SAME
 
 
-def test_the_state_of_five_hundred_partitions_stays_small(database, bucket):
-    """It stands in every event, footer and claim."""
+def test_the_watermark_of_five_hundred_partitions_is_small(database, bucket):
+    """Every event, footer and claim contains it."""
     database.execute("create table many (id int, part int) partition by list (part)")
     leaves = "".join(f"create table many_{i} partition of many for values in ({i});" for i in range(500))
     database.execute(leaves + "insert into many select i, i % 500 from generate_series(1, 2000) i")
@@ -260,8 +260,8 @@ def test_the_state_of_five_hundred_partitions_stays_small(database, bucket):
     assert lake.compare("many", key="id") == SAME
 
 
-def test_two_levels_of_partitions_come_and_go_with_their_rows(lake, database):
-    """ATTACH of a filled branch, DETACH, rows inserted while it stood alone, ATTACH again."""
+def test_a_branch_of_partitions_is_attached_detached_and_attached_again(lake, database):
+    """Rows that were inserted while the branch was detached must be copied afterwards."""
     database.execute(
         f"""create table branch (sale_id int, sold_on date, amount int) partition by range (sold_on);
             create table branch_1 partition of branch for values from ('2026-03-01') to ('2026-03-15');
@@ -272,7 +272,7 @@ def test_two_levels_of_partitions_come_and_go_with_their_rows(lake, database):
     attach = "alter table sale attach partition branch for values from ('2026-03-01') to ('2026-04-01')"
     database.execute(attach)
     lake.drain("sale")
-    assert same(lake)
+    assert is_exact(lake)
     database.execute("alter table sale detach partition branch")
     database.execute(sales(105, 107, 3, "branch"))
     database.execute(sales(6, 7, 1))
@@ -282,5 +282,5 @@ def test_two_levels_of_partitions_come_and_go_with_their_rows(lake, database):
 
     lake.drain("sale")
 
-    assert same(lake)
+    assert is_exact(lake)
     assert lake.rows("sale").height == lake.rows("sale").unique().height

@@ -1,4 +1,4 @@
-"""Writers that commit out of order, against a copier that crashes and forgets."""
+"""Writers that commit out of order, while the table is copied with crashes and lost watermarks."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from pg_bronze_tests.harness.lake import SAME, Lake
 
 @pytest.fixture
 def database(any_database):
-    """All of this on every version."""
+    """Run all of this on every version."""
     return any_database
 
 
 @pytest.mark.slow
 def test_while_twelve_writers_race_no_row_is_lost_stale_or_doubled(database, bucket):
-    """The promise. A plain poller must lose rows in the same run, or the race would prove nothing."""
+    """The promise. A plain poller must lose rows in the same run, otherwise the race proves nothing."""
     result = race(Lake(database, bucket.store()), seconds=5, writers=12, seed=7)
 
     assert result.difference == SAME

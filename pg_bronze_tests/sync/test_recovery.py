@@ -1,11 +1,13 @@
-"""A crash anywhere, whatever was recorded of it: afterwards nothing is lost, stale or doubled."""
+"""Crashes after any step, with any recorded watermark: afterwards nothing is lost, stale or doubled."""
 
 import itertools
+from datetime import UTC, datetime
 
 import pytest
 
 from pg_bronze.errors import LakeDamaged
 from pg_bronze.lake.claim import Claim
+from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, crash_after, fill
 
 STATES = ("as recorded", "an older one", "footers only")
@@ -18,7 +20,7 @@ def lake(database, bucket) -> Lake:
 
 
 def lose(lake: Lake, state: str, older) -> None:
-    """What the scheduler still knows after the crash."""
+    """Set what the scheduler has recorded after the crash."""
     if state == "footers only":
         lake.forget()
     elif state == "an older one":
@@ -28,7 +30,7 @@ def lose(lake: Lake, state: str, older) -> None:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_in_a_window_loses_and_doubles_nothing(lake, database, step, state):
-    """Each step leaves something else behind, and what is known of it may be old or gone."""
+    """Each step leaves other traces in the bucket, and the recorded watermark may be old or lost."""
     database.execute(fill(1, 20))
     older = lake.tick().watermark
     database.execute(fill(21, 30))
@@ -45,8 +47,8 @@ def test_a_crash_in_a_window_loses_and_doubles_nothing(lake, database, step, sta
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("step", ["read", "claim", "put", "unclaim"])
-def test_a_crash_in_the_midst_of_block_ranges_loses_and_doubles_nothing(lake, database, step, state):
-    """The window goes on behind the range that was claimed, whoever reads it."""
+def test_a_crash_between_block_ranges_loses_and_doubles_nothing(lake, database, step, state):
+    """The next tick must continue the window after the claimed range."""
     database.execute(fill(1, 1))
     older = lake.tick().watermark
     database.execute(fill(2, 4_000))
@@ -60,8 +62,8 @@ def test_a_crash_in_the_midst_of_block_ranges_loses_and_doubles_nothing(lake, da
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_crash_in_the_very_first_load_loses_and_doubles_nothing(lake, database, step):
-    """Nothing is recorded yet: the claim is all there is."""
+def test_a_crash_in_a_first_load_loses_and_doubles_nothing(lake, database, step):
+    """Nothing is recorded yet, and the claim is the only trace in the bucket."""
     database.execute(fill(1, 3_000))
 
     assert lake.crash(step, slice_rows=1_000)
@@ -72,8 +74,8 @@ def test_a_crash_in_the_very_first_load_loses_and_doubles_nothing(lake, database
     assert lake.compare() == SAME
 
 
-def test_crash_upon_crash_ends_all_the_same(lake, database):
-    """Recovering is itself a time to die in."""
+def test_repeated_crashes_lose_and_double_nothing(lake, database):
+    """A process may also be killed during recovery."""
     database.execute(fill(1, 2_000))
     for number, step in enumerate(itertools.chain(STEPS, reversed(STEPS), STEPS)):
         if number % 4 == 3:
@@ -88,8 +90,8 @@ def test_crash_upon_crash_ends_all_the_same(lake, database):
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("step", ["claim", "put", "unclaim", "a later slice"])
-def test_a_crash_while_a_new_generation_begins_loses_and_doubles_nothing(lake, database, step, state):
-    """Its old objects are moved away, the last one recorded among them: that is not damage."""
+def test_a_crash_in_a_new_generation_loses_and_doubles_nothing(lake, database, step, state):
+    """The recorded object was moved away with the old generation. That must not be reported as damage."""
     database.execute(fill(1, 3))
     older = lake.tick().watermark
     database.execute(fill(4, 6))
@@ -105,8 +107,8 @@ def test_a_crash_while_a_new_generation_begins_loses_and_doubles_nothing(lake, d
     assert lake.compare() == SAME
 
 
-def test_losing_what_was_recorded_copies_nothing_again(lake, database):
-    """And the state is recorded at once, or every tick would look for it in the bucket."""
+def test_a_lost_watermark_is_rebuilt_and_recorded_without_copying(lake, database):
+    """If it were not recorded, every tick would search the bucket for it."""
     database.execute(fill(1, 3_000))
     lake.drain(slice_rows=1_000)
     before, known = lake.keys(), lake.recorded["movie"]
@@ -119,8 +121,8 @@ def test_losing_what_was_recorded_copies_nothing_again(lake, database):
     assert lake.keys() == before
 
 
-def test_an_older_state_adopts_what_followed_it(lake, database):
-    """Nothing new has to come for that: the rows of adopted objects are counted and their state is recorded."""
+def test_objects_after_an_older_recorded_watermark_are_adopted(lake, database):
+    """Their rows are counted and the watermark is recorded, although there are no new rows."""
     database.execute(fill(1, 3))
     older = lake.tick().watermark
     for number in range(4, 7):
@@ -146,8 +148,8 @@ def test_an_older_state_adopts_what_followed_it(lake, database):
         "alter table movie drop updated_at",
     ],
 )
-def test_a_claimed_window_is_done_again_after_the_table_was_altered(lake, database, change):
-    """Its rows are still there, and with the claim gone nobody would read them."""
+def test_a_claimed_window_is_redone_after_the_table_was_altered(lake, database, change):
+    """Its rows still exist. If the claim were removed, they would never be copied."""
     database.execute(fill(1, 3))
     lake.tick()
     database.execute(fill(4, 6))
@@ -161,10 +163,10 @@ def test_a_claimed_window_is_done_again_after_the_table_was_altered(lake, databa
 
 
 @pytest.mark.parametrize(
-    "change", ["vacuum full movie", f"drop table movie; {MOVIE}; {fill(1, 5)}"], ids=["rewritten", "made again"]
+    "change", ["vacuum full movie", f"drop table movie; {MOVIE}; {fill(1, 5)}"], ids=["rewritten", "created again"]
 )
-def test_a_claimed_block_range_of_a_table_rewritten_since_becomes_a_new_generation(lake, database, change):
-    """The blocks it names hold other rows now."""
+def test_a_claimed_block_range_of_a_rewritten_table_opens_a_new_generation(lake, database, change):
+    """The claimed blocks contain other rows now."""
     database.execute(fill(1, 4_000))
     database.execute("delete from movie where movie_id % 3 = 0")
     lake.crash(crash_after("claim", 2), slice_rows=1_000)
@@ -177,18 +179,18 @@ def test_a_claimed_block_range_of_a_table_rewritten_since_becomes_a_new_generati
     assert lake.compare() == SAME
 
 
-def test_a_claimed_last_block_range_of_a_table_rewritten_since_is_not_lost(lake, database):
-    """After it the table would count as copied, and its last blocks have moved to where nobody looks again."""
+def test_a_claimed_last_block_range_of_a_rewritten_table_is_not_lost(lake, database):
+    """After it the table would count as copied, and the rows of its last blocks are in other blocks now."""
     database.execute(fill(1, 4_000))
     database.execute("delete from movie where movie_id % 3 = 0")
 
-    def die_at_the_end(step: str) -> None:
+    def die_after_the_last_claim(step: str) -> None:
         if step == "claim":
             (key,) = lake.all_keys("_pg_bronze/claims/movie/")
             if not any(leaf.pending for leaf in Claim.from_text(lake.store.get(key), key).after.leaves.values()):
                 raise Crash
 
-    assert lake.crash(die_at_the_end, slice_rows=1_000)
+    assert lake.crash(die_after_the_last_claim, slice_rows=1_000)
     database.execute("vacuum full movie")
 
     lake.drain(slice_rows=1_000)
@@ -196,10 +198,27 @@ def test_a_claimed_last_block_range_of_a_table_rewritten_since_is_not_lost(lake,
     assert lake.compare() == SAME
 
 
-def test_recovery_finds_the_newest_of_many_days_without_walking_them(lake, database):
-    """The newest object may be years old; the chain behind it is not read."""
-    from datetime import UTC, datetime
+def test_an_unexpected_error_in_a_claimed_read_opens_no_new_generation(lake, database, monkeypatch):
+    """A key error while rows are converted was taken for a dropped column, and the whole table was copied again."""
+    database.execute(fill(1, 3))
+    lake.crash("claim")
 
+    def fails(self, query, label):
+        raise KeyError("title")
+
+    monkeypatch.setattr(Source, "read", fails)
+    with pytest.raises(KeyError):
+        lake.tick()
+    monkeypatch.undo()
+
+    lake.drain()
+
+    assert lake.recorded["movie"].generation == 0
+    assert lake.compare() == SAME
+
+
+def test_recovery_finds_a_newest_object_that_is_years_old(lake, database):
+    """Otherwise a table that was quiet for years would be copied again."""
     for number, year in enumerate([2019, 2020, 2021, 2022]):
         database.execute(fill(number, number))
         lake.tick(now=lambda year=year: datetime(year, 6, 1, tzinfo=UTC))
@@ -210,8 +229,8 @@ def test_recovery_finds_the_newest_of_many_days_without_walking_them(lake, datab
     assert lake.compare() == SAME
 
 
-def test_a_gap_in_what_followed_stops_the_table(lake, database):
-    """The rows of the object that is gone would be missed by nobody."""
+def test_a_missing_object_after_the_recorded_one_stops_the_table(lake, database):
+    """The loss of its rows would otherwise go unnoticed."""
     database.execute(fill(1, 3))
     older = lake.tick().watermark
     for number in range(4, 7):

@@ -1,4 +1,4 @@
-"""What a tick copies, from a real PostgreSQL into a real bucket: everything once, then only what is new."""
+"""What a tick copies from a real PostgreSQL into a real bucket: all rows once, then only new row versions."""
 
 import io
 import re
@@ -25,7 +25,7 @@ def movie(database, lake) -> Lake:
     return lake
 
 
-def test_the_first_load_takes_everything_and_the_next_ticks_only_what_is_new(database, any_bucket):
+def test_the_first_load_copies_all_rows_and_later_ticks_only_new_ones(database, any_bucket):
     lake = Lake(database, any_bucket.store())
     database.execute(MOVIE)
     database.execute(fill(1, 300))
@@ -39,7 +39,7 @@ def test_the_first_load_takes_everything_and_the_next_ticks_only_what_is_new(dat
     assert lake.compare() == SAME
 
 
-def test_a_quiet_table_says_so_and_writes_nothing(movie, database):
+def test_a_quiet_table_is_reported_and_writes_nothing(movie, database):
     database.execute(fill(1, 5))
     movie.drain()
     before = movie.all_keys()
@@ -50,8 +50,8 @@ def test_a_quiet_table_says_so_and_writes_nothing(movie, database):
     assert movie.all_keys() == before
 
 
-def test_other_tables_work_makes_no_object_for_a_quiet_one(movie, database):
-    """Every tick of a busy database would otherwise write an object for each of its quiet tables."""
+def test_transactions_of_other_tables_write_no_object_for_a_quiet_one(movie, database):
+    """Otherwise every tick of a busy database would write an object for each quiet table."""
     database.execute(fill(1, 5))
     movie.drain()
     database.execute("create table other (id int); insert into other values (1)")
@@ -60,7 +60,7 @@ def test_other_tables_work_makes_no_object_for_a_quiet_one(movie, database):
     assert len(movie.keys()) == 1
 
 
-def test_an_empty_table_makes_no_object_until_it_has_a_row(movie, database):
+def test_an_empty_table_has_no_object_until_it_has_a_row(movie, database):
     assert movie.tick().quiet
     assert movie.all_keys() == []
 
@@ -69,9 +69,9 @@ def test_an_empty_table_makes_no_object_until_it_has_a_row(movie, database):
     assert movie.tick().row_counts == [1]
 
 
-@pytest.mark.parametrize("ties", [False, True], ids=["all different", "all the same"])
-def test_nothing_is_lost_or_doubled_where_a_slice_is_full(movie, database, ties):
-    """``order by col limit n`` loses the rest of a tie, and every NULL."""
+@pytest.mark.parametrize("ties", [False, True], ids=["different values", "equal values"])
+def test_nothing_is_lost_or_doubled_at_the_end_of_a_full_slice(movie, database, ties):
+    """``order by col limit n`` would lose rows with equal values, and every NULL."""
     database.execute(fill(1, 25_000))
     if ties:
         database.execute("update movie set updated_at = case when movie_id % 5 = 0 then null else now() end")
@@ -100,8 +100,8 @@ def test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_seve
     assert movie.compare() == SAME
 
 
-def test_a_large_window_in_a_large_table_is_split_too(movie, database):
-    """After an outage a window holds as much as a first load."""
+def test_a_large_window_of_a_copied_table_is_divided(movie, database):
+    """After an outage, a window contains as much as a first load."""
     database.execute(fill(1, 5_000))
     movie.drain()
     database.execute("update movie set title = title || '!' where movie_id % 2 = 0")
@@ -115,12 +115,12 @@ def test_a_large_window_in_a_large_table_is_split_too(movie, database):
     assert movie.tick(slice_rows=1_000).quiet
 
 
-def test_rows_written_while_a_window_is_split_come_with_the_next(movie, database):
-    """Read twice, with the slices under way and with the next window, they would be doubled."""
+def test_rows_written_during_a_divided_window_belong_to_the_next_window(movie, database):
+    """Copied with the remaining slices and with the next window, they would be doubled."""
     database.execute(fill(1, 5_000))
     written = []
 
-    def write_meanwhile(step: str) -> None:
+    def write_rows(step: str) -> None:
         if step == "put":
             written.append(step)
             number = 10_000 + len(written)
@@ -128,7 +128,7 @@ def test_rows_written_while_a_window_is_split_come_with_the_next(movie, database
                 f"{fill(number, number)}; update movie set title = 'again' where movie_id = {len(written)}"
             )
 
-    movie.tick(slice_rows=1_000, crash_at=write_meanwhile)
+    movie.tick(slice_rows=1_000, crash_at=write_rows)
     assert max(movie.column()) == 5_000
     movie.drain(slice_rows=1_000)
 
@@ -137,10 +137,10 @@ def test_rows_written_while_a_window_is_split_come_with_the_next(movie, database
 
 
 @pytest.mark.slow
-def test_slices_of_large_values_keep_the_byte_limit_wherever_a_block_does(database, lake):
-    """Values stored out of line do not show in the size of the table: 200 rows of 1 MB lie in two blocks.
+def test_slices_of_large_values_do_not_exceed_the_byte_limit(database, lake):
+    """Values stored out of line do not count in the size of the table: two blocks may contain 200 rows of 1 MB.
 
-    Nor does the average of a table say which blocks they lie behind.
+    An average over the table does not show which blocks have such rows.
     """
     database.execute("create table movie (movie_id int primary key, filler text, poster text)")
     database.execute("alter table movie alter poster set storage external")
@@ -163,8 +163,8 @@ def test_slices_of_large_values_keep_the_byte_limit_wherever_a_block_does(databa
     assert lake.compare() == SAME
 
 
-def test_a_block_that_alone_exceeds_the_byte_limit_is_divided(database, lake):
-    """A block of 8 KB can point to gigabytes: one read of it would need them all at once."""
+def test_a_block_that_exceeds_the_byte_limit_is_divided(database, lake):
+    """A block of 8 KB can point to gigabytes, which one read would need in memory."""
     database.execute("create table movie (movie_id int primary key, poster text)")
     database.execute("alter table movie alter poster set storage external")
     database.execute("insert into movie select i, repeat(md5(i::text), 4000) from generate_series(1, 40) i")
@@ -176,7 +176,7 @@ def test_a_block_that_alone_exceeds_the_byte_limit_is_divided(database, lake):
     assert lake.compare() == SAME
 
 
-def test_a_row_larger_than_a_slice_does_not_make_the_others_come_one_by_one(database, lake):
+def test_the_rows_after_one_larger_than_a_slice_share_slices(database, lake):
     database.execute("create table movie (movie_id int primary key, poster text)")
     large = "case i when 50 then repeat('x', 400000) end"
     database.execute(f"insert into movie select i, {large} from generate_series(1, 100) i")
@@ -188,8 +188,8 @@ def test_a_row_larger_than_a_slice_does_not_make_the_others_come_one_by_one(data
     assert lake.compare() == SAME
 
 
-def test_a_crash_inside_a_block_loses_and_doubles_nothing(database, lake):
-    """The watermark then stands between two rows of one block, and vacuum and new rows come in between."""
+def test_a_crash_between_two_rows_of_a_block_loses_and_doubles_nothing(database, lake):
+    """The watermark is inside the block, where vacuum frees line pointers and new rows use them."""
     database.execute("create table movie (movie_id int primary key, poster text)")
     database.execute("insert into movie select i, repeat('x', 100000) from generate_series(1, 20) i")
     for _ in range(3):
@@ -203,11 +203,11 @@ def test_a_crash_inside_a_block_loses_and_doubles_nothing(database, lake):
 
     difference = lake.compare()
     assert (difference.lost, difference.stale, difference.wrong_latest) == (0, 0, 0)
-    assert lake.rows().height == len(set(lake.rows().rows())), "nothing twice"
+    assert lake.rows().height == len(set(lake.rows().rows())), "no row twice"
 
 
-def test_a_window_that_holds_too_much_for_one_slice_is_divided(movie, database):
-    """Found while it is read: a window is looked through once, and nothing says before what it holds."""
+def test_a_window_that_contains_too_much_for_one_slice_is_divided(movie, database):
+    """Its size is known only during the read, because a window is read without measuring it first."""
     database.execute(fill(1, 3))
     movie.tick()
     database.execute("insert into movie select i, repeat('x', 100000) from generate_series(4, 23) i")
@@ -231,7 +231,7 @@ WIDEST = f"create table movie ({', '.join(f'c{n} int' for n in range(1600))})"
     ],
     ids=["no column", "no column and no row", "no row", "1,600 columns"],
 )
-def test_a_table_of_any_shape_is_copied(database, lake, statements, rows):
+def test_a_table_with_any_number_of_columns_and_rows_is_copied(database, lake, statements, rows):
     for statement in statements:
         database.execute(statement)
 
@@ -243,7 +243,7 @@ def test_a_table_of_any_shape_is_copied(database, lake, statements, rows):
 
 
 def test_a_row_that_commits_late_is_copied(movie, database):
-    """A cursor alone would pass it by for good: its id and time lie below ones already copied."""
+    """A cursor would skip it forever: its id and time are below values that were copied."""
     database.execute(fill(3, 3))
     with database.connect(autocommit=False) as late:
         late.execute(fill(1, 1))
@@ -257,8 +257,8 @@ def test_a_row_that_commits_late_is_copied(movie, database):
     assert movie.compare() == SAME
 
 
-def test_an_open_transaction_holds_back_what_was_written_after_it_and_nothing_else(movie, database):
-    """What waited for it lies in the window that begins with it."""
+def test_an_open_transaction_delays_only_rows_written_after_it(movie, database):
+    """Rows written before it must not be delayed."""
     database.execute(fill(1, 3))
     with database.connect(autocommit=False) as late:
         late.execute(fill(4, 4))
@@ -273,7 +273,7 @@ def test_an_open_transaction_holds_back_what_was_written_after_it_and_nothing_el
 
 
 def test_an_open_transaction_on_an_idle_server_does_not_postpone_the_tick(movie, database):
-    """Nobody flushes the log of a transaction that neither ends nor goes on; a tick must not wait for it in vain."""
+    """Its write-ahead log is not flushed while it is idle, and a tick must not wait for that."""
     database.execute(fill(1, 3))
     with database.connect(autocommit=False) as late:
         for number in range(4, 7):
@@ -286,7 +286,7 @@ def test_an_open_transaction_on_an_idle_server_does_not_postpone_the_tick(movie,
 
 
 def test_rows_written_under_savepoints_are_copied(movie, database):
-    """Their transaction id is the savepoint's own, larger than the transaction's: a snapshot test loses them."""
+    """They have the id of the savepoint, which is above that of the transaction: a snapshot test would lose them."""
     database.execute(fill(11, 11))
     with database.connect(autocommit=False) as late:
         late.execute(fill(1, 1))
@@ -309,7 +309,7 @@ def test_rows_written_under_savepoints_are_copied(movie, database):
 
 
 def test_rows_written_in_an_exception_block_are_copied(movie, database):
-    """Each pass of a block with an exception clause is a subtransaction, as any ORM's retry is."""
+    """A block with an exception clause is a subtransaction, as is the retry of an ORM."""
     database.execute(
         """create procedure load(first int) language plpgsql as $$
         begin
@@ -338,8 +338,8 @@ def test_rows_written_in_an_exception_block_are_copied(movie, database):
     assert movie.compare() == SAME
 
 
-def test_a_prepared_transaction_is_copied_once_it_is_committed(movie, database):
-    """It has ended for its session and not for the horizon: passed by, its rows would be lost."""
+def test_a_prepared_transaction_is_copied_after_its_commit(movie, database):
+    """It has ended for its session, but not for the horizon. Skipped, its rows would be lost."""
     database.execute(fill(4, 4))
     with database.connect(autocommit=False) as late:
         late.execute(fill(1, 2))
@@ -358,8 +358,8 @@ def test_a_prepared_transaction_is_copied_once_it_is_committed(movie, database):
     assert movie.compare() == SAME
 
 
-def test_rows_rolled_back_never_land(movie, database):
-    """Nor do they leave an object: an id was used, and nothing came of it."""
+def test_rolled_back_rows_are_not_copied(movie, database):
+    """They write no object either, although a transaction id was used."""
     with database.connect(autocommit=False) as late:
         late.execute(fill(1, 2))
         movie.tick()
@@ -373,7 +373,7 @@ def test_rows_rolled_back_never_land(movie, database):
     assert movie.column() == [3]
 
 
-def test_an_update_that_leaves_the_cursor_column_alone_is_copied(movie, database):
+def test_an_update_that_does_not_change_the_cursor_column_is_copied(movie, database):
     database.execute(fill(1, 3))
     movie.drain()
 
@@ -383,7 +383,7 @@ def test_an_update_that_leaves_the_cursor_column_alone_is_copied(movie, database
     assert movie.compare() == SAME
 
 
-def test_a_cursor_value_that_goes_backwards_or_is_null_hides_no_row(movie, database):
+def test_rows_with_an_old_or_null_cursor_value_are_copied(movie, database):
     database.execute(fill(1, 3))
     movie.drain()
 
@@ -395,8 +395,8 @@ def test_a_cursor_value_that_goes_backwards_or_is_null_hides_no_row(movie, datab
     assert movie.compare() == SAME
 
 
-def test_infinite_cursor_values_hide_no_row(movie, database):
-    """A watermark at infinity would end a cursor's copying for good."""
+def test_rows_after_an_infinite_cursor_value_are_copied(movie, database):
+    """A cursor at infinity would never find another row."""
     database.execute(
         "insert into movie values (1, 'a', 'infinity', 1), (2, 'b', '-infinity', 1), (3, 'c', '2026-01-01', 1)"
     )
@@ -409,7 +409,7 @@ def test_infinite_cursor_values_hide_no_row(movie, database):
     assert movie.compare() == SAME
 
 
-def test_a_table_without_any_cursor_column_is_copied(database, lake):
+def test_a_table_without_a_cursor_column_is_copied(database, lake):
     database.execute("create table note (words text)")
     database.execute("insert into note values ('a'), ('a'), (null)")
 
@@ -434,8 +434,8 @@ def test_the_highest_xid_of_a_key_is_the_live_row(movie, database):
     assert movie.rows()["_pg_xid"].dtype == pl.Int64
 
 
-def test_keys_are_named_by_the_second_in_utc_and_strictly_increase(movie, database):
-    """Two slices of one second must not share a key, and a file listing is the order of copying."""
+def test_keys_contain_the_second_in_utc_and_strictly_increase(movie, database):
+    """Two slices of one second must not have the same key, and a listing must be in the order of copying."""
     local = datetime.fromisoformat("2026-01-02T03:00:10.9+03:00")
     database.execute(fill(1, 3_000))
 
@@ -450,8 +450,8 @@ def test_keys_are_named_by_the_second_in_utc_and_strictly_increase(movie, databa
     assert movie.compare() == SAME
 
 
-def test_date_folders_and_flat_keys_of_one_table_are_one_history(movie, database):
-    """Switching the layout must not look like an empty table, which would be copied again."""
+def test_objects_in_date_folders_and_flat_objects_continue_each_other(movie, database):
+    """After a change of the layout, the table must not be copied again."""
     moment = datetime(2026, 1, 2, 23, 59, 58, tzinfo=UTC)
     database.execute(fill(1, 1))
     movie.tick(now=clock(moment))
@@ -498,7 +498,7 @@ def test_two_databases_share_a_bucket_under_prefixes(database, bucket, postgres_
     assert {key.split("/movie")[0] for key in here.all_keys()} == {"one", "two/deep"}
 
 
-def test_tables_of_one_name_in_two_schemas_have_folders_of_their_own(database, lake):
+def test_tables_with_the_same_name_in_two_schemas_have_different_folders(database, lake):
     database.execute("create schema sales")
     database.execute("create table public.movie (movie_id int); create table sales.movie (movie_id int)")
     database.execute("insert into public.movie values (1); insert into sales.movie values (2), (3)")
@@ -527,7 +527,7 @@ ODD_NAMES = [
 ]
 
 
-def test_tables_of_any_name_are_copied_and_found_again(database, any_bucket):
+def test_tables_of_any_name_are_copied_and_found(database, any_bucket):
     """Two tables in one folder would adopt each other's objects."""
     lake = Lake(database, any_bucket.store())
     for number, name in enumerate(ODD_NAMES):
@@ -546,7 +546,7 @@ def test_tables_of_any_name_are_copied_and_found_again(database, any_bucket):
     assert len({key.split("/")[0] for key in lake.all_keys()}) == len(ODD_NAMES)
 
 
-def test_a_column_added_between_ticks_comes_with_the_next_rows(movie, database):
+def test_a_column_added_between_ticks_is_in_the_next_object(movie, database):
     database.execute(fill(1, 2))
     movie.drain()
     database.execute("alter table movie add rating int default 5")
@@ -558,7 +558,7 @@ def test_a_column_added_between_ticks_comes_with_the_next_rows(movie, database):
     assert "rating" not in movie.frames()[0].columns
 
 
-def test_a_column_dropped_or_renamed_between_ticks_stops_nothing(movie, database):
+def test_columns_dropped_or_renamed_between_ticks_do_not_stop_the_table(movie, database):
     database.execute(fill(1, 2))
     movie.drain()
     database.execute("alter table movie drop price; alter table movie rename title to name")
@@ -569,13 +569,13 @@ def test_a_column_dropped_or_renamed_between_ticks_stops_nothing(movie, database
     assert movie.frames()[-1].columns == ["movie_id", "name", "updated_at", "_pg_xid"]
 
 
-@pytest.mark.parametrize("when", ["between ticks", "in the midst of one"])
+@pytest.mark.parametrize("when", ["between ticks", "during a tick"])
 def test_dropping_the_cursor_column_loses_no_row(movie, database, when):
-    """A reader that follows a column has nothing to follow any more."""
+    """A poller by cursor column could not continue."""
     database.execute(fill(1, 5_000))
 
     def drop(step: str) -> None:
-        if step == "put" and when == "in the midst of one":
+        if step == "put" and when == "during a tick":
             database.execute("alter table movie drop if exists updated_at")
 
     movie.tick(slice_rows=1_000, crash_at=drop)
@@ -587,7 +587,7 @@ def test_dropping_the_cursor_column_loses_no_row(movie, database, when):
     assert movie.compare() == SAME
 
 
-def test_a_type_changed_with_a_rewrite_brings_every_row_again_with_its_new_value(movie, database):
+def test_a_type_change_that_rewrites_the_table_copies_every_row_again(movie, database):
     database.execute(fill(1, 5))
     movie.drain()
     database.execute("alter table movie alter price type text using 'EUR ' || price")
@@ -598,7 +598,7 @@ def test_a_type_changed_with_a_rewrite_brings_every_row_again_with_its_new_value
 
 
 def test_a_vacuum_full_between_ticks_doubles_nothing(movie, database):
-    """It moves every row and keeps its transaction id."""
+    """It moves every row, which keeps its transaction id."""
     database.execute(fill(1, 500))
     movie.drain()
     database.execute("delete from movie where movie_id % 2 = 0")
@@ -619,8 +619,8 @@ def test_a_vacuum_full_between_ticks_doubles_nothing(movie, database):
         "alter table movie rename column title to name; alter table movie rename column name to title",
     ],
 )
-def test_a_table_altered_while_it_is_read_is_read_again(movie, database, change, monkeypatch):
-    """A frame read across the change would hold values under the names of other columns."""
+def test_a_table_altered_during_a_read_is_read_again(movie, database, change, monkeypatch):
+    """Otherwise values could be stored under the names of other columns."""
     database.execute(fill(1, 5))
     original, left = Source.read, [change]
 
@@ -638,7 +638,7 @@ def test_a_table_altered_while_it_is_read_is_read_again(movie, database, change,
     assert movie.compare() == SAME
 
 
-def test_a_table_altered_without_end_while_it_is_read_is_left_for_the_next_tick(movie, database, monkeypatch):
+def test_a_table_altered_during_every_read_is_retried_at_the_next_tick(movie, database, monkeypatch):
     database.execute(fill(1, 5))
     original = Source.read
 
@@ -648,9 +648,7 @@ def test_a_table_altered_without_end_while_it_is_read_is_left_for_the_next_tick(
         return frame
 
     monkeypatch.setattr(Source, "read", read_and_alter)
-    with pytest.raises(
-        TableChanged, match=r"movie: it was altered 3 times while it was read; the next tick tries again"
-    ):
+    with pytest.raises(TableChanged, match=r"movie: the table was altered during each of 3 reads\. It is retried"):
         movie.tick()
     monkeypatch.undo()
 
@@ -659,20 +657,20 @@ def test_a_table_altered_without_end_while_it_is_read_is_left_for_the_next_tick(
     assert movie.compare() == SAME
 
 
-def test_a_table_dropped_while_it_is_read_in_slices_says_so(movie, database):
+def test_a_table_dropped_between_slices_is_reported(movie, database):
     database.execute(fill(1, 5_000))
 
     def drop(step: str) -> None:
         if step == "put":
             database.execute("drop table if exists movie")
 
-    with pytest.raises(TableChanged, match=r"movie: .*(not there any more|was dropped)"):
+    with pytest.raises(TableChanged, match=r"movie: .*(does not exist any more|dropped)"):
         movie.tick(slice_rows=1_000, crash_at=drop)
 
 
 @pytest.mark.parametrize("rewrite", ["vacuum full movie", "cluster movie using movie_pkey", "truncate movie"])
-def test_a_table_rewritten_during_a_first_load_in_blocks_becomes_a_new_generation(movie, database, rewrite):
-    """Block numbers mean nothing after a rewrite: rows would be skipped or doubled."""
+def test_a_table_rewritten_during_a_first_load_in_block_ranges_is_a_new_generation(movie, database, rewrite):
+    """After a rewrite the rows are in other blocks, and would be skipped or doubled."""
     database.execute(fill(1, 5_000))
     database.execute("delete from movie where movie_id < 2000")
     movie.crash("unclaim", slice_rows=1_000)
@@ -687,7 +685,7 @@ def test_a_table_rewritten_during_a_first_load_in_blocks_becomes_a_new_generatio
     assert any(key.startswith("_pg_bronze/old/movie/gen=0/") for key in movie.all_keys())
 
 
-def test_a_rewrite_in_the_midst_of_a_ticks_block_ranges_loses_and_doubles_nothing(movie, database):
+def test_a_rewrite_between_the_block_ranges_of_a_tick_loses_and_doubles_nothing(movie, database):
     database.execute(fill(1, 5_000))
     database.execute("delete from movie where movie_id < 2000")
     done = threading.Event()
@@ -704,8 +702,8 @@ def test_a_rewrite_in_the_midst_of_a_ticks_block_ranges_loses_and_doubles_nothin
     assert movie.compare() == SAME
 
 
-def test_block_ranges_that_go_on_after_a_crash_keep_the_horizon_they_began_with(movie, database):
-    """What was written meanwhile would come with a later range, and with the next window once more."""
+def test_block_ranges_continued_after_a_crash_keep_their_horizon(movie, database):
+    """Rows written in between would be copied with a later range, and again with the next window."""
     database.execute(fill(1, 5_000))
     movie.crash(crash_after("unclaim", 2), slice_rows=1_000)
     database.execute(f"{fill(5_001, 5_010)}; update movie set title = 'again' where movie_id in (1, 4000)")
@@ -715,8 +713,8 @@ def test_block_ranges_that_go_on_after_a_crash_keep_the_horizon_they_began_with(
     assert movie.compare() == SAME
 
 
-def test_a_large_table_of_deleted_rows_is_walked_and_ends(movie, database):
-    """A walk over empty blocks that commits nothing would begin again at every tick."""
+def test_a_large_table_of_deleted_rows_is_copied_in_one_tick(movie, database):
+    """If empty blocks were never committed, every tick would read them again."""
     with database.connect() as connection:
         connection.execute("alter table movie set (autovacuum_enabled = off)")
         connection.execute(fill(1, 60_000))
@@ -730,23 +728,22 @@ def test_a_large_table_of_deleted_rows_is_walked_and_ends(movie, database):
     assert movie.tick(slice_rows=1_000).quiet
 
 
-def test_a_first_load_of_nothing_but_empty_blocks_ends(movie, database):
+def test_a_first_load_of_empty_blocks_ends(movie, database):
     with database.connect() as connection:
         connection.execute("alter table movie set (autovacuum_enabled = off)")
         connection.execute(fill(1, 20_000))
         connection.execute("delete from movie")
 
     movie.drain(slice_rows=1_000)
-    walked = movie.recorded.get("movie")
-    assert walked is not None
-    assert not any(leaf.pending for leaf in walked.leaves.values())
+    watermark = movie.recorded["movie"]
+    assert not any(leaf.pending for leaf in watermark.leaves.values())
     database.execute(fill(1, 3))
     movie.drain(slice_rows=1_000)
 
     assert movie.compare() == SAME
 
 
-def test_deleted_rows_stay_in_the_lake_and_their_keys_can_return(movie, database):
+def test_deleted_rows_remain_in_the_lake_and_their_keys_can_be_used_again(movie, database):
     database.execute(fill(1, 3))
     movie.drain()
     database.execute("delete from movie where movie_id = 2")
@@ -761,17 +758,18 @@ def test_deleted_rows_stay_in_the_lake_and_their_keys_can_return(movie, database
 
 
 @pytest.mark.parametrize(
-    "when, said", [("at the look", "has row-level security"), ("after it", "a row security policy would hide rows")]
+    "when, message",
+    [("in the catalog", "has row-level security"), ("after the catalog", "a row security policy would hide rows")],
 )
-def test_a_row_security_policy_is_an_error_and_not_a_filter(movie, database, postgres_server, monkeypatch, when, said):
-    """A policy hides rows in silence: the lake would look complete."""
+def test_a_row_security_policy_stops_the_table(movie, database, postgres_server, monkeypatch, when, message):
+    """A policy hides rows silently, and the lake would seem complete."""
     database.execute(fill(1, 4))
     database.execute(
         "do $$ begin create role filtered login password 'filtered'; exception when duplicate_object then null; end $$;"
         "grant select on movie to filtered; create policy half on movie using (movie_id % 2 = 0)"
     )
     enable = "alter table movie enable row level security"
-    if when == "at the look":
+    if when == "in the catalog":
         database.execute(enable)
     original = Source.read
 
@@ -781,20 +779,20 @@ def test_a_row_security_policy_is_an_error_and_not_a_filter(movie, database, pos
 
     monkeypatch.setattr(Source, "read", read)
     narrowed = Lake(database, movie.store)
-    narrowed.source = lambda: type(movie.source())(  # the same server, as the role the policy is for
+    narrowed.source = lambda: type(movie.source())(  # the same server, as the role that the policy filters
         {**database.conninfo, "user": "filtered", "password": "filtered"},
         database.url.replace(f"{postgres_server.user}:{postgres_server.password}", "filtered:filtered"),
         60,
     )
 
-    with pytest.raises(SourceNotFit, match=f"^movie.* {said}"):
+    with pytest.raises(SourceNotFit, match=f"^movie.* {message}"):
         narrowed.tick()
 
     assert movie.all_keys() == []
 
 
-def test_the_source_is_only_read(database, lake):
-    """A copier with no more than the right to read needs no more."""
+def test_a_role_that_can_only_read_is_enough(database, lake):
+    """pg_bronze promises that `SELECT` is enough."""
     database.execute(MOVIE)
     database.execute(fill(1, 10))
     database.execute(
@@ -813,8 +811,8 @@ def test_the_source_is_only_read(database, lake):
     assert lake.compare() == SAME
 
 
-def test_values_that_are_small_only_while_compressed_are_bounded_too(database, bucket):
-    """A page holds a hundred such rows, so page counts promise a slice of a few megabytes, and memory runs out."""
+def test_slices_of_compressed_values_do_not_exceed_the_byte_limit(database, bucket):
+    """A page contains a hundred such rows, so page counts suggest a small slice, and memory would run out."""
     database.execute("create table note (id int primary key, body text)")
     database.execute("insert into note select i, repeat('x', 8000) from generate_series(1, 4000) i")
     lake = Lake(database, bucket.store())
@@ -826,10 +824,10 @@ def test_values_that_are_small_only_while_compressed_are_bounded_too(database, b
     assert lake.compare("note", "id") == SAME
 
 
-def test_an_idle_server_that_has_switched_its_log_postpones_nothing(movie, database):
-    """``archive_timeout`` makes an idle primary do it; the log then ends in a page that holds only a header.
+def test_an_idle_server_that_switched_its_log_file_does_not_delay_a_tick(movie, database):
+    """``archive_timeout`` causes the switch on an idle primary. The log then ends in a page with only a header.
 
-    The role may not write the empty message that would get the log flushed.
+    The role may not write the empty message that would flush the log.
     """
     role = f"idle_{database.name}"
     messages = "select oid::regprocedure::text from pg_proc where proname = 'pg_logical_emit_message'"
@@ -839,7 +837,7 @@ def test_an_idle_server_that_has_switched_its_log_postpones_nothing(movie, datab
     login = database.url.replace(f"{database.server.user}:{database.server.password}", f"{role}:idle")
     movie.source = lambda: Source({**database.conninfo, "user": role, "password": "idle"}, login, 60)
     try:
-        movie.drain(patience=10)  # hints that these reads leave are in the log, and nobody flushes them at once
+        movie.drain(patience=10)  # hint bits of these reads are in the log, which is not flushed at once
         for number in range(6, 9):
             database.execute(fill(number, number))
             database.execute("select pg_switch_wal()")

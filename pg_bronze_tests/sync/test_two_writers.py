@@ -1,4 +1,4 @@
-"""Two writers of one table at once, with clocks that disagree: the claim decides, and no row lands twice."""
+"""Two writers of one table at once, with different clocks: the claim decides, and no row is copied twice."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ import pytest
 from pg_bronze.lake.commit import write_all
 from pg_bronze.lake.object_store import Store
 from pg_bronze.sync import state_changes
-from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, NoLock, crash_after, fill
+from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, NoLock, crash_after, fill, once_after
 
 NOW = datetime(2026, 1, 2, 0, 0, 10, tzinfo=UTC)
 SKEWS = [timedelta(hours=-1), timedelta(0), timedelta(hours=1)]
@@ -17,24 +17,13 @@ SKEW_IDS = ["an hour behind", "the same clock", "an hour ahead"]
 
 @pytest.fixture
 def pair(database, bucket) -> tuple[Lake, Lake]:
-    """Two schedulers that know the same of one table, on servers where the advisory lock does not hold."""
+    """Two writers with the same recorded watermark, on servers where the advisory lock does not hold."""
     database.execute(MOVIE)
     database.execute(fill(1, 10))
-    one = Lake(database, bucket.store(), copier=NoLock)
+    one = Lake(database, bucket.store(), sync_class=NoLock)
     one.tick(now=lambda: NOW)
     database.execute(fill(11, 20))
-    return one, Lake(database, bucket.store(), dict(one.recorded), copier=NoLock)
-
-
-def meanwhile(step: str, act) -> object:
-    """An ``on_step`` that does something else once, as soon as a step is done."""
-    left = [act]
-
-    def on_step(name: str) -> None:
-        if name == step and left:
-            left.pop()()
-
-    return on_step
+    return one, Lake(database, bucket.store(), dict(one.recorded), sync_class=NoLock)
 
 
 def settle(database, one: Lake, two: Lake) -> None:
@@ -48,91 +37,93 @@ def settle(database, one: Lake, two: Lake) -> None:
 
 @pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
 @pytest.mark.parametrize("step", ["read", "claim", "list", "put"])
-def test_a_writer_that_pauses_while_another_copies_the_same_doubles_nothing(pair, database, step, skew):
-    """Whoever comes second has to notice, wherever it stood."""
+def test_a_writer_that_pauses_while_another_copies_the_same_rows_doubles_nothing(pair, database, step, skew):
+    """The second writer has to notice the first after every step."""
     one, two = pair
 
-    one.tick(now=lambda: NOW, crash_at=meanwhile(step, lambda: two.tick(now=lambda: NOW + skew)))
+    one.tick(now=lambda: NOW, crash_at=once_after(step, lambda: two.tick(now=lambda: NOW + skew)))
 
     settle(database, one, two)
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_writer_that_pauses_while_another_gets_far_ahead_doubles_nothing(pair, database, step):
-    """The key it is about to write lies in the midst of the other's objects by then."""
+def test_a_writer_that_pauses_while_another_commits_several_objects_doubles_nothing(pair, database, step):
+    """Its planned key is then between the keys of the other writer's objects."""
     one, two = pair
 
-    def far_ahead() -> None:
+    def commit_several_objects() -> None:
         for number in range(30, 33):
             two.tick(now=lambda: NOW + timedelta(hours=1))
             database.execute(f"{fill(number, number)}; update movie set title = title || '+' where movie_id < 5")
         two.tick(now=lambda: NOW - timedelta(hours=1))
 
-    one.tick(now=lambda: NOW, crash_at=meanwhile(step, far_ahead))
+    one.tick(now=lambda: NOW, crash_at=once_after(step, commit_several_objects))
 
     settle(database, one, two)
 
 
-@pytest.mark.parametrize("dies_after", ["read", "claim", "put"])
+@pytest.mark.parametrize("killed_after", ["read", "claim", "put"])
 @pytest.mark.parametrize("pauses_after", ["recover", "read", "list"])
-def test_a_writer_that_pauses_while_another_dies_doubles_and_loses_nothing(pair, database, pauses_after, dies_after):
-    """What the dead one claimed is done again, and comes no second time with the next slice."""
+def test_a_writer_that_pauses_while_another_is_killed_loses_and_doubles_nothing(
+    pair, database, pauses_after, killed_after
+):
+    """The claim of the killed writer is redone, and its rows must not be in the next slice, too."""
     one, two = pair
 
-    def die() -> None:
-        two.crash(dies_after, now=lambda: NOW + timedelta(seconds=7))
+    def kill() -> None:
+        two.crash(killed_after, now=lambda: NOW + timedelta(seconds=7))
 
-    one.tick(now=lambda: NOW, crash_at=meanwhile(pauses_after, die))
+    one.tick(now=lambda: NOW, crash_at=once_after(pauses_after, kill))
 
     settle(database, one, two)
 
 
 @pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
 @pytest.mark.parametrize("step", ["recover", "put", "unclaim"])
-def test_a_dead_writers_claim_is_done_once_by_two_others(pair, database, step, skew):
-    """Both find the claim and have looked again with it in hand: its key is all that stands between them."""
+def test_a_claim_that_two_writers_redo_is_written_once(pair, database, step, skew):
+    """Both found the claim and listed again, so only the key of the object separates them."""
     one, two = pair
-    third = Lake(database, one.store, dict(one.recorded), copier=NoLock)
+    third = Lake(database, one.store, dict(one.recorded), sync_class=NoLock)
     assert third.crash("claim", now=lambda: NOW + timedelta(minutes=1))
 
-    one.tick(now=lambda: NOW, crash_at=meanwhile(step, lambda: two.tick(now=lambda: NOW + skew)))
+    one.tick(now=lambda: NOW, crash_at=once_after(step, lambda: two.tick(now=lambda: NOW + skew)))
 
     settle(database, one, two)
 
 
 @pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
-def test_a_slice_in_hand_gives_way_to_the_claim_of_a_writer_whose_put_is_late(pair, database, skew):
-    """Nothing is in the bucket yet but the claim: written beside it, the same rows would be there twice."""
+def test_a_slice_is_dropped_if_another_writer_has_claimed_its_number(pair, database, skew):
+    """The other writer's object is not in the bucket yet. Written beside it, the same rows would be there twice."""
     one, two = pair
     outcomes = []
-    with two.source() as source, two.open(source, now=lambda: NOW + skew) as copier:
-        stream = copier.start(two.recorded["movie"])
+    with two.source() as source, two.open(source, now=lambda: NOW + skew) as sync:
+        stream = sync.start(two.recorded["movie"])
 
         def write() -> None:
-            outcomes.append(write_all(stream.slices(), two.writer(copier)))
+            outcomes.append(write_all(stream.slices(), two.writer(sync)))
 
-        one.tick(now=lambda: NOW, crash_at=meanwhile("list", write))
+        one.tick(now=lambda: NOW, crash_at=once_after("list", write))
 
     assert [(report.superseded, report.committed) for report in outcomes] == [(True, ())]
     settle(database, one, two)
 
 
-def test_a_writer_that_finds_its_claim_done_by_another_goes_on_behind_it(pair, database):
+def test_a_writer_whose_claim_was_redone_continues_after_that_object(pair, database):
     one, two = pair
 
-    outcome = one.tick(now=lambda: NOW, crash_at=meanwhile("list", lambda: two.tick(now=lambda: NOW)))
+    outcome = one.tick(now=lambda: NOW, crash_at=once_after("list", lambda: two.tick(now=lambda: NOW)))
 
-    assert [item.own for item in outcome.committed] == [True]  # the nonce is that of the claim, whoever wrote it
+    assert [item.own for item in outcome.committed] == [True]  # its nonce is that of the claim
     assert outcome.row_count == 10
     assert len(one.keys()) == 2
     settle(database, one, two)
 
 
-def test_a_writer_that_comes_too_late_records_what_the_other_wrote(pair, database):
-    """Its own slice is thrown away, and the table is not stuck behind a watermark nobody continues."""
+def test_a_writer_that_is_superseded_records_the_other_writers_object(pair, database):
+    """Otherwise the table would stop at a watermark that no object continues."""
     one, two = pair
 
-    outcome = one.tick(now=lambda: NOW, crash_at=meanwhile("read", lambda: two.tick(now=lambda: NOW)))
+    outcome = one.tick(now=lambda: NOW, crash_at=once_after("read", lambda: two.tick(now=lambda: NOW)))
 
     assert outcome.committed == []
     assert [(item.row_count, item.own) for item in outcome.adopted] == [(10, False)]
@@ -141,28 +132,28 @@ def test_a_writer_that_comes_too_late_records_what_the_other_wrote(pair, databas
     settle(database, one, two)
 
 
-def test_two_writers_in_the_midst_of_block_ranges_double_nothing(pair, database):
-    """A range is a slice like any other; its window stays open between two writers."""
+def test_two_writers_of_block_ranges_double_nothing(pair, database):
+    """The window remains open between the objects of two writers."""
     one, two = pair
     database.execute(fill(1_001, 5_000))
     count = [0]
 
-    def other_now_and_then(step: str) -> None:
+    def run_other_writer(step: str) -> None:
         count[0] += 1
         if count[0] in (5, 12, 13):
             two.tick(slice_rows=700, now=lambda: NOW - timedelta(hours=count[0]))
         if count[0] == 20:
             two.crash(crash_after("claim", 1), slice_rows=900, now=lambda: NOW)
 
-    one.tick(slice_rows=1_000, crash_at=other_now_and_then, now=lambda: NOW)
+    one.tick(slice_rows=1_000, crash_at=run_other_writer, now=lambda: NOW)
 
     settle(database, one, two)
 
 
-def test_two_writers_that_never_wait_for_each_other_double_nothing(database, any_bucket):
-    """Claims, lists and puts of both in any order, while rows come and one of them dies at times."""
+def test_two_concurrent_writers_double_nothing(database, any_bucket):
+    """Claims, listings and PUTs of both in any order, with new rows and crashes."""
     database.execute(MOVIE)
-    lakes = [Lake(database, any_bucket.store(), copier=NoLock) for _ in range(2)]
+    lakes = [Lake(database, any_bucket.store(), sync_class=NoLock) for _ in range(2)]
     barrier, failures = threading.Barrier(2), []
 
     def work(lake: Lake, skew: timedelta) -> None:
@@ -195,7 +186,7 @@ def test_two_writers_that_never_wait_for_each_other_double_nothing(database, any
 
 
 class OnItsWay(Store):
-    """A store whose process is killed with the PUT of a bronze object under way; ``late`` is that PUT."""
+    """The bucket of a process that is killed during the PUT of an object, which arrives ``late``."""
 
     late: tuple[str, bytes] | None = None
 
@@ -216,7 +207,7 @@ def reset_and_forget(lake: Lake) -> None:
     lake.forget()
 
 
-def make_again(lake: Lake) -> None:
+def create_again(lake: Lake) -> None:
     lake.drain()
     lake.database.execute(f"drop table movie; {MOVIE}; {fill(11, 30)}")
     lake.drain()
@@ -227,24 +218,24 @@ def rewrite(lake: Lake) -> None:
     lake.drain()
 
 
-# What has happened by then, and whether the key is free.
-MEANWHILE = {
+# What happens before the PUT arrives, and whether the key is free then.
+BEFORE_ARRIVAL = {
     "nothing": (lambda _: None, True),
-    "it was done again": (Lake.drain, False),
+    "it was redone": (Lake.drain, False),
     "a reset": (reset, True),
-    "a reset, and the state was forgotten": (reset_and_forget, True),
-    "the table was made again": (make_again, True),
-    "its claim was given up": (rewrite, False),
+    "a reset, and the watermark was lost": (reset_and_forget, True),
+    "the table was created again": (create_again, True),
+    "its claim opened a new generation": (rewrite, False),
 }
 
 
-@pytest.mark.parametrize("happened", MEANWHILE)
-def test_a_dead_writers_put_that_lands_late_doubles_nothing(database, bucket, happened):
-    """The network may deliver it long after its key was written by another, and moved away from there.
+@pytest.mark.parametrize("happened", BEFORE_ARRIVAL)
+def test_a_late_put_of_a_killed_writer_doubles_nothing(database, bucket, happened):
+    """It may arrive long after another writer's object under its key was moved away.
 
-    It holds a range of blocks whose rows have changed since, so that doing it again gives others.
+    It contains a block range whose rows have changed since, so a redo contains other rows.
     """
-    act, free = MEANWHILE[happened]
+    act, free = BEFORE_ARRIVAL[happened]
     database.execute(f"{MOVIE}; {fill(1, 600)}")
     lake, store = Lake(database, bucket.store()), bucket.store()
     killed = Lake(database, OnItsWay(store.client, store.bucket))
@@ -262,20 +253,20 @@ def test_a_dead_writers_put_that_lands_late_doubles_nothing(database, bucket, ha
     assert not [key for key in lake.all_keys() if "claims" in key]
 
 
-def test_while_one_run_copies_a_table_another_leaves_it_alone(database, bucket):
+def test_a_table_that_another_run_is_copying_is_left_to_that_run(database, bucket):
     database.execute(MOVIE)
     database.execute(fill(1, 3))
     lake = Lake(database, bucket.store())
     seen = []
 
-    lake.tick(crash_at=meanwhile("claim", lambda: seen.append(Lake(database, lake.store).tick())))
+    lake.tick(crash_at=once_after("claim", lambda: seen.append(Lake(database, lake.store).tick())))
 
-    assert [outcome.quiet for outcome in seen] == ["another run is copying it just now"]
+    assert [outcome.quiet for outcome in seen] == ["another run is copying the table"]
     assert lake.compare() == SAME
 
 
-def test_a_dead_runs_lock_is_free_again(database, bucket):
-    """Also that of one whose connection goes on, for the other tables of a batch."""
+def test_the_lock_of_a_killed_run_is_released(database, bucket):
+    """Also if its connection remains open for the other tables of a batch."""
     database.execute(MOVIE)
     database.execute(fill(1, 3))
     lake = Lake(database, bucket.store())
@@ -286,7 +277,7 @@ def test_a_dead_runs_lock_is_free_again(database, bucket):
 
     database.execute(fill(4, 5))
     with lake.source() as source:
-        with pytest.raises(Crash), lake.open(source, on_step=crash_after("read")) as copier:
-            copier.start(lake.recorded["movie"])
+        with pytest.raises(Crash), lake.open(source, on_step=crash_after("read")) as sync:
+            sync.start(lake.recorded["movie"])
 
         assert lake.tick().row_counts == [2]

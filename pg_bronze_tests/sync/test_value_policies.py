@@ -1,4 +1,4 @@
-"""Values that the Parquet type of their column cannot hold, on their way from a real table into the lake."""
+"""Values that the Parquet type of their column cannot hold, copied from a real table."""
 
 import json
 
@@ -9,8 +9,7 @@ import pg_bronze
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY, ExceptionalCount, Policies
 from pg_bronze.errors import DataError
 from pg_bronze.settings.load import load_settings
-from pg_bronze.sync import state_changes
-from pg_bronze.sync.table_sync import TableSync
+from pg_bronze.sync import slice_reader, state_changes
 from pg_bronze_tests.harness.lake import Lake
 
 PRICES = """create table movie (
@@ -25,15 +24,15 @@ def lake(database, bucket) -> Lake:
     return Lake(database, bucket.store())
 
 
-def landed(lake: Lake, name: str) -> list:
+def values(lake: Lake, name: str) -> list:
     return lake.rows().sort("movie_id")[name].to_list()
 
 
 def described(lake: Lake, name: str) -> dict:
-    return next(said for said in lake.footers()[-1].columns if said["name"] == name)
+    return next(column for column in lake.footers()[-1].columns if column["name"] == name)
 
 
-def test_infinity_lands_as_the_ends_of_the_calendar_and_the_footer_counts_it(lake, database):
+def test_infinity_becomes_the_end_of_the_calendar_and_the_footer_counts_it(lake, database):
     database.execute(
         "insert into movie (movie_id, born, seen) values (2, 'infinity', '-infinity'), (3, '-infinity', 'infinity')"
     )
@@ -58,8 +57,8 @@ def test_infinity_lands_as_the_ends_of_the_calendar_and_the_footer_counts_it(lak
         ("seen", "294276-12-31 23:59:59.999999+00"),
     ],
 )
-def test_a_date_that_would_be_taken_for_infinity_or_not_be_read_stops_the_table(lake, database, column, value):
-    """The last value of the reader's calendar stands for infinity: a finite one must not land under it."""
+def test_a_date_that_cannot_be_stored_exactly_stops_the_table(lake, database, column, value):
+    """The last value of the calendar represents infinity, so a finite date must not be stored as it."""
     lake.tick()
     database.execute(f"insert into movie (movie_id, {column}) values (2, '{value}')")
 
@@ -67,10 +66,10 @@ def test_a_date_that_would_be_taken_for_infinity_or_not_be_read_stops_the_table(
         lake.tick()
 
     assert value[:10] not in str(error.value)
-    assert landed(lake, "movie_id") == [1]
+    assert values(lake, "movie_id") == [1]
 
 
-def test_the_last_date_that_can_be_held_is_exact(lake, database):
+def test_the_last_date_that_can_be_stored_is_exact(lake, database):
     database.execute(
         "insert into movie (movie_id, born, seen) values (2, '262142-12-29', '262142-12-31 23:59:59.999997+00')"
     )
@@ -81,8 +80,8 @@ def test_the_last_date_that_can_be_held_is_exact(lake, database):
     assert lake.footers()[0].exceptional == ()
 
 
-def test_the_text_that_the_error_proposes_takes_the_rows_that_stopped_the_table(lake, database):
-    """The remedy at three in the morning: one setting, nothing corrected, nothing lost."""
+def test_the_text_policy_that_the_error_names_copies_the_rows_that_stopped_the_table(lake, database):
+    """One setting must be enough, without a correction in the source."""
     lake.tick()
     database.execute("insert into movie values (2, 'NaN', '5874897-12-31', '294276-12-31 23:59:59.999999+00', 1)")
     with pytest.raises(DataError, match="PG_BRONZE_NAN"):
@@ -100,8 +99,8 @@ def test_the_text_that_the_error_proposes_takes_the_rows_that_stopped_the_table(
     assert (described(lake, "price")["stored"], described(lake, "price")["policy"]) == ("String", {"nan": "text"})
 
 
-def test_a_column_that_became_text_reads_as_one_with_the_objects_before(lake, database, bucket):
-    """Older objects keep their type; the watermark says where the columns changed, and a reader gets them together."""
+def test_a_column_that_became_text_is_read_as_text_from_older_objects_too(lake, database, bucket):
+    """Older objects keep their type. The watermark contains where the columns changed, and a reader unites them."""
     database.execute("insert into movie (movie_id, born) values (2, 'infinity')")
     lake.tick()
     database.execute("insert into movie values (3, 'NaN', '5874897-12-31', 'infinity')")
@@ -117,8 +116,8 @@ def test_a_column_that_became_text_reads_as_one_with_the_objects_before(lake, da
     assert len(set(digests)) == len(digests) == 2
 
 
-def test_counts_of_an_adopted_object_come_from_its_footer(lake, database):
-    """A run that died after writing must not leave the event of the next one without them."""
+def test_policy_counts_of_an_adopted_object_are_read_from_its_footer(lake, database):
+    """After a crash following the PUT, the next event would lack them."""
     lake.tick()
     database.execute("insert into movie (movie_id, born) values (2, 'infinity')")
     assert lake.crash("put")
@@ -128,7 +127,7 @@ def test_counts_of_an_adopted_object_come_from_its_footer(lake, database):
     assert [item.exceptional for item in adopted] == [(ExceptionalCount("born", "infinity", "sentinel", 1),)]
 
 
-def test_null_is_counted_and_touches_nothing_else(lake, database):
+def test_the_null_policy_is_counted_and_changes_no_other_value(lake, database):
     database.execute("insert into movie values (2, 'NaN', 'infinity', '294276-12-31 00:00+00', 'NaN')")
     database.execute("insert into movie values (3)")
 
@@ -145,8 +144,8 @@ def test_null_is_counted_and_touches_nothing_else(lake, database):
     )
 
 
-def test_an_object_without_rows_has_the_stored_schema_of_the_policies(lake):
-    """Otherwise the first object of a generation gives a column another type than the next."""
+def test_an_object_without_rows_has_the_types_of_the_policies(lake):
+    """Otherwise the first object of a generation would have other types than the next."""
     lake.tick()
     lake.tick(act=state_changes.reset, policies=Policies(nan="text"))
     assert lake.footers()[-1].row_count == 0
@@ -154,28 +153,27 @@ def test_an_object_without_rows_has_the_stored_schema_of_the_policies(lake):
 
 
 @pytest.mark.parametrize("declared", ["numeric(12,4)", "numeric", "numeric(12,2)"])
-def test_a_number_widened_during_a_read_is_neither_rounded_nor_taken_for_nan(lake, database, declared):
-    """Rounded to the old scale it would be changed; taken for NaN it would stop the table for good."""
+def test_a_number_widened_during_a_read_is_copied_exactly(lake, database, declared, monkeypatch):
+    """Rounded to the old scale it would be wrong; read as NaN it would stop the table."""
 
-    class Altered(TableSync):
-        def _read_stable(self, region):
-            if "numeric(10,2)" in {column.declared for column in self.table.columns}:
-                database.execute(f"alter table movie alter price type {declared}")
-                database.execute(
-                    "insert into movie values (2, 12345678901.5555)" if declared == "numeric" else "select"
-                )
-            return super()._read_stable(region)
+    read = slice_reader.read
 
-    lake.copier = Altered
+    def alter_and_read(source, table, region, size):
+        if "numeric(10,2)" in {column.declared for column in table.columns}:
+            database.execute(f"alter table movie alter price type {declared}")
+            database.execute("insert into movie values (2, 12345678901.5555)" if declared == "numeric" else "select")
+        return read(source, table, region, size)
+
+    monkeypatch.setattr(slice_reader, "read", alter_and_read)
     lake.tick()
     lake.drain()
 
     live = database.execute("select price::text from movie order by 1")
-    assert sorted({str(value) for value in landed(lake, "price")}) == [text for (text,) in live]
+    assert sorted({str(value) for value in values(lake, "price")}) == [text for (text,) in live]
 
 
 @pytest.mark.parametrize("name", ["a \"b\" {c} %s 'd'", "ñ" * 31, "select"])
-def test_columns_of_any_name_are_bounded(database, bucket, name):
+def test_dates_in_columns_of_any_name_are_checked(database, bucket, name):
     quoted = '"' + name.replace('"', '""') + '"'
     database.execute(f"create table movie (movie_id int, {quoted} date)")
     database.execute("insert into movie values (1, 'infinity'), (2, '5874897-01-01')")

@@ -1,4 +1,7 @@
-"""TODO defs.sensors.silver."""
+"""The silver sensor: requests runs for silver assets whose table was copied since they were written.
+
+It evaluates once a minute with one query to Dagster's storage, so it adds nothing to the tick sensor.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,39 +11,48 @@ from dagster import RunsFilter
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys
+from pg_bronze.defs import asset_keys, log_lines
 
-ASK_EVERY_S = 59  # Dagster's loop looks every 5 s
+# Dagster evaluates sensors every 5 s: an interval of 60 means up to 65 s.
+INTERVAL_S = 59
 WRITE_EVERY_S = 300
 TAG = {"pg_bronze/batch": "silver"}
 
 
 def build_sensor(tables: Sequence[SourceTable], left_out: Sequence[str]) -> dg.SensorDefinition:
-    """The sensor that has them written again when something was copied since; ``left_out`` says why others are not."""
+    """Return the sensor that requests a run for each silver asset that is older than its bronze asset.
+
+    Args:
+        left_out: A sentence for each table of ``PG_BRONZE_LATEST`` that has no silver asset.
+    """
 
     @dg.sensor(
         name="silver_latest",
         target=dg.AssetSelection.assets(*(asset_keys.latest_key(table) for table in tables)),
-        minimum_interval_seconds=ASK_EVERY_S,
+        minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Writes the newest row versions again where something was copied since.",
+        description="Requests a run for each silver asset whose table has newer rows, at most every 5 minutes.",
     )
     def silver_latest(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        keys = [(asset_keys.bronze_key(table), asset_keys.latest_key(table)) for table in tables]
-        events = context.instance.get_latest_materialization_events([key for pair in keys for key in pair])
+        written = _written(context.instance, tables)
+        stale = [latest for latest, (copied_at, written_at) in written.items() if copied_at > written_at]
         now = datetime.now(UTC).timestamp()
-
-        def written(key: dg.AssetKey) -> float:
-            event = events.get(key)
-            return event.timestamp if event else 0.0
-
-        behind = [latest for bronze, latest in keys if written(bronze) > written(latest)]
-        due = [latest for latest in behind if now - written(latest) >= WRITE_EVERY_S]
+        due = [latest for latest in stale if now - written[latest][1] >= WRITE_EVERY_S]
         if due and not context.instance.get_run_records(RunsFilter(statuses=NOT_FINISHED_STATUSES, tags=TAG), limit=1):
             return dg.SensorResult([dg.RunRequest(asset_selection=due, tags=TAG)])
-        reason = "nothing was copied since the newest versions were written"
-        if behind:
-            reason = f"{len(behind)} to be written again within {WRITE_EVERY_S} s of the last time"
+        reason = "no table was copied since its newest versions were written"
+        if stale:
+            reason = (
+                f"new rows in {log_lines.counted(len(stale), 'table')}; each is written at most every {WRITE_EVERY_S} s"
+            )
         return dg.SensorResult(skip_reason="; ".join([reason, *left_out]))
 
     return silver_latest
+
+
+def _written(instance: dg.DagsterInstance, tables: Sequence[SourceTable]) -> dict[dg.AssetKey, tuple[float, float]]:
+    """Return when each table was last copied and its silver asset last written, in seconds since 1970; 0 for never."""
+    keys = {asset_keys.latest_key(table): asset_keys.bronze_key(table) for table in tables}
+    events = instance.get_latest_materialization_events([*keys, *keys.values()])
+    times = {key: event.timestamp if event else 0.0 for key, event in events.items()}
+    return {latest: (times.get(bronze, 0.0), times.get(latest, 0.0)) for latest, bronze in keys.items()}

@@ -9,19 +9,20 @@ from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, metadata
 from pg_bronze.defs.catalog_state import CatalogState
-from pg_bronze.defs.due_tables import Process, TableCheck, check
+from pg_bronze.defs.due_tables import TableCheck, check
 from pg_bronze.defs.resources import open_source
+from pg_bronze.defs.table_facts import Process
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling.memory import Memory
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
-# The sensor's own connection, kept from tick to tick, by the fingerprint of its settings.
+# The connection of the sensor, kept between ticks, by the fingerprint of its settings.
 _kept: dict[str, Source] = {}
 
 
 def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: CatalogState) -> dg.SensorDefinition:
-    """Return the sensor that requests one run of all due tables, and reports what it checked when none is due.
+    """Return the sensor that requests one run of all due tables, and reports what it checked if no table is due.
 
     Args:
         tables: All tables that are copied.
@@ -36,18 +37,18 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
         **({"job_name": "bronze"} if tables else {"target": dg.AssetSelection.groups("bronze")}),
         minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Checks all tables for new rows, and requests one run of those that have any.",
+        description="Checks all tables, and requests one run of those that may have new rows.",
     )
     def bronze_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        current = load_settings()  # raises SettingsError, which names what is wrong now
+        current = load_settings()  # a SettingsError names the setting that is invalid now
         if settings is None:
             return dg.SensorResult(
-                skip_reason="the settings are valid now; the definitions are reloaded within a minute"
+                skip_reason="The settings are valid now. The definitions are reloaded within a minute."
             )
         source = _source(current)
         if not tables:
             source.activity()
-            return dg.SensorResult(skip_reason=state.error or f"{source.name} has no table to copy")
+            return dg.SensorResult(skip_reason=state.error or f"{source.name} has no table to copy.")
         now = datetime.now(UTC)
         memory = Memory.from_cursor(context.cursor)
         result = check(context.instance, tables, current, source, memory, process, now.timestamp())
@@ -76,20 +77,20 @@ def _source(settings: Settings) -> Source:
 
 
 def _requests(due: Sequence[TableCheck], settings: Settings, now: datetime) -> list[dg.RunRequest]:
-    """Return one run for all due tables, and one for each table with a large backlog, so that the others stay fresh."""
-    big = settings.slice_bytes // BLOCK_BYTES * 2
-    alone = [
+    """Return one run for all due tables, and a separate one for each large first load, which may take hours."""
+    large_pages = settings.slice_bytes // BLOCK_BYTES * 2
+    separate = [
         item.table
         for item in due
-        if item.decision.swept is None and sum(relation.page_count for relation in item.table.relations) > big
+        if item.decision.swept is None and sum(relation.page_count for relation in item.table.relations) > large_pages
     ]
-    together = [item.table for item in due if item.table not in alone]
+    together = [item.table for item in due if item.table not in separate]
     return [
         dg.RunRequest(
             asset_selection=[asset_keys.bronze_key(table) for table in group],
             partition_key=now.date().isoformat(),
             tags={metadata.BATCH_TAG: "tick", "dagster/max_runtime": str(settings.max_run_s)},
         )
-        for group in [together, *([table] for table in alone)]
+        for group in [together, *([table] for table in separate)]
         if group
     ]

@@ -1,0 +1,35 @@
+"""What can be set for the sync of one table."""
+
+from dataclasses import dataclass, field
+
+from pg_bronze.core import cursor_column
+from pg_bronze.core.value_policies import DEFAULT_POLICIES, Policies
+from pg_bronze.lake.parquet import Codec
+
+
+@dataclass(frozen=True)
+class SyncOptions:
+    """What can be set for one table.
+
+    Attributes:
+        slice_rows: Most rows in a slice; None derives the limit from ``slice_bytes``.
+        slice_bytes: Most bytes in a slice as PostgreSQL's COPY sends them.
+        codec: How objects are compressed that verification writes again.
+        dated: Put objects into ``date=YYYY-MM-DD/`` folders.
+        cursor_names: Names of columns that are preferred as the cursor column, best first.
+        cursor_column: The configured cursor column; None chooses one.
+        takeover: What to do where the original system left objects or a control row: ``fresh``, ``adopt-seed``, or None
+            to stop the table.
+        unfenced: The bucket may ignore create-only writes, so every report says that rows may be duplicated.
+        policies: What happens to values that their Parquet type cannot hold.
+    """
+
+    slice_rows: int | None = None
+    slice_bytes: int = 32 * 2**20
+    codec: Codec = field(default_factory=Codec)
+    dated: bool = False
+    cursor_names: tuple[str, ...] = cursor_column.DEFAULT_NAMES
+    cursor_column: str | None = None
+    takeover: str | None = None
+    unfenced: bool = False
+    policies: Policies = DEFAULT_POLICIES
