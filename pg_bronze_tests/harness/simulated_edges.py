@@ -13,7 +13,7 @@ from pg_bronze.errors import (
     PgBronzeError,
     StaleSnapshot,
 )
-from pg_bronze.lake.object_store import Listed
+from pg_bronze.lake.object_store import ObjectInfo
 from pg_bronze_tests.harness.simulated_cluster import Cluster
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,10 +83,10 @@ class SimulatedStore:
             self.objects[to] = self.objects[key]
         self.delete(key)
 
-    def list(self, prefix: str, start_after: str = "") -> list[Listed]:
+    def list(self, prefix: str, start_after: str = "") -> list[ObjectInfo]:
         self.steps()
         return [
-            Listed(key, len(body), START)
+            ObjectInfo(key, len(body), START)
             for key, body in sorted(self.objects.items())
             if key.startswith(prefix) and key > start_after
         ]

@@ -144,7 +144,7 @@ def test_objects_that_the_original_system_still_writes_stop_the_table(lake, data
     if forgotten:
         lake.forget()
 
-    with pytest.raises(LakeDamaged, match=rf"{foreign} is not an object of pg_bronze.*the original system\?.*Stop it"):
+    with pytest.raises(LakeDamaged, match=rf"{foreign} is not an object of pg_bronze.*the original system.*Stop it"):
         lake.tick(takeover=takeover, now=clock())
 
     assert lake.all_keys() == [*own, foreign]
@@ -201,7 +201,7 @@ def test_the_original_system_is_noticed_in_any_time_zone(clocked, database, west
     if forgotten:
         clocked.forget()
 
-    with pytest.raises(LakeDamaged, match=rf"{foreign} is not an object of pg_bronze.*the original system\?.*Stop it"):
+    with pytest.raises(LakeDamaged, match=rf"{foreign} is not an object of pg_bronze.*the original system.*Stop it"):
         write_at(clocked, 1.4)
 
     assert clocked.all_keys() == own
