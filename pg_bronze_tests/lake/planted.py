@@ -99,7 +99,7 @@ FAULTS: tuple[Fault, ...] = (
         "lake/ledger.py",
         "if self._was_moved(watermark):",
         "if False:",
-        "sync/test_generations.py::test_another_copier_that_knows_only_the_old_generation_follows_into_the_new_one",
+        "sync/test_generations.py::test_a_writer_that_knows_only_the_old_generation_continues_the_new_one",
     ),
     Fault(
         "an object of another program counts as one that another writer moved away",
@@ -113,7 +113,7 @@ FAULTS: tuple[Fault, ...] = (
         "lake/generations.py",
         "if time is not None and time >= beginning:",
         "if time is not None and time > beginning:",
-        "sync/test_generations.py::test_a_reset_copies_the_whole_table_again_and_moves_the_old_objects_away",
+        "sync/test_generations.py::test_a_reset_copies_the_whole_table_and_moves_the_old_objects_away",
     ),
     Fault(
         "an object is named by the clock of its writer, even if it is behind the last object",

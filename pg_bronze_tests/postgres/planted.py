@@ -22,7 +22,7 @@ FAULTS: tuple[Fault, ...] = (
         "postgres/activity.py",
         "else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end,",
         "else (select timeline_id from pg_control_checkpoint()) end,",
-        "sync/test_history.py::test_a_standby_promoted_just_now_stops_the_table_before_its_first_checkpoint",
+        "sync/test_history.py::test_a_promoted_standby_stops_the_table_before_its_first_checkpoint",
     ),
     Fault(
         "the fingerprint of a table is the same after a change that was undone",
@@ -50,14 +50,14 @@ FAULTS: tuple[Fault, ...] = (
         "postgres/readers/reading.py",
         '"row_security": "off",',
         '"row_security": "on",',
-        "sync/test_table_sync.py::test_a_row_security_policy_is_an_error_and_not_a_filter",
+        "sync/test_table_sync.py::test_a_row_security_policy_stops_the_table",
     ),
     Fault(
         "two runs can hold the lock of a table at the same time",
         "postgres/connection.py",
         'return bool(self.ask("select pg_try_advisory_lock(%(space)s, %(oid)s)", _lock_key(table_oid))[0][0])',
         ('return bool(self.ask("select pg_try_advisory_lock_shared(%(space)s, %(oid)s)", _lock_key(table_oid))[0][0])'),
-        "sync/test_two_writers.py::test_while_one_run_copies_a_table_another_leaves_it_alone",
+        "sync/test_two_writers.py::test_a_table_that_another_run_is_copying_is_left_to_that_run",
     ),
     Fault(
         "settings outlast the transaction in a session that a pooler shares",
