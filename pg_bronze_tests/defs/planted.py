@@ -2,4 +2,67 @@
 
 from pg_bronze_tests.planting import Fault
 
-FAULTS: tuple[Fault, ...] = ()
+FAULTS: tuple[Fault, ...] = (
+    Fault(
+        "a run of a past day also copies new rows",
+        "defs/assets.py",
+        "outcome = sync.start(recorded, new=any(day >= today for day in days))",
+        "outcome = sync.start(recorded)",
+        "defs/test_assets.py::test_a_run_of_a_past_day_copies_no_new_rows",
+    ),
+    Fault(
+        "a run without new rows does not record up to which transaction it read",
+        "defs/assets.py",
+        "context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))",
+        "pass",
+        "defs/test_sensors.py::test_an_empty_table_is_requested_only_once",
+    ),
+    Fault(
+        "adopted objects of another day do not materialize that day",
+        "defs/assets.py",
+        (
+            "days = {day_of(item.key) for item in report.objects} - "
+            "{date.fromisoformat(key) for key in context.partition_keys}"
+        ),
+        (
+            "days = {day_of(item.key) for item in report.committed} - "
+            "{date.fromisoformat(key) for key in context.partition_keys}"
+        ),
+        "defs/test_assets.py::test_yesterday_is_materialized_when_one_of_its_objects_is_adopted_today",
+    ),
+    Fault(
+        "a table is requested again while a run copies it",
+        "defs/table_facts.py",
+        "is_running = running is None or key in running",
+        "is_running = False",
+        "defs/test_sensors.py::test_a_table_is_not_requested_while_a_run_copies_it",
+    ),
+    Fault(
+        "a run that reads for minutes is ended although its session exists",
+        "defs/run_watchdog.py",
+        "if now - last < SILENT_S or source.has_session(session_name(run.run_id)):",
+        "if now - last < SILENT_S:",
+        "defs/test_run_watchdog.py::test_a_run_that_reads_for_minutes_without_an_event_is_not_ended",
+    ),
+    Fault(
+        "failures before a success are counted with those after it",
+        "defs/failures.py",
+        "return None if latest and latest.timestamp > record.event_log_entry.timestamp else failure",
+        "return failure",
+        "defs/test_failures.py::test_a_failure_after_a_success_is_counted_as_the_first",
+    ),
+    Fault(
+        "a batch waits for a server that does not answer again for each table",
+        "defs/resources.py",
+        "self._down = error",
+        "pass",
+        "defs/test_faults.py::test_a_batch_waits_only_once_for_a_server_that_does_not_answer",
+    ),
+    Fault(
+        "the definitions are reloaded again and again if a reload has no effect",
+        "defs/sensors/catalog.py",
+        "if context.cursor == requested:",
+        "if False:",
+        "defs/test_sensors.py::test_a_changed_catalog_is_reloaded_once",
+    ),
+)
