@@ -224,7 +224,8 @@ def test_a_missing_block_range_of_a_rewritten_table_is_reported_lost(database, b
     lake.tick(now=lambda: FIRST + timedelta(days=1))
     key = of_day(lake, FIRST)[1]
     lake.store.delete(key)
-    database.execute("delete from movie where movie_id < 500; vacuum full movie")
+    database.execute("delete from movie where movie_id < 500")
+    database.execute("vacuum full movie")
 
     report = verify(lake, FIRST.date())
 
