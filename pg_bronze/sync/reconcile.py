@@ -1,6 +1,6 @@
-"""Reconciling: whether the lake contains what the source has, after a failover, a restore or a move.
+"""Reconcile: compare a table with its lake after a failover, a restore or a move, and continue if nothing is missing.
 
-Both sides are read completely. Three numbers are kept for each row, 24 bytes.
+Both sides are read completely. Three numbers are kept in memory for each row, 24 bytes.
 """
 
 from dataclasses import dataclass
@@ -25,24 +25,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the lake lacks of the source, and has beyond it.
+    """How the lake differs from the source.
 
-    ``missing``: live row versions of transactions already copied that are not in the lake with these values. ``ahead``:
-    row versions in the lake that are later than the source's of the same key, or of transactions the source has not had
-    yet; a reader would take them for the newest. ``to_come``: live rows of later transactions, which copying brings.
-    ``gone``: primary keys that only the lake has, of rows deleted since or lost with their transaction; 0 without
-    a primary key.
+    Attributes:
+        row_count: Live rows in the source.
+        missing: Live row versions of copied transactions that are not in the lake with these values.
+        ahead: Row versions in the lake that are later than the source's version of the same key, or that belong to
+            transactions the source has not reached. A reader would take them for the newest.
+        not_copied: Live rows of later transactions, which the next tick copies.
+        only_in_lake: Primary keys that only the lake has, of rows that were deleted or lost with their transaction; 0
+            without a primary key.
     """
 
     row_count: int
     missing: int
     ahead: int
-    to_come: int
-    gone: int
+    not_copied: int
+    only_in_lake: int
 
     @property
     def same(self) -> bool:
-        """Whether copying may go on from here as if nothing had happened."""
+        """Return whether copying can continue from the watermark."""
         return not self.missing and not self.ahead
 
 
@@ -67,14 +70,14 @@ def compare(sync: TableSync, upto: int, connection: S3Connection) -> Comparison:
         shared = [column.name for column in sync.table.columns if column.name in lake_types]
         live = [sync.slices.no_rows().select(_numbers(shared, sync.table.primary_key, xid))]
     source = pl.concat(live)
-    held = lake.select(_numbers(shared, sync.table.primary_key, xid)).collect(engine="streaming")
-    copied = source.filter(pl.col("xid") < upto)
+    copied = lake.select(_numbers(shared, sync.table.primary_key, xid)).collect(engine="streaming")
+    expected = source.filter(pl.col("xid") < upto)
     return Comparison(
         row_count=source.height,
-        missing=_missing(copied, held),
-        ahead=_ahead(source, held, sync.horizon),
-        to_come=source.height - copied.height,
-        gone=_gone(source, held),
+        missing=_missing(expected, copied),
+        ahead=_ahead(source, copied, sync.horizon),
+        not_copied=source.height - expected.height,
+        only_in_lake=_only_in_lake(source, copied),
     )
 
 
@@ -84,7 +87,7 @@ def reconcile(
     """Continue from the current database if the lake contains all that was copied.
 
     Returns:
-        The commit, and the sentence that says what was compared.
+        The commit, and a sentence with the result of the comparison.
 
     Raises:
         HistoryChanged: Both sides differ, or a large window is only partly read. Nothing is changed.
@@ -94,25 +97,28 @@ def reconcile(
     _, watermark = current(sync, recorded)
     if watermark is None:
         raise SettingsError(f"{sync.label}: nothing of the table was copied yet, so there is nothing to compare.")
-    command = f"`pg-bronze reset {shell_argument(sync.label)}`"
     if any(leaf.pending for leaf in watermark.leaves.values()):
         raise HistoryChanged(
             f"{sync.label}: a large window was only partly read, so the table cannot be compared. Nothing was changed. "
-            f"Run {command} to copy the table again."
+            f"Run `pg-bronze reset {shell_argument(sync.label)}` to copy the table again."
         )
     upto = max((leaf.swept or 0 for leaf in watermark.leaves.values()), default=0)
     compared = compare(sync, upto, connection)
     if not compared.same:
-        raise HistoryChanged(
-            f"{sync.label}: of {compared.row_count} live rows, {compared.missing} were copied before and are not in "
-            f"the lake with their current values, and {compared.ahead} row versions in the lake are later than the "
-            "database: transactions were lost, or their ids were used again. Nothing was changed. Run "
-            f"{command} to copy the table again."
-        )
-    reason = f"reconciled: all {compared.row_count - compared.to_come} live rows copied so far are in the lake"
-    if compared.gone:
-        reason += f"; {compared.gone} more keys are only in the lake: deleted since, or lost"
+        raise _difference(sync.label, compared)
+    reason = f"reconciled: all {compared.row_count - compared.not_copied} live rows copied so far are in the lake"
+    if compared.only_in_lake:
+        reason += f"; {compared.only_in_lake} more keys are only in the lake: deleted since, or lost"
     return resume_compared(sync, recorded, writer, watermark, reason), reason
+
+
+def _difference(label: str, compared: Comparison) -> HistoryChanged:
+    return HistoryChanged(
+        f"{label}: of {compared.row_count} live rows, {compared.missing} were copied before and are not in the lake "
+        f"with their current values, and {compared.ahead} row versions in the lake are later than the database: "
+        "transactions were lost, or their ids were used again. Nothing was changed. Run "
+        f"`pg-bronze reset {shell_argument(label)}` to copy the table again."
+    )
 
 
 def _live_rows(sync: TableSync) -> "Iterator[pl.DataFrame]":
@@ -133,7 +139,7 @@ def _live_rows(sync: TableSync) -> "Iterator[pl.DataFrame]":
 
 
 def _numbers(columns: "Sequence[str]", key: "Sequence[str]", xid: str) -> "list[pl.Expr]":
-    """Three numbers that stand for a row: its key, its transaction, all its values."""
+    """Return the three numbers that represent a row: its key, its transaction, and all its values."""
     import polars as pl
 
     known = all(column in columns for column in key) and bool(key)
@@ -144,26 +150,26 @@ def _numbers(columns: "Sequence[str]", key: "Sequence[str]", xid: str) -> "list[
     ]
 
 
-def _missing(source: "pl.DataFrame", held: "pl.DataFrame") -> int:
-    """How many versions the lake lacks; rows that are equal in everything are counted, not merged."""
+def _missing(source: "pl.DataFrame", copied: "pl.DataFrame") -> int:
+    """Count the versions that the lake lacks; rows with equal values are counted, not merged."""
     import polars as pl
 
-    there = held.group_by("xid", "row").len("there")
-    counted = source.group_by("xid", "row").len("live").join(there, on=["xid", "row"], how="left")
-    lacking = (pl.col("live").cast(pl.Int64) - pl.col("there").fill_null(0).cast(pl.Int64)).clip(lower_bound=0)
+    in_lake = copied.group_by("xid", "row").len("in_lake")
+    counted = source.group_by("xid", "row").len("live").join(in_lake, on=["xid", "row"], how="left")
+    lacking = (pl.col("live").cast(pl.Int64) - pl.col("in_lake").fill_null(0).cast(pl.Int64)).clip(lower_bound=0)
     return int(counted.select(lacking.sum()).item() or 0)
 
 
-def _ahead(source: "pl.DataFrame", held: "pl.DataFrame", horizon: int) -> int:
+def _ahead(source: "pl.DataFrame", copied: "pl.DataFrame", horizon: int) -> int:
     import polars as pl
 
-    unborn = held.filter(pl.col("xid") >= horizon).height
+    unborn = copied.filter(pl.col("xid") >= horizon).height
     keyed = source.drop_nulls("key").select("key", live_xid="xid", live_row="row")
-    later = held.filter(pl.col("xid") < horizon).join(keyed, on="key", how="inner")
+    later = copied.filter(pl.col("xid") < horizon).join(keyed, on="key", how="inner")
     same_time = (pl.col("xid") == pl.col("live_xid")) & (pl.col("row") != pl.col("live_row"))
     return unborn + later.filter((pl.col("xid") > pl.col("live_xid")) | same_time).height
 
 
-def _gone(source: "pl.DataFrame", held: "pl.DataFrame") -> int:
+def _only_in_lake(source: "pl.DataFrame", copied: "pl.DataFrame") -> int:
     # Without a primary key every key is null.
-    return held.drop_nulls("key").select("key").unique().join(source, on="key", how="anti").height
+    return copied.drop_nulls("key").select("key").unique().join(source, on="key", how="anti").height

@@ -22,7 +22,7 @@ def read(source: Source, table: SourceTable, region: Region, size: SliceSize) ->
 
     Returns:
         None if the rows are more than one slice may hold and the region can be divided. A region that cannot be
-        divided (one row) is read whatever its size.
+        divided (one row) is read at any size.
     """
     columns, names = table.columns, table.names_by_attnum
     divisible = region.blocks is None or not size.is_single_row
@@ -62,7 +62,7 @@ def query(
 
 
 def read_all(source: Source, table: SourceTable, region: Region, text: str) -> Rows:
-    """Read the rows of a region with its query, whatever their size, as for a slice that is redone."""
+    """Read all rows of a region with its query at any size, as for a slice that is redone."""
     return column_types.conform(_rows(source, table, region, text), table.columns, table.label)
 
 

@@ -203,7 +203,7 @@ class SliceSource:
         return self._columns.describe(before, after, table)
 
     def new_generation(self, watermark: Watermark) -> Watermark:
-        """Return the watermark of a new generation of which nothing is copied yet."""
+        """Return the watermark of a new generation, in which nothing is copied yet."""
         return dataclasses.replace(
             watermark,
             table=self.table.oid,

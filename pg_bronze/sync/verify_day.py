@@ -145,7 +145,7 @@ def _repair(sync: TableSync, before: Watermark | None, after: Watermark, columns
     Args:
         before: None if the object before it is unknown.
         columns: The columns that it had, so that the watermarks after it stay right. With None it gets the table's
-            current columns, and its own watermark says so.
+            current columns, and its own watermark describes these.
 
     Returns:
         The number of rows in it, or None if its window cannot be read any more.

@@ -18,9 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pg_bronze.core import planning, slice_size, window_sql
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.errors import (
-    TransientError,
-)
+from pg_bronze.errors import TransientError
 from pg_bronze.lake.commit import SliceWriter, write_all
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.ledger import Ledger

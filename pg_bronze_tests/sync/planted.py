@@ -36,7 +36,7 @@ FAULTS: tuple[Fault, ...] = (
         "sync/slice_source.py",
         "return _Attempt(table, None if changed else rows, changed, time.monotonic() - started)",
         "return _Attempt(table, rows, False, time.monotonic() - started)",
-        "sync/test_table_sync.py::test_a_table_altered_during_a_read_is_read_again",
+        "sync/test_altered_tables.py::test_a_table_altered_during_a_read_is_read_again",
     ),
     Fault(
         "a reset keeps what was delivered of each partition",
@@ -50,7 +50,7 @@ FAULTS: tuple[Fault, ...] = (
         "sync/slice_reader.py",
         "if row_limit is not None and frame.height >= row_limit:",
         "if False:",
-        "sync/test_table_sync.py::test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_several",
+        "sync/test_large_windows.py::test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_several",
     ),
     Fault(
         "a slice read ahead is written although another writer redid the slice before it differently",

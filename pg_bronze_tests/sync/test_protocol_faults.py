@@ -12,11 +12,7 @@ import pytest
 from pg_bronze.core import planning
 from pg_bronze.core.planning import Read
 from pg_bronze.core.watermark import Leaf, Watermark
-from pg_bronze.errors import (
-    HistoryChanged,
-    LakeDamaged,
-    Superseded,
-)
+from pg_bronze.errors import HistoryChanged, LakeDamaged, Superseded
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import next_time

@@ -155,6 +155,30 @@ def test_a_writer_that_is_superseded_records_the_other_writers_object(pair, data
     settle(database, one, two)
 
 
+def test_a_slice_read_ahead_is_dropped_if_another_writer_opened_a_new_generation(pair, database):
+    """Its key and number would fit, and the table would continue in a generation that was moved away."""
+    one, two = pair
+    database.execute(fill(1_001, 5_000))
+    reads, crashed, read_ahead = [], [], threading.Event()
+
+    def open_generation(step: str) -> None:
+        if step == "read":
+            reads.append(step)
+            if len(reads) == 2:
+                read_ahead.set()
+        if step == "list" and not crashed:
+            assert read_ahead.wait(30)
+            database.execute("vacuum full movie")  # the claimed blocks contain other rows now
+            crashed.append(two.crash("unclaim", slice_rows=1_000, now=lambda: NOW))
+
+    outcome = one.tick(slice_rows=1_000, crash_at=open_generation, now=lambda: NOW)
+
+    assert crashed == [True]
+    assert outcome.committed[0].row_count == 0
+    assert {item.watermark.generation for item in outcome.committed} == {1}
+    settle(database, one, two)
+
+
 def test_two_writers_of_block_ranges_double_nothing(pair, database):
     """The window remains open between the objects of two writers."""
     one, two = pair

@@ -215,6 +215,23 @@ def test_a_missing_block_range_of_a_first_load_is_written_again(database, bucket
     assert lake.compare() == SAME
 
 
+def test_a_missing_block_range_of_a_rewritten_table_is_reported_lost(database, bucket):
+    """Its blocks contain other rows now, and those would be in the lake twice."""
+    database.execute(f"{MOVIE}; {fill(1, 3000)}")
+    lake = Lake(database, bucket.store())
+    lake.drain(now=lambda: FIRST, slice_rows=1000)
+    database.execute(fill(3001, 3010))
+    lake.tick(now=lambda: FIRST + timedelta(days=1))
+    key = of_day(lake, FIRST)[1]
+    lake.store.delete(key)
+    database.execute("delete from movie where movie_id < 500")
+    database.execute("vacuum full movie")
+
+    report = verify(lake, FIRST.date())
+
+    assert (report.repaired, report.lost) == ((), (key,))
+
+
 COLUMNS = ["movie_id", "title", "updated_at", "price", "_pg_xid"]
 
 
