@@ -98,7 +98,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
         ):
             stream, reports = _start(context, sync)
             if stream is None:
-                source_database.count(table.label, None)
+                source_database.count_without_rows(table.label, busy=not sync.locked)
                 return
             if stream.rebuilt and source_database.first_time(_REBUILT):
                 context.log.info(_REBUILT)

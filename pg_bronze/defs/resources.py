@@ -139,6 +139,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _store: Store | None = PrivateAttr(default=None)
     _rows: dict[str, int] = PrivateAttr(default_factory=dict)
     _unchanged: list[str] = PrivateAttr(default_factory=list)
+    _busy: list[str] = PrivateAttr(default_factory=list)
     _logged: set[str] = PrivateAttr(default_factory=set)
     _must_recheck: bool = PrivateAttr(default=False)
     _down: PgBronzeError | None = PrivateAttr(default=None)
@@ -165,8 +166,8 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         """Close the connection, and write the number of new rows to the run's log and tags."""
         if self._source is not None:
             self._source.close()
-        if context.log is not None and (self._rows or self._unchanged):
-            context.log.info("batch: %s", log_lines.of_batch(self._rows, self._unchanged))
+        if context.log is not None and (self._rows or self._unchanged or self._busy):
+            context.log.info("batch: %s", log_lines.of_batch(self._rows, self._unchanged, self._busy))
         if context.instance is not None and context.run and self._rows:
             context.instance.add_run_tags(context.run.run_id, {metadata.ROWS_TAG: str(sum(self._rows.values()))})
 
@@ -214,12 +215,13 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         self._logged.add(sentence)
         return not known
 
-    def count(self, label: str, row_count: int | None) -> None:
-        """Count the new rows of a table for the summary of the batch; None for an unchanged table."""
-        if row_count is None:
-            self._unchanged.append(label)
-        else:
-            self._rows[label] = row_count
+    def count(self, label: str, row_count: int) -> None:
+        """Count the new rows of a table for the summary of the batch."""
+        self._rows[label] = row_count
+
+    def count_without_rows(self, label: str, busy: bool) -> None:
+        """Count a table that was found unchanged, or ``busy`` because another run is copying it."""
+        (self._busy if busy else self._unchanged).append(label)
 
 
 def _ends_at(context: dg.InitResourceContext, settings: Settings) -> float:
