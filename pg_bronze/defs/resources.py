@@ -59,7 +59,8 @@ class Bucket(S3Resource):
             self.aws_access_key_id or s3.access_key.get_secret_value(),
             self.aws_secret_access_key or s3.secret_key.get_secret_value(),
             use_ssl=bool(self.use_ssl),
-            verify=self.verify,
+            ca=s3.ca,
+            verify=self.verify is not False,
         )
 
     def open(self) -> Store:
