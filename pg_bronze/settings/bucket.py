@@ -16,7 +16,10 @@ _PREFIX_MAX_BYTES = 400
 
 @dataclass(frozen=True)
 class S3Connection:
-    """How to connect to the S3 server. ``ca``: file with the authorities of its certificate; None for the system's."""
+    """How to connect to the S3 server. ``ca``: file with the authorities of its certificate; None for the system's.
+
+    ``verify``: its certificate is checked.
+    """
 
     endpoint_url: str
     access_key: SecretStr
@@ -24,6 +27,7 @@ class S3Connection:
     region: str
     use_ssl: bool
     ca: str | None = None
+    verify: bool = True
 
 
 class BucketSettings(Section):

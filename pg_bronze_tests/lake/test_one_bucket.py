@@ -107,7 +107,7 @@ def read_and_write(connection: S3Connection, bucket: str) -> None:
     assert [item.key for item in store.list("movie/")] == ["movie/1"]
     options = polars_options(connection)
     rows = pl.scan_parquet([store.uri("movie/1")], glob=False, **options)
-    rows.sink_parquet(store.uri("latest"), **options)
+    rows.sink_parquet(store.uri("latest"), **polars_options(connection, write=True))
     assert pl.scan_parquet([store.uri("latest")], glob=False, **options).collect()["id"].to_list() == [1, 2]
 
 
@@ -126,6 +126,18 @@ def test_variables_of_other_programs_neither_redirect_nor_break_nor_receive_a_re
     read_and_write(s3_connection(any_bucket), any_bucket.name)
 
     assert received == []
+
+
+@pytest.mark.parametrize("value", ["garbage", "sse-c", "aws:kms"])
+def test_the_encryption_of_another_server_does_not_break_a_read(bucket, monkeypatch: pytest.MonkeyPatch, value: str):
+    monkeypatch.setenv("AWS_SERVER_SIDE_ENCRYPTION", value)
+    monkeypatch.setenv("AWS_SSE_CUSTOMER_KEY_BASE64", "garbage")
+    body = io.BytesIO()
+    pl.DataFrame({"id": [1]}).write_parquet(body)
+    bucket.store().create("movie/1", body.getvalue())
+    options = polars_options(s3_connection(bucket))
+
+    assert pl.scan_parquet([f"s3://{bucket.name}/movie/1"], glob=False, **options).collect().height == 1
 
 
 @pytest.mark.parametrize("content", ["[default", "\x00\xff garbage ]["], ids=["syntax", "bytes"])

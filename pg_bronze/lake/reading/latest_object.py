@@ -21,7 +21,7 @@ def write(versions: "pl.LazyFrame", store: Store, layout: Layout, connection: S3
     import polars as pl
 
     schema = parquet.arrow_schema(versions.collect_schema(), scan.field_ids(store, layout))
-    versions.sink_parquet(store.uri(layout.latest), arrow_schema=schema, **polars_options(connection))
+    versions.sink_parquet(store.uri(layout.latest), arrow_schema=schema, **polars_options(connection, write=True))
     return int(read(store, layout, connection).select(pl.len()).collect().item())
 
 

@@ -29,8 +29,13 @@ _NEUTRAL = {
 _NO_PROXY = {"proxy_url": "http://127.0.0.1:9", "proxy_excludes": "0.0.0.0/0,::/0,*"}
 
 
-def polars_options(connection: S3Connection) -> dict[str, Any]:
-    """Return the keyword arguments that Polars needs for the bucket. They contain the keys: never log them."""
+def polars_options(connection: S3Connection, write: bool = False) -> dict[str, Any]:
+    """Return the keyword arguments that Polars needs for the bucket. They contain the keys: never log them.
+
+    Args:
+        connection: The server, the keys and the authorities.
+        write: Whether the options are for a write.
+    """
     login = {
         "aws_access_key_id": connection.access_key.get_secret_value(),
         "aws_secret_access_key": connection.secret_key.get_secret_value(),
@@ -41,6 +46,11 @@ def polars_options(connection: S3Connection) -> dict[str, Any]:
         # AWS_ENDPOINT_URL_S3 takes precedence over the option above.
         options["aws_endpoint_url_s3"] = connection.endpoint_url
         options["aws_allow_http"] = "false" if connection.use_ssl else "true"
+    if not write:
+        # No effect on a read, but replaces AWS_SERVER_SIDE_ENCRYPTION. A write would need a server with a key service.
+        options["aws_server_side_encryption"] = "AES256"
+    if not connection.verify:
+        options["allow_invalid_certificates"] = "true"
     if connection.ca is not None:
         # Polars has no option for authorities of the server, but trusts those of the proxy for all connections.
         options["proxy_ca_certificate"] = Path(connection.ca).read_text(encoding="ascii", errors="replace")

@@ -169,6 +169,7 @@ def connect(connection: S3Connection) -> Any:
         connection.secret_key.get_secret_value(),
         use_ssl=connection.use_ssl,
         ca=connection.ca,
+        verify=connection.verify,
     )
 
 
