@@ -9,18 +9,18 @@ from typing import Any
 import dagster as dg
 import psycopg
 from dagster_aws.s3 import S3Resource
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, SecretStr
 
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import Policies
 from pg_bronze.defs import log_lines, metadata, run_watchdog
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
-from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import scan
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
+from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.settings.model import Settings
 from pg_bronze.settings.process import tune_process
 from pg_bronze.sync.options import SyncOptions
@@ -50,17 +50,24 @@ class Bucket(S3Resource):
             settings=resource_of(settings),
         )
 
+    @property
+    def connection(self) -> S3Connection:
+        """The connection of this configuration: the settings, as far as the configuration does not replace them."""
+        s3 = self.settings.s3
+        endpoint_url = self.endpoint_url or ""
+        return S3Connection(
+            endpoint_url,
+            SecretStr(self.aws_access_key_id) if self.aws_access_key_id else s3.access_key,
+            SecretStr(self.aws_secret_access_key) if self.aws_secret_access_key else s3.secret_key,
+            region=self.region_name or s3.region,
+            use_ssl=endpoint_url.startswith("https://") if endpoint_url else bool(self.use_ssl),
+            ca=s3.ca,
+            verify=self.verify is not False,
+        )
+
     def get_client(self) -> Any:
         """Return a botocore client whose timeouts are shorter than a tick."""
-        s3 = self.settings.s3
-        return s3_client.connect(
-            self.endpoint_url,
-            self.region_name or s3.region,
-            self.aws_access_key_id or s3.access_key.get_secret_value(),
-            self.aws_secret_access_key or s3.secret_key.get_secret_value(),
-            use_ssl=bool(self.use_ssl),
-            verify=self.verify,
-        )
+        return scan.connect(self.connection)
 
     def open(self) -> Store:
         """Return the bucket with a new client."""
