@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from pg_bronze.errors import PgBronzeError, SourceUnavailable
+from pg_bronze.errors import PgBronzeError, SourceUnavailable, TableChanged
 from pg_bronze.postgres.error_mapping import canceled, explain_marker, interrupted, undecodable
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.reading import opening
@@ -97,7 +97,11 @@ class ConnectorxReader:
             again.read(query, label, min(left_s, limit_s))
         except PgBronzeError as found:
             # Its own shorter time limit has no meaning for the first read.
-            return interrupted(label) if isinstance(found.__cause__, psycopg.errors.QueryCanceled) else found
+            if isinstance(found.__cause__, psycopg.errors.QueryCanceled):
+                return interrupted(label)
+            # A panic at a type that psycopg's reader does not decode either; the server reported nothing.
+            panic = not isinstance(error, Exception) and isinstance(found, TableChanged) and found.__cause__ is None
+            return undecodable(label) if panic else found
         finally:
             again.close()
             self._again = None
