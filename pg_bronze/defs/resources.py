@@ -110,9 +110,14 @@ def open_control(settings: Settings, source: Source) -> Control:
     try:
         # No prepared statements, because a pooler may be in front of the database.
         return Control(psycopg.connect(**conninfo, autocommit=True, prepare_threshold=None))
-    except psycopg.OperationalError:
-        # The mirror is not needed for a copy. The metadata of every materialization contains the reason.
-        return Control(None, "etl_control is not mirrored: the database of PG_CONTROL_URL does not answer")
+    except psycopg.Error as error:
+        # The mirror is not needed for a copy. The next run connects again.
+        found = error.sqlstate or type(error).__name__
+        return Control(
+            None,
+            f"etl_control is not mirrored: the database of PG_CONTROL_URL refuses the connection or does not answer "
+            f"({found}). Check PG_CONTROL_URL, or set it to off.",
+        )
 
 
 def sync_options(settings: Settings, label: str) -> SyncOptions:
