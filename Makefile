@@ -23,7 +23,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 # python3 -m venv .venv
-# .venv/bin/python -m pip install --require-hashes -r requirements/demo.txt
+# .venv/bin/python -m pip install --no-deps --require-hashes -r requirements/demo.txt
 # .venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
 install: .venv/.demo ## create .venv with the commands pg-bronze and dagster
 
@@ -31,7 +31,7 @@ install: .venv/.demo ## create .venv with the commands pg-bronze and dagster
 demo: .venv/.demo ## PostgreSQL, an S3 server, sample data and Dagster, all in .pg_bronze
 	@exec $(BIN)/pg-bronze demo $(ARGS)
 
-# .venv/bin/python -m pip install --require-hashes -r requirements/dev.txt
+# .venv/bin/python -m pip install --no-deps --require-hashes -r requirements/dev.txt
 # .ci/minio
 # .ci/postgres
 # .venv/bin/python -m pytest -n auto --dist worksteal

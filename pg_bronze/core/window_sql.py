@@ -20,6 +20,7 @@ MAX_WIDTH = 2**31 - 10**6
 # The next transaction id of the reading transaction, modulo 2^32: 3 is the first normal transaction id.
 NEXT = "(age('3'::xid)::bigint + 3)"
 TOO_LARGE = "pg_bronze: larger than a slice"  # the error text by which the readers recognize it
+STALE = "pg_bronze: this snapshot is older than horizon"  # likewise
 HORIZON = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 
 
@@ -111,7 +112,7 @@ def guard(end: int) -> str:
     return (
         "(select (case when pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= "
         f"{end} and (({NEXT} - {end}) & {MASK}) < 2147483648 "
-        f"then '1' else 'pg_bronze: this snapshot is older than horizon {end}' end)::int) = 1"
+        f"then '1' else '{STALE} {end}' end)::int) = 1"
     )
 
 
@@ -230,6 +231,11 @@ _UTF8 = (
 )
 
 
+def is_utf8(expression: str) -> str:
+    """Return the condition that a text can be sent as UTF-8; only SQL_ASCII can contain others."""
+    return f"(getdatabaseencoding() <> 'SQL_ASCII' or encode(convert_to({expression}, 'SQL_ASCII'), 'hex') ~ '{_UTF8}')"
+
+
 def not_utf8(region: Region, text_columns: Sequence[str], names_by_attnum: Mapping[int, str]) -> str:
     """Return the query for the number of rows of a region with invalid UTF-8, for each of the text columns.
 
@@ -243,6 +249,12 @@ def not_utf8(region: Region, text_columns: Sequence[str], names_by_attnum: Mappi
         f"select {counts}\nfrom {relation(region)}\n"
         f"where getdatabaseencoding() = 'SQL_ASCII' and {where(region, names_by_attnum)}\n"
     )
+
+
+def evaluate(region: Region, projection: str, names_by_attnum: Mapping[int, str]) -> str:
+    """Return the query that evaluates a select list for every row of a region and returns the number of rows."""
+    inner = f"select {projection} from {relation(region)} where {where(region, names_by_attnum)}"
+    return f"select count(s) from ({inner}) s"  # the whole row, so that no expression is left out
 
 
 def exists(region: Region, names_by_attnum: Mapping[int, str]) -> str:

@@ -10,7 +10,7 @@ import dagster as dg
 
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, failures, metadata
+from pg_bronze.defs import asset_keys, control_mirror, failures, metadata
 from pg_bronze.defs.resources import SourceDatabase
 from pg_bronze.lake.commit import Slices
 from pg_bronze.sync.report import SyncReport
@@ -98,7 +98,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
         ):
             stream, reports = _start(context, sync)
             if stream is None:
-                source_database.count(table.label, None)
+                source_database.count_without_rows(table.label, busy=not sync.locked)
                 return
             if stream.rebuilt and source_database.first_time(_REBUILT):
                 context.log.info(_REBUILT)
@@ -149,11 +149,16 @@ def _record_other_days(
 def _mirror(
     context: dg.AssetExecutionContext, source_database: SourceDatabase, sync: TableSync, stream: SliceStream
 ) -> None:
+    was_off = sync.control.off
     mirrored = sync.mirror(stream.watermark)
-    if mirrored.edited:
+    if mirrored.edited and control_mirror.was_on(context.instance, context.asset_key, context.run.run_id):
         context.log.info("etl_control: the row of %s was edited or deleted, and was written again", sync.label)
     if mirrored.reason and source_database.first_time(mirrored.reason):
         context.log.info(mirrored.reason)
+    if mirrored.reason != was_off:
+        # The materialization was recorded before the attempt.
+        entries = {metadata.CONTROL_MIRROR: mirrored.reason}
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
     # Only after a table's first run: every line of a log is stored in Dagster's storage.
     is_first_run = stream.watermark.seq == len(stream.report.objects)
     if mirrored.written and is_first_run and source_database.first_time("etl_control"):

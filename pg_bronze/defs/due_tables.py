@@ -144,7 +144,7 @@ def _summary(instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizo
     reasons = Counter(item.decision.reason for item in checked)
     counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
     tables = log_lines.counted(len(checked), "table")
-    text = f"{tables} checked up to transaction {horizon:,}: {counts or 'all were dropped'}"
+    text = f"{tables} checked up to transaction {horizon}: {counts or 'all were dropped'}"
     last = instance.get_run_records(
         RunsFilter(tags={metadata.BATCH_TAG: metadata.UNATTENDED}, statuses=[DagsterRunStatus.SUCCESS]), limit=1
     )

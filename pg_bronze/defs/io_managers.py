@@ -59,7 +59,7 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         layout = _layout(context.upstream_output, self.settings)
         versions: Any = (context.definition_metadata or {}).get(metadata.VERSIONS, "all")
         try:
-            return scan.frame(self.bucket.open(), layout, self.settings.s3, versions, days=_days(context))
+            return scan.frame(self.bucket.open(), layout, self.bucket.connection, versions, days=_days(context))
         except PgBronzeError as error:
             raise log_lines.dagster_failure(error) from error
 
@@ -77,7 +77,7 @@ class NewestParquetIOManager(dg.ConfigurableIOManager):
         """Stream the frame into the object. The previous object is kept until the new one is complete."""
         store, layout = self.bucket.open(), _layout(context, self.settings)
         try:
-            row_count = latest_object.write(obj, store, layout, self.settings.s3)
+            row_count = latest_object.write(obj, store, layout, self.bucket.connection)
         except PgBronzeError as error:
             raise log_lines.dagster_failure(error) from error
         uri = store.uri(layout.latest)
@@ -86,7 +86,9 @@ class NewestParquetIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the object as a LazyFrame."""
-        return latest_object.read(self.bucket.open(), _layout(context.upstream_output, self.settings), self.settings.s3)
+        return latest_object.read(
+            self.bucket.open(), _layout(context.upstream_output, self.settings), self.bucket.connection
+        )
 
 
 class _SliceLog:

@@ -14,18 +14,26 @@ def of_slice(label: str, piece: Slice, cursor: str | None, uri: str, seconds: fl
     region = piece.claim.region
     window = "no window"
     if region is not None:
-        start = "first" if region.start is None else f"{region.start:,}"
-        window = f"transactions [{start}, {region.end:,})"
+        start = "first" if region.start is None else str(region.start)
+        window = f"transactions [{start}, {region.end})"
     progress = f", {piece.cursor_column} up to {cursor}" if piece.cursor_column and cursor else ""
     reason = f" ({piece.claim.reason})" if piece.claim.reason else ""
     return f"copied {label}: {counted(piece.row_count, 'row')}, {window}{progress} -> {uri} in {seconds:.2f} s{reason}"
 
 
-def of_batch(rows: Mapping[str, int], unchanged: Sequence[str]) -> str:
-    """Return the log line of a batch: how many new rows in how many tables."""
+def of_batch(rows: Mapping[str, int], unchanged: Sequence[str], busy: Sequence[str] = ()) -> str:
+    """Return the log line of a batch: how many new rows in how many tables.
+
+    Args:
+        rows: The new rows of each table that was copied.
+        unchanged: The tables without new rows.
+        busy: The tables that another run is copying.
+    """
     counts = [count for count in rows.values() if count]
     text = f"{counted(sum(counts), 'new row')} in {counted(len(counts), 'table')}"
-    return f"{text}, {len(unchanged):,} unchanged" if unchanged else text
+    if unchanged:
+        text += f", {len(unchanged):,} unchanged"
+    return f"{text}, {len(busy):,} being copied by another run" if busy else text
 
 
 def dagster_failure(error: PgBronzeError, label: str = "") -> dg.Failure:

@@ -20,6 +20,8 @@ GENERATION = "pg_bronze/generation"
 QUIET = "pg_bronze/quiet"
 VERSIONS = "pg_bronze/versions"
 DRIFT = "pg_bronze/drift"
+ROWS = "pg_bronze/rows"
+CONTROL_MIRROR = "pg_bronze/control_mirror"
 ROWS_TAG = "pg_bronze/new_rows"
 BATCH_TAG = "pg_bronze/batch"
 # Batches that no person requested: those of the sensor and of `pg-bronze run`.
@@ -114,7 +116,7 @@ def of_report(report: SyncReport, uri: str | None) -> dict[str, Any]:
     watermark = report.watermark
     swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None]
     entries: dict[str, Any] = {
-        "pg_bronze/rows": report.row_count,
+        ROWS: report.row_count,
         "pg_bronze/bytes": report.size_bytes,
         "pg_bronze/slices": len(report.objects),
         "pg_bronze/window_end": min(swept, default=0),
@@ -133,7 +135,7 @@ def of_report(report: SyncReport, uri: str | None) -> dict[str, Any]:
     if report.unfenced:
         entries["pg_bronze/unfenced"] = "PG_BRONZE_UNFENCED is set: two writers at once may have duplicated rows"
     if report.control_off:
-        entries["pg_bronze/control_mirror"] = report.control_off
+        entries[CONTROL_MIRROR] = report.control_off
     return entries
 
 

@@ -9,18 +9,18 @@ from typing import Any
 import dagster as dg
 import psycopg
 from dagster_aws.s3 import S3Resource
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, SecretStr
 
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import Policies
 from pg_bronze.defs import log_lines, metadata, run_watchdog
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
-from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import scan
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
+from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.settings.model import Settings
 from pg_bronze.settings.process import tune_process
 from pg_bronze.sync.options import SyncOptions
@@ -50,17 +50,24 @@ class Bucket(S3Resource):
             settings=resource_of(settings),
         )
 
+    @property
+    def connection(self) -> S3Connection:
+        """The connection of this configuration: the settings, as far as the configuration does not replace them."""
+        s3 = self.settings.s3
+        endpoint_url = self.endpoint_url or ""
+        return S3Connection(
+            endpoint_url,
+            SecretStr(self.aws_access_key_id) if self.aws_access_key_id else s3.access_key,
+            SecretStr(self.aws_secret_access_key) if self.aws_secret_access_key else s3.secret_key,
+            region=self.region_name or s3.region,
+            use_ssl=endpoint_url.startswith("https://") if endpoint_url else bool(self.use_ssl),
+            ca=s3.ca,
+            verify=self.verify is not False,
+        )
+
     def get_client(self) -> Any:
         """Return a botocore client whose timeouts are shorter than a tick."""
-        s3 = self.settings.s3
-        return s3_client.connect(
-            self.endpoint_url,
-            self.region_name or s3.region,
-            self.aws_access_key_id or s3.access_key.get_secret_value(),
-            self.aws_secret_access_key or s3.secret_key.get_secret_value(),
-            use_ssl=bool(self.use_ssl),
-            verify=self.verify,
-        )
+        return scan.connect(self.connection)
 
     def open(self) -> Store:
         """Return the bucket with a new client."""
@@ -103,9 +110,14 @@ def open_control(settings: Settings, source: Source) -> Control:
     try:
         # No prepared statements, because a pooler may be in front of the database.
         return Control(psycopg.connect(**conninfo, autocommit=True, prepare_threshold=None))
-    except psycopg.OperationalError:
-        # The mirror is not needed for a copy. The metadata of every materialization contains the reason.
-        return Control(None, "etl_control is not mirrored: the database of PG_CONTROL_URL does not answer")
+    except psycopg.Error as error:
+        # The mirror is not needed for a copy. The next run connects again.
+        found = error.sqlstate or type(error).__name__
+        return Control(
+            None,
+            f"etl_control is not mirrored: the database of PG_CONTROL_URL refuses the connection or does not answer "
+            f"({found}). Check PG_CONTROL_URL, or set it to off.",
+        )
 
 
 def sync_options(settings: Settings, label: str) -> SyncOptions:
@@ -139,6 +151,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _store: Store | None = PrivateAttr(default=None)
     _rows: dict[str, int] = PrivateAttr(default_factory=dict)
     _unchanged: list[str] = PrivateAttr(default_factory=list)
+    _busy: list[str] = PrivateAttr(default_factory=list)
     _logged: set[str] = PrivateAttr(default_factory=set)
     _must_recheck: bool = PrivateAttr(default=False)
     _down: PgBronzeError | None = PrivateAttr(default=None)
@@ -165,8 +178,8 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         """Close the connection, and write the number of new rows to the run's log and tags."""
         if self._source is not None:
             self._source.close()
-        if context.log is not None and (self._rows or self._unchanged):
-            context.log.info("batch: %s", log_lines.of_batch(self._rows, self._unchanged))
+        if context.log is not None and (self._rows or self._unchanged or self._busy):
+            context.log.info("batch: %s", log_lines.of_batch(self._rows, self._unchanged, self._busy))
         if context.instance is not None and context.run and self._rows:
             context.instance.add_run_tags(context.run.run_id, {metadata.ROWS_TAG: str(sum(self._rows.values()))})
 
@@ -214,12 +227,13 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         self._logged.add(sentence)
         return not known
 
-    def count(self, label: str, row_count: int | None) -> None:
-        """Count the new rows of a table for the summary of the batch; None for an unchanged table."""
-        if row_count is None:
-            self._unchanged.append(label)
-        else:
-            self._rows[label] = row_count
+    def count(self, label: str, row_count: int) -> None:
+        """Count the new rows of a table for the summary of the batch."""
+        self._rows[label] = row_count
+
+    def count_without_rows(self, label: str, busy: bool) -> None:
+        """Count a table that was found unchanged, or ``busy`` because another run is copying it."""
+        (self._busy if busy else self._unchanged).append(label)
 
 
 def _ends_at(context: dg.InitResourceContext, settings: Settings) -> float:

@@ -103,7 +103,7 @@ class MinioServer(S3Server):
         return keys | {"MINIO_UPDATE": "off", "MINIO_CALLHOME_ENABLE": "off", "GOMEMLIMIT": "512MiB"}
 
 
-def installed_server(data_dir: Path, *, port: int | None = None) -> S3Server:
+def any_server(data_dir: Path, *, port: int | None = None) -> S3Server:
     """Return SeaweedFS, or MinIO if SeaweedFS is not installed; raise SettingsError if neither is."""
     for kind in (SeaweedServer, MinioServer):
         if kind.find() is not None:

@@ -9,7 +9,7 @@ from pg_bronze.demo import sample
 from pg_bronze.demo.environment import BUCKET, Environment
 from pg_bronze.demo.ports import HOST
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.s3 import installed_server
+from pg_bronze.demo.s3 import any_server
 from pg_bronze.demo.s3_server import S3Server
 
 
@@ -64,7 +64,7 @@ def start_servers(
     """Start the servers that the environment lacks, with the sample data, and stop them in reverse order."""
     with contextlib.ExitStack() as stack:
         postgres = PostgresServer(state_dir / "postgres", port=pg_port) if environment.needs_postgres else None
-        s3 = installed_server(state_dir / "s3", port=s3_port) if environment.needs_s3 else None
+        s3 = any_server(state_dir / "s3", port=s3_port) if environment.needs_s3 else None
         if postgres:
             stack.callback(postgres.stop)
         if s3:

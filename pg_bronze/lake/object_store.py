@@ -193,11 +193,16 @@ class Store:
 
     def _make_bucket(self) -> None:
         try:
-            self.client.create_bucket(Bucket=self.bucket)
+            region = self.client.meta.region_name
+            # The region us-east-1 is not a valid constraint.
+            place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            self.client.create_bucket(Bucket=self.bucket, **place)
         except Exception as error:
             code = s3_errors.code_of(error)
             if code in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
                 return
+            if not code or s3_errors.region_of(error):
+                raise self._explain(error, "create the bucket") from error
             raise StoreNotFit(
                 f"bucket {self.bucket!r} does not exist and could not be created ({code or type(error).__name__}). "
                 "Create it, or set MINIO_BUCKET to an existing bucket. Retried after the fix."

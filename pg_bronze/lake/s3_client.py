@@ -1,8 +1,22 @@
-"""The S3 client: botocore, configured so that a tick does not hang and unrelated AWS settings have no effect."""
+"""The S3 client: botocore, configured so that a tick does not hang and unrelated AWS settings have no effect.
+
+Variables ``AWS_*``, files in ``~/.aws`` and HTTP proxies are ignored: they belong to another server, which would
+receive the requests.
+"""
 
 import functools
+import ssl
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+# Where the common distributions keep the authorities of the system, for a Python built with another default.
+_SYSTEM_AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
 
 
 def connect(
@@ -11,7 +25,8 @@ def connect(
     access_key: str,
     secret_key: str,
     use_ssl: bool = True,
-    verify: bool | str | None = None,
+    ca: str | None = None,
+    verify: bool = True,
     answer_s: float = 10.0,
 ) -> Any:
     """Return a botocore S3 client with short time limits.
@@ -25,26 +40,27 @@ def connect(
         access_key: The key id.
         secret_key: The secret key.
         use_ssl: Whether to use TLS if the address has no scheme.
-        verify: False disables the verification of certificates; a path names a file of authorities.
+        ca: A file with the authorities of the server's certificate; None for those of the system.
+        verify: False disables the verification of certificates.
         answer_s: Seconds until a response must arrive.
     """
     import botocore.session
     from botocore.config import Config
 
-    # All settings are arguments. Without this line an unknown AWS_PROFILE in the environment raises an error.
-    session = botocore.session.Session(session_vars={"profile": (None, [], None, None)})
+    session = botocore.session.Session()
+    session.register_component("config_store", _defaults())
     # One session per client, because a session caches keys from files. All share the description of S3.
     session.register_component("data_loader", _data_loader())
     # As in the AWS command line: botocore's own parser takes two thirds of the time of a LIST.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
-    return session.create_client(
+    client = session.create_client(
         "s3",
         endpoint_url=endpoint_url or None,
         region_name=region or None,
         aws_access_key_id=access_key or None,
         aws_secret_access_key=secret_key or None,
         use_ssl=use_ssl,
-        verify=verify,
+        verify=verify and (ca or _system_authorities()),
         config=Config(
             connect_timeout=3,
             read_timeout=answer_s,
@@ -52,8 +68,36 @@ def connect(
             max_pool_connections=16,
             # A self-hosted server usually has no host name per bucket.
             s3={"addressing_style": "path"} if endpoint_url else {},
+            # With None, botocore would use the proxies of the environment.
+            proxies={},
+            ignore_configured_endpoint_urls=True,
         ),
     )
+    client.meta.events.register("before-call.s3", _stay_in_region)
+    return client
+
+
+def _defaults() -> Any:
+    """Return botocore's default for each of its settings, without environment and files."""
+    from botocore import configprovider
+
+    variables = configprovider.BOTOCORE_DEFAUT_SESSION_VARIABLES
+    ignored = dict.fromkeys(("config_file", "credentials_file"))
+    values = {name: default for name, (_, _, default, _) in variables.items()} | ignored
+    return configprovider.ConfigValueStore(
+        {name: configprovider.ConstantProvider(value) for name, value in values.items()}
+    )
+
+
+def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
+    """Return errors about the region. botocore would sign again for another region, which Polars cannot do."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _system_authorities() -> str | bool:
+    """Return the file of authorities that Polars uses too; True, for those in certifi, on a system without one."""
+    found = ssl.get_default_verify_paths().cafile  # honors SSL_CERT_FILE
+    return found or next((file for file in _SYSTEM_AUTHORITIES if Path(file).is_file()), True)
 
 
 @functools.cache
@@ -61,7 +105,8 @@ def _data_loader() -> Any:
     """Return botocore's description of S3, read once per process: four fifths of the time to create a client."""
     import botocore.loaders
 
-    return botocore.loaders.create_loader()
+    # Not from ~/.aws/models or AWS_DATA_PATH.
+    return botocore.loaders.Loader([botocore.loaders.Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
 
 
 def _timestamp(value: Any) -> datetime:

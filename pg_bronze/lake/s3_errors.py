@@ -3,6 +3,9 @@
 botocore's texts are not repeated, because they can contain a key id or a URL.
 """
 
+import re
+import ssl
+
 from pg_bronze.errors import AccessDenied, LakeDamaged, PgBronzeError, StoreNotFit, StoreUnavailable
 
 MISSING = {"404", "NoSuchKey", "NotFound"}
@@ -22,12 +25,42 @@ _CONNECTION_FAILURES = {
     "ResponseStreamingError": "the response was incomplete",
     "SSLError": "the TLS connection could not be established",
 }
+_WRONG_REGION = {
+    "AuthorizationHeaderMalformed",
+    "PermanentRedirect",
+    "IllegalLocationConstraintException",
+    "301",
+    "400",
+}
 
 
 def code_of(error: Exception) -> str:
     """Return the S3 error code of a botocore ClientError, ``""`` for any other error."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def region_of(error: Exception) -> str | None:
+    """Return the region that the server requires, if the error says that the request was signed for another one."""
+    response = getattr(error, "response", None)
+    if code_of(error) not in _WRONG_REGION or not isinstance(response, dict):
+        return None
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+    # Of a foreign server's response, only what can be a region is repeated.
+    return region if region and re.fullmatch(r"[A-Za-z0-9-]{1,63}", region) else None
+
+
+def _certificate_fault(error: BaseException | None) -> str | None:
+    """Return OpenSSL's reason if a certificate was rejected, found in the causes of the error."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        inner = next((item for item in error.args if isinstance(item, BaseException)), None)
+        error = error.__cause__ or error.__context__ or inner
+    return None
 
 
 def explain(error: Exception, action: str, bucket: str, endpoint: str) -> PgBronzeError:
@@ -42,12 +75,23 @@ def explain(error: Exception, action: str, bucket: str, endpoint: str) -> PgBron
     code = code_of(error)
     if isinstance(error, PgBronzeError):
         return error
+    if certificate := _certificate_fault(error):
+        return StoreNotFit(
+            f"the certificate of the S3 server {endpoint} was rejected: {certificate}. If a private authority signed "
+            "it, set MINIO_CA to the file with the authority's certificate; otherwise correct MINIO_ENDPOINT or the "
+            "server's certificate. Retried after the fix."
+        )
     if not code:
         # The message does not contain the key, so that it is the same for every table.
         reason = _CONNECTION_FAILURES.get(type(error).__name__, type(error).__name__)
         return StoreUnavailable(
             f"no connection to the S3 server {endpoint}, bucket {bucket!r}: {reason}. Check that MINIO_ENDPOINT is "
             "right and that the server is running. It is retried at the next tick."
+        )
+    if region := region_of(error):
+        return StoreNotFit(
+            f"bucket {bucket!r} on {endpoint} is in region {region!r}, and requests are signed for another one "
+            f"({code}). Set MINIO_REGION={region}. Retried after the fix."
         )
     if code == NO_BUCKET:
         return missing_bucket(action, bucket, endpoint)

@@ -37,11 +37,13 @@ select 'prepared transaction ' || quote_literal(gid), extract(epoch from clock_t
   'rollback prepared ' || quote_literal(gid) || ' in database ' || database
 from pg_prepared_xacts
 order by 2 desc nulls last limit 1"""
-_RELATIONS = """select c.oid::bigint, n.nspname, c.relname,
+# A name that is not UTF-8 would make the server refuse the whole answer; the catalog skips that table.
+_RELATIONS = f"""select c.oid::bigint, n.nspname, c.relname,
   (select inhparent::bigint from pg_inherits where inhrelid = c.oid and c.relispartition),
   pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'"""
+where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and {window_sql.is_utf8("n.nspname || '.' || c.relname")}"""
 _TRANSACTIONS = """select pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint, pg_is_in_recovery()
 from pg_current_snapshot() s"""
 _HAS_SESSION = "select exists (select 1 from pg_stat_activity where starts_with(application_name, %(name)s))"

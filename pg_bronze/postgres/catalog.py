@@ -17,7 +17,7 @@ from psycopg.rows import DictRow, dict_row
 
 from pg_bronze.core.table import Column, Relation, SourceTable, quote
 from pg_bronze.errors import SourceNotFit
-from pg_bronze.postgres import catalog_query
+from pg_bronze.postgres import catalog_query, unreadable_names
 
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 _PROVIDERS = {"b": "builtin", "c": "libc", "i": "icu"}
@@ -63,14 +63,18 @@ class Catalog:
 
 def read_catalog(conn: psycopg.Connection[Any]) -> Catalog:
     """Read the whole catalog of the connection's database, in two round trips."""
-    query = catalog_query.QUERY.format(which="true", pages=catalog_query.ESTIMATED, details="null")
     with conn.cursor(row_factory=dict_row) as cursor:
         where = cursor.execute("select datname, oid from pg_database where datname = current_database()").fetchone()
-        rows = cursor.execute(query.encode()).fetchall()
     if where is None:
         raise SourceNotFit("pg_database has no row for the connection's own database. The server is not PostgreSQL.")
-    tables = sorted(_tables(rows), key=lambda table: (table.schema, table.name))
+    tables = sorted(unreadable_names.tables(conn, _read), key=lambda table: (table.schema, table.name))
     return Catalog(where["datname"], where["oid"], conn.info.server_version, tuple(tables))
+
+
+def _read(conn: psycopg.Connection[Any], which: str) -> list[SourceTable]:
+    query = catalog_query.QUERY.format(which=which, pages=catalog_query.ESTIMATED, details="null")
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return list(_tables(cursor.execute(query.encode()).fetchall()))
 
 
 def read_table(conn: psycopg.Connection[Any], schema: str, name: str) -> SourceTable | None:

@@ -17,9 +17,9 @@ import psycopg
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import SourceNotFit, SourceUnavailable
 from pg_bronze.postgres import activity as probe
-from pg_bronze.postgres import catalog, catalog_query
+from pg_bronze.postgres import catalog, catalog_query, login_errors
 from pg_bronze.postgres.activity import Activity
-from pg_bronze.postgres.error_mapping import explain, explain_connection, explain_sqlstate
+from pg_bronze.postgres.error_mapping import explain, explain_sqlstate
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
 from pg_bronze.postgres.readers.reading import SESSION, Reader, Reading, pinned
@@ -309,7 +309,7 @@ def _open(conninfo: Mapping[str, Any], name: str) -> psycopg.Connection:
     try:
         return psycopg.connect(**conninfo, autocommit=True)
     except psycopg.OperationalError as error:
-        raise explain_connection(error, name) from error
+        raise login_errors.explain_connection(error, name, login_errors.sqlstate(conninfo, error)) from error
 
 
 def _lock_key(table_oid: int) -> dict[str, int]:

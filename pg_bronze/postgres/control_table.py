@@ -6,6 +6,7 @@ late, NULL or updated rows were copied. Only the takeover from the original syst
 
 import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,8 +44,19 @@ cross join lateral (
   where a.attrelid = c.oid and not a.attisdropped
     and a.attname in ('table_name', 'last_extracted_value', 'last_extracted_at', 'tracking_column')
 ) as columns"""
-# SQLSTATEs of a role or server that cannot write: insufficient privilege, read-only transaction.
-_CANNOT_WRITE = {"42501", "25006"}
+# A lock or a slow server must not delay the copies: the mirror is off for the run instead. Behind a pooler, and on the
+# connection that the copies use, the limits must end with the transaction.
+_LIMITS = "select set_config('lock_timeout', '2s', true), set_config('statement_timeout', '5s', true)"
+# psycopg raises a ValueError for what it cannot encode or decode, as in a database with the encoding SQL_ASCII.
+_ERRORS = (psycopg.Error, ValueError)
+# By SQLSTATE; the text ends as ``_ELSEWHERE`` continues.
+_REMEDIES = {
+    "42501": "A row security policy, a trigger, or a right was revoked. Allow the write,",
+    "42P10": "Its column table_name has no unique key. Add a primary key on table_name,",
+    "23502": "A column that pg_bronze does not fill is not null. Allow null in it, or give it a default,",
+    "55P03": "Another session locks it. End that session,",
+    "57014": "The statement took longer than 5 s. End what it waits for,",
+}
 _ELSEWHERE = "or set PG_CONTROL_URL to another database or to off."
 
 
@@ -61,7 +73,8 @@ class ControlRow:
 class Mirrored:
     """The outcome for a control row: ``written``, or not with the ``reason``.
 
-    ``edited`` means that the row differed from the one mirrored before, because somebody changed or deleted it.
+    ``edited`` means that the row is not the one of the value mirrored last. Somebody changed or deleted it, if that
+    value was written; only the caller knows whether the mirror was on then.
     """
 
     written: bool
@@ -88,7 +101,8 @@ class _State(NamedTuple):
 class Control:
     """``etl_control`` behind one connection. ``off`` is the reason why nothing is mirrored, once it is known.
 
-    Errors of the connection pass through as psycopg raises them.
+    The mirror is for people, so no error of it fails a copy: any error sets ``off`` for the life of this object. The
+    next run has a new one and tries again.
     """
 
     def __init__(self, connection: psycopg.Connection | None, off: str | None = None) -> None:
@@ -104,43 +118,64 @@ class Control:
         """Return one line: the database and schema of the control table, or why nothing is mirrored."""
         if self.connection is None or self.off:
             return str(self.off)
-        state = _state(self.connection)
+        try:
+            state = _state(self.connection)
+        except _ERRORS as error:
+            self.off = _refused(error)
+            return self.off
         place = f"database {state.database}, schema {state.schema}"
         return _obstacle(state, self.connection.info.user) or (
             f"etl_control is mirrored in {place}" if state.exists else f"etl_control will be created in {place}"
         )
 
     def last_value(self, table: str) -> ControlRow | None:
-        """Return the row of a table; None if there is none, or no control table that the role may read."""
-        if self.connection is None:
+        """Return the row of a table; None if there is none, or no control table that can be read (then see ``off``)."""
+        if self.connection is None or self.off:
             return None
-        return _row(self.connection, table, _state(self.connection))
+        try:
+            with _limited(self.connection):
+                return _row(self.connection, table, _state(self.connection))
+        except _ERRORS as error:
+            self.off = _refused(error)
+            return None
 
     def mirror(self, row: ControlRow, before: str | None) -> Mirrored:
         """Write the row of a table, after creating the control table if it is missing.
 
-        The caller holds the table's lock, so cursor values never decrease. A role or server that may not write switches
-        the mirror off for the life of this object, without an attempt that the server would log as an error.
+        The caller holds the table's lock, so cursor values never decrease. Without the rights there is no attempt that
+        the server would log as an error.
 
         Args:
             before: The value mirrored last time, None if unknown.
         """
         if self.connection is None or self.off:
             return Mirrored(False, self.off)
-        state = _state(self.connection)
-        self.off = _obstacle(state, self.connection.info.user)
+        try:
+            with _limited(self.connection):
+                state = _state(self.connection)
+                self.off = _obstacle(state, self.connection.info.user)
+                found = None if self.off else _write(self.connection, row, state)
+        except _ERRORS as error:
+            self.off = _refused(error)
         if self.off:
             return Mirrored(False, self.off)
-        try:
-            found = _write(self.connection, row, state)
-        except psycopg.Error as error:
-            if error.sqlstate not in _CANNOT_WRITE:
-                raise
-            # A trigger, a policy, or a right revoked since the check.
-            self.off = f"etl_control is not mirrored: the server refused the write ({error.sqlstate}). Allow it, "
-            self.off += _ELSEWHERE
-            return Mirrored(False, self.off)
         return Mirrored(True, edited=before is not None and (found is None or found.value != before[:255]))
+
+
+@contextlib.contextmanager
+def _limited(connection: psycopg.Connection) -> Iterator[None]:
+    """Hold a transaction with time limits, so that an error leaves no trace in the session."""
+    with connection.transaction():
+        connection.execute(_LIMITS)
+        yield
+
+
+def _refused(error: Exception) -> str:
+    """Return why nothing is mirrored after any error; the server's text may quote the value of a row."""
+    state = getattr(error, "sqlstate", None)
+    found = f"SQLSTATE {state}" if state else type(error).__name__
+    remedy = _REMEDIES.get(state or "", "The server's log has the message. Remove the cause,")
+    return f"etl_control is not mirrored: the server refused the statement ({found}). {remedy} {_ELSEWHERE}"
 
 
 def _state(connection: psycopg.Connection) -> _State:
@@ -183,7 +218,8 @@ def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> Co
     """Write a row and return what it replaced, as far as the role may read it."""
     if not state.exists:
         # Another session may create it at the same time.
-        with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
+        exists = (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable)
+        with contextlib.suppress(*exists), connection.transaction():
             connection.execute(_CREATE.format(table="etl_control").encode())
     found = _row(connection, row.table, state)
     value, column = row.value and row.value[:255], row.column and row.column[:255]

@@ -1,17 +1,20 @@
 """Error mapping: what PostgreSQL, psycopg and connectorx report, as the errors of pg_bronze.
 
-psycopg's errors are mapped by SQLSTATE, connectorx's and failed logins by their text; the first match counts. The
-server's own text may quote values of rows and is not repeated. No connection is opened here.
+Errors of the server are mapped by SQLSTATE, whatever the language of its messages (``lc_messages``). Nothing is decided
+by the words of a server's message, and only messages that cannot contain a value of a row are repeated. Two texts of
+pg_bronze itself, ``TOO_LARGE`` and ``STALE``, are the exception: its queries make the server quote them. Failed logins
+are mapped in ``login_errors``.
+
+No connection is opened here.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import psycopg
 
 from pg_bronze.core.table import quote, split_label
-from pg_bronze.core.window_sql import TOO_LARGE
+from pg_bronze.core.window_sql import STALE, TOO_LARGE
 from pg_bronze.errors import (
     AccessDenied,
     DataError,
@@ -28,7 +31,7 @@ from pg_bronze.errors import (
 
 
 class Case(NamedTuple):
-    """One finding: the error to raise, and what was found with the remedy. ``{detail}`` is filled in."""
+    """One finding: the error to raise, and a text of what was found with ``{detail}`` and ``{table}`` to fill in."""
 
     error: type[PgBronzeError]
     text: str
@@ -39,71 +42,6 @@ _RETRIES: Mapping[Retry, str] = {
     "after_fix": "It is retried after the fix.",
     "never": "A retry fails until then.",
 }
-
-# Failed logins, by libpq's text. It may hold the attempts at several hosts.
-_LOGIN: Sequence[tuple[str, Case]] = (
-    (
-        "password authentication failed|no password supplied",
-        Case(AccessDenied, "the server rejected the user name or password. Check PG_USER and PG_PASS."),
-    ),
-    (
-        'database ".*" does not exist|no such database',  # the second is pgbouncer's
-        Case(AccessDenied, "the database does not exist. Check PG_DB."),
-    ),
-    ('role ".*" does not exist', Case(AccessDenied, "the role does not exist. Check PG_USER.")),
-    (
-        r"pg_hba\.conf",
-        Case(
-            AccessDenied,
-            "pg_hba.conf on the server has no entry that admits this user from this host. Add an entry, or check "
-            "PG_SSLMODE.",
-        ),
-    ),
-    (
-        "does not match host name",
-        Case(
-            AccessDenied,
-            "the server's certificate is for another host name. Set PG_HOST to the name in the certificate, or set "
-            "PG_SSLMODE to verify-ca, which does not check the name.",
-        ),
-    ),
-    (
-        "certificate|SSL",
-        Case(AccessDenied, "the encrypted connection could not be made. Check PG_SSLMODE and PG_SSLROOTCERT."),
-    ),
-    (
-        "too many clients|remaining connection slots|too many connections",
-        Case(
-            SourceUnavailable,
-            "the server has no free connection for this role or database. Raise its connection limit, or end sessions.",
-        ),
-    ),
-    (
-        "(?i:name or service not known|name resolution)|translate host",
-        Case(SourceUnavailable, "the host name cannot be resolved. Check PG_HOST."),
-    ),
-    (
-        "starting up|shutting down|recovery",
-        Case(SourceUnavailable, "the server is starting up, shutting down or in recovery."),
-    ),
-)
-# Other logins that a server refused, by its last FATAL message. It is repeated: poolers and providers have messages of
-# their own, and a login involves no values of rows.
-_REFUSED: Sequence[tuple[str, Case]] = (
-    (
-        "is not permitted to log in|permission denied for database|not currently accepting connections",
-        Case(
-            AccessDenied,
-            "the server does not admit this role to the database ({detail}). Grant login and connect to it, or check "
-            "PG_USER and PG_DB.",
-        ),
-    ),
-    ("", Case(SourceUnavailable, "PostgreSQL, or a proxy in front of it, refused the connection ({detail}).")),
-)
-_UNREACHABLE = Case(
-    SourceUnavailable,
-    "no connection to PostgreSQL. Check that the server is running, and that PG_HOST and PG_PORT are right.",
-)
 
 # Reads of a slice.
 _TOO_LARGE = Case(SliceTooLarge, "the window has more rows than one slice may hold. It is read in block ranges.")
@@ -117,12 +55,16 @@ _FILTERED = Case(
     "a row security policy would hide rows from this role. Grant it bypassrls, or exclude the table "
     "(PG_BRONZE_EXCLUDE).",
 )
-_FORBIDDEN = Case(AccessDenied, "the role may not read the table. Run: grant select on {detail} to the role.")
+_FORBIDDEN = Case(
+    AccessDenied,
+    "the role may not read the table ({detail}). Run: grant select on {table} to the role. If a function, a type or a "
+    "schema is named in parentheses, grant execute or usage on it.",
+)
 _ALTERED = Case(TableChanged, "the table was dropped, renamed or altered during the read.")
 _CANCELED = Case(
     SourceUnavailable,
-    "the read was canceled, by its time limit or by a conflict with recovery. Raise PG_BRONZE_STATEMENT_TIMEOUT_S if "
-    "it needs longer.",
+    "the read was canceled, by its time limit, for a lock, or by a conflict with recovery. Raise "
+    "PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer.",
 )
 _NOT_UTF8 = Case(
     NotUtf8,
@@ -141,48 +83,48 @@ _NO_ROOM = Case(
     SourceUnavailable,
     "the server has too little memory or disk space for the read. The server's log names which.",
 )
-_FAILED = Case(SourceUnavailable, "PostgreSQL ended the read with an error. The server's log has the message.")
+_VALUE = Case(
+    DataError,
+    "an expression fails for a row (SQLSTATE {detail}): of a generated column, a cast or a function of a type. Correct "
+    "the row or the expression, or exclude the table (PG_BRONZE_EXCLUDE).",
+)
+_FAILED = Case(
+    SourceUnavailable, "PostgreSQL ended the read with an error (SQLSTATE {detail}). The server's log has the message."
+)
+_INTERRUPTED = Case(
+    SourceUnavailable,
+    "the read was canceled or interrupted, as by a lost connection, an administrator or a conflict with recovery. The "
+    "same read did not fail again at once.",
+)
 _BROKEN = Case(SourceUnavailable, "the connection to PostgreSQL was lost during the read, or could not be made for it.")
 # SQLSTATEs as in the manual's appendix A. A conflict with recovery is a serialization failure (40001, 40P01).
 _DAMAGED_STATES = ("XX001", "XX002", "58030", "58P01")
 _SLICE_STATES: Mapping[str, Case] = {
     **dict.fromkeys(("42P01", "42703", "42704", "42883", "3F000"), _ALTERED),
-    **dict.fromkeys(("57014", "40001", "40P01"), _CANCELED),
+    **dict.fromkeys(("57014", "40001", "40P01", "55P03"), _CANCELED),
     **dict.fromkeys(("22021", "22P05"), _NOT_UTF8),
     **dict.fromkeys(_DAMAGED_STATES, _DAMAGED),
     **dict.fromkeys(("53100", "53200", "53400"), _NO_ROOM),
-    **dict.fromkeys(("", "57P01", "57P02", "57P03", "57P05"), _BROKEN),
+    **dict.fromkeys(("", "57P01", "57P02", "57P03", "57P05", "25P03"), _BROKEN),
     "42501": _FORBIDDEN,
 }
-# What only the message tells, also where there is a SQLSTATE.
-_SLICE_TEXTS: Sequence[tuple[str, Case]] = (
-    (re.escape(TOO_LARGE), _TOO_LARGE),
-    ("older than horizon", _STALE),
-    ("row-level security|row security", _FILTERED),
-)
-# From PostgreSQL 18's bufmgr.c, md.c, slru.c, toast_internals.c and detoast.c.
-_DAMAGE = (
-    r"ERROR: (invalid page in block|could not (open file|read blocks?|access status of transaction)|"
-    r"(missing|unexpected) chunk number|compressed \w+ data is corrupt)"
-)
-# connectorx's errors, by type and text: it reports no SQLSTATE.
-_CONNECTORX: Sequence[tuple[str, Case]] = (
-    *_SLICE_TEXTS,
-    ("permission denied", _FORBIDDEN),
-    # The rule table requests no value that is too large, unless the column was altered after the catalog was read.
-    ("does not exist|too large to decode|decimal", _ALTERED),
-    ("statement timeout|canceling statement", _CANCELED),
-    ("invalid byte sequence|invalid utf-8|has no equivalent in encoding", _NOT_UTF8),
-    (r"\APanicException: ", _UNDECODABLE),
-    (_DAMAGE, _DAMAGED),
-    ("ERROR: (out of memory|temporary file size exceeds|.*No space left on device)", _NO_ROOM),
-    (r"\A\w+: db error: (?!FATAL|PANIC)", _FAILED),
-    ("", _BROKEN),
-)
+# By the first two characters, where the whole SQLSTATE is not listed. Of the last ones most are raised by functions of
+# users, 54 is an expression that is too complex.
+_SLICE_CLASSES: Mapping[str, Case] = {
+    "08": _BROKEN,
+    "53": _NO_ROOM,
+    **dict.fromkeys(("22", "23", "2F", "38", "39", "54", "P0"), _VALUE),
+}
+# Texts of pg_bronze that its queries cast to a number: the server quotes them with the SQLSTATE of an invalid text.
+_INVALID_TEXT = "22P02"
+_MARKERS: Sequence[tuple[str, Case]] = ((TOO_LARGE, _TOO_LARGE), (STALE, _STALE))
 
 # Statements on the kept connection.
 _STATEMENT_DENIED = Case(AccessDenied, "the server denied a statement ({detail}). Grant the right to the role.")
 _STATEMENT_ALTERED = Case(TableChanged, "a table or column no longer exists ({detail}).")
+_STATEMENT_NOT_UTF8 = Case(
+    NotUtf8, "a name, a comment or a label is not valid UTF-8. Rename it, or set the comment or label again."
+)
 _STATEMENT_ENDED = Case(SourceUnavailable, "the server ended a statement ({detail}).")
 _STATEMENT_CANCELED = Case(
     SourceUnavailable,
@@ -192,18 +134,10 @@ _STATEMENT_CANCELED = Case(
 _STATEMENT_STATES: Mapping[str, Case] = {
     **dict.fromkeys(_DAMAGED_STATES, _DAMAGED),
     **dict.fromkeys(("42P01", "42703", "42704"), _STATEMENT_ALTERED),
+    **dict.fromkeys(("22021", "22P05"), _STATEMENT_NOT_UTF8),
     "42501": _STATEMENT_DENIED,
-    "57014": _STATEMENT_CANCELED,
+    **dict.fromkeys(("57014", "55P03"), _STATEMENT_CANCELED),
 }
-
-
-def explain_connection(error: psycopg.OperationalError, name: str) -> PgBronzeError:
-    """Return our error for a connection to ``name`` that could not be made."""
-    text = str(error)
-    reasons = re.findall(r"FATAL:\s+(.+)", text)
-    reason = reasons[-1] if reasons else ""
-    case = _first(_LOGIN, text) or (_first(_REFUSED, reason) if reasons else None) or _UNREACHABLE
-    return _error(case, name, reason[:200])
 
 
 def explain(error: psycopg.Error, name: str) -> PgBronzeError:
@@ -213,23 +147,50 @@ def explain(error: psycopg.Error, name: str) -> PgBronzeError:
         name: The server or the table that the statement was about; the message begins with it.
     """
     state = error.sqlstate or ""
-    if state == "42501":  # of all messages the one that names an object and never a value
-        return _error(_STATEMENT_DENIED, name, (error.diag.message_primary or "permission denied")[:120])
-    if state not in _STATEMENT_STATES and "older than horizon" in str(error):
-        return _error(_STALE, name)
-    return _error(_STATEMENT_STATES.get(state, _STATEMENT_ENDED), name, state or type(error).__name__)
+    if state == "42501":
+        return error_of(_STATEMENT_DENIED, name, _denied(error))
+    if state == _INVALID_TEXT and STALE in str(error):
+        return error_of(_STALE, name)
+    return error_of(_STATEMENT_STATES.get(state, _STATEMENT_ENDED), name, state or type(error).__name__)
 
 
 def explain_sqlstate(error: psycopg.Error, label: str) -> PgBronzeError:
     """Return our error for a slice of table ``label`` that psycopg could not read."""
     state = error.sqlstate or ""
-    default = _BROKEN if state.startswith("08") else _FAILED
-    return _slice_error(_first(_SLICE_TEXTS, str(error)) or _SLICE_STATES.get(state, default), label)
+    if state == _INVALID_TEXT and (found := explain_marker(error, label)):
+        return found
+    if state == "42501":
+        # The routine of the server that raised it; a missing right has the same SQLSTATE.
+        filtered = error.diag.source_function == "check_enable_rls"
+        return _slice_error(_FILTERED if filtered else _FORBIDDEN, label, _denied(error))
+    case = _SLICE_STATES.get(state) or _SLICE_CLASSES.get(state[:2], _FAILED)
+    return _slice_error(case, label, state)
 
 
-def explain_connectorx(error: BaseException, label: str) -> PgBronzeError:
-    """Return our error for a slice of table ``label`` that connectorx could not read."""
-    return _slice_error(_first(_CONNECTORX, f"{type(error).__name__}: {error}") or _BROKEN, label)
+def explain_marker(error: BaseException, label: str) -> PgBronzeError | None:
+    """Return our error if a text of pg_bronze made a read of table ``label`` fail on purpose, else None."""
+    text = str(error)
+    return next((_slice_error(case, label) for marker, case in _MARKERS if marker in text), None)
+
+
+def canceled(label: str) -> PgBronzeError:
+    """Return our error for a read of table ``label`` that took as long as it may."""
+    return _slice_error(_CANCELED, label)
+
+
+def interrupted(label: str) -> PgBronzeError:
+    """Return our error for a read of table ``label`` that failed once and not again."""
+    return _slice_error(_INTERRUPTED, label)
+
+
+def undecodable(label: str) -> PgBronzeError:
+    """Return our error for rows of table ``label`` that connectorx cannot decode and psycopg can."""
+    return _slice_error(_UNDECODABLE, label)
+
+
+def explain_failing_column(label: str, column: str, error: PgBronzeError) -> DataError:
+    """Return ``error``, the failure of an expression of table ``label``, with the name of the column."""
+    return DataError(f"{label}: column {column!r}: {str(error).removeprefix(f'{label}: ')}")
 
 
 def explain_bad_texts(label: str, found: Mapping[str, int]) -> NotUtf8:
@@ -243,14 +204,18 @@ def explain_bad_texts(label: str, found: Mapping[str, int]) -> NotUtf8:
     )
 
 
-def _first(cases: Sequence[tuple[str, Case]], text: str) -> Case | None:
-    return next((case for pattern, case in cases if re.search(pattern, text)), None)
+def error_of(case: Case, name: str, detail: str = "", table: str = "") -> PgBronzeError:
+    """Return the error of a case; its message begins with ``name`` and ends with whether it is retried."""
+    return case.error(f"{name}: {case.text.format(detail=detail, table=table)} {_RETRIES[case.error.retry]}")
 
 
-def _error(case: Case, name: str, detail: str = "") -> PgBronzeError:
-    return case.error(f"{name}: {case.text.format(detail=detail)} {_RETRIES[case.error.retry]}")
+def _denied(error: psycopg.Error) -> str:
+    """Return the server's message about a missing right, which names an object and never a value."""
+    routine, message = error.diag.source_function or "", error.diag.message_primary
+    # A user's function may raise this SQLSTATE with any text.
+    return message[:120] if message and routine.startswith("aclcheck_error") else "SQLSTATE 42501"
 
 
-def _slice_error(case: Case, label: str) -> PgBronzeError:
+def _slice_error(case: Case, label: str, detail: str = "") -> PgBronzeError:
     # Quoted, because a name can be a key word.
-    return _error(case, label, ".".join(map(quote, split_label(label))) if case is _FORBIDDEN else "")
+    return error_of(case, label, detail, ".".join(map(quote, split_label(label))))

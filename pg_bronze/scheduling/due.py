@@ -187,6 +187,9 @@ def judge(
     if swept > cluster.next_xid and not cluster.standby:
         # Only a restored or failed-over database gets here, and the run explains it.
         return Decision(True, "copied further than this database", requested, swept)
+    if not hint.due_at:
+        # The sensor's cursor is new or was reset, so nothing is known of earlier reads.
+        return Decision(True, "not read yet since the cursor was reset", requested, swept)
     if now - hint.due_at >= ungated_after_s:
         return Decision(True, f"not read for {ungated_after_s:.0f} s", requested, swept)
     if swept > cluster.next_xid:

@@ -2,7 +2,9 @@
 
 import ipaddress
 import re
+import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -14,13 +16,17 @@ _PREFIX_MAX_BYTES = 400
 
 @dataclass(frozen=True)
 class S3Connection:
-    """How to connect to the S3 server. ``verify``: its certificate is checked."""
+    """How to connect to the S3 server. ``ca``: file with the authorities of its certificate; None for the system's.
+
+    ``verify``: its certificate is checked.
+    """
 
     endpoint_url: str
     access_key: SecretStr
     secret_key: SecretStr
     region: str
     use_ssl: bool
+    ca: str | None = None
     verify: bool = True
 
 
@@ -40,6 +46,11 @@ class BucketSettings(Section):
     minio_access_key: SecretStr = Field(description="Access key. Never logged.")
     minio_secret_key: SecretStr = Field(description="Secret key. Never logged.")
     minio_region: str = Field(default="us-east-1", min_length=1, description="Region for which requests are signed.")
+    minio_ca: Path | None = Field(
+        default=None,
+        description="PEM file with the certificate of the private authority that signed the server's certificate. "
+        "Default: the authorities of the system, or of `SSL_CERT_FILE`.",
+    )
     prefix: str = Field(
         default="",
         description="Folders before every object key, such as `shop/eu`, to store several databases in one bucket. "
@@ -79,6 +90,18 @@ class BucketSettings(Section):
             raise ValueError("it must not contain spaces, line breaks or control characters")
         return value
 
+    @field_validator("minio_ca")
+    @classmethod
+    def _validate_ca(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=str(value))
+            except ssl.SSLError:
+                raise ValueError("it must be a file of certificates in PEM format") from None
+            except OSError:
+                pass  # a missing file is reported when the settings are loaded
+        return value
+
     @field_validator("prefix")
     @classmethod
     def _validate_prefix(cls, value: str) -> str:
@@ -101,6 +124,7 @@ class BucketSettings(Section):
             secret_key=self.minio_secret_key,
             region=self.minio_region,
             use_ssl=self.minio_endpoint.startswith("https://"),
+            ca=str(self.minio_ca) if self.minio_ca else None,
         )
 
 

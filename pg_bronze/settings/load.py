@@ -74,7 +74,7 @@ def _set_variables(variables: Mapping[str, str]) -> dict[str, str]:
 def _make_paths_absolute(values: dict[str, Any], home: str | None) -> list[str]:
     """Replace the files among the values by absolute paths, and return a sentence for each unreadable file."""
     problems = []
-    for name in ("PG_SSLROOTCERT", "PG_PASSFILE"):
+    for name in ("PG_SSLROOTCERT", "PG_PASSFILE", "MINIO_CA"):
         if file := values.get(name):
             values[name] = path = absolute(file, home)
             if not os.path.isfile(path) or not os.access(path, os.R_OK):

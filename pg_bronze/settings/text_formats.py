@@ -5,6 +5,8 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+
 
 def comma_separated(value: object) -> object:
     """Split text at commas, without surrounding spaces and empty parts; return any other value unchanged."""
@@ -48,4 +50,16 @@ def server_url(value: str) -> str:
         raise invalid
     if parts.path not in ("", "/") or parts.query or parts.fragment or port == 0:
         raise invalid
+    if not _is_host(parts.hostname):
+        raise ValueError(
+            "the host name must consist of letters, digits, hyphens and dots; S3 clients reject an underscore. Use the "
+            "server's IP address, or another name, such as a network alias in docker compose"
+        )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _is_host(name: str) -> bool:
+    """Return whether botocore accepts a host name: an IPv6 address, or labels of at most 63 characters."""
+    if ":" in name:
+        return "%" not in name
+    return len(name) <= 255 and all(_LABEL.fullmatch(label) for label in name.removesuffix(".").split("."))

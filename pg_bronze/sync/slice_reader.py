@@ -7,9 +7,9 @@ from pg_bronze.core.slice_size import SliceSize
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.window_sql import Region
-from pg_bronze.errors import NotUtf8, SliceTooLarge
+from pg_bronze.errors import DataError, NotUtf8, PgBronzeError, SliceTooLarge
 from pg_bronze.postgres.connection import Source
-from pg_bronze.postgres.error_mapping import explain_bad_texts
+from pg_bronze.postgres.error_mapping import explain_bad_texts, explain_failing_column
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,3 +77,20 @@ def _rows(source: Source, table: SourceTable, region: Region, text: str) -> "pl.
         if invalid := {name: count for name, count in counts.items() if count}:
             raise explain_bad_texts(table.label, invalid) from error
         raise
+    except DataError as error:
+        if failing := _failing_column(source, table, region):
+            raise explain_failing_column(table.label, failing, error) from error
+        raise
+
+
+def _failing_column(source: Source, table: SourceTable, region: Region) -> str | None:
+    """Return the first column that cannot be read alone, or None. Neither the server nor psycopg names it."""
+    for column in table.columns:
+        query = window_sql.evaluate(region, column_types.projection([column]), table.names_by_attnum)
+        try:
+            source.measure(query, table.label)
+        except DataError:
+            return column.name
+        except PgBronzeError:
+            return None
+    return None

@@ -5,19 +5,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
 
-import psycopg
-
 from pg_bronze.core import history_check
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
+from pg_bronze.errors import SourceUnavailable
 from pg_bronze.lake.commit import Slice, Step, ignore_step
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.ledger import Ledger, Recovered
 from pg_bronze.lake.object_store import Store
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, ControlRow, Mirrored
-from pg_bronze.postgres.error_mapping import explain
 from pg_bronze.sync import redo, takeover
 from pg_bronze.sync.options import SyncOptions
 from pg_bronze.sync.slice_source import SliceSource
@@ -122,13 +120,10 @@ class TableSync:
         return self.ledger.recover(watermark if watermark.seq else None, self.now())
 
     def mirror(self, watermark: Watermark) -> Mirrored:
-        """Write the table's row in ``etl_control``; call it after the watermark was recorded."""
+        """Write the table's row in ``etl_control``; call it after the watermark was recorded. Raises no error of it."""
         column = self.slices.cursor_column
         row = ControlRow(self.label, watermark.cursor, column.name if column else None)
-        try:
-            return self.control.mirror(row, self._mirrored_before)
-        except psycopg.Error as error:
-            raise explain(error, "etl_control") from error
+        return self.control.mirror(row, self._mirrored_before)
 
     def _check_history(self, recovered: Recovered) -> Watermark | None:
         """Compare the recovered watermark with the database's history and return it; None before the first object."""
@@ -149,10 +144,12 @@ class TableSync:
         """Return the watermark before the first object, bounded by what the original system copied if that is set."""
         place = self.slices.place or self.source.place(self.store.place)
         uri = self.store.uri(foreign_key) if foreign_key else ""
-        try:
-            row = self.control.last_value(self.label)
-        except psycopg.Error as error:
-            raise explain(error, "etl_control") from error
+        row = self.control.last_value(self.label)
+        if self.options.takeover == "adopt-seed" and self.control.off:
+            raise SourceUnavailable(
+                f"{self.label}: PG_BRONZE_TAKEOVER is adopt-seed, but etl_control cannot be read. {self.control.off} "
+                "It is retried at the next tick."
+            )
         seed = takeover.initial_seed(self.source, self.table, row, uri, self.options.takeover)
         initial = Watermark(place, self.table.oid, key=foreign_key)
         return initial if seed is None else dataclasses.replace(initial, seed=seed, cursor=seed.value)

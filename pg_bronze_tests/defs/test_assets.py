@@ -22,6 +22,13 @@ def _events(result: dg.ExecuteInProcessResult, table: str) -> list[dg.AssetMater
     return [item for item in found if isinstance(item, dg.AssetMaterialization)]
 
 
+def _observations(project: Project, table: str) -> list[dg.AssetObservation]:
+    found = [
+        item.event_log_entry.asset_observation for item in project.instance.fetch_observations(key(table), 10).records
+    ]
+    return [item for item in found if item is not None]
+
+
 def _days(project: Project, table: str) -> set[str]:
     return project.instance.get_materialized_partitions(key(table))
 
@@ -483,3 +490,42 @@ def test_a_mirror_that_is_off_is_logged_once_a_run_and_is_in_every_materializati
     assert len([line for line in messages(cinema, run) if "PG_CONTROL_URL is off" in line]) == 1
     for table in ("movie", "person"):
         assert "off" in values(cinema.latest(table))["pg_bronze/control_mirror"]
+
+
+def test_an_error_of_the_mirror_is_logged_once_and_in_the_metadata_and_fails_no_table(cinema: Project):
+    """A table that fails after its rows were copied is retried ever later, for a table that nobody needs."""
+    cinema.database.execute(
+        "create table etl_control (table_name text, last_extracted_value text, last_extracted_at timestamp, "
+        "tracking_column text)"
+    )
+    cinema.reload()
+
+    run = cinema.copy()
+
+    assert sentences(run) == {}
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+    assert len([line for line in messages(cinema, run) if "etl_control is not mirrored" in line]) == 1
+    shown = [
+        values(event)[metadata.CONTROL_MIRROR]
+        for table in ("movie", "person")
+        for event in (cinema.latest(table), *_observations(cinema, table))
+        if metadata.CONTROL_MIRROR in values(event)
+    ]
+    assert len(shown) == 2
+    assert all("42P10" in reason for reason in shown)
+
+
+def test_a_row_that_was_never_written_is_not_reported_as_edited(cinema: Project):
+    """Somebody would look for the colleague who deleted it."""
+    cinema.database.execute("create table etl_control (job int)")
+    cinema.reload()
+    cinema.copy()
+    cinema.database.execute("drop table etl_control; insert into movie values (6, 'new', now())")
+    cinema.database.execute("insert into person values (4, 'new')")
+
+    run = cinema.copy()
+
+    assert [line for line in messages(cinema, run) if "edited or deleted" in line] == []
+    cinema.database.execute("delete from etl_control; insert into movie values (7, 'new', now())")
+    later = cinema.copy("movie")
+    assert len([line for line in messages(cinema, later) if "the row of movie was edited or deleted" in line]) == 1

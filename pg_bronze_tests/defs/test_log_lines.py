@@ -22,13 +22,13 @@ def piece(row_count: int, start: int | None = None, end: int | None = None, colu
 def test_a_slice_has_one_line_with_the_same_fields_in_the_same_order():
     uri = "s3://bronze/movie/movie_20260102000010.parquet"
     assert of_slice("movie", piece(1812, 91204, 91377, "movie_id"), "5120", uri, 0.412) == (
-        f"copied movie: 1,812 rows, transactions [91,204, 91,377), movie_id up to 5120 -> {uri} in 0.41 s"
+        f"copied movie: 1,812 rows, transactions [91204, 91377), movie_id up to 5120 -> {uri} in 0.41 s"
     )
 
 
 def test_a_line_has_no_window_and_no_cursor_value_if_the_slice_has_none():
     assert of_slice("sales.movie", piece(1, None, 91377), None, "s3://b/k", 0) == (
-        "copied sales.movie: 1 row, transactions [first, 91,377) -> s3://b/k in 0.00 s"
+        "copied sales.movie: 1 row, transactions [first, 91377) -> s3://b/k in 0.00 s"
     )
     assert of_slice("movie", piece(0), None, "s3://b/k", 1) == "copied movie: 0 rows, no window -> s3://b/k in 1.00 s"
 
@@ -40,6 +40,7 @@ def test_the_line_of_a_batch_counts_new_rows_and_tables():
     )
     assert of_batch({"movie": 1}, []) == "1 new row in 1 table"
     assert of_batch({}, ["movie"]) == "0 new rows in 0 tables, 1 unchanged"
+    assert of_batch({}, [], ["movie"]) == "0 new rows in 0 tables, 1 being copied by another run"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from pg_bronze.errors import NotUtf8
+from pg_bronze.postgres import catalog
 from pg_bronze_tests.harness.lake import Lake
 from pg_bronze_tests.harness.servers import Database
 
@@ -92,3 +93,38 @@ def test_a_character_missing_from_unicode_stops_the_table(database_in, bucket):
 
     with pytest.raises(NotUtf8, match=r"^movie: a text is not valid UTF-8, or has no equivalent"):
         lake.tick()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        b'create table "a\xf1o" (id int)',
+        b"create table odd (id int); comment on table odd is 'a\xf1o'",
+        b'create table odd ("a\xf1o" int)',
+        b"create table odd (id int); comment on column odd.id is 'a\xf1o'",
+        b'create type "a\xf1o" as enum (\'x\'); create table odd (id "a\xf1o")',
+        b'create schema "a\xf1o"; create table "a\xf1o".odd (id int)',
+        b'create table odd (id int) partition by list (id); create table "a\xf1o" partition of odd for values in (1)',
+        b'create view "a\xf1o" as select 1',
+    ],
+    ids=["table", "comment", "column", "column comment", "type", "schema", "partition", "view"],
+)
+def test_a_name_that_is_not_utf8_costs_its_table_alone(database_in, bucket, statement):
+    """The server refuses the whole catalog for one such text: nothing would be copied, and no new table seen."""
+    database = database_in("SQL_ASCII")
+    raw(database, b"create table movie (movie_id int); insert into movie values (1); create table person (id int)")
+    raw(database, statement)
+
+    with database.connect(client_encoding="utf8") as connection:
+        tables = {table.name: table for table in catalog.read_catalog(connection).tables}
+
+    assert {"movie", "person"} < set(tables)
+    assert tables["movie"].skipped is None
+    (odd,) = set(tables) - {"movie", "person"}
+    assert "not valid UTF-8" in tables[odd].skipped
+    assert odd.isascii()
+    lake = Lake(database, bucket.store())
+    with lake.source() as source:
+        assert {("public", "movie"), ("public", "person")} <= set(source.activity().oids)
+    lake.tick()
+    assert lake.rows()["movie_id"].to_list() == [1]

@@ -1,8 +1,16 @@
 import psycopg
 import pytest
 
-from pg_bronze.errors import PgBronzeError, SourceDamaged, SourceUnavailable
-from pg_bronze.postgres.error_mapping import explain, explain_connection, explain_connectorx, explain_sqlstate
+from pg_bronze.errors import DataError, SourceDamaged, SourceUnavailable
+from pg_bronze.postgres.error_mapping import (
+    canceled,
+    explain,
+    explain_marker,
+    explain_sqlstate,
+    interrupted,
+    undecodable,
+)
+from pg_bronze.postgres.login_errors import explain_connection
 
 RETRIES = {
     "automatic": "It is retried at the next tick.",
@@ -24,7 +32,7 @@ RETRIES = {
 )
 def test_the_grant_in_the_message_names_the_table_as_sql(label, named):
     """Without quotes PostgreSQL finds another table, or none, or a syntax error."""
-    error = explain_connectorx(RuntimeError("db error: ERROR: permission denied for table x"), label)
+    error = explain_sqlstate(psycopg.errors.InsufficientPrivilege("permiso denegado a la tabla x"), label)
 
     assert f"Run: grant select on {named} to the role." in str(error)
 
@@ -46,60 +54,58 @@ def test_a_session_that_ended_is_retried_at_the_next_tick(error):
 
 
 @pytest.mark.parametrize(
-    "error, words",
+    "error, kind, words",
     [
-        (psycopg.errors.DataCorrupted, "missing chunk number 0 for toast value 16400 in pg_toast_16385"),
-        (psycopg.errors.DataCorrupted, "unexpected chunk number 2 (expected 0) for toast value 16400"),
-        (psycopg.errors.DataCorrupted, "compressed pglz data is corrupt"),
-        (psycopg.errors.DataCorrupted, 'could not read blocks 3..3 in file "base/5/16385": read only 0 of 8192'),
-        (psycopg.errors.UndefinedFile, "could not access status of transaction 4294967295"),
-        (psycopg.errors.IoError, 'could not read block 7 in file "base/5/16385": Input/output error'),
+        (psycopg.errors.DataCorrupted, SourceDamaged, "the table is corrupted on disk: "),
+        (psycopg.errors.IndexCorrupted, SourceDamaged, "the table is corrupted on disk: "),
+        (psycopg.errors.UndefinedFile, SourceDamaged, "the table is corrupted on disk: "),
+        (psycopg.errors.IoError, SourceDamaged, "the table is corrupted on disk: "),
+        (psycopg.errors.OutOfMemory, SourceUnavailable, "the server has too little memory or disk space for the read"),
+        (psycopg.errors.DiskFull, SourceUnavailable, "the server has too little memory or disk space for the read"),
+        (
+            psycopg.errors.ConfigurationLimitExceeded,
+            SourceUnavailable,
+            "the server has too little memory or disk space for the read",
+        ),
+        (psycopg.errors.DivisionByZero, DataError, "an expression fails for a row (SQLSTATE 22012)"),
+        (psycopg.errors.InvalidTextRepresentation, DataError, "an expression fails for a row (SQLSTATE 22P02)"),
+        (psycopg.errors.StatementTooComplex, DataError, "an expression fails for a row (SQLSTATE 54001)"),
+        (psycopg.errors.RaiseException, DataError, "an expression fails for a row (SQLSTATE P0001)"),
+        (psycopg.errors.InternalError_, SourceUnavailable, "PostgreSQL ended the read with an error (SQLSTATE XX000)"),
     ],
 )
-def test_a_corrupted_table_is_reported_alike_by_both_readers(error, words):
-    """The texts are from PostgreSQL 18's source: `bufmgr.c`, `md.c`, `slru.c`, `toast_internals.c`, `detoast.c`."""
-    found: list[PgBronzeError] = [
-        explain_sqlstate(error(words), "movie"),
-        explain_connectorx(RuntimeError(f"db error: ERROR: {words}"), "movie"),
-    ]
+def test_a_failed_read_is_explained_by_its_sqlstate(error, kind, words):
+    """The words of a message are in the language of the server, and may be those of another error."""
+    explained = explain_sqlstate(error("statement timeout: permission denied, row-level security"), "movie")
 
-    assert {type(each) for each in found} == {SourceDamaged}
-    assert {each.retry for each in found} == {"after_fix"}
-    assert len(set(map(str, found))) == 1
-    assert str(found[0]).startswith("movie: the table is corrupted on disk: ")
+    assert type(explained) is kind
+    assert str(explained).startswith(f"movie: {words}")
 
 
-@pytest.mark.parametrize(
-    "error, words",
-    [
-        (psycopg.errors.OutOfMemory, "out of memory"),
-        (psycopg.errors.DiskFull, 'could not write to file "base/pgsql_tmp/t": No space left on device'),
-        (psycopg.errors.ConfigurationLimitExceeded, 'temporary file size exceeds "temp_file_limit" (1024kB)'),
-    ],
-)
-def test_a_server_without_memory_or_disk_space_is_reported_alike_by_both_readers(error, words):
-    found = [
-        explain_sqlstate(error(words), "movie"),
-        explain_connectorx(RuntimeError(f"db error: ERROR: {words}"), "movie"),
-    ]
+@pytest.mark.parametrize("text", ["older than horizon", "pg_bronze: larger than a slice"])
+def test_a_text_of_pg_bronze_counts_only_where_a_query_cast_it(text):
+    """A value of a row with these words would make a table be read in ever smaller ranges."""
+    explained = explain_sqlstate(psycopg.errors.RaiseException(text), "movie")
 
-    assert {type(each) for each in found} == {SourceUnavailable}
-    assert {str(each).partition(". ")[0] for each in found} == {
-        "movie: the server has too little memory or disk space for the read"
-    }
+    assert type(explained) is DataError
+    assert explain_marker(RuntimeError("db error: FEHLER: anything"), "movie") is None
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        explain_connection(psycopg.OperationalError('FATAL:  database "x" does not exist'), "x@here:5432"),
-        explain_connection(psycopg.OperationalError("FATAL:  the database system is starting up"), "x@here:5432"),
+        explain_connection(psycopg.OperationalError("FATAL:  no hay tal base"), "x@here:5432", "3D000"),
+        explain_connection(psycopg.OperationalError("FATAL:  se apaga"), "x@here:5432", "57P03"),
         explain_connection(psycopg.OperationalError("FATAL:  over {quota}"), "x@here:5432"),
+        explain_connection(psycopg.OperationalError("failed: Connection refused"), "x@here:5432"),
         explain(psycopg.errors.InsufficientPrivilege("permission denied for table movie"), "movie"),
         explain(psycopg.errors.QueryCanceled("canceling statement due to user request"), "movie"),
         explain_sqlstate(psycopg.errors.UndefinedColumn('column "b" does not exist'), "movie"),
-        explain_connectorx(RuntimeError("db error: ERROR: division by zero"), "movie"),
-        explain_connectorx(RuntimeError('db error: ERROR: invalid byte sequence for encoding "UTF8": 0xff'), "movie"),
+        explain_sqlstate(psycopg.errors.DivisionByZero("división entre cero"), "movie"),
+        explain_sqlstate(psycopg.errors.CharacterNotInRepertoire("Bytefolge"), "movie"),
+        canceled("movie"),
+        interrupted("movie"),
+        undecodable("movie"),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ import pytest
 from pg_bronze.demo import data_dir, os_user
 from pg_bronze.demo.os_user import unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.errors import AccessDenied, SourceDamaged, SourceUnavailable, StaleSnapshot
+from pg_bronze.errors import AccessDenied, DataError, SourceDamaged, SourceUnavailable, StaleSnapshot
 from pg_bronze.postgres import activity, connection
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.faults import held_reads, stocked
@@ -338,7 +338,7 @@ def test_an_error_raised_by_a_users_cast_is_reported_without_its_text(lake, data
         "$$ begin raise 'a secret value'; end $$; insert into movie (movie_id) values (100)"
     )
 
-    with pytest.raises(SourceUnavailable, match=r"^movie: PostgreSQL ended the read with an error") as error:
+    with pytest.raises(DataError, match=r"^movie: column 'f': an expression fails .*SQLSTATE P0001") as error:
         lake.tick()
 
     assert "secret" not in str(error.value)

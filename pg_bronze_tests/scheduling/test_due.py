@@ -86,6 +86,11 @@ def test_counters_that_come_late_are_due_when_they_come():
     assert (before.due, after.due, later.due) == (False, True, True)
 
 
+def test_after_a_reset_of_the_cursor_a_table_is_read_once_with_that_reason():
+    """ "Not read for 900 s" would be false: the table may have been read a second ago."""
+    assert said(copied(Leaf(150)), Hint(generation=0)) == (True, "not read yet since the cursor was reset")
+
+
 def test_a_standby_has_no_counters_of_its_own():
     assert said(copied(Leaf(150)), hint(), counted=False) == (True, "may have new rows")
 

@@ -9,7 +9,7 @@ from pg_bronze_tests.settings.conftest import MINIMUM, WITH_ALIAS, entry, error_
 def test_server_and_keys_are_read_from_the_configuration_of_mc(mc):
     s3 = load_settings(mc(mi_minio=entry("https://minio.example", "ak", "s/k+")), env_file=None).s3
 
-    assert (s3.endpoint_url, s3.use_ssl, s3.verify) == ("https://minio.example", True, True)
+    assert (s3.endpoint_url, s3.use_ssl, s3.ca) == ("https://minio.example", True, None)
     assert (s3.access_key.get_secret_value(), s3.secret_key.get_secret_value()) == ("ak", "s/k+")
 
 

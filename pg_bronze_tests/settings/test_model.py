@@ -5,6 +5,7 @@ from datetime import date
 import pytest
 from pydantic import ValidationError
 
+from pg_bronze.lake import s3_client
 from pg_bronze.settings.model import Settings
 from pg_bronze.settings.tables import TableOptions
 from pg_bronze_tests.settings.conftest import MINIMUM, error_with, load
@@ -130,3 +131,25 @@ def test_an_endpoint_is_stored_as_a_url(text, endpoint, use_ssl):
     s3 = load(MINIO_ENDPOINT=text).s3
 
     assert (s3.endpoint_url, s3.use_ssl) == (endpoint, use_ssl)
+
+
+@pytest.mark.parametrize("host", ["my_minio", "-minio", "a..b", "x" * 64, "münchen", "[fe80::1%eth0]"])
+def test_a_host_name_that_an_s3_client_rejects_is_an_error_with_a_way_out(host):
+    """botocore raises a ValueError when the client is created."""
+    message = error_with(MINIO_ENDPOINT=f"http://{host}:9000")
+
+    assert "MINIO_ENDPOINT" in message
+    assert "S3 clients reject an underscore. Use the server's IP address" in message
+
+
+@pytest.mark.parametrize("host", ["minio", "my-minio.example", "s3.example.", "127.0.0.1", "[::1]", "A1"])
+def test_every_host_name_that_is_accepted_is_accepted_by_botocore(host):
+    s3_client.connect(load(MINIO_ENDPOINT=f"http://{host}:9000").s3.endpoint_url, "us-east-1", "key", "secret")
+
+
+def test_the_file_of_a_private_authority_must_contain_certificates(tmp_path):
+    for missing in (tmp_path / "missing", tmp_path):
+        assert "the file does not exist or is not readable" in error_with(MINIO_CA=str(missing))
+    for content in (b"", b"garbage", b"\xff\x00"):
+        (tmp_path / "ca.crt").write_bytes(content)
+        assert "certificates in PEM format" in error_with(MINIO_CA=str(tmp_path / "ca.crt"))

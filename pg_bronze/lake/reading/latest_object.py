@@ -6,6 +6,7 @@ from pg_bronze.lake import parquet
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.reading import scan
+from pg_bronze.lake.reading.polars_options import polars_options
 from pg_bronze.settings.bucket import S3Connection
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def write(versions: "pl.LazyFrame", store: Store, layout: Layout, connection: S3
     import polars as pl
 
     schema = parquet.arrow_schema(versions.collect_schema(), scan.field_ids(store, layout))
-    versions.sink_parquet(store.uri(layout.latest), arrow_schema=schema, **scan.storage(connection))
+    versions.sink_parquet(store.uri(layout.latest), arrow_schema=schema, **polars_options(connection, write=True))
     return int(read(store, layout, connection).select(pl.len()).collect().item())
 
 
@@ -29,4 +30,4 @@ def read(store: Store, layout: Layout, connection: S3Connection) -> "pl.LazyFram
     import polars as pl
 
     uri = store.uri(layout.latest)
-    return pl.scan_parquet([uri], glob=False, hive_partitioning=False, **scan.storage(connection))
+    return pl.scan_parquet([uri], glob=False, hive_partitioning=False, **polars_options(connection))

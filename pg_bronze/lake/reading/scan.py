@@ -14,6 +14,7 @@ from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.reading import table_objects
 from pg_bronze.lake.reading.latest_versions import newest_versions
+from pg_bronze.lake.reading.polars_options import polars_options
 from pg_bronze.lake.reading.schema_union import XID, ColumnEra, UnionSchema, union_schema
 from pg_bronze.lake.reading.table_objects import Part, TableObjects
 from pg_bronze.settings.bucket import S3Connection
@@ -102,7 +103,7 @@ def frame(
     horizon = as_of if isinstance(as_of, int) else None
 
     def read(part: Part) -> "pl.LazyFrame":
-        return _read(objects, union, part, storage(connection), horizon)
+        return _read(objects, union, part, polars_options(connection), horizon)
 
     if versions == "all":
         return read([(era, era.keys) for era in objects.eras])
@@ -167,22 +168,9 @@ def connect(connection: S3Connection) -> Any:
         connection.access_key.get_secret_value(),
         connection.secret_key.get_secret_value(),
         use_ssl=connection.use_ssl,
+        ca=connection.ca,
         verify=connection.verify,
     )
-
-
-def storage(connection: S3Connection) -> dict[str, Any]:
-    """Return the keyword arguments that Polars needs for the bucket. They contain the keys: never log them."""
-    login = {
-        "aws_access_key_id": connection.access_key.get_secret_value(),
-        "aws_secret_access_key": connection.secret_key.get_secret_value(),
-    }
-    options = {"aws_region": connection.region}
-    if connection.endpoint_url:
-        options["aws_endpoint_url"] = connection.endpoint_url
-        options["aws_allow_http"] = "false" if connection.use_ssl else "true"
-    # A function, because Polars adds the environment's AWS_SESSION_TOKEN to keys in the options.
-    return {"storage_options": options, "credential_provider": lambda: (login, None)}
 
 
 def _dtype(dtype: Any) -> "pl.DataType":

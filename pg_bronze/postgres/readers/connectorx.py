@@ -1,21 +1,29 @@
 """connectorx: the fast reader, a Rust library that runs a binary COPY and returns Arrow arrays.
 
 Each read opens a connection of its own. A read cannot be interrupted from inside the process: another connection
-terminates its session. Errors arrive as text without a SQLSTATE, or as a panic, which is a BaseException.
+terminates its session. Errors arrive as text without a SQLSTATE, in the server's language, or as a panic, which is a
+BaseException. The text is not interpreted: a failed read is repeated through psycopg, whose error has the SQLSTATE.
 """
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import psycopg
 
-from pg_bronze.postgres.error_mapping import explain_connectorx
+from pg_bronze.errors import PgBronzeError, SourceUnavailable, TableChanged
+from pg_bronze.postgres.error_mapping import canceled, explain_marker, interrupted, undecodable
+from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.reading import opening
 
 if TYPE_CHECKING:
     import polars as pl
+
+# A read that failed after a time t should fail again within it; a little more for a server that is busy.
+_AGAIN_S = 5.0
 
 
 class ConnectorxReader:
@@ -48,11 +56,15 @@ class ConnectorxReader:
             self._url += f"&options={quote('-c standard_conforming_strings=on')}"
         self._name = name
         self._connect = connect
+        self._stopped = threading.Event()
+        self._again: CopyReader | None = None
 
     def read(self, query: str, label: str, timeout_s: float) -> "pl.DataFrame":
         """Read one slice; see ``Reader.read``."""
         import connectorx
 
+        started = time.monotonic()
+        self._stopped = stopped = threading.Event()
         try:
             frame: pl.DataFrame = connectorx.read_sql(
                 self._url,
@@ -65,11 +77,42 @@ class ConnectorxReader:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # connectorx panics with a class derived from BaseException
-            raise explain_connectorx(error, label) from error
+            spent_s = time.monotonic() - started
+            raise explain_marker(error, label) or self._reason(
+                error, query, label, spent_s, timeout_s, stopped
+            ) from error
+
+    def _reason(
+        self, error: BaseException, query: str, label: str, spent_s: float, timeout_s: float, stopped: threading.Event
+    ) -> PgBronzeError:
+        """Return why a read failed, from the same read through psycopg; its rows are dropped."""
+        if stopped.is_set():
+            return interrupted(label)
+        left_s, limit_s = timeout_s - spent_s, spent_s * 2 + _AGAIN_S
+        self._again = again = CopyReader(self._connect)
+        try:
+            if left_s <= 0:
+                self._connect().close()
+                return canceled(label)
+            again.read(query, label, min(left_s, limit_s))
+        except PgBronzeError as found:
+            # Its own shorter time limit has no meaning for the first read.
+            if isinstance(found.__cause__, psycopg.errors.QueryCanceled):
+                return interrupted(label)
+            # A panic at a type that psycopg's reader does not decode either; the server reported nothing.
+            panic = not isinstance(error, Exception) and isinstance(found, TableChanged) and found.__cause__ is None
+            return undecodable(label) if panic else found
+        finally:
+            again.close()
+            self._again = None
+        return interrupted(label) if isinstance(error, Exception) else undecodable(label)
 
     def stop(self) -> None:
         """Terminate the session: connectorx offers no way to cancel its statement."""
-        with contextlib.suppress(psycopg.Error), self._connect() as connection:
+        self._stopped.set()
+        if (again := self._again) is not None:
+            again.stop()
+        with contextlib.suppress(psycopg.Error, SourceUnavailable), self._connect() as connection:
             connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (self._name,)
             )

@@ -1,0 +1,216 @@
+"""Servers whose messages are in another language: the same error, remedy and retry as in English.
+
+Debian's PostgreSQL has the translations, and its package ``locales`` the sources of the locales.
+"""
+
+import contextlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pg_bronze.core.window_sql import STALE, TOO_LARGE
+from pg_bronze.demo import postgres
+from pg_bronze.demo.os_user import clean_environment
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.errors import (
+    AccessDenied,
+    DataError,
+    NotUtf8,
+    PgBronzeError,
+    SliceTooLarge,
+    SourceNotFit,
+    SourceUnavailable,
+    StaleSnapshot,
+    TableChanged,
+)
+from pg_bronze.postgres.connection import Source
+from pg_bronze_tests.harness.lake import READERS
+from pg_bronze_tests.harness.replicas import until
+from pg_bronze_tests.harness.servers import Database, older_servers, start_postgres
+
+# Locales, and part of the message of a division by zero, in ASCII as the database below has no other characters.
+LANGUAGES = {"C": "division by zero", "es_ES": "por cero", "de_DE": "Division durch Null", "ja_JP": "0 ???"}
+
+
+@pytest.fixture(scope="module")
+def locales() -> Iterator[Path]:
+    """A folder of locales, where the server's user can read it; pytest's own folders are private."""
+    with tempfile.TemporaryDirectory(prefix="locales-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for language in LANGUAGES:
+            if language != "C":
+                target = folder / f"{language}.UTF-8"
+                subprocess.run(["localedef", "-i", language, "-f", "UTF-8", target], check=True)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def server(locales: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres, "clean_environment", lambda: {**clean_environment(), "LOCPATH": str(locales)})
+        with start_postgres(tmp_path_factory.mktemp("postgres"), older_servers()["15"]) as found:
+            yield found
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def database(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[Database]:
+    """A database whose messages are in one language, with a table for each fault."""
+    name = f"in_{request.param.lower()}"
+    locale = "C" if request.param == "C" else f"{request.param}.UTF-8"
+    Database(server, "postgres").execute(f"create database {name} encoding 'SQL_ASCII' template template0 locale 'C'")
+    found = Database(server, name)
+    found.execute(f"alter database {name} set lc_messages = '{locale}'")
+    with found.connect() as connection, pytest.raises(psycopg.errors.DivisionByZero) as error:
+        connection.execute("select 1 / 0")
+    assert LANGUAGES[request.param] in str(error.value)
+    found.execute(SETUP)
+    with found.connect(client_encoding="SQL_ASCII") as connection:
+        connection.execute(b"insert into bad values ('a\xf1o')")
+    yield found
+    Database(server, "postgres").execute(f"drop database {name} with (force)")
+    Database(server, "postgres").execute("drop role outsider")
+
+
+SETUP = """
+create role outsider login password 'o';
+create table bad (t text);
+create table hidden (a int);
+create table filtered (a int);
+alter table filtered enable row level security;
+create policy none on filtered using (false);
+grant select on filtered to outsider;
+create function secret() returns int language sql volatile as 'select 1';
+revoke execute on function secret() from public;
+create function fails(int) returns int language plpgsql as $$ begin raise 'a secret value'; end $$;
+create function spills(int) returns int language plpgsql as $$ begin raise sqlstate '53200'; end $$;
+create function fills(int) returns int language plpgsql as $$ begin raise sqlstate '53100'; end $$;
+create function corrupt(int) returns int language plpgsql as $$ begin raise sqlstate 'XX001'; end $$;
+create function conflicts(int) returns int language plpgsql as $$ begin raise sqlstate '40001'; end $$;
+create function locked(int) returns int language plpgsql as $$ begin raise sqlstate '55P03'; end $$;
+"""
+# The query, the user, the class of the error, and words of its message.
+FAULTS = {
+    "division": ("select 1 / 0::int4 as a", None, DataError, "SQLSTATE 22012"),
+    "a function raises": ("select fails(1)::int4 as a", None, DataError, "SQLSTATE P0001"),
+    "not UTF-8": ("select t as a from bad", None, NotUtf8, "not valid UTF-8"),
+    "no right": ("select a from hidden", "outsider", AccessDenied, "the role may not read the table ("),
+    "no right to a function": ("select secret()::int4 as a", "outsider", AccessDenied, "secret"),
+    "row security": ("select a from filtered", "outsider", SourceNotFit, "row security policy"),
+    "no table": ("select a from missing", None, TableChanged, "dropped, renamed or altered"),
+    "no column": ("select missing from hidden", None, TableChanged, "dropped, renamed or altered"),
+    "no memory": ("select spills(1)::int4 as a", None, SourceUnavailable, "too little memory or disk space"),
+    "no disk space": ("select fills(1)::int4 as a", None, SourceUnavailable, "too little memory or disk space"),
+    "a damaged page": ("select corrupt(1)::int4 as a", None, PgBronzeError, "corrupted on disk"),
+    "a recovery conflict": ("select conflicts(1)::int4 as a", None, SourceUnavailable, "the read was canceled"),
+    "a lock": ("select locked(1)::int4 as a", None, SourceUnavailable, "the read was canceled"),
+    "the time limit": ("select 1::int4 as a from pg_sleep(60)", None, SourceUnavailable, "by its time limit"),
+    "too large": (f"select '{TOO_LARGE}'::text::int4 as a", None, SliceTooLarge, "more rows than one slice"),
+    "stale": (f"select '{STALE} 5'::text::int4 as a", None, StaleSnapshot, "older than its horizon"),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failed_read_is_explained_alike_in_every_language_and_by_both_readers(database, name, fault):
+    """What only a person can mend would be retried in silence, with a message about the network."""
+    query, user, kind, words = FAULTS[fault]
+    login = {"user": user, "password": "o"} if user else {}
+    url = database.url if not user else database.url.replace("postgres:" + database.server.password, f"{user}:o")
+
+    with (
+        Source({**database.conninfo, **login}, url, 2.5, name) as source,
+        pytest.raises(kind, match=r"^movie: ") as error,
+    ):
+        source.read(query, "movie")
+
+    assert words in str(error.value)
+    assert "a secret value" not in str(error.value)
+
+
+LOGINS = {
+    "password": ({"password": "wrong"}, "", AccessDenied, "Check PG_USER and PG_PASS"),
+    "no password": ({"password": ""}, "", AccessDenied, "Check PG_USER and PG_PASS"),
+    "unknown role": ({"user": "nobody"}, "", AccessDenied, "PG_USER"),
+    "unknown database": ({"dbname": "nothing"}, "", AccessDenied, "Check PG_DB"),
+    "may not log in": (
+        {"user": "visitor", "password": "o"},
+        "alter role visitor nologin",
+        AccessDenied,
+        "Grant login and connect",
+    ),
+    "may not connect": (
+        {"user": "visitor", "password": "o"},
+        "revoke connect on database {} from public",
+        AccessDenied,
+        "Grant login and connect",
+    ),
+    "role limit": (
+        {"user": "visitor", "password": "o"},
+        "alter role visitor connection limit 0",
+        SourceUnavailable,
+        "no free connection",
+    ),
+    "database limit": (
+        {"user": "visitor", "password": "o"},
+        "alter database {} connection limit 0",
+        SourceUnavailable,
+        "no free connection",
+    ),
+    "not a setting": ({"options": "-c no_such=1"}, "", SourceUnavailable, "refused the connection ("),
+    "unknown host": ({"host": "no-such-host.invalid"}, "", SourceUnavailable, "host name cannot be resolved"),
+    "no server": ({"port": 1}, "", SourceUnavailable, "no connection to PostgreSQL"),
+}
+
+
+@pytest.mark.parametrize("case", LOGINS)
+def test_a_refused_login_is_explained_alike_in_every_language(server, case):
+    """The server's language is that of its configuration here, because no session has begun."""
+    login, change, kind, words = LOGINS[case]
+    admin = Database(server, "postgres")
+    database = Database(server, "logins")
+    found = []
+    for name in LANGUAGES:
+        set_language(server, name)
+        with (
+            prepared(admin, change),
+            pytest.raises(kind, match=re.escape(words)) as error,
+            opened(database, login) as source,
+        ):
+            source.ask("select 1")
+        found.append(error.value)
+
+    assert len({error.retry for error in found}) == 1
+    assert {str(error).rpartition(". ")[2] for error in found} <= RETRIES
+
+
+RETRIES = {"It is retried at the next tick.", "It is retried after the fix."}
+
+
+def opened(database: Database, login: dict) -> Source:
+    return Source({**database.conninfo, **login}, database.url, 60)
+
+
+def set_language(server: PostgresServer, name: str) -> None:
+    """Set the language of messages of sessions that begin from now on."""
+    locale = "C" if name == "C" else f"{name}.UTF-8"
+    Database(server, "postgres").execute(f"alter system set lc_messages = '{locale}'")
+    Database(server, "postgres").execute("select pg_reload_conf()")
+    until(server, "postgres", f"select current_setting('lc_messages') = '{locale}'")
+
+
+@contextlib.contextmanager
+def prepared(admin: Database, change: str) -> Iterator[None]:
+    admin.execute("create role visitor login password 'o'")
+    try:
+        admin.execute("create database logins")
+        admin.execute(change.format("logins") or "select 1")
+        yield
+    finally:
+        admin.execute("drop database if exists logins with (force)")
+        admin.execute("drop role visitor")
