@@ -119,29 +119,6 @@ def test_a_writer_whose_claim_was_redone_continues_after_that_object(pair, datab
     settle(database, one, two)
 
 
-def test_a_writer_whose_claim_opened_a_new_generation_continues_that_generation(pair, database):
-    """The slice that it has read ahead belongs to the generation before."""
-    one, two = pair
-    database.execute(fill(1_001, 5_000))
-    read_ahead, reads, left = threading.Event(), [], ["vacuum full movie"]
-
-    def rewrite_and_redo(step: str) -> None:
-        if step == "read":
-            reads.append(step)
-            if len(reads) == 2:
-                read_ahead.set()
-        if step == "list" and left:
-            assert read_ahead.wait(30)
-            database.execute(left.pop())
-            assert two.crash("unclaim", slice_rows=1_000, now=lambda: NOW)
-
-    one.tick(slice_rows=1_000, crash_at=rewrite_and_redo, now=lambda: NOW)
-
-    assert [len(keys) for keys in one.old_generations().values()] == [1]  # the object before the window
-    assert {footer.after.generation for footer in one.footers()} == {1}
-    settle(database, one, two)
-
-
 def test_a_writer_that_is_superseded_records_the_other_writers_object(pair, database):
     """Otherwise the table would stop at a watermark that no object continues."""
     one, two = pair
