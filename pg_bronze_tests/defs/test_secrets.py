@@ -112,7 +112,9 @@ def test_an_interrupted_read_shows_no_secret(guarded: Project, capfd: pytest.Cap
     result = guarded.copy("movie")
     helper.join()
 
-    assert "the connection to PostgreSQL was lost" in sentences(result)["bronze__movie"]
+    # connectorx reports no SQLSTATE, and the repeated read succeeds: the server is there again.
+    expected = {"connectorx": "as by a lost connection", "copy": "the connection to PostgreSQL was lost"}[reader]
+    assert expected in sentences(result)["bronze__movie"]
     text = _traces(guarded) + "".join(capfd.readouterr())
     assert "guarded" in text
     _check(guarded, text)
