@@ -63,7 +63,7 @@ class Catalog:
 
 def read_catalog(conn: psycopg.Connection[Any]) -> Catalog:
     """Read the whole catalog of the connection's database, in two round trips."""
-    query = catalog_query.QUERY.format(which="true", pages=catalog_query.ESTIMATED, details="null")
+    query = catalog_query.render("true", catalog_query.ESTIMATED, "null")
     with conn.cursor(row_factory=dict_row) as cursor:
         where = cursor.execute("select datname, oid from pg_database where datname = current_database()").fetchone()
         rows = cursor.execute(query.encode()).fetchall()
@@ -81,9 +81,8 @@ def read_table(conn: psycopg.Connection[Any], schema: str, name: str) -> SourceT
     Returns:
         None if there is no such table. Two equal fingerprints mean that the table was not changed in between.
     """
-    query = catalog_query.QUERY.format(
-        which="n.nspname = %s and c.relname = %s", pages=catalog_query.MEASURED, details=catalog_query.DETAILS
-    )
+    which = "n.nspname = %s and c.relname = %s"
+    query = catalog_query.render(which, catalog_query.MEASURED, catalog_query.DETAILS)
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query.encode(), (schema, name)).fetchall()
     return next(_tables(rows), None)

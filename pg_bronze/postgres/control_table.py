@@ -6,12 +6,14 @@ late, NULL or updated rows were copied. Only the takeover from the original syst
 
 import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import psycopg
 
 from pg_bronze.core.table import quote
+from pg_bronze.postgres.session_settings import SCHEMAS, settings_list
 
 _CREATE = """create table if not exists {table} (
   table_name varchar(255) primary key,
@@ -19,21 +21,26 @@ _CREATE = """create table if not exists {table} (
   last_extracted_at timestamp default current_timestamp,
   tracking_column varchar(255)
 )"""
-_UPSERT = """insert into etl_control (table_name, last_extracted_value, last_extracted_at, tracking_column)
+_UPSERT = """insert into {table} (table_name, last_extracted_value, last_extracted_at, tracking_column)
 values (%(table)s, %(value)s, (current_timestamp at time zone 'UTC'), %(column)s)
 on conflict (table_name) do update
 set last_extracted_value = excluded.last_extracted_value,
     last_extracted_at = excluded.last_extracted_at,
     tracking_column = excluded.tracking_column"""
-_SELECT = "select table_name, last_extracted_value, tracking_column from etl_control where table_name = %s"
+_SELECT = "select table_name, last_extracted_value, tracking_column from {table} where table_name = %s"
 # Rights are asked for by column, as _SELECT and _UPSERT need them. A standby's transactions are read-only.
-_STATE = """select current_database(), coalesce(n.nspname, current_schema()), c.oid is not null,
-  current_setting('transaction_read_only')::boolean,
-  coalesce(has_schema_privilege(current_schema(), 'create'), false),
+_STATE = f"""select current_database(), coalesce(c.schema, path[1]), c.oid is not null,
+  current_setting('transaction_read_only') = 'on',
+  coalesce(has_schema_privilege(path[1], 'create'), false),
   columns.count = 4, coalesce(columns.readable, false), coalesce(columns.writable, false)
-from (select to_regclass('etl_control') as oid) as found
-left join pg_class c on c.oid = found.oid
-left join pg_namespace n on n.oid = c.relnamespace
+from (select {SCHEMAS} as path) as role
+left join lateral (
+  select c.oid, n.nspname as schema
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relname = 'etl_control' and n.nspname = any (path)
+  order by array_position(path, n.nspname)
+  limit 1
+) as c on true
 cross join lateral (
   select count(*),
     bool_and(a.attname = 'last_extracted_at' or has_column_privilege(c.oid, a.attnum, 'select')) as readable,
@@ -44,6 +51,7 @@ cross join lateral (
     and a.attname in ('table_name', 'last_extracted_value', 'last_extracted_at', 'tracking_column')
 ) as columns"""
 # SQLSTATEs of a role or server that cannot write: insufficient privilege, read-only transaction.
+_TIMEOUT_S = 60.0
 _CANNOT_WRITE = {"42501", "25006"}
 _ELSEWHERE = "or set PG_CONTROL_URL to another database or to off."
 
@@ -104,7 +112,8 @@ class Control:
         """Return one line: the database and schema of the control table, or why nothing is mirrored."""
         if self.connection is None or self.off:
             return str(self.off)
-        state = _state(self.connection)
+        with _session(self.connection) as state:
+            pass
         place = f"database {state.database}, schema {state.schema}"
         return _obstacle(state, self.connection.info.user) or (
             f"etl_control is mirrored in {place}" if state.exists else f"etl_control will be created in {place}"
@@ -114,7 +123,8 @@ class Control:
         """Return the row of a table; None if there is none, or no control table that the role may read."""
         if self.connection is None:
             return None
-        return _row(self.connection, table, _state(self.connection))
+        with _session(self.connection) as state:
+            return _row(self.connection, table, state)
 
     def mirror(self, row: ControlRow, before: str | None) -> Mirrored:
         """Write the row of a table, after creating the control table if it is missing.
@@ -127,12 +137,12 @@ class Control:
         """
         if self.connection is None or self.off:
             return Mirrored(False, self.off)
-        state = _state(self.connection)
-        self.off = _obstacle(state, self.connection.info.user)
-        if self.off:
-            return Mirrored(False, self.off)
         try:
-            found = _write(self.connection, row, state)
+            with _session(self.connection) as state:
+                self.off = _obstacle(state, self.connection.info.user)
+                if self.off:
+                    return Mirrored(False, self.off)
+                found = _write(self.connection, row, state)
         except psycopg.Error as error:
             if error.sqlstate not in _CANNOT_WRITE:
                 raise
@@ -143,8 +153,16 @@ class Control:
         return Mirrored(True, edited=before is not None and (found is None or found.value != before[:255]))
 
 
-def _state(connection: psycopg.Connection) -> _State:
-    return _State(*connection.execute(_STATE.encode()).fetchall()[0])
+@contextlib.contextmanager
+def _session(connection: psycopg.Connection) -> Iterator[_State]:
+    """Set up one transaction as every session of pg_bronze is, and yield the control table of the role's own path."""
+    with connection.transaction():
+        connection.execute(f"select {settings_list(_TIMEOUT_S, local=True)}".encode())
+        yield _State(*connection.execute(_STATE.encode()).fetchall()[0])
+
+
+def _name(state: _State) -> str:
+    return f"{quote(state.schema or '')}.etl_control"
 
 
 def _obstacle(state: _State, user: str) -> str | None:
@@ -157,7 +175,7 @@ def _obstacle(state: _State, user: str) -> str | None:
         )
     if state.schema is None:
         return f"{off} no schema of this role's search_path can be used. Set another search_path, {_ELSEWHERE}"
-    table = f"{quote(state.schema)}.etl_control"
+    table = _name(state)
     grant = f"grant select, insert, update on {table} to {quote(user)}"
     if not state.exists and not state.may_create:
         create = " ".join(_CREATE.format(table=table).split())
@@ -175,19 +193,26 @@ def _obstacle(state: _State, user: str) -> str | None:
 def _row(connection: psycopg.Connection, table: str, state: _State) -> ControlRow | None:
     if not (state.exists and state.complete and state.readable):
         return None
-    row = connection.execute(_SELECT, (_key(table),)).fetchone()
+    row = connection.execute(_with_table(_SELECT, state), (_key(table),)).fetchone()
     return ControlRow(*row) if row else None
+
+
+def _with_table(statement: str, state: _State) -> bytes:
+    return statement.format(table=_name(state).replace("%", "%%")).encode()
 
 
 def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> ControlRow | None:
     """Write a row and return what it replaced, as far as the role may read it."""
     if not state.exists:
         # Another session may create it at the same time.
-        with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
-            connection.execute(_CREATE.format(table="etl_control").encode())
+        with (
+            contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable),
+            connection.transaction(),
+        ):
+            connection.execute(_CREATE.format(table=_name(state)).encode())
     found = _row(connection, row.table, state)
     value, column = row.value and row.value[:255], row.column and row.column[:255]
-    connection.execute(_UPSERT, {"table": _key(row.table), "value": value, "column": column})
+    connection.execute(_with_table(_UPSERT, state), {"table": _key(row.table), "value": value, "column": column})
     return found
 
 
