@@ -64,8 +64,8 @@ def _no_ambient_settings() -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes more than there are cores: with one more, tests that wait left a quarter of the cores idle."""
-    return (os.cpu_count() or 1) + 2
+    """One process more than there are cores: tests wait for timers and answers, which left a fifth of them idle."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_finish() -> None:
