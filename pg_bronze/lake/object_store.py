@@ -72,7 +72,7 @@ class Store:
                     return False
                 if code not in s3_errors.CONFLICT or pause_s is None:
                     raise self._explain(error, f"write {key}") from error
-                time.sleep(pause_s)
+                time.sleep(pause_s)  # S3 reports no event when another write ends
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def replace(self, key: str, body: bytes) -> None:
