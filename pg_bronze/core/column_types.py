@@ -38,10 +38,20 @@ class Rule:
     stored: "pl.DataType"
 
 
+def printed(expression: str) -> str:
+    """Return the SQL for the text that the output function of the type prints; NULL for NULL.
+
+    A cast to text would call a function of the database where somebody created such a cast.
+    """
+    # "is distinct from null" also for composites: "(,) is null" is true.
+    return f"case when {expression} is distinct from null then pg_catalog.concat({expression}) end"
+
+
 _TEXT: dict[str, str] = {
-    "money": "{c}::numeric::text",  # the text of money depends on lc_monetary
-    "_money": "{c}::numeric[]::text",
-    "inet": "abbrev({c}::inet)",  # as psql prints it; ::text adds /32 to a host
+    "money": printed("{c}::pg_catalog.numeric"),  # the text of money depends on lc_monetary
+    "_money": printed("{c}::pg_catalog.numeric[]"),
+    # The output function omits the XML declaration. This cast is built in, so there can be no other.
+    "xml": "{c}::pg_catalog.text",
 }
 
 
@@ -80,18 +90,19 @@ def rule(column: Column) -> Rule:
     import polars as pl
 
     if "text" in applicable_policies(column).values():
-        return Rule("{c}::text", pl.String(), pl.String())
+        return Rule(printed("{c}"), pl.String(), pl.String())
     if last := value_policies.FIRST_LATE_VALUE.get(column.base):
-        cast, limit = f"{{c}}::{column.base}", f"'{last}'::{column.base}"
+        cast, limit = (f"{value}::pg_catalog.{column.base}" for value in ("{c}", f"'{last}'"))
         # Later values are sent as the limit, because connectorx cannot decode them or reads them as infinity; this
         # costs the server 25 ns a value. NULL takes the last branch.
-        expression = f"case when {cast} < {limit} then {cast} when isfinite({cast}) then {limit} else {cast} end"
+        early, finite = f"{cast} operator(pg_catalog.<) {limit}", f"pg_catalog.isfinite({cast})"
+        expression = f"case when {early} then {cast} when {finite} then {limit} else {cast} end"
         return Rule(expression, _native_types()[column.base], _native_types()[column.base])
     if native := _native_types().get(column.base):
-        return Rule(f"{{c}}::{column.base}", native, native)
+        return Rule(f"{{c}}::pg_catalog.{column.base}", native, native)
     if decimal := _decimal(column):
-        return Rule("{c}::text", pl.String(), decimal)
-    return Rule(_TEXT.get(column.base, "{c}::text"), pl.String(), pl.String())
+        return Rule(printed("{c}"), pl.String(), decimal)
+    return Rule(_TEXT.get(column.base, printed("{c}")), pl.String(), pl.String())
 
 
 def applicable_policies(column: Column) -> dict[value_policies.ValueKind, value_policies.Policy]:
@@ -119,11 +130,20 @@ def projection(columns: Sequence[Column], relation_alias: str = "t", as_text: bo
     ``as_text`` selects the text of each stored value instead.
     """
     alias = quote(relation_alias) if relation_alias != "t" else "t"
-    cast = "({})::text" if as_text else "{}"
     return ", ".join(
-        f"{cast.format(rule(column).expression.format(c=f'{alias}.{quote(column.name)}'))} as {quote(column.name)}"
+        f"{(_as_text if as_text else _as_read)(column, f'{alias}.{quote(column.name)}')} as {quote(column.name)}"
         for column in columns
     )
+
+
+def _as_read(column: Column, name: str) -> str:
+    return rule(column).expression.format(c=name)
+
+
+def _as_text(column: Column, name: str) -> str:
+    expression = _as_read(column, name)
+    # PostgreSQL prints "t", and the text of a stored value is "true".
+    return f"{expression}::pg_catalog.text" if column.base == "bool" else printed(f"({expression})")
 
 
 def former_projection(former: Sequence[Column], present: Sequence[Column]) -> str:
@@ -141,8 +161,9 @@ def former_projection(former: Sequence[Column], present: Sequence[Column]) -> st
 
 def _former(column: Column, present: Column | None) -> str:
     if present is None:
-        return "null::text"
-    return f"t.{quote(present.name)}" if present.base == column.base else f"t.{quote(present.name)}::text"
+        return "null::pg_catalog.text"
+    name = f"t.{quote(present.name)}"
+    return name if present.base == column.base else f"({printed(name)})"
 
 
 def read_schema(columns: Sequence[Column]) -> "pl.Schema":

@@ -142,7 +142,7 @@ def _column_drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[st
     name = new["name"]
     if old["name"] != name:
         yield f"column {old['name']!r} was renamed to {name!r}"
-    if any(old[part] != new[part] for part in ("declared", "base", "typmod")):
+    if any(old[part] != new[part] for part in ("base", "typmod")) or not _same_declaration(old, new):
         yield f"column {name!r} changed its type from {old['declared']} to {new['declared']}"
     if old["stored"] != new["stored"]:
         yield f"column {name!r} is now stored as {new['stored']}, previously as {old['stored']}"
@@ -152,6 +152,11 @@ def _column_drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[st
         how = f"computed as {new['generated_as']}" if new.get("generated") else "no longer computed"
         yield f"column {name!r} is now {how}; rows copied earlier keep their values"
     yield from _label_drift(name, old.get("labels") or (), new.get("labels") or ())
+
+
+def _same_declaration(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    # Older objects omit the schema of a type that the role's search_path contained.
+    return new["declared"] == old["declared"] or str(new["declared"]).endswith(f".{old['declared']}")
 
 
 def _label_drift(name: str, old: Sequence[str], new: Sequence[str]) -> Iterator[str]:

@@ -37,5 +37,5 @@ def _is_narrow(column: Column) -> bool:
 def _width_expression(column: Column) -> str:
     name = f"t.{quote(column.name)}"
     if column.base in {"text", "varchar", "bpchar", "bytea"}:
-        return f"octet_length({name})"  # does not fetch or decompress the value
-    return f"octet_length(({rule(column).expression.format(c=name)})::text)"
+        return f"pg_catalog.octet_length({name})"  # does not fetch or decompress the value
+    return f"pg_catalog.octet_length({rule(column).expression.format(c=name)})"

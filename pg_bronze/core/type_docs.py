@@ -47,7 +47,11 @@ ENTRIES = (
     Entry("`numeric(p,s)` up to 18 digits", "numeric", "`NaN`: see below", _numeric(18, 4)),
     Entry("`numeric(p,s)` up to 38 digits", "numeric", "`NaN`: see below", _numeric(38, 10)),
     Entry("`numeric`, and `numeric(p,s)` beyond 38 digits", "numeric", "every digit, `NaN` and `±Infinity` are kept"),
-    Entry("`money`", "money", "a number in the unit of the server's `lc_monetary`, without the currency symbol"),
+    Entry(
+        "`money`",
+        "money",
+        "a number with two decimals, as with `lc_monetary` C, whatever the server, database or role set",
+    ),
     Entry("`money[]`", "_money", "an array of such numbers"),
     Entry("`text`", "text"),
     Entry("`varchar(n)`", "varchar"),
@@ -58,12 +62,12 @@ ENTRIES = (
     Entry("`date`", "date", _DATED),
     Entry("`timestamp`", "timestamp", _DATED),
     Entry("`timestamptz`", "timestamptz", f"in UTC; {_DATED}"),
-    Entry("`inet`", "inet", "as psql prints it: a host without `/32`"),
+    Entry("`xml`", "xml", "with its declaration, which the output function omits"),
     Entry(
         "every other type",
         "pg_catalog.other",
-        "`json`, `jsonb`, `xml`, `time`, `timetz`, `interval`, enums, composites, arrays, ranges, geometry, network, "
-        "text search, types of extensions, …: the text that PostgreSQL prints, which its input functions accept",
+        "`json`, `jsonb`, `time`, `timetz`, `interval`, enums, composites, arrays, ranges, geometry, network, text "
+        "search, types of extensions, …: what the type's output function prints, and its input function accepts",
     ),
 )
 _PARQUET = {
@@ -109,6 +113,7 @@ def types_table() -> str:
     lines = ["| PostgreSQL | read as | Polars | Parquet | note |", "|---|---|---|---|---|"]
     for entry in ENTRIES:
         expression, stored = rule(entry.column).expression.format(c="c"), rule(entry.column).stored
+        expression = expression.replace("operator(pg_catalog.<)", "<").replace("pg_catalog.", "")
         types = f"`{_polars_type(stored)}` | {parquet_type(stored)}"
         lines.append(f"| {entry.declared} | `{expression}` | {types} | {entry.note} |")
     return "\n".join(lines) + "\n"

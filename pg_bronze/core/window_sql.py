@@ -18,10 +18,14 @@ from pg_bronze.core.watermark import Box, Seed
 MASK = 4294967295
 MAX_WIDTH = 2**31 - 10**6
 # The next transaction id of the reading transaction, modulo 2^32: 3 is the first normal transaction id.
-NEXT = "(age('3'::xid)::bigint + 3)"
+# Names are qualified, and text becomes a number by an input function instead of a cast: connectorx has a query
+# described before its session is set up, and a database may have casts of its own, from text to integer for example.
+NEXT = "(pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3)"
 TOO_LARGE = "pg_bronze: larger than a slice"  # the error text by which the readers recognize it
 STALE = "pg_bronze: this snapshot is older than horizon"  # likewise
-HORIZON = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+_SNAPSHOT_XMIN = "pg_catalog.int8in(pg_catalog.xid8out(pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))"
+HORIZON = f"select {_SNAPSHOT_XMIN}"
+_XMIN = "pg_catalog.int8in(pg_catalog.xidout(t.xmin))"
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,9 @@ def written(start: int | None, end: int) -> str:
     """
     # Each scalar sub-select is computed once per query; without it the arithmetic runs for every row.
     if start is None:
-        return f"not age(t.xmin) between 0 and (select ({NEXT} - {end}) & {MASK})"
-    return f"age(t.xmin) between (select (({NEXT} - {end}) & {MASK}) + 1) and (select ({NEXT} - {start}) & {MASK})"
+        return f"not pg_catalog.age(t.xmin) between 0 and (select ({NEXT} - {end}) & {MASK})"
+    lowest, highest = f"(({NEXT} - {end}) & {MASK}) + 1", f"({NEXT} - {start}) & {MASK}"
+    return f"pg_catalog.age(t.xmin) between (select {lowest}) and (select {highest})"
 
 
 def guard(end: int) -> str:
@@ -109,16 +114,18 @@ def guard(end: int) -> str:
     A lagging standby, a pooler or an old transaction would otherwise miss rows without an error. The cast fails before
     any row is read, also on an empty table: the sub-select is an init plan.
     """
-    return (
-        "(select (case when pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= "
-        f"{end} and (({NEXT} - {end}) & {MASK}) < 2147483648 "
-        f"then '1' else '{STALE} {end}' end)::int) = 1"
-    )
+    fresh = f"{_SNAPSHOT_XMIN} >= {end} and (({NEXT} - {end}) & {MASK}) < 2147483648"
+    return f"(select {_failing(fresh, f'{STALE} {end}')}) = 1"
+
+
+def _failing(condition: str, text: str) -> str:
+    """Return an expression that is 1 if the condition is true, and fails with an error that quotes the text if not."""
+    return f"pg_catalog.int4in(pg_catalog.textout(case when {condition} then '1' else '{text}' end))"
 
 
 def transaction_id(end: int) -> str:
     """Return the expression for the 64-bit id of the transaction that wrote a row version, which is below ``end``."""
-    return f"({end - 1} - (({end - 1} - t.xmin::text::bigint) & {MASK}))::bigint"
+    return f"({end - 1} - (({end - 1} - {_XMIN}) & {MASK}))::pg_catalog.int8"
 
 
 def where(region: Region, names_by_attnum: Mapping[int, str]) -> str:
@@ -130,12 +137,13 @@ def where(region: Region, names_by_attnum: Mapping[int, str]) -> str:
     conditions = [_window(region, names_by_attnum)]
     if not region.only:
         # Excludes partitions that were attached after the plan was made.
-        conditions.append(f"t.tableoid in ({', '.join(str(oid) for oid in region.leaves)})")
+        oids = ", ".join(f"'{oid}'::pg_catalog.oid" for oid in region.leaves)
+        conditions.append(f"t.tableoid in ({oids})")
     if region.blocks is not None:
         first, end = region.blocks
-        conditions.append(f"t.ctid >= '({first},{region.lines[0]})'::tid")
+        conditions.append(f"t.ctid >= '({first},{region.lines[0]})'::pg_catalog.tid")
         if end is not None:
-            conditions.append(f"t.ctid < '({end},{region.lines[1]})'::tid")
+            conditions.append(f"t.ctid < '({end},{region.lines[1]})'::pg_catalog.tid")
     if region.seed is not None:
         column = quote(names_by_attnum[region.seed.attnum])
         conditions.append(f"(t.{column} <= {literal(region.seed.value)}) is not true")
@@ -199,23 +207,23 @@ def _limited(source: str, condition: str, names: Sequence[str], limit: ByteLimit
     width, total = (quote(_unused_name(name, names)) for name in ("_pg_width", "_pg_total"))
     inner = (
         f"select {columns}, t.xmin, w.width as {width},\n"
-        f"    sum(w.width) over (rows unbounded preceding) as {total}\n  from {source}\n"
+        f"    pg_catalog.sum(w.width) over (rows unbounded preceding) as {total}\n  from {source}\n"
         f"  cross join lateral (select {_sum(limit.widths)} as width) w\n  where {condition}"
     )
-    within = f"t.{total} <= {limit.size_bytes} or t.{total} = t.{width}"
-    return f"({inner}) t", f"(case when {within} then '1' else '{TOO_LARGE}' end)::int = 1"
+    within = f"t.{total} <= {limit.size_bytes}::pg_catalog.numeric or t.{total} = t.{width}::pg_catalog.numeric"
+    return f"({inner}) t", f"{_failing(within, TOO_LARGE)} = 1"
 
 
 def measure(region: Region, widths: Sequence[str], names_by_attnum: Mapping[int, str]) -> str:
     """Return the query for the number of rows of a region, and the sum of their ``widths`` in bytes."""
-    return (
-        f"select count(*), coalesce(sum({_sum(widths)}), 0)::bigint\nfrom {relation(region)}\n"
-        f"where {where(region, names_by_attnum)}\n"
-    )
+    total = f"coalesce(pg_catalog.sum({_sum(widths)}), 0)::pg_catalog.int8"
+    return f"select pg_catalog.count(*), {total}\nfrom {relation(region)}\nwhere {where(region, names_by_attnum)}\n"
 
 
 def _sum(widths: Sequence[str]) -> str:
-    return "(" + (" + ".join(f"coalesce({width}, 0)::bigint" for width in widths) or "0::bigint") + ")"
+    return (
+        "(" + (" + ".join(f"coalesce({width}, 0)::pg_catalog.int8" for width in widths) or "0::pg_catalog.int8") + ")"
+    )
 
 
 def _unused_name(name: str, taken: Sequence[str]) -> str:
@@ -233,7 +241,11 @@ _UTF8 = (
 
 def is_utf8(expression: str) -> str:
     """Return the condition that a text can be sent as UTF-8; only SQL_ASCII can contain others."""
-    return f"(getdatabaseencoding() <> 'SQL_ASCII' or encode(convert_to({expression}, 'SQL_ASCII'), 'hex') ~ '{_UTF8}')"
+    return f"(pg_catalog.getdatabaseencoding() <> 'SQL_ASCII' or {_hexadecimal(expression)} ~ '{_UTF8}')"
+
+
+def _hexadecimal(expression: str) -> str:
+    return f"pg_catalog.encode(pg_catalog.convert_to({expression}, 'SQL_ASCII'), 'hex')"
 
 
 def not_utf8(region: Region, text_columns: Sequence[str], names_by_attnum: Mapping[int, str]) -> str:
@@ -241,20 +253,18 @@ def not_utf8(region: Region, text_columns: Sequence[str], names_by_attnum: Mappi
 
     Only a database with the encoding SQL_ASCII can contain such rows; in any other the counts are 0.
     """
-    counts = ",\n  ".join(
-        f"count(*) filter (where encode(convert_to(t.{quote(name)}::text, 'SQL_ASCII'), 'hex') !~ '{_UTF8}')"
-        for name in text_columns
-    )
+    texts = (_hexadecimal(f"pg_catalog.concat(t.{quote(name)})") for name in text_columns)
+    counts = ",\n  ".join(f"pg_catalog.count(*) filter (where {text} !~ '{_UTF8}')" for text in texts)
     return (
         f"select {counts}\nfrom {relation(region)}\n"
-        f"where getdatabaseencoding() = 'SQL_ASCII' and {where(region, names_by_attnum)}\n"
+        f"where pg_catalog.getdatabaseencoding() = 'SQL_ASCII' and {where(region, names_by_attnum)}\n"
     )
 
 
 def evaluate(region: Region, projection: str, names_by_attnum: Mapping[int, str]) -> str:
     """Return the query that evaluates a select list for every row of a region and returns the number of rows."""
     inner = f"select {projection} from {relation(region)} where {where(region, names_by_attnum)}"
-    return f"select count(s) from ({inner}) s"  # the whole row, so that no expression is left out
+    return f"select pg_catalog.count(s) from ({inner}) s"  # the whole row, so that no expression is left out
 
 
 def exists(region: Region, names_by_attnum: Mapping[int, str]) -> str:

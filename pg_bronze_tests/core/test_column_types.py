@@ -49,19 +49,24 @@ def test_every_column_is_cast_and_named():
         column("i", "inet"),
     ]
     assert projection(columns, "x").split(", ") == [
-        '"x"."a""b"::int4 as "a""b"',
-        '"x"."when"::uuid as "when"',
-        '"x"."m"::text as "m"',
-        '"x"."n"::text as "n"',
-        '"x"."{c}"::numeric::text as "{c}"',
-        'abbrev("x"."i"::inet) as "i"',
+        '"x"."a""b"::pg_catalog.int4 as "a""b"',
+        '"x"."when"::pg_catalog.uuid as "when"',
+        'case when "x"."m" is distinct from null then pg_catalog.concat("x"."m") end as "m"',
+        'case when "x"."n" is distinct from null then pg_catalog.concat("x"."n") end as "n"',
+        (
+            'case when "x"."{c}"::pg_catalog.numeric is distinct from null '
+            'then pg_catalog.concat("x"."{c}"::pg_catalog.numeric) end as "{c}"'
+        ),
+        'case when "x"."i" is distinct from null then pg_catalog.concat("x"."i") end as "i"',
     ]
 
 
 def test_a_late_date_is_read_as_the_last_day_of_the_readers_calendar():
     assert rule(column(base="date")).expression == (
-        "case when {c}::date < '262142-12-30'::date then {c}::date "
-        "when isfinite({c}::date) then '262142-12-30'::date else {c}::date end"
+        "case when {c}::pg_catalog.date operator(pg_catalog.<) '262142-12-30'::pg_catalog.date "
+        "then {c}::pg_catalog.date "
+        "when pg_catalog.isfinite({c}::pg_catalog.date) then '262142-12-30'::pg_catalog.date "
+        "else {c}::pg_catalog.date end"
     )
 
 
@@ -76,7 +81,10 @@ def test_the_policy_text_changes_the_stored_type_and_the_description():
 
 
 def test_a_user_type_called_int4_is_not_the_builtin_type():
-    assert rule(column(base="public.int4")).expression == "{c}::text"
+    assert (
+        rule(column(base="public.int4")).expression
+        == "case when {c} is distinct from null then pg_catalog.concat({c}) end"
+    )
 
 
 def test_the_added_column_gets_another_name_if_the_source_has_that_column():
@@ -129,7 +137,7 @@ def test_a_projection_of_former_columns_matches_by_attnum():
     wanted = [column("a"), column("b", attnum=2), column("gone", "uuid", attnum=3)]
     present = [column("a", "int8"), column("renamed", attnum=2), column("gone", attnum=4)]
     assert former_projection(wanted, present).split(", ") == [
-        't."a"::text::int4 as "a"',
-        't."renamed"::int4 as "b"',
-        'null::text::uuid as "gone"',
+        '(case when t."a" is distinct from null then pg_catalog.concat(t."a") end)::pg_catalog.int4 as "a"',
+        't."renamed"::pg_catalog.int4 as "b"',
+        'null::pg_catalog.text::pg_catalog.uuid as "gone"',
     ]

@@ -134,3 +134,9 @@ def test_catalog_changes_do_not_mention_copied_rows():
         "column 'a' changed its type from int4 to int8",
     )
     assert catalog_changes(before, before) == ()
+
+
+def test_a_schema_that_an_older_object_omitted_is_not_drift():
+    """Types were described without the schema if the role's search_path contained it."""
+    assert not drifted([column(base="a.mood", declared="mood")], [column(base="a.mood", declared="a.mood")])
+    assert drifted([column(base="a.mood", declared="mood")], [column(base="a.mood", declared="a.face")])

@@ -26,16 +26,22 @@ from pg_bronze.core.window_sql import (
     written,
 )
 
+HORIZON_SQL = "pg_catalog.int8in(pg_catalog.xid8out(pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))"
+XMIN = "pg_catalog.int8in(pg_catalog.xidout(t.xmin))"
 GUARD_70 = (
-    "(select (case when pg_snapshot_xmin(pg_current_snapshot())::text::bigint >= 70 "
-    "and (((age('3'::xid)::bigint + 3) - 70) & 4294967295) < 2147483648 "
-    "then '1' else 'pg_bronze: this snapshot is older than horizon 70' end)::int) = 1"
+    f"(select pg_catalog.int4in(pg_catalog.textout(case when {HORIZON_SQL} >= 70 "
+    "and (((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 70) & 4294967295) < 2147483648 "
+    "then '1' else 'pg_bronze: this snapshot is older than horizon 70' end))) = 1"
 )
 SINCE_50 = (
-    "age(t.xmin) between (select (((age('3'::xid)::bigint + 3) - 70) & 4294967295) + 1) "
-    "and (select ((age('3'::xid)::bigint + 3) - 50) & 4294967295)"
+    "pg_catalog.age(t.xmin) between "
+    "(select (((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 70) & 4294967295) + 1) "
+    "and (select ((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 50) & 4294967295)"
 )
-FIRST = "not age(t.xmin) between 0 and (select ((age('3'::xid)::bigint + 3) - 70) & 4294967295)"
+FIRST = (
+    "not pg_catalog.age(t.xmin) between 0 "
+    "and (select ((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 70) & 4294967295)"
+)
 
 
 def region(start=50, only=True, leaves=(7,), **more):
@@ -43,7 +49,7 @@ def region(start=50, only=True, leaves=(7,), **more):
 
 
 def test_the_horizon_is_the_oldest_transaction_that_has_not_finished():
-    assert HORIZON == "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+    assert HORIZON.removeprefix("select ") == HORIZON_SQL
 
 
 def test_a_window_is_selected_by_age():
@@ -60,7 +66,7 @@ def test_the_guard_fails_with_the_text_that_identifies_the_error():
 
 
 def test_the_transaction_id_is_64_bits_wide():
-    assert transaction_id(70) == "(69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint"
+    assert transaction_id(70) == f"(69 - ((69 - {XMIN}) & 4294967295))::pg_catalog.int8"
 
 
 def test_a_leaf_alone_needs_no_tableoid():
@@ -71,15 +77,18 @@ def test_a_leaf_alone_needs_no_tableoid():
 def test_leaves_read_through_the_root_are_selected_by_tableoid():
     """A partition attached after the plan was made would otherwise be read and not recorded."""
     several = region(only=False, leaves=(7, 9))
-    assert where(several, {}) == f"{SINCE_50}\n  and t.tableoid in (7, 9)\n  and {GUARD_70}"
+    assert (
+        where(several, {})
+        == f"{SINCE_50}\n  and t.tableoid in ('7'::pg_catalog.oid, '9'::pg_catalog.oid)\n  and {GUARD_70}"
+    )
     assert relation(several) == '"public"."movie" t'
 
 
 @pytest.mark.parametrize(
     "blocks, expected",
     [
-        ((0, 8), "t.ctid >= '(0,0)'::tid\n  and t.ctid < '(8,0)'::tid"),
-        ((8, None), "t.ctid >= '(8,0)'::tid"),
+        ((0, 8), "t.ctid >= '(0,0)'::pg_catalog.tid\n  and t.ctid < '(8,0)'::pg_catalog.tid"),
+        ((8, None), "t.ctid >= '(8,0)'::pg_catalog.tid"),
     ],
 )
 def test_a_block_range_is_half_open_and_the_last_one_is_open_ended(blocks, expected):
@@ -119,7 +128,8 @@ def test_a_missing_column_is_a_key_error(gone):
 def test_a_slice_is_one_query_with_the_transaction_id_last():
     query = select(region(), 't."id"::int8 as "id"', "_pg_xid", {}, 101)
     assert query == (
-        't."id"::int8 as "id",\n  (69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint as "_pg_xid"\n'
+        't."id"::int8 as "id",\n'
+        f'  (69 - ((69 - {XMIN}) & 4294967295))::pg_catalog.int8 as "_pg_xid"\n'
         f'from only "public"."movie" t\nwhere {SINCE_50}\n  and {GUARD_70}\nlimit 101\n'
     ).replace("t.", "select t.", 1)
 
@@ -146,9 +156,9 @@ def test_every_query_selects_exactly_the_region(query):
 
 def test_invalid_utf8_is_counted_for_each_text_column():
     query = not_utf8(region(), ["title", 'a"b'], {})
-    assert query.count("count(*) filter (where encode(convert_to(t.") == 2
-    assert """convert_to(t."a""b"::text, 'SQL_ASCII')""" in query
-    assert "where getdatabaseencoding() = 'SQL_ASCII' and age(" in query
+    assert query.count("pg_catalog.convert_to(pg_catalog.concat(t.") == 2
+    assert """convert_to(pg_catalog.concat(t."a""b"), 'SQL_ASCII')""" in query
+    assert "where pg_catalog.getdatabaseencoding() = 'SQL_ASCII' and pg_catalog.age(" in query
 
 
 def test_a_query_without_a_row_limit_has_no_limit_clause():
@@ -157,32 +167,36 @@ def test_a_query_without_a_row_limit_has_no_limit_clause():
 
 def test_a_measure_counts_rows_and_the_bytes_of_wide_columns():
     assert measure(region(), ["octet_length(t.title)", "octet_length(t.a)"], {}) == (
-        "select count(*), coalesce(sum((coalesce(octet_length(t.title), 0)::bigint "
-        "+ coalesce(octet_length(t.a), 0)::bigint)), 0)::bigint\n"
+        "select pg_catalog.count(*), coalesce(pg_catalog.sum((coalesce(octet_length(t.title), 0)::pg_catalog.int8 "
+        "+ coalesce(octet_length(t.a), 0)::pg_catalog.int8)), 0)::pg_catalog.int8\n"
         f'from only "public"."movie" t\nwhere {SINCE_50}\n  and {GUARD_70}\n'
     )
-    assert "sum((0::bigint))" in measure(region(), [], {})
+    assert "sum((0::pg_catalog.int8))" in measure(region(), [], {})
 
 
 def test_a_query_with_a_byte_limit_fails_once_its_rows_exceed_it():
     query = select(region(), 't."a"::text as "a"', "_pg_xid", {1: "a", 2: "_pg_width"}, 101, ByteLimit(500, ["w(t.a)"]))
     assert query == (
-        'select t."a"::text as "a",\n  (69 - ((69 - t.xmin::text::bigint) & 4294967295))::bigint as "_pg_xid"\n'
+        'select t."a"::text as "a",\n'
+        f'  (69 - ((69 - {XMIN}) & 4294967295))::pg_catalog.int8 as "_pg_xid"\n'
         'from (select t."a", t."_pg_width", t.xmin, w.width as "_pg_width_",\n'
-        '    sum(w.width) over (rows unbounded preceding) as "_pg_total"\n'
+        '    pg_catalog.sum(w.width) over (rows unbounded preceding) as "_pg_total"\n'
         '  from only "public"."movie" t\n'
-        "  cross join lateral (select (coalesce(w(t.a), 0)::bigint) as width) w\n"
+        "  cross join lateral (select (coalesce(w(t.a), 0)::pg_catalog.int8) as width) w\n"
         f"  where {SINCE_50}\n  and {GUARD_70}) t\n"
-        'where (case when t."_pg_total" <= 500 or t."_pg_total" = t."_pg_width_" '
-        f"then '1' else '{TOO_LARGE}' end)::int = 1\nlimit 101\n"
+        "where pg_catalog.int4in(pg_catalog.textout(case when "
+        't."_pg_total" <= 500::pg_catalog.numeric or t."_pg_total" = t."_pg_width_"::pg_catalog.numeric '
+        f"then '1' else '{TOO_LARGE}' end)) = 1\nlimit 101\n"
     )
 
 
 def test_a_range_can_start_and_end_inside_a_block():
-    assert "t.ctid >= '(3,100)'::tid\n  and t.ctid < '(3,200)'::tid" in where(
+    assert "t.ctid >= '(3,100)'::pg_catalog.tid\n  and t.ctid < '(3,200)'::pg_catalog.tid" in where(
         region(blocks=(3, 3), lines=(100, 200)), {}
     )
-    assert "t.ctid >= '(3,100)'::tid\n  and t.ctid < '(4,0)'::tid" in where(region(blocks=(3, 4), lines=(100, 0)), {})
+    assert "t.ctid >= '(3,100)'::pg_catalog.tid\n  and t.ctid < '(4,0)'::pg_catalog.tid" in where(
+        region(blocks=(3, 4), lines=(100, 0)), {}
+    )
 
 
 def test_exists_selects_the_same_rows():
@@ -198,11 +212,20 @@ def ask(sql: str, xid: int, next_xid: int) -> object:
     def age(of: int) -> int:
         return ((next_xid - of + 2**31) & MASK) - 2**31  # a 32-bit difference, as the server computes it
 
-    given_ages = {NEXT: f"({age(3)} + 3)", "age(t.xmin)": str(age(xid)), "t.xmin::text::bigint": str(xid & MASK)}
+    given_ages = {
+        NEXT: f"({age(3)} + 3)",
+        "pg_catalog.age(t.xmin)": str(age(xid)),
+        XMIN: str(xid & MASK),
+    }
     for name, value in given_ages.items():
         sql = sql.replace(name, value)
-    sql = sql.replace("pg_snapshot_xmin(pg_current_snapshot())::text::bigint", str(next_xid))
-    return SQLITE.execute("select " + sql.replace("::bigint", "").replace("::int", " + 0")).fetchone()[0]
+    sql = sql.replace(
+        "pg_catalog.int8in(pg_catalog.xid8out(pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))",
+        str(next_xid),
+    )
+    return SQLITE.execute(
+        "select " + sql.replace("::pg_catalog.int8", "").replace("pg_catalog.int4in(pg_catalog.textout(", "(0 + (")
+    ).fetchone()[0]
 
 
 @st.composite
