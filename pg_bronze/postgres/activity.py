@@ -18,23 +18,23 @@ FLUSH_WAIT_S = 2.0
 NUDGE_AFTER_S = 0.02
 # A flush position can be at the start of a page while the insert position already includes that page's header.
 PAGE_BYTES, HEADER_BYTES = 8192, 40
-_PLACE = """select (select system_identifier::text from pg_control_system()),
+_PLACE = """select (select concat(system_identifier) from pg_control_system()),
   case when pg_is_in_recovery() then (select timeline_id from pg_control_checkpoint())
-       else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end,
-  (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text,
+       else bit_in(textout(concat('x', substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))), 0, 32)::int end,
+  textin(pg_lsn_out(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)),
   (select oid::bigint from pg_database where datname = current_database()),
   pg_is_in_recovery()"""
 _FLUSHED = """select pg_current_wal_flush_lsn() >= %(lsn)s::pg_lsn
-  or (mod(pg_current_wal_flush_lsn() - '0/0'::pg_lsn, %(page)s) = 0
-      and %(lsn)s::pg_lsn - pg_current_wal_flush_lsn() <= %(header)s)"""
-_HOLDERS = """select 'session ' || pid || coalesce(' of ' || nullif(application_name, ''), '')
-    || ' (' || coalesce(state, 'state hidden from this role') || ')',
-  extract(epoch from clock_timestamp() - xact_start)::float8, 'select pg_terminate_backend(' || pid || ')'
+  or (mod(pg_current_wal_flush_lsn() - '0/0'::pg_lsn, %(page)s::numeric) = 0::numeric
+      and %(lsn)s::pg_lsn - pg_current_wal_flush_lsn() <= %(header)s::numeric)"""
+_HOLDERS = """select concat('session ', pid, ' of ' || nullif(application_name, ''),
+    ' (', coalesce(state, 'state hidden from this role'), ')'),
+  extract(epoch from clock_timestamp() - xact_start)::float8, concat('select pg_terminate_backend(', pid, ')')
 from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid()
   and age(backend_xid) >= (select max(age(backend_xid)) from pg_stat_activity)
 union all
-select 'prepared transaction ' || quote_literal(gid), extract(epoch from clock_timestamp() - prepared)::float8,
-  'rollback prepared ' || quote_literal(gid) || ' in database ' || database
+select concat('prepared transaction ', quote_literal(gid)), extract(epoch from clock_timestamp() - prepared)::float8,
+  concat('rollback prepared ', quote_literal(gid), ' in database ', database)
 from pg_prepared_xacts
 order by 2 desc nulls last limit 1"""
 # A name that is not UTF-8 would make the server refuse the whole answer; the catalog skips that table.
@@ -43,8 +43,9 @@ _RELATIONS = f"""select c.oid::bigint, n.nspname, c.relname,
   pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
-  and {window_sql.is_utf8("n.nspname || '.' || c.relname")}"""
-_TRANSACTIONS = """select pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint, pg_is_in_recovery()
+  and {window_sql.is_utf8("concat(n.nspname, '.', c.relname)")}"""
+_TRANSACTIONS = """select int8in(xid8out(pg_snapshot_xmin(s))), int8in(xid8out(pg_snapshot_xmax(s))),
+  pg_is_in_recovery()
 from pg_current_snapshot() s"""
 _HAS_SESSION = "select exists (select 1 from pg_stat_activity where starts_with(application_name, %(name)s))"
 
@@ -123,7 +124,7 @@ def durable_horizon(session: Session) -> tuple[int, bool]:
 def _wait_until_durable(session: Session) -> None:
     # After a crash a primary reuses ids that no flushed record mentions. Without this wait, rows written under such an
     # id are below a horizon already passed, and lost. It has to be the connection that read the horizon.
-    lsn = session.ask("select pg_current_wal_insert_lsn()::text")[0][0]
+    lsn = session.ask("select textin(pg_lsn_out(pg_current_wal_insert_lsn()))")[0][0]
     started = time.monotonic()
     pause_s, nudged = 0.001, False
     while not session.ask(_FLUSHED, {"lsn": lsn, "page": PAGE_BYTES, "header": HEADER_BYTES})[0][0]:

@@ -72,7 +72,7 @@ def read_catalog(conn: psycopg.Connection[Any]) -> Catalog:
 
 
 def _read(conn: psycopg.Connection[Any], which: str) -> list[SourceTable]:
-    query = catalog_query.QUERY.format(which=which, pages=catalog_query.ESTIMATED, details="null")
+    query = catalog_query.render(which, catalog_query.ESTIMATED, "null")
     with conn.cursor(row_factory=dict_row) as cursor:
         return list(_tables(cursor.execute(query.encode()).fetchall()))
 
@@ -85,9 +85,8 @@ def read_table(conn: psycopg.Connection[Any], schema: str, name: str) -> SourceT
     Returns:
         None if there is no such table. Two equal fingerprints mean that the table was not changed in between.
     """
-    query = catalog_query.QUERY.format(
-        which="n.nspname = %s and c.relname = %s", pages=catalog_query.MEASURED, details=catalog_query.DETAILS
-    )
+    which = "n.nspname = %s and c.relname = %s"
+    query = catalog_query.render(which, catalog_query.MEASURED, catalog_query.DETAILS)
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query.encode(), (schema, name)).fetchall()
     return next(_tables(rows), None)

@@ -1,13 +1,26 @@
 """The SQL of the catalog: which tables exist, how they are defined, and what the role may read.
 
 Needs no right beyond CONNECT, and works on a hot standby. The control table is left out: the table to which the
-unqualified name ``etl_control`` resolves. In other schemas that name is a source table like any other.
+unqualified name ``etl_control`` resolves for the role. In other schemas that name is a source table like any other.
+
+The session's search_path is ``pg_catalog``. Values become text by ``concat``, which uses their output functions: where
+a database has implicit casts of its own, a cast would call them and ``||`` would be ambiguous.
 """
+
+from pg_bronze.postgres.session_settings import SCHEMAS
 
 # One statement, so one snapshot: definition and fingerprint always belong together. A row is one relation of a table:
 # the table itself, or a partition of it at any depth. The row of the table itself has the columns.
 QUERY = """
 with recursive
+control as materialized (
+  select c.oid
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace,
+    {schemas} as path
+  where c.relname = 'etl_control' and n.nspname = any (path)
+  order by array_position(path, n.nspname)
+  limit 1
+),
 domain as materialized (
   select oid, typbasetype as base, typtypmod as typmod
   from pg_type
@@ -32,11 +45,11 @@ tree as (
     and c.relkind in ('r', 'p', 'v', 'm', 'f')
     and not c.relispartition
     and c.relpersistence <> 't'
-    and c.oid is distinct from (select to_regclass('etl_control'))
+    and c.oid is distinct from (select oid from control)
     and n.nspname <> 'information_schema'
     and n.nspname !~ '^pg_'
   union all
-  select tree.root, i.inhrelid, i.xmin::text
+  select tree.root, i.inhrelid, concat(i.xmin)
   from tree
   join pg_class p on p.oid = tree.oid and p.relkind = 'p'
   join pg_inherits i on i.inhparent = p.oid and not i.inhdetachpending
@@ -54,11 +67,11 @@ select tree.root, tree.oid, n.nspname as schema, c.relname as name, c.relkind as
       and not a.attisdropped
       and not has_column_privilege(c.oid, a.attnum, 'select')
   ) end as hidden,
-  c.xmin::text || '/' || n.xmin::text || '/' || tree.attached || '/' || (
-    select md5(coalesce(string_agg(a.attnum || ':' || a.xmin::text, ',' order by a.attnum), ''))
+  concat(c.xmin, '/', n.xmin, '/', tree.attached, '/', (
+    select md5(coalesce(string_agg(concat(a.attnum, ':', a.xmin), ',' order by a.attnum), ''))
     from pg_attribute a
     where a.attrelid = c.oid and a.attnum > 0
-  ) as versions,
+  )) as versions,
   case when tree.oid = tree.root then obj_description(c.oid, 'pg_class') end as comment,
   case when tree.oid = tree.root then (
     select k.conkey
@@ -68,9 +81,9 @@ select tree.root, tree.oid, n.nspname as schema, c.relname as name, c.relkind as
   case when tree.oid = tree.root and c.relkind in ('r', 'p') then (
     select json_agg(json_build_array(
         a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
-        case when tn.nspname = 'pg_catalog' then t.typname::text else tn.nspname || '.' || t.typname end,
+        case when tn.nspname = 'pg_catalog' then t.typname::text else concat(tn.nspname, '.', t.typname) end,
         coalesce(resolved.typmod, a.atttypmod), a.attnotnull, col_description(c.oid, a.attnum),
-        (select co_n.nspname || '.' || co.collname
+        (select concat(co_n.nspname, '.', co.collname)
          from pg_collation co join pg_namespace co_n on co_n.oid = co.collnamespace
          where co.oid = a.attcollation and co.oid <> t.typcollation),
         {details}
@@ -89,18 +102,16 @@ left join pg_am am on am.oid = c.relam
 order by tree.root, tree.oid
 """
 # Further facts that a footer records of a column. The value of rows older than the column is an array of one element in
-# the catalog, printed by the type's output function; here it is what the lake stores. array_to_string joins the parts
-# of a box, whose commas an array of boxes does not quote.
+# the catalog. array_to_string prints it by the output function of its type; here it is what the lake stores.
 DETAILS = """case when a.atthasmissing then (
           select case
-            when t.typnamespace <> 'pg_catalog'::regnamespace then m.value
-            when t.typname = 'bool' then m.value::bool::text
-            when t.typname = 'money' then m.value::money::numeric::text
-            when t.typname = '_money' then m.value::money[]::numeric[]::text
-            when t.typname = 'inet' then abbrev(m.value::inet)
+            when tn.nspname <> 'pg_catalog' then m.value
+            when t.typname = 'bool' then case m.value when 't' then 'true' else 'false' end
+            when t.typname = 'money' then concat(cash_in(textout(m.value))::numeric)
+            when t.typname = '_money' then concat(m.value::money[]::numeric[])
             else m.value
           end
-          from (select array_to_string(a.attmissingval::text::text[], ',') as value) m
+          from (select array_to_string(a.attmissingval, ',') as value) m
         ) end,
         case a.attgenerated when 's' then 'stored' when 'v' then 'virtual' end,
         case when a.attgenerated <> '' then (
@@ -118,7 +129,18 @@ DETAILS = """case when a.atthasmissing then (
 # File sizes are measured for one table at a time; for a whole database the planner's estimates are enough.
 ESTIMATED = "c.relpages as page_count, coalesce(toast.relpages, 0) as toast_page_count"
 MEASURED = """
-  coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::int as page_count,
-  coalesce(pg_relation_size(toast.oid), 0) / current_setting('block_size')::int as toast_page_count"""
+  coalesce(pg_relation_size(c.oid), 0) / int4in(textout(current_setting('block_size'))) as page_count,
+  coalesce(pg_relation_size(toast.oid), 0) / int4in(textout(current_setting('block_size'))) as toast_page_count"""
 DATABASE = """select to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(d.encoding))
 from pg_database d where datname = current_database()"""
+
+
+def render(which: str, pages: str, details: str) -> str:
+    """Return the catalog query of the tables that meet a condition.
+
+    Args:
+        which: The condition.
+        pages: ``ESTIMATED`` or ``MEASURED``.
+        details: ``DETAILS`` or ``null``.
+    """
+    return QUERY.format(which=which, pages=pages, details=details, schemas=SCHEMAS)

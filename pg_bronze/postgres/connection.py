@@ -22,7 +22,8 @@ from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.error_mapping import explain, explain_sqlstate
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
-from pg_bronze.postgres.readers.reading import SESSION, Reader, Reading, pinned
+from pg_bronze.postgres.readers.reading import Reader, Reading, pinned
+from pg_bronze.postgres.session_settings import PRINTING, settings_list
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,8 +35,6 @@ LOGIN_S = 35.0
 SHORTEST_READ_S = 2.0
 # First of the two 32-bit keys of an advisory lock: the letters "pgbr".
 _LOCK_SPACE = 0x70676272
-# The settings that decide how PostgreSQL prints a value, and what the bytes of the text mean.
-_PRINTING = ("TimeZone", "DateStyle", "IntervalStyle", "bytea_output", "extra_float_digits", "client_encoding")
 
 
 class Source:
@@ -76,7 +75,6 @@ class Source:
         self.standby = False
         self.pooled = False
         self.server_version = 0
-        self._plain_backslashes = True
         self._horizon: int | None = None
         self._database: Mapping[str, Any] | None = None
 
@@ -121,7 +119,7 @@ class Source:
             return
         # The thread that reads ahead asks too. psycopg serializes statements; the lock serializes transactions.
         with self._asking, connection.transaction():
-            connection.execute(f"select {', '.join(self._settings(local=True))}".encode())
+            connection.execute(f"select {self._settings(local=True)}".encode())
             yield connection
 
     def ask(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
@@ -236,7 +234,7 @@ class Source:
         """Return the encoding, locale and session settings that a footer records."""
         if self._database is None:
             found = catalog.describe_database(self.ask(catalog_query.DATABASE)[0][0])
-            self._database = {**found, "session": {name: SESSION[name] for name in _PRINTING}}
+            self._database = {**found, "session": dict(PRINTING)}
         return self._database
 
     def _connect(self) -> psycopg.Connection:
@@ -256,11 +254,10 @@ class Source:
                 f"{self.name}: the server is PostgreSQL {self.server_version // 10000}. Version 14 or later is "
                 "required; upgrade it. It is retried after the fix."
             )
-        self._plain_backslashes = connection.info.parameter_status("standard_conforming_strings") != "off"
         # A pooler reports a process id of its own. Behind it, a setting that outlasts the transaction would stay in a
         # session that another client gets next.
-        direct = f"pg_backend_pid() = {connection.info.backend_pid}"
-        settings = " || ".join(self._settings(local=False))
+        direct = f"(pg_catalog.pg_backend_pid() operator(pg_catalog.=) {connection.info.backend_pid})"
+        settings = f"pg_catalog.concat({self._settings(local=False)})"
         try:
             found = connection.execute(f"select not {direct}, case when {direct} then {settings} end".encode())
             self.pooled = bool((found.fetchone() or (False,))[0])
@@ -269,10 +266,8 @@ class Source:
         if self.pooled:
             connection.prepare_threshold = None  # a statement would be prepared in one session and run in another
 
-    def _settings(self, local: bool) -> list[str]:
-        # Compiling the catalog query takes longer than running it, hence no jit.
-        wanted = {**SESSION, "statement_timeout": f"{int(self._statement_timeout_s * 1000)}ms", "jit": "off"}
-        return [f"set_config('{name}', '{value}', {str(local).lower()})" for name, value in wanted.items()]
+    def _settings(self, local: bool) -> str:
+        return settings_list(self._statement_timeout_s, local)
 
     def _time_left(self, label: str) -> float:
         """Return the seconds that a statement over many rows may take now."""
@@ -299,7 +294,7 @@ class Source:
                 name,
                 lambda: _open(self._conninfo, self.name),
                 encrypted=kept.pgconn.ssl_in_use,
-                plain_backslashes=self._plain_backslashes or self.pooled,
+                direct=not self.pooled,
             )
         conninfo = pinned({**self._conninfo, "application_name": name}, kept)
         return CopyReader(lambda: _open(conninfo, self.name))

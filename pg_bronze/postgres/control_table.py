@@ -13,6 +13,7 @@ from typing import NamedTuple
 import psycopg
 
 from pg_bronze.core.table import quote
+from pg_bronze.postgres.session_settings import SCHEMAS, settings_list
 
 _CREATE = """create table if not exists {table} (
   table_name varchar(255) primary key,
@@ -20,21 +21,26 @@ _CREATE = """create table if not exists {table} (
   last_extracted_at timestamp default current_timestamp,
   tracking_column varchar(255)
 )"""
-_UPSERT = """insert into etl_control (table_name, last_extracted_value, last_extracted_at, tracking_column)
+_UPSERT = """insert into {table} (table_name, last_extracted_value, last_extracted_at, tracking_column)
 values (%(table)s, %(value)s, (current_timestamp at time zone 'UTC'), %(column)s)
 on conflict (table_name) do update
 set last_extracted_value = excluded.last_extracted_value,
     last_extracted_at = excluded.last_extracted_at,
     tracking_column = excluded.tracking_column"""
-_SELECT = "select table_name, last_extracted_value, tracking_column from etl_control where table_name = %s"
+_SELECT = "select table_name, last_extracted_value, tracking_column from {table} where table_name = %s"
 # Rights are asked for by column, as _SELECT and _UPSERT need them. A standby's transactions are read-only.
-_STATE = """select current_database(), coalesce(n.nspname, current_schema()), c.oid is not null,
-  current_setting('transaction_read_only')::boolean,
-  coalesce(has_schema_privilege(current_schema(), 'create'), false),
+_STATE = f"""select current_database(), coalesce(c.schema, path[1]), c.oid is not null,
+  current_setting('transaction_read_only') = 'on',
+  coalesce(has_schema_privilege(path[1], 'create'), false),
   columns.count = 4, coalesce(columns.readable, false), coalesce(columns.writable, false)
-from (select to_regclass('etl_control') as oid) as found
-left join pg_class c on c.oid = found.oid
-left join pg_namespace n on n.oid = c.relnamespace
+from (select {SCHEMAS} as path) as role
+left join lateral (
+  select c.oid, n.nspname as schema
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relname = 'etl_control' and n.nspname = any (path)
+  order by array_position(path, n.nspname)
+  limit 1
+) as c on true
 cross join lateral (
   select count(*),
     bool_and(a.attname = 'last_extracted_at' or has_column_privilege(c.oid, a.attnum, 'select')) as readable,
@@ -46,7 +52,7 @@ cross join lateral (
 ) as columns"""
 # A lock or a slow server must not delay the copies: the mirror is off for the run instead. Behind a pooler, and on the
 # connection that the copies use, the limits must end with the transaction.
-_LIMITS = "select set_config('lock_timeout', '2s', true), set_config('statement_timeout', '5s', true)"
+_LOCK_TIMEOUT_S, _STATEMENT_TIMEOUT_S = 2.0, 5.0
 # psycopg raises a ValueError for what it cannot encode or decode, as in a database with the encoding SQL_ASCII.
 _ERRORS = (psycopg.Error, ValueError)
 # By SQLSTATE; the text ends as ``_ELSEWHERE`` continues.
@@ -119,7 +125,8 @@ class Control:
         if self.connection is None or self.off:
             return str(self.off)
         try:
-            state = _state(self.connection)
+            with _session(self.connection) as state:
+                pass
         except _ERRORS as error:
             self.off = _refused(error)
             return self.off
@@ -133,8 +140,8 @@ class Control:
         if self.connection is None or self.off:
             return None
         try:
-            with _limited(self.connection):
-                return _row(self.connection, table, _state(self.connection))
+            with _session(self.connection) as state:
+                return _row(self.connection, table, state)
         except _ERRORS as error:
             self.off = _refused(error)
             return None
@@ -151,8 +158,7 @@ class Control:
         if self.connection is None or self.off:
             return Mirrored(False, self.off)
         try:
-            with _limited(self.connection):
-                state = _state(self.connection)
+            with _session(self.connection) as state:
                 self.off = _obstacle(state, self.connection.info.user)
                 found = None if self.off else _write(self.connection, row, state)
         except _ERRORS as error:
@@ -163,11 +169,15 @@ class Control:
 
 
 @contextlib.contextmanager
-def _limited(connection: psycopg.Connection) -> Iterator[None]:
-    """Hold a transaction with time limits, so that an error leaves no trace in the session."""
+def _session(connection: psycopg.Connection) -> Iterator[_State]:
+    """Yield the control table of the role's search_path, in a transaction with the settings of every session.
+
+    The settings and the time limits end with the transaction, so that an error leaves no trace in the session.
+    """
+    settings = settings_list(_STATEMENT_TIMEOUT_S, local=True, lock_timeout_s=_LOCK_TIMEOUT_S)
     with connection.transaction():
-        connection.execute(_LIMITS)
-        yield
+        connection.execute(f"select {settings}".encode())
+        yield _State(*connection.execute(_STATE.encode()).fetchall()[0])
 
 
 def _refused(error: Exception) -> str:
@@ -178,8 +188,8 @@ def _refused(error: Exception) -> str:
     return f"etl_control is not mirrored: the server refused the statement ({found}). {remedy} {_ELSEWHERE}"
 
 
-def _state(connection: psycopg.Connection) -> _State:
-    return _State(*connection.execute(_STATE.encode()).fetchall()[0])
+def _name(state: _State) -> str:
+    return f"{quote(state.schema or '')}.etl_control"
 
 
 def _obstacle(state: _State, user: str) -> str | None:
@@ -192,7 +202,7 @@ def _obstacle(state: _State, user: str) -> str | None:
         )
     if state.schema is None:
         return f"{off} no schema of this role's search_path can be used. Set another search_path, {_ELSEWHERE}"
-    table = f"{quote(state.schema)}.etl_control"
+    table = _name(state)
     grant = f"grant select, insert, update on {table} to {quote(user)}"
     if not state.exists and not state.may_create:
         create = " ".join(_CREATE.format(table=table).split())
@@ -210,8 +220,12 @@ def _obstacle(state: _State, user: str) -> str | None:
 def _row(connection: psycopg.Connection, table: str, state: _State) -> ControlRow | None:
     if not (state.exists and state.complete and state.readable):
         return None
-    row = connection.execute(_SELECT, (_key(table),)).fetchone()
+    row = connection.execute(_with_table(_SELECT, state), (_key(table),)).fetchone()
     return ControlRow(*row) if row else None
+
+
+def _with_table(statement: str, state: _State) -> bytes:
+    return statement.format(table=_name(state).replace("%", "%%")).encode()
 
 
 def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> ControlRow | None:
@@ -220,10 +234,10 @@ def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> Co
         # Another session may create it at the same time.
         exists = (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable)
         with contextlib.suppress(*exists), connection.transaction():
-            connection.execute(_CREATE.format(table="etl_control").encode())
+            connection.execute(_CREATE.format(table=_name(state)).encode())
     found = _row(connection, row.table, state)
     value, column = row.value and row.value[:255], row.column and row.column[:255]
-    connection.execute(_UPSERT, {"table": _key(row.table), "value": value, "column": column})
+    connection.execute(_with_table(_UPSERT, state), {"table": _key(row.table), "value": value, "column": column})
     return found
 
 

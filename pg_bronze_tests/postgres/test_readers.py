@@ -198,7 +198,7 @@ def test_a_backslash_in_a_literal_is_itself_for_a_role_without_standard_strings(
     with database.connect() as connection:
         connection.execute("insert into path values (%s), ('C:' || chr(10) || 'ew')", (value,))
     login = database.url.replace(f"{database.server.user}:{database.server.password}", f"{role}:pw")
-    query = f"select p::text as p from path where p = {literal(value)}"
+    query = f"select p::text as p from public.path where p = {literal(value)}"
     try:
         for name in READERS:
             with Source({**database.conninfo, "user": role, "password": "pw"}, login, 30, name) as source:

@@ -121,7 +121,9 @@ class Copied:
     def printed(self, table: str, expressions: dict[str, str]) -> dict[str, list[str | None]]:
         """Return what the server prints for every row, in the order of ``k``, without type adaptation."""
         listed = ", ".join(expressions.values())
-        result = self.torture.conn.execute(f"select {listed} from {table} order by {table}.k".encode()).pgresult
+        self.torture.conn.execute("set search_path = pg_catalog")  # names of objects have their schema
+        result = self.torture.conn.execute(f"select {listed} from public.{table} order by {table}.k".encode()).pgresult
+        self.torture.conn.execute("reset search_path")
         assert result is not None
         found = [[result.get_value(row, n) for row in range(result.ntuples)] for n in range(len(expressions))]
         texts = [[None if value is None else value.decode() for value in values] for values in found]

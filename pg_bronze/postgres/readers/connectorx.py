@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _AGAIN_S = 5.0
 
 
+# Decides what a query means; everything else is set before it runs.
+_DESCRIBED_WITH = "-c search_path=pg_catalog,pg_temp -c standard_conforming_strings=on"
+
+
 class ConnectorxReader:
     """Reads slices with connectorx.
 
@@ -34,7 +38,7 @@ class ConnectorxReader:
         name: ``application_name`` of its sessions, by which ``stop`` finds them.
         connect: Opens another connection to the same server.
         encrypted: Whether the server answers the URL's ``sslmode`` with TLS.
-        plain_backslashes: Whether a new session has ``standard_conforming_strings`` on.
+        direct: Whether no pooler is in between.
     """
 
     def __init__(
@@ -43,17 +47,17 @@ class ConnectorxReader:
         name: str,
         connect: Callable[[], psycopg.Connection],
         encrypted: bool,
-        plain_backslashes: bool = True,
+        direct: bool = True,
     ) -> None:
         self._url = f"{url}{'&' if '?' in url else '?'}application_name={quote(name, safe='')}"
         if not encrypted:
             # With any other mode connectorx reads the system's root certificates in every read, before it asks the
             # server for TLS: 15 of 19 ms of CPU. The last value of a repeated parameter counts.
             self._url += "&sslmode=disable"
-        if not plain_backslashes:
-            # connectorx has the query described before it runs the statements of ``opening``. Only if needed: pgbouncer
-            # refuses options in the startup message.
-            self._url += f"&options={quote('-c standard_conforming_strings=on')}"
+        if direct:
+            # connectorx has the query described before it runs the statements of ``opening``. Not through a pooler:
+            # pgbouncer refuses options in the startup message.
+            self._url += f"&options={quote(_DESCRIBED_WITH)}"
         self._name = name
         self._connect = connect
         self._stopped = threading.Event()
@@ -114,7 +118,9 @@ class ConnectorxReader:
             again.stop()
         with contextlib.suppress(psycopg.Error, SourceUnavailable), self._connect() as connection:
             connection.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (self._name,)
+                "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity "
+                "where application_name operator(pg_catalog.=) %s",
+                (self._name,),
             )
 
     def close(self) -> None:

@@ -14,27 +14,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 
 from pg_bronze.errors import SourceUnavailable
+from pg_bronze.postgres.session_settings import settings_list
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-# Makes the text of every type canonical, and backslashes in literals plain, whatever server, database and role set.
-SESSION = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO",
-    "IntervalStyle": "postgres",
-    "bytea_output": "hex",
-    "extra_float_digits": "1",
-    "row_security": "off",
-    "client_encoding": "UTF8",
-    "standard_conforming_strings": "on",
-}
 BEGIN = "begin isolation level repeatable read read only"
 # The session of a killed reader continues to sort or to wait for a lock until it next sends a row. With this setting
 # the server checks the connection meanwhile; it needs PostgreSQL 14, and Linux.
 _NOTICE = (
-    "case when version() like '%-linux-%' then set_config('client_connection_check_interval', '2s', true) end as notice"
+    "case when pg_catalog.version() operator(pg_catalog.~) '-linux-' "
+    "then pg_catalog.set_config('client_connection_check_interval', '2s', true) end as notice"
 )
 GIVE_UP_S = 8.0
 
@@ -58,9 +49,7 @@ def opening(timeout_s: float) -> list[str]:
     Args:
         timeout_s: Seconds before the server cancels a statement of the transaction.
     """
-    wanted = {**SESSION, "statement_timeout": f"{max(1, int(timeout_s * 1000))}ms"}
-    settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in wanted.items())
-    return [BEGIN, f"select {settings}, {_NOTICE}"]
+    return [BEGIN, f"select {settings_list(timeout_s, local=True)}, {_NOTICE}"]
 
 
 class Reading:
