@@ -8,7 +8,7 @@ import pytest
 
 from pg_bronze_tests.e2e.conftest import Dev, Shop, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.slow import SLOW, wait_until_gone, wait_until_slow
+from pg_bronze_tests.harness.slow import FAST, SLOW, wait_until_gone, wait_until_slow
 
 SOON_S = 20  # on a machine with other work
 
@@ -40,7 +40,7 @@ def test_the_query_of_an_ended_tick_is_canceled(shop: Shop, tmp_path: Path, numb
     wait_until_gone(shop.database, SOON_S)
     assert code not in {0, 1}, output.read_text()
     assert "Traceback" not in output.read_text()
-    shop.database.execute("drop cast (feeling as text)")
+    shop.database.execute(FAST)
     assert shop.run("tick").returncode == 0
     assert lake.ids(shop.bucket, "movie") == [1]
 
@@ -64,7 +64,7 @@ def test_the_query_of_a_run_that_is_terminated_in_the_ui_is_canceled(dev: Dev):
 
     wait_until(ended, "the end of the run", SOON_S)
     wait_until_gone(database, SOON_S)
-    database.execute("drop cast (feeling as text)")
+    database.execute(FAST)
     wait_until(lambda: "slow" in lake.ids(dev.shop.bucket, "note"), "the next tick to copy the row", 90)
 
 

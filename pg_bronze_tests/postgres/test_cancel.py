@@ -14,9 +14,9 @@ from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.readers import reading as slice_reading
 from pg_bronze_tests.harness.faults import freeze
 from pg_bronze_tests.harness.lake import SAME, Lake
-from pg_bronze_tests.harness.slow import ASLEEP, SLOW, wait_until_gone, wait_until_slow
+from pg_bronze_tests.harness.slow import ASLEEP, FAST, SLOW, wait_until_gone, wait_until_slow
 
-QUERY = "select f::text as f from slow"
+QUERY = "select concat(f) as f from public.slow"
 LIMIT_S = 15
 
 
@@ -149,7 +149,7 @@ def test_a_run_that_is_ended_does_not_wait_for_the_read_ahead(slow_end, database
 
     assert time.monotonic() - ended[0] < LIMIT_S / 2
     wait_until_gone(database, LIMIT_S / 3)
-    database.execute("drop cast (feeling as text)")
+    database.execute(FAST)
     kept = lake.keys()
     lake.drain(slice_rows=slice_rows)
     assert lake.keys()[: len(kept)] == kept != []
@@ -183,7 +183,7 @@ def test_measuring_ends_at_the_time_limit_of_its_run(slow_end, database):
     source = Source(database.conninfo, database.url, 40, ends_at=began + 3)
 
     with source, pytest.raises(SourceUnavailable, match="thing: the read was canceled"):
-        source.measure("select count(*), sum(octet_length(f::text)) from movie", "thing")
+        source.measure("select count(*), sum(octet_length(concat(f))) from public.movie", "thing")
 
     wait_until_gone(database)
     assert time.monotonic() - began < 15

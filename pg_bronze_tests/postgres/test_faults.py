@@ -20,7 +20,7 @@ from pg_bronze_tests.harness.faults import held_reads, stocked
 from pg_bronze_tests.harness.lake import MOVIE, READERS, SAME, STEPS, Lake, fill
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, until
 from pg_bronze_tests.harness.servers import Database, older_servers
-from pg_bronze_tests.harness.slow import SLOW, wait_until_gone
+from pg_bronze_tests.harness.slow import FAST, SLOW, wait_until_gone
 
 
 def recovers(lake: Lake) -> None:
@@ -77,7 +77,7 @@ def test_a_read_ended_between_its_rows_copies_none_of_them(lake, database, name,
         lake.tick()
 
     assert lake.all_keys() == before
-    database.execute("drop cast (feeling as text)")
+    database.execute(FAST)
     recovers(lake)
 
 
@@ -342,7 +342,7 @@ def test_an_error_raised_by_a_users_cast_is_reported_without_its_text(lake, data
         lake.tick()
 
     assert "secret" not in str(error.value)
-    database.execute("drop cast (feeling as text)")
+    database.execute(FAST)
     recovers(lake)
 
 
