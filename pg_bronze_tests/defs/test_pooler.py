@@ -60,7 +60,7 @@ def test_a_run_that_reads_behind_a_pooler_is_not_ended_as_abandoned(pooled: Proj
     reading = f"select count(*) > 0 from pg_stat_activity where application_name = '{name}' and state = 'active'"
     with ThreadPoolExecutor(1) as pool, open_source(settings, name) as worker, pooled.database.connect() as blocker:
         blocker.execute("begin; lock table movie")
-        read = pool.submit(worker.ask, "select count(*) from movie")
+        read = pool.submit(worker.ask, "select count(*) from public.movie")
         until(pooled.database.server, pooled.database.name, reading)
 
         with open_source(settings, "pg_bronze test") as source:

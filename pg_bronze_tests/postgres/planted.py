@@ -20,7 +20,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the timeline of a primary is that of its last checkpoint",
         "postgres/activity.py",
-        "else ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int end,",
+        "else bit_in(textout(concat('x', substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))), 0, 32)::int end,",
         "else (select timeline_id from pg_control_checkpoint()) end,",
         "sync/test_history.py::test_a_promoted_standby_stops_the_table_before_its_first_checkpoint",
     ),
@@ -47,7 +47,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "a row security policy filters the rows that are read",
-        "postgres/readers/reading.py",
+        "postgres/session_settings.py",
         '"row_security": "off",',
         '"row_security": "on",',
         "sync/test_table_sync.py::test_a_row_security_policy_stops_the_table",
@@ -62,8 +62,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "settings outlast the transaction in a session that a pooler shares",
         "postgres/connection.py",
-        "connection.execute(f\"select {', '.join(self._settings(local=True))}\".encode())",
-        "connection.execute(f\"select {', '.join(self._settings(local=False))}\".encode())",
+        'connection.execute(f"select {self._settings(local=True)}".encode())',
+        'connection.execute(f"select {self._settings(local=False)}".encode())',
         "postgres/test_pooler.py::test_no_setting_or_lock_is_left_in_a_shared_session",
     ),
     Fault(
