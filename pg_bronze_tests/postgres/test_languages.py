@@ -1,4 +1,4 @@
-"""Servers whose messages are in another language: the same error, remedy and retry as in English.
+"""Servers in another language: the same error, remedy and retry as in English, and the same amounts of money.
 
 Debian's PostgreSQL has the translations, and its package ``locales`` the sources of the locales.
 """
@@ -8,11 +8,13 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from pg_bronze.core.column_types import projection
 from pg_bronze.core.window_sql import STALE, TOO_LARGE
 from pg_bronze.demo import postgres
 from pg_bronze.demo.os_user import clean_environment
@@ -28,6 +30,7 @@ from pg_bronze.errors import (
     StaleSnapshot,
     TableChanged,
 )
+from pg_bronze.postgres.catalog import read_table
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.lake import READERS
 from pg_bronze_tests.harness.replicas import until
@@ -132,6 +135,25 @@ def test_a_failed_read_is_explained_alike_in_every_language_and_by_both_readers(
 
     assert words in str(error.value)
     assert "a secret value" not in str(error.value)
+
+
+def test_money_is_stored_in_hundredths_whatever_the_currency(server):
+    """A change of ``lc_monetary`` would multiply the values of later rows by a hundred."""
+    Database(server, "postgres").execute("create database prices template template0")
+    database = Database(server, "prices")
+    database.execute(
+        "set lc_monetary = 'C'; create type price as (amount money); create table movie (k int, v money, p price);"
+        "insert into movie values (1, '10.49', row('10.49')); alter table movie add fee money default '0.05'"
+    )
+    database.execute("alter database prices set lc_monetary = 'ja_JP.UTF-8'")
+    assert database.execute("select v::numeric from movie") == [(Decimal(1049),)]
+
+    for reader in READERS:
+        with Source(database.conninfo, database.url, 60, reader) as source:
+            table = read_table(source.connection, "public", "movie")
+            frame = source.read(f"select {projection(table.columns)} from only public.movie t\n", "movie")
+        assert frame.rows() == [(1, "10.49", "($10.49)", "0.05")]
+        assert table.columns[3].missing == "0.05"
 
 
 LOGINS = {
