@@ -230,12 +230,13 @@ def _with_table(statement: str, state: _State) -> bytes:
 
 def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> ControlRow | None:
     """Write a row and return what it replaced, as far as the role may read it."""
+    found = _row(connection, row.table, state)
+    connection.execute("set local search_path to default")  # triggers may need the role's own
     if not state.exists:
         # Another session may create it at the same time.
         exists = (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable)
         with contextlib.suppress(*exists), connection.transaction():
             connection.execute(_CREATE.format(table=_name(state)).encode())
-    found = _row(connection, row.table, state)
     value, column = row.value and row.value[:255], row.column and row.column[:255]
     connection.execute(_with_table(_UPSERT, state), {"table": _key(row.table), "value": value, "column": column})
     return found

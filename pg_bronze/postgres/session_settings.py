@@ -20,12 +20,15 @@ PRINTING: Mapping[str, str] = {
     "lc_numeric": "C",
     "lc_time": "C",
     "quote_all_identifiers": "off",
+    "xmlbinary": "base64",
 }
 # What a statement means, which rows it returns, and what may end it or its session.
 _MEANING: Mapping[str, str] = {
     "row_security": "off",
     "standard_conforming_strings": "on",
     "array_nulls": "on",
+    "xmloption": "content",
+    "gin_fuzzy_search_limit": "0",  # with any other value an index returns some of the rows
     "transform_null_equals": "off",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
@@ -39,6 +42,10 @@ _PLANNING: Mapping[str, str] = {
     "max_parallel_workers_per_gather": "0",
     "jit": "off",  # compiling the catalog query takes longer than running it
     "constraint_exclusion": "partition",
+    "from_collapse_limit": "8",  # with less, the joins of the catalog query are planned in the order of the text
+    "join_collapse_limit": "8",
+    "geqo": "on",
+    "geqo_threshold": "12",
     "synchronize_seqscans": "on",
     "enable_partitionwise_aggregate": "off",
     "enable_partitionwise_join": "off",

@@ -51,7 +51,8 @@ def _seed_of(source: Source, table: SourceTable, row: ControlRow | None) -> Seed
             "this table. Set it to fresh, or correct the row."
         )
     try:
-        source.connection.execute(sql.SQL("select {}::{}").format(sql.Literal(row.value), sql.SQL(column.declared)))
+        with source.session() as connection:
+            connection.execute(sql.SQL("select {}::{}").format(sql.Literal(row.value), sql.SQL(column.declared)))
     except psycopg.Error as error:
         raise SettingsError(
             f"{table.label}: the value in etl_control is not a {column.declared}, the type of column {column.name!r}. "
