@@ -28,6 +28,7 @@ from pg_bronze_tests.harness.servers import (  # noqa: E402
     new_bucket,
     older_servers,
     start_postgres,
+    until_killed,
 )
 
 # The same examples every time, however busy the machine is: a failure repeats. `--hypothesis-profile=explore` looks for
@@ -66,6 +67,11 @@ def _no_ambient_settings() -> Iterator[None]:
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than there are cores: tests wait for timers and answers, which left a fifth of them idle."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that share a `dagster dev`: later ones may move to other processes, which start one more."""
+    items.sort(key=lambda item: item.path.name != "test_dev.py")
 
 
 def pytest_collection_finish() -> None:
@@ -124,13 +130,13 @@ def any_database(any_postgres_server: PostgresServer) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
-    with SeaweedServer(tmp_path_factory.mktemp("seaweed")) as server:
+    with until_killed(SeaweedServer(tmp_path_factory.mktemp("seaweed"))) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    with MinioServer(tmp_path_factory.mktemp("minio"), binary=ROOT / ".cache/minio/minio") as server:
+    with until_killed(MinioServer(tmp_path_factory.mktemp("minio"), binary=ROOT / ".cache/minio/minio")) as server:
         yield server
 
 

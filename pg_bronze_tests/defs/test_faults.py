@@ -153,7 +153,6 @@ def test_a_setting_that_points_elsewhere_stops_every_table(
 def proxy(cinema: Project) -> Iterator[Proxy]:
     """A proxy in front of the bucket that can fail; the project uses it for every request."""
     made = Proxy(cinema.bucket)
-    cinema.monkeypatch.setattr(s3_client, "connect", functools.partial(s3_client.connect, answer_s=0.5))
     cinema.set(MINIO_ENDPOINT=made.endpoint_url)
     cinema.bucket.record_probe(made.endpoint_url)
     cinema.reload()
@@ -180,7 +179,8 @@ def test_a_batch_waits_only_once_for_a_server_that_does_not_answer(copied: Proje
     """A hundred tables with a timeout of twenty seconds each would take half an hour."""
     copied.database.execute("create table a (id int); create table b (id int); create table c (id int)")
     copied.reload()
-    with proxy.broken("GET|HEAD|PUT|DELETE", spared=spared, silent=True):
+    with pytest.MonkeyPatch.context() as patch, proxy.broken("GET|HEAD|PUT|DELETE", spared=spared, silent=True):
+        patch.setattr(s3_client, "connect", functools.partial(s3_client.connect, answer_s=0.5))
         errors = sentences(copied.copy())
 
     assert len(errors) == 5

@@ -144,7 +144,9 @@ def demos() -> Iterator[list[Demo]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_killed_demo_resumes_at_the_next_start(demos: list[Demo], project: Path, tmp_path: Path) -> None:
+def test_a_killed_demo_resumes_and_finishes_its_run_before_it_stops(
+    demos: list[Demo], project: Path, tmp_path: Path
+) -> None:
     state = tmp_path / "the state"
     first = Demo(state, project, STAND_IN_HANGS="yes")
     demos.append(first)
@@ -167,15 +169,23 @@ def test_a_killed_demo_resumes_at_the_next_start(demos: list[Demo], project: Pat
     # The port of its page is taken by another program now.
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        second = Demo(state, project, port=port)
+        (state / "dagster.log").unlink(missing_ok=True)
+        finished = tmp_path / "finished"
+        second = Demo(state, project, port=port, STAND_IN_SLOW=str(finished))
         demos.append(second)
         second.until(rf"port {port} is in use; the web page uses port \d+")
         runs = int(second.until(r"copied movie: (\d+) runs")[1])
         movies = second.rows("select count(*) from movie")
         shown = (state / "env.sh").read_text()
-    second.process.send_signal(signal.SIGINT)
+        processes = second.process_ids()
+        assert not finished.exists()
+        second.process.send_signal(signal.SIGINT)
 
     assert second.wait() == 0
+    assert finished.exists()
+    assert all(map(has_ended, processes))
+    log = (state / "dagster.log").read_text()
+    assert log.count(" - RUN_SUCCESS - ") == log.count(" - RUN_START - ") > 0
     assert second.printed.endswith("stopped\n")
     assert runs > 1
     assert "export PG_BRONZE_LATEST='movie'\n" in shown
@@ -185,25 +195,6 @@ def test_a_killed_demo_resumes_at_the_next_start(demos: list[Demo], project: Pat
     storage.close()
     assert ended == ("FAILURE",)
     assert movies >= 2000
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_run_in_flight_succeeds_when_the_demo_is_stopped(demos: list[Demo], project: Path, tmp_path: Path) -> None:
-    finished = tmp_path / "finished"
-    demo = Demo(tmp_path / "state", project, STAND_IN_SLOW=str(finished))
-    demos.append(demo)
-    demo.until(r"copied movie: \d+ runs")
-    processes = demo.process_ids()
-    assert not finished.exists()
-    demo.process.send_signal(signal.SIGTERM)
-
-    assert demo.wait() == 0
-    assert finished.exists()
-    assert all(map(has_ended, processes))
-    log = (demo.state / "dagster.log").read_text()
-    assert log.count(" - RUN_SUCCESS - ") == log.count(" - RUN_START - ") > 0
-    assert "RUN_FAILURE" not in log
 
 
 @pytest.mark.slow

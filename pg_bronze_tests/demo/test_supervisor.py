@@ -61,7 +61,7 @@ def test_stop_interrupts_the_command_and_waits_for_its_end(supervise: Start) -> 
     supervised.stdin.flush()
 
     assert supervised.stdout.readline() == "ending\n"
-    assert supervised.process.wait(10) == 0
+    assert supervised.process.wait(60) == 0
     assert supervised.ended()
 
 
@@ -73,7 +73,7 @@ def test_processes_that_do_not_end_are_killed_even_outside_of_the_session(superv
     supervised.stdin.write(message)
     supervised.stdin.close()
 
-    assert supervised.process.wait(10) == 137
+    assert supervised.process.wait(60) == 137
     assert supervised.ended()
 
 
@@ -83,5 +83,5 @@ def test_children_of_a_killed_command_are_killed(supervise: Start) -> None:
     supervised = supervise(IGNORES_SIGINT, 30)
     os.kill(supervised.pids[0], signal.SIGKILL)
 
-    assert supervised.process.wait(10) == 137
+    assert supervised.process.wait(60) == 137
     assert supervised.ended()

@@ -67,7 +67,12 @@ class Shop:
         environment = {name: value for name, value in merged.items() if value is not None}
         return loaded.run(arguments, self.folder, environment, timeout_s)
 
-    def start(self, program: str, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, output: Path) -> loaded.Command:
+        """Start `pg-bronze` in a process whose modules are loaded."""
+        output.touch()
+        return loaded.start(arguments, self.folder, self.environment, output)
+
+    def start_program(self, program: str, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
         with output.open("wb") as stream:
             return subprocess.Popen(
                 [BIN / program, *arguments], cwd=self.folder, env=self.environment, stdout=stream,
@@ -116,7 +121,7 @@ def free_port() -> int:
         return port
 
 
-def end(process: subprocess.Popen[bytes], timeout_s: float = 30) -> int | None:
+def end(process: subprocess.Popen[bytes] | loaded.Command, timeout_s: float = 30) -> int | None:
     """Stop a process as Ctrl-C does, then kill the rest of its session."""
     process.send_signal(signal.SIGINT)
     try:
@@ -285,7 +290,7 @@ class Writers:
 def running(shop: Shop) -> Iterator[Dev]:
     """Yield a `dagster dev` that has loaded the assets, and stop it as Ctrl-C does."""
     port, log = free_port(), shop.folder / "dev.log"
-    process = shop.start("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), output=log)
+    process = shop.start_program("dagster", "dev", "-h", "127.0.0.1", "-p", str(port), output=log)
     made = Dev(shop, port, log, process.pid)
     try:
         wait_until(lambda: made.loaded() or process.poll() is not None, "dagster dev to load the location", 90)

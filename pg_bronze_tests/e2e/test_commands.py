@@ -150,7 +150,7 @@ def test_a_reset_with_another_dagster_instance_reaches_the_next_tick(stocked: Sh
 @pytest.mark.slow
 def test_run_copies_repeatedly_and_ctrl_c_ends_it_without_a_traceback(stocked: Shop, tmp_path: Path):
     output = tmp_path / "run.log"
-    process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
+    process = stocked.start("run", "--every", "1s", output=output)
     try:
         wait_until(lambda: len(lake.keys(stocked.bucket, "person")) == 1, "the first batch", 60)
         stocked.database.execute("insert into person values (1000, 'new')")
@@ -170,7 +170,7 @@ def test_run_retries_a_failing_table_after_pauses_and_copies_the_others(stocked:
     """The same error every second would hide every other line."""
     stocked.environment["PG_BRONZE_TABLES"] = '{"movie": {"cursor_column": "nope"}}'
     output = tmp_path / "run.log"
-    process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
+    process = stocked.start("run", "--every", "1s", output=output)
     try:
         wait_until(lambda: "movie failing since" in output.read_text(), "the sentence about the failing table", 60)
         for number in range(1000, 1004):
@@ -190,7 +190,7 @@ def test_run_continues_after_an_outage_of_the_database(stocked: Shop, tmp_path: 
     """It runs unattended for months, and a restart of the database must not end it."""
     stocked.environment["PG_DB"] = "not_there_yet_" + stocked.database.name
     output = tmp_path / "run.log"
-    process = stocked.start("pg-bronze", "run", "--every", "1s", output=output)
+    process = stocked.start("run", "--every", "1s", output=output)
     try:
         wait_until(lambda: output.read_text().count("the database does not exist") >= 2, "two failing batches", 60)
         assert process.poll() is None
@@ -211,7 +211,7 @@ def test_two_ticks_at_the_same_time_duplicate_no_row(stocked: Shop, tmp_path: Pa
         home.mkdir()
         environment = {**stocked.environment, "DAGSTER_HOME": str(home)}
         second = Shop(stocked.folder, stocked.database, stocked.bucket, environment)
-        processes.append(second.start("pg-bronze", "tick", output=home / "log"))
+        processes.append(second.start("tick", output=home / "log"))
     codes = [process.wait(90) for process in processes]
 
     assert 0 in codes, [(home / "log").read_text() for home in homes]

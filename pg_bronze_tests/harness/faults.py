@@ -62,7 +62,7 @@ class Fault:
 class Proxy:
     """An S3 server as seen over a bad network; ``met`` counts the requests that a fault befell."""
 
-    def __init__(self, bucket: Bucket, answer_s: float = 10.0) -> None:
+    def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
         self.fault: Fault | None = None
         self.met = 0
@@ -88,10 +88,10 @@ class Proxy:
         self._server.daemon_threads = True
         self.endpoint_url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        client = s3_client.connect(
-            self.endpoint_url, "us-east-1", bucket.server.access_key, bucket.server.secret_key, answer_s=answer_s
+        self.access_key, self.secret_key = bucket.server.access_key, bucket.server.secret_key
+        self.store = Store(
+            s3_client.connect(self.endpoint_url, "us-east-1", self.access_key, self.secret_key), bucket.name
         )
-        self.store = Store(client, bucket.name)
 
     def close(self) -> None:
         self._ended.set()
@@ -226,6 +226,23 @@ def held_reads(database: Any, table: str, act: Callable[[psycopg.Connection, int
         for thread in taken:
             thread.join()
     assert taken, "no slice was read"
+
+
+@contextmanager
+def impatient(lake: Lake, server: Any, answer_s: float = 1.0) -> Iterator[None]:
+    """Inside, a request to ``server`` that gets no answer fails after ``answer_s``.
+
+    Only inside: a server that has just started on a busy machine may take longer than that.
+    """
+    patient = lake.store
+    client = s3_client.connect(
+        server.endpoint_url, "us-east-1", server.access_key, server.secret_key, answer_s=answer_s
+    )
+    lake.store = Store(client, patient.bucket)
+    try:
+        yield
+    finally:
+        lake.store = patient
 
 
 def freeze(pid: int) -> None:

@@ -1,6 +1,6 @@
-"""`pg-bronze` in a process forked from one that has loaded its modules: what a test waits for is what the command does.
+"""`pg-bronze` in a process forked from one that has loaded its modules, which takes most of the time of a command.
 
-Loading takes most of what a command takes, and the same for every command. `Shop.start` starts the installed command.
+`Shop.start_program` starts an installed command.
 """
 
 import atexit
@@ -19,6 +19,40 @@ _SERVER.set_forkserver_preload(
 )
 
 
+class Command:
+    """A running `pg-bronze` with its own session, with the part of ``subprocess.Popen`` that tests use."""
+
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], stdout: Path, stderr: Path
+    ) -> None:
+        self.args = ["pg-bronze", *arguments]
+        self._process = _SERVER.Process(target=_main, args=(self.args, folder, dict(environment), stdout, stderr))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        self._process.join(timeout_s)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout_s or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def start(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], output: Path) -> Command:
+    """Start `pg-bronze` in a folder with exactly this environment; ``output`` gets all that it prints."""
+    return Command(arguments, folder, environment, output, output)
+
+
 def run(
     arguments: Sequence[str], folder: Path, environment: Mapping[str, str], timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
@@ -26,25 +60,25 @@ def run(
 
     Raises subprocess.TimeoutExpired after ``timeout_s``.
     """
-    command = ["pg-bronze", *arguments]
     with tempfile.TemporaryDirectory() as printed:
-        output = Path(printed)
-        process = _SERVER.Process(target=_main, args=(command, folder, dict(environment), output))
-        process.start()
-        process.join(timeout_s)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(command, timeout_s)
-        texts = [(output / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")]
-        return subprocess.CompletedProcess(command, process.exitcode, *texts)
+        outputs = [Path(printed) / name for name in ("stdout", "stderr")]
+        command = Command(arguments, folder, environment, *outputs)
+        try:
+            code = command.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            command.kill()
+            command.wait()
+            raise
+        return subprocess.CompletedProcess(command.args, code, *[path.read_text(encoding="utf-8") for path in outputs])
 
 
-def _main(command: list[str], folder: Path, environment: dict[str, str], output: Path) -> None:
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        with (output / name).open("wb") as file:
+def _main(command: list[str], folder: Path, environment: dict[str, str], stdout: Path, stderr: Path) -> None:
+    os.setsid()
+    for number, path in ((1, stdout), (2, stderr)):
+        with path.open("ab") as file:
             os.dup2(file.fileno(), number)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)

@@ -4,6 +4,7 @@ import functools
 import itertools
 import os
 import secrets
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ import psycopg
 from pydantic import SecretStr
 
 from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.demo.s3_server import S3Server
 from pg_bronze.lake import create_only, object_store, s3_client
 from pg_bronze.lake.keys import own_key
 from pg_bronze.settings.bucket import S3Connection
+from pg_bronze_tests.harness.database_pool import DatabasePool
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,16 +105,26 @@ def start_postgres(folder: Path, bindir: Path | None) -> Iterator[PostgresServer
         yield server
 
 
+_pools: weakref.WeakKeyDictionary[PostgresServer, DatabasePool] = weakref.WeakKeyDictionary()
+
+
 @contextmanager
 def fresh_database(server: PostgresServer) -> Iterator[Database]:
     name = f"test_{next(counter)}_{secrets.token_hex(3)}"
-    with server.connect() as connection:
-        connection.autocommit = True
-        connection.execute(f'create database "{name}"')
+    pool = _pools.setdefault(server, DatabasePool(server))
+    pool.take(name)
     yield Database(server, name)
-    with server.connect() as connection:
-        connection.autocommit = True
-        connection.execute(f'drop database "{name}" with (force)')
+    pool.give_back(name)
+
+
+@contextmanager
+def until_killed(server: S3Server) -> Iterator[Any]:
+    """Start an S3 server, and kill it at the end: SeaweedFS takes 15 s to stop while clients keep connections."""
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 def new_bucket(server: Any) -> "Bucket":

@@ -17,16 +17,16 @@ from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze.errors import AccessDenied, LakeDamaged, StoreNotFit, StoreUnavailable
 from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
-from pg_bronze_tests.harness.faults import Proxy, freeze, stocked
+from pg_bronze_tests.harness.faults import Proxy, freeze, impatient, stocked
 from pg_bronze_tests.harness.lake import SAME, Lake, fill
-from pg_bronze_tests.harness.servers import ROOT, Bucket, new_bucket
+from pg_bronze_tests.harness.servers import ROOT, Bucket, new_bucket, until_killed
 
 CLAIM, DATA = "_pg_bronze/claims/movie/", "/movie/movie_"
 
 
 @pytest.fixture
 def proxy(bucket: Bucket) -> Iterator[Proxy]:
-    made = Proxy(bucket, answer_s=1.0)
+    made = Proxy(bucket)
     yield made
     made.close()
 
@@ -116,7 +116,10 @@ def test_an_incomplete_response_is_not_taken_for_a_whole_object(lake: Lake, prox
 @pytest.mark.parametrize("method, part", [("GET", "list-type=2"), ("PUT", DATA)])
 def test_a_request_without_a_response_ends_after_two_attempts(lake: Lake, proxy: Proxy, method, part):
     with proxy.broken(method, part, silent=True):
-        with pytest.raises(StoreUnavailable, match="accepted the request and did not respond in time"):
+        with (
+            impatient(lake, proxy),
+            pytest.raises(StoreUnavailable, match="accepted the request and did not respond in time"),
+        ):
             lake.tick()
         assert proxy.met == 2
 
@@ -162,7 +165,7 @@ def test_nothing_is_lost_on_a_full_disk_and_the_next_tick_recovers(small_disk: P
         if kind == "minio"
         else SeaweedServer(small_disk / "data")
     )
-    with made as server:
+    with until_killed(made) as server:
         lake = stocked(Lake(database, new_bucket(server).store()))
         database.execute(fill(100, 20_000))  # larger than the space left in a page or a volume
         fill_up(small_disk / "filler")
@@ -219,16 +222,15 @@ def test_a_conflict_is_retried_and_left_to_the_next_tick_if_it_persists(lake: La
 def own_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """A server of each kind that no other test uses, to be stopped, frozen and killed."""
     folder, binary = tmp_path_factory.mktemp("s3"), ROOT / ".cache/minio/minio"
-    with SeaweedServer(folder) if request.param == "seaweed" else MinioServer(folder, binary=binary) as server:
+    made = SeaweedServer(folder) if request.param == "seaweed" else MinioServer(folder, binary=binary)
+    with until_killed(made) as server:
         yield server
 
 
 @pytest.fixture
 def own(own_server, database) -> Lake:
     made = new_bucket(own_server)
-    client = s3_client.connect(
-        own_server.endpoint_url, "us-east-1", own_server.access_key, own_server.secret_key, answer_s=1
-    )
+    client = s3_client.connect(own_server.endpoint_url, "us-east-1", own_server.access_key, own_server.secret_key)
     return stocked(Lake(database, Store(client, made.name)))
 
 
@@ -269,7 +271,10 @@ def test_copying_continues_after_a_frozen_server_resumes(own: Lake, own_server, 
 
     freeze_after("before the tick")
     try:
-        with pytest.raises(StoreUnavailable, match=r"no connection to the S3 server http://127.*did not respond"):
+        with (
+            impatient(own, own_server),
+            pytest.raises(StoreUnavailable, match=r"no connection to the S3 server http://127.*did not respond"),
+        ):
             own.tick(crash_at=freeze_after)
     finally:
         os.kill(own_server.child.pid, signal.SIGCONT)
