@@ -16,6 +16,7 @@
     │   ├── SourceNotFit          the source cannot be read exactly (version, encoding, row security)
     │   ├── StoreNotFit           the bucket cannot hold a commit (ignores If-None-Match, is missing or full)
     │   ├── HistoryChanged        the watermark belongs to another database, cluster, timeline or bucket
+    │   │   └── StateRestored     an older state of the same cluster was restored; the table stays stopped
     │   ├── NothingCopied         there is no object of the table to read
     │   ├── LakeDamaged           objects are missing, foreign, or do not continue the watermark
     │   ├── FormatTooNew          a newer pg_bronze wrote this watermark, claim or footer
@@ -105,6 +106,10 @@ class StoreNotFit(OperatorError):
 
 class HistoryChanged(OperatorError):
     """The watermark belongs to another database, cluster, timeline or bucket."""
+
+
+class StateRestored(HistoryChanged):
+    """The same cluster was put back to an older state. The table stays stopped when the evidence is gone."""
 
 
 class NothingCopied(OperatorError):

@@ -5,9 +5,10 @@ finding out the current origin (``postgres`` does) and what to read (``planning`
 """
 
 from pg_bronze.core.table import shell_argument
-from pg_bronze.core.watermark import Origin, Watermark
-from pg_bronze.errors import HistoryChanged, PgBronzeError, StaleSnapshot
+from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
+from pg_bronze.errors import HistoryChanged, PgBronzeError, StaleSnapshot, StateRestored
 
+MASK = 4294967295  # an id in a row has 32 bits
 _STOPPED = "The table is not copied until then."
 
 
@@ -15,7 +16,8 @@ def check_origin(watermark: Watermark, origin: Origin, label: str, standby: bool
     """Check that a watermark belongs to the current origin.
 
     Raises:
-        HistoryChanged: The bucket, cluster, database or timeline differs, or the log position of a primary went back.
+        HistoryChanged: The bucket, cluster, database or timeline differs.
+        StateRestored: A primary was put back to an older state of the same cluster and timeline.
         StaleSnapshot: A standby has not replayed the log up to the watermark. It is retried at the next tick.
     """
     recorded = watermark.origin
@@ -27,8 +29,10 @@ def check_origin(watermark: Watermark, origin: Origin, label: str, standby: bool
             f"has oid {origin.database}). Set PG_DB to the former database, or run "
             f"`pg-bronze reset {shell_argument(label)}` to copy the table again. {_STOPPED}"
         )
-    if changed := _history_change(recorded, origin, standby):
+    if changed := _history_change(recorded, origin):
         raise HistoryChanged(f"{label}: {changed}. {_remedy(label)}")
+    if not standby and (restored := _restored(recorded, origin)):
+        raise StateRestored(f"{label}: {restored}: an older state was restored. {_remedy(label)}")
     if _lsn(origin.lsn) < _lsn(recorded.lsn):
         raise StaleSnapshot(
             f"{label}: this standby has replayed the log up to {origin.lsn}, and the watermark was made at "
@@ -36,8 +40,8 @@ def check_origin(watermark: Watermark, origin: Origin, label: str, standby: bool
         )
 
 
-def _history_change(recorded: Origin, origin: Origin, standby: bool) -> str | None:
-    """Describe how the cluster's history differs; None if it continues the recorded one, or only a standby lags."""
+def _history_change(recorded: Origin, origin: Origin) -> str | None:
+    """Describe how cluster or timeline differ; None if they are the same."""
     if recorded.system_id != origin.system_id:
         return (
             f"the watermark belongs to the database cluster {recorded.system_id}, and this is cluster "
@@ -48,12 +52,49 @@ def _history_change(recorded: Origin, origin: Origin, standby: bool) -> str | No
             f"the database changed from timeline {recorded.timeline} to {origin.timeline}. After a failover or a "
             "restore, transactions that were already copied may be lost"
         )
-    if _lsn(origin.lsn) < _lsn(recorded.lsn) and not standby:
+    return None
+
+
+def _restored(recorded: Origin, origin: Origin) -> str | None:
+    """Describe the evidence that a primary was put back to an older state; None if there is none.
+
+    The log position alone shows it only until the server has written past the recorded one. A server that continues
+    the recorded history makes a checkpoint after that position whenever it starts.
+    """
+    if _lsn(origin.lsn) < _lsn(recorded.lsn):
+        return f"the database is at log position {origin.lsn}, before {recorded.lsn} where the watermark was made"
+    if origin.checkpoint is None:
+        return None
+    if recorded.checkpoint is not None and _lsn(origin.checkpoint) < _lsn(recorded.checkpoint):
         return (
-            f"the database is at log position {origin.lsn}, before {recorded.lsn} where the watermark was made: "
-            "an older state was restored"
+            f"the last checkpoint of the database is at log position {origin.checkpoint}, before {recorded.checkpoint} "
+            "where it was when the watermark was made"
+        )
+    restarted = recorded.started is not None and recorded.started != origin.started
+    if restarted and _lsn(origin.checkpoint) < _lsn(recorded.lsn):
+        return (
+            f"the database was started from a state at log position {origin.checkpoint}, before {recorded.lsn} where "
+            "the watermark was made"
         )
     return None
+
+
+def check_control(watermark: Watermark, found: ControlVersion | None, label: str) -> None:
+    """Check that the control row is not older than the version that pg_bronze wrote before the watermark's object.
+
+    A later version, another control table and a missing row prove nothing: people and older tools may write the row.
+
+    Raises:
+        StateRestored: The row is older.
+    """
+    written = watermark.origin.control
+    if written is None or found is None or (found.database, found.table) != (written.database, written.table):
+        return
+    if 0 < (written.xid - found.xid) & MASK < 2**31:
+        raise StateRestored(
+            f"{label}: the row of the table in etl_control is older than the one that was written before the last "
+            f"object: an older state was restored. {_remedy(label)}"
+        )
 
 
 def _remedy(label: str) -> str:

@@ -68,15 +68,28 @@ class Seed:
 
 
 @dataclass(frozen=True)
+class ControlVersion:
+    """One version of a table's row in ``etl_control``: the oids of its database and table, and its transaction."""
+
+    database: int
+    table: int
+    xid: int
+
+
+@dataclass(frozen=True)
 class Origin:
     """The database, the point in its history, and the bucket that a watermark belongs to.
 
     Attributes:
         system_id: The system identifier of the database cluster.
         timeline: The timeline, which changes with every failover and every restore.
-        lsn: The log position ``X/Y``: current on a primary, last replayed on a standby.
+        lsn: The log position ``X/Y``: flushed on a primary, last replayed on a standby.
         database: The oid of the database.
         bucket: ``bucket/prefix``.
+        started: When the server was started, as text; None on a standby and in watermarks from before this entry.
+        checkpoint: The log position of the last checkpoint; None in the same cases.
+        control: The version of the control row that pg_bronze wrote after the horizon and before the object; None if
+            it wrote none.
     """
 
     system_id: str
@@ -84,6 +97,9 @@ class Origin:
     lsn: str
     database: int
     bucket: str
+    started: str | None = None
+    checkpoint: str | None = None
+    control: ControlVersion | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +187,7 @@ class Watermark:
         check_format(data, "a watermark")
         try:
             return cls(
-                origin=Origin(**{name: data[name] for name in Origin.__dataclass_fields__}),
+                origin=_origin(data),
                 table=data["table"],
                 generation=data["generation"],
                 seq=data["seq"],
@@ -203,6 +219,20 @@ def check_format(data: Any, what: str) -> None:
             f"{what} has format {found}, and this version of pg_bronze reads up to {FORMAT}: a newer version wrote it. "
             "Upgrade pg_bronze. Nothing was changed."
         )
+
+
+def _origin(data: Mapping[str, Any]) -> Origin:
+    control = data.get("control")
+    return Origin(
+        system_id=data["system_id"],
+        timeline=data["timeline"],
+        lsn=data["lsn"],
+        database=data["database"],
+        bucket=data["bucket"],
+        started=data.get("started"),
+        checkpoint=data.get("checkpoint"),
+        control=ControlVersion(**control) if control else None,
+    )
 
 
 def _leaf_json(leaf: Leaf) -> dict[str, Any]:

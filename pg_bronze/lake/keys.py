@@ -4,6 +4,7 @@
     movie/date=2026-01-02/movie_20260102000010.parquet  the same with date folders
     sales.movie/…                                       a table outside the schema public
     _pg_bronze/claims/movie/0000000012.json             a claim
+    _pg_bronze/claims/movie/stop.json                   the table is stopped
     _pg_bronze/old/movie/gen=0/…                        objects of an earlier generation
     _pg_bronze/latest/movie.parquet                     the newest row versions, if an asset maintains them
     _pg_bronze/catalog.json                             the last known catalog
@@ -155,6 +156,11 @@ class Layout:
         """Return the number in a claim's key; None for any other key."""
         match = re.fullmatch(re.escape(self.claims) + r"(\d{10})\.json", key)
         return int(match.group(1)) if match else None
+
+    @property
+    def stop(self) -> str:
+        """The key of the object that stops the table; see ``lake.stop``. It is listed after all claims."""
+        return f"{self.claims}stop.json"
 
     def old(self, key: str, generation: int) -> str:
         """Return the key that an object of an earlier generation is moved to."""

@@ -14,7 +14,7 @@ from pg_bronze.core.table import shell_argument
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import LakeDamaged, Superseded
-from pg_bronze.lake import footer_reader, foreign_objects, generations
+from pg_bronze.lake import footer_reader, foreign_objects, generations, stop
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import Layout, search_starts
@@ -62,6 +62,7 @@ class Recovered:
         redo: A claim without an object, to be redone.
         rebuilt: The watermark was read from a footer, because none was recorded.
         foreign_key: The newest object that pg_bronze did not write. Searched only while there is no watermark.
+        stopped: Why the table is stopped at this watermark; None if it is not.
     """
 
     watermark: Watermark | None
@@ -69,6 +70,7 @@ class Recovered:
     redo: Claim | None = None
     rebuilt: bool = False
     foreign_key: str = ""
+    stopped: str | None = None
 
 
 class Ledger:
@@ -77,6 +79,7 @@ class Ledger:
     def __init__(self, store: Store, layout: Layout) -> None:
         self.store = store
         self.layout = layout
+        self._stop_listed = False
 
     def since(self, key: str) -> list[ObjectInfo]:
         """Return the objects at or after a key of this table (``""``: all), oldest first, of both layouts."""
@@ -248,7 +251,8 @@ class Ledger:
         # The writer of the claim may have finished since the first LIST. A redo would then write its rows twice.
         if claim is not None and self.newer(last_key):
             return None
-        return dataclasses.replace(recovered, redo=claim)
+        stopped = stop.read(self.store, self.layout, watermark) if self._stop_listed else None
+        return dataclasses.replace(recovered, redo=claim, stopped=stopped)
 
     def _open_claim(self, seq: int, start_seq: int = 0, delete_later: bool = False) -> Claim | None:
         """Return the claim of object ``seq + 1``; delete claims up to ``seq``, and later ones if ``delete_later``.
@@ -259,7 +263,9 @@ class Ledger:
         has an object and is never claimed again. It is deleted when a watermark is rebuilt (``start_seq`` 0).
         """
         claim = None
+        self._stop_listed = False
         for item in self.store.list(self.layout.claims, self.layout.claim(max(0, start_seq - 1))):
+            self._stop_listed |= item.key == self.layout.stop
             number = self.layout.claim_seq(item.key)
             if number is None:
                 continue

@@ -18,11 +18,14 @@ FLUSH_WAIT_S = 2.0
 NUDGE_AFTER_S = 0.02
 # A flush position can be at the start of a page while the insert position already includes that page's header.
 PAGE_BYTES, HEADER_BYTES = 8192, 40
+# The flushed position: a crash of the server takes back what is written and not flushed, which is no restore.
 _PLACE = """select (select concat(system_identifier) from pg_control_system()),
   case when pg_is_in_recovery() then (select timeline_id from pg_control_checkpoint())
        else bit_in(textout(concat('x', substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))), 0, 32)::int end,
-  textin(pg_lsn_out(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)),
+  textin(pg_lsn_out(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end)),
   (select oid::bigint from pg_database where datname = current_database()),
+  case when not pg_is_in_recovery() then concat(pg_postmaster_start_time() at time zone 'UTC') end,
+  case when not pg_is_in_recovery() then (select concat(checkpoint_lsn) from pg_control_checkpoint()) end,
   pg_is_in_recovery()"""
 _FLUSHED = """select pg_current_wal_flush_lsn() >= %(lsn)s::pg_lsn
   or (mod(pg_current_wal_flush_lsn() - '0/0'::pg_lsn, %(page)s::numeric) = 0::numeric
@@ -103,8 +106,8 @@ def read(session: Session) -> Activity:
 
 def place(session: Session, bucket: str) -> tuple[Origin, bool]:
     """Return the cluster, database and point of history that rows are read from, and whether it is a standby."""
-    system_id, timeline, lsn, database, standby = session.ask(_PLACE)[0]
-    return Origin(system_id, timeline, lsn, database, bucket), standby
+    system_id, timeline, lsn, database, started, checkpoint, standby = session.ask(_PLACE)[0]
+    return Origin(system_id, timeline, lsn, database, bucket, started, checkpoint), standby
 
 
 def durable_horizon(session: Session) -> tuple[int, bool]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import psycopg
 
 from pg_bronze.core.table import quote
+from pg_bronze.core.watermark import ControlVersion
 from pg_bronze.postgres.session_settings import SCHEMAS, settings_list
 
 _CREATE = """create table if not exists {table} (
@@ -28,11 +29,22 @@ set last_extracted_value = excluded.last_extracted_value,
     last_extracted_at = excluded.last_extracted_at,
     tracking_column = excluded.tracking_column"""
 _SELECT = "select table_name, last_extracted_value, tracking_column from {table} where table_name = %s"
+# Without the flush, a crash could take back a version that a watermark names, and would look like a restore.
+_FLUSHED = "select set_config('synchronous_commit', 'local', true)"
+_SIGN = """update {table} set last_extracted_at = last_extracted_at where table_name = %s
+returning (select concat(system_identifier) from pg_control_system()),
+  (select oid::bigint from pg_database where datname = current_database()),
+  tableoid::bigint, int8in(xid8out(pg_current_xact_id()))"""
+_VERSION = """select (select concat(system_identifier) from pg_control_system()),
+  (select oid::bigint from pg_database where datname = current_database()),
+  tableoid::bigint, int8in(xidout(xmin))
+from {table} where table_name = %s and not pg_is_in_recovery()"""
 # Rights are asked for by column, as _SELECT and _UPSERT need them. A standby's transactions are read-only.
 _STATE = f"""select current_database(), coalesce(c.schema, path[1]), c.oid is not null,
   current_setting('transaction_read_only') = 'on',
   coalesce(has_schema_privilege(path[1], 'create'), false),
-  columns.count = 4, coalesce(columns.readable, false), coalesce(columns.writable, false)
+  columns.count = 4, coalesce(columns.readable, false), coalesce(columns.writable, false),
+  coalesce(has_table_privilege(c.oid, 'select'), false)
 from (select {SCHEMAS} as path) as role
 left join lateral (
   select c.oid, n.nspname as schema
@@ -102,6 +114,7 @@ class _State(NamedTuple):
     complete: bool
     readable: bool
     writable: bool
+    system_columns: bool
 
 
 class Control:
@@ -145,6 +158,30 @@ class Control:
         except _ERRORS as error:
             self.off = _refused(error)
             return None
+
+    def sign(self, table: str, system_id: str) -> ControlVersion | None:
+        """Write a new version of a table's row that changes none of its values, and return it.
+
+        Returns:
+            None if there is no row, or the control table is not in the cluster ``system_id``, or cannot be written.
+        """
+        return self._version(_SIGN, table, system_id)
+
+    def version(self, table: str, system_id: str) -> ControlVersion | None:
+        """Return the current version of a table's row; None in the cases of ``sign``, and on a standby."""
+        return self._version(_VERSION, table, system_id)
+
+    def _version(self, query: str, table: str, system_id: str) -> ControlVersion | None:
+        if self.connection is None or self.off:
+            return None
+        # An error is not the mirror's: it is off only if the row itself cannot be written.
+        with contextlib.suppress(*_ERRORS), _session(self.connection) as state:
+            if state.system_columns and _obstacle(state, self.connection.info.user) is None and state.exists:
+                self.connection.execute(_FLUSHED)
+                self.connection.execute("set local search_path to default")  # triggers may need the role's own
+                found = self.connection.execute(_with_table(query, state), (_key(table),)).fetchone()
+                return ControlVersion(*found[1:]) if found and found[0] == system_id else None
+        return None
 
     def mirror(self, row: ControlRow, before: str | None) -> Mirrored:
         """Write the row of a table, after creating the control table if it is missing.

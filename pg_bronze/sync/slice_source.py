@@ -58,6 +58,7 @@ class SliceSource:
         cursor_column: The column that shows progress, or None.
         horizon: Every transaction below it has finished; 0 until somebody sets it.
         place: The database and the bucket that new watermarks belong to.
+        sign: Called once, before the first claim, with ``place``; returns the place with the signed control row.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class SliceSource:
         self.cursor_column: CursorColumn | None = None
         self.horizon = 0
         self.place: Origin | None = None
+        self.sign: Callable[[Origin], Origin] | None = None
         self._ledger = ledger
         self._options = options
         self._now = now
@@ -218,6 +220,8 @@ class SliceSource:
     ) -> Watermark:
         """Return ``after`` with number, key and columns of the object that will commit it, and the current place."""
         layout = self._ledger.layout
+        if self.place is not None and self.sign is not None:
+            self.place, self.sign = self.sign(self.place), None
         key = key or layout.key(next_time(self._now(), layout.time(before.key)))
         first_key = key if after.generation != before.generation else after.first_key
         numbered = dataclasses.replace(

@@ -124,6 +124,7 @@ def _slice(sync: TableSync, recorded: Watermark | None, reason: str, change: Cha
     sync.slices.place = place = sync.source.place(sync.store.place)
     sync.slices.refresh_table()
     after = change(dataclasses.replace(watermark, origin=place))
+    sync.sign_control()
     # An open claim has taken the next number. The change takes its key, and the claimed rows are read later.
     key = recovered.redo.after.key if recovered.redo else None
     return sync.slices.empty_slice(watermark, after, reason, key)

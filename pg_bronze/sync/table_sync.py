@@ -8,8 +8,9 @@ from typing import Self
 from pg_bronze.core import history_check
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
-from pg_bronze.core.watermark import Watermark
-from pg_bronze.errors import SourceUnavailable
+from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
+from pg_bronze.errors import SourceUnavailable, StateRestored
+from pg_bronze.lake import stop
 from pg_bronze.lake.commit import Slice, Step, ignore_step
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.ledger import Ledger, Recovered
@@ -102,6 +103,7 @@ class TableSync:
             watermark = self._initial_watermark(recovered.foreign_key)
         # The writer of an adopted object may have ended before it wrote the control row.
         self._mirrored_before = None if recovered.adopted else watermark.cursor
+        self.sign_control(watermark.origin.control)
         first = self._first_slice(recovered, watermark, new)
         if first is None and not recovered.adopted and not recovered.rebuilt:
             return Quiet(f"no new row up to transaction {self.horizon}")
@@ -125,6 +127,22 @@ class TableSync:
         row = ControlRow(self.label, watermark.cursor, column.name if column else None)
         return self.control.mirror(row, self._mirrored_before)
 
+    def sign_control(self, known: ControlVersion | None = None) -> None:
+        """Have the control row written before the next claim, so that its watermark names that version of the row.
+
+        The row is written after the horizon was read. A later restore that lost rows below the horizon has lost this
+        version too.
+
+        Args:
+            known: The version to name if none can be written.
+        """
+
+        def signed(place: Origin) -> Origin:
+            version = self.control.sign(self.label, place.system_id)
+            return dataclasses.replace(place, control=version or known)
+
+        self.slices.sign = signed
+
     def _check_history(self, recovered: Recovered) -> Watermark | None:
         """Compare the recovered watermark with the database's history and return it; None before the first object."""
         # The watermark first, the place second. The other order would take what another writer committed in between
@@ -135,10 +153,23 @@ class TableSync:
             watermark = recovered.redo.before
         self.generation = watermark.generation if watermark else -1
         if watermark is not None:
-            history_check.check_origin(watermark, place, self.label, self.source.standby)
+            try:
+                history_check.check_origin(watermark, place, self.label, self.source.standby)
+                self._check_control(watermark)
+            except StateRestored as error:
+                stop.write(self.store, self.layout, watermark, str(error))
+                raise
+            if recovered.stopped:
+                raise StateRestored(recovered.stopped)
             if watermark.generation:
                 self.ledger.move_old(watermark)
         return watermark
+
+    def _check_control(self, watermark: Watermark) -> None:
+        origin = watermark.origin
+        if origin.control is not None and not self.source.standby:
+            found = self.control.version(self.label, origin.system_id)
+            history_check.check_control(watermark, found, self.label)
 
     def _initial_watermark(self, foreign_key: str) -> Watermark:
         """Return the watermark before the first object, bounded by what the original system copied if that is set."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bronze.core.watermark import FORMAT, Box, Leaf, Origin, Pending, Seed, Watermark
+from pg_bronze.core.watermark import FORMAT, Box, ControlVersion, Leaf, Origin, Pending, Seed, Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
 ORIGIN = Origin("7312345678901234567", 1, "0/16B3748", 16384, "bronze/sales")
@@ -19,7 +19,17 @@ leaves = st.builds(
 )
 watermarks = st.builds(
     Watermark,
-    origin=st.builds(Origin, texts, st.integers(1, 2**31), texts, st.integers(1, 2**32 - 1), texts),
+    origin=st.builds(
+        Origin,
+        texts,
+        st.integers(1, 2**31),
+        texts,
+        st.integers(1, 2**32 - 1),
+        texts,
+        st.none() | texts,
+        st.none() | texts,
+        st.none() | st.builds(ControlVersion, st.integers(1), st.integers(1), xids),
+    ),
     table=st.integers(1, 2**32 - 1),
     generation=st.integers(0),
     seq=st.integers(0),
@@ -109,12 +119,13 @@ def without(name):
     return {key: value for key, value in Watermark(ORIGIN, 1).to_json().items() if key != name}
 
 
-ADDED_LATER = {"columns_key", "columns_digest", "detached"}
+ADDED_LATER = {"columns_key", "columns_digest", "detached", "started", "checkpoint", "control"}
 
 
 def test_a_watermark_without_columns_from_an_older_version_is_read():
     old = {key: value for key, value in Watermark(ORIGIN, 1).to_json().items() if key not in ADDED_LATER}
     assert (Watermark.from_json(old).columns_key, Watermark.from_json(old).columns_digest) == ("", "")
+    assert Watermark.from_json(old).origin == ORIGIN
 
 
 def test_objects_with_the_same_columns_name_the_first_of_them():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pg_bronze.core.value_policies import ExceptionalCount
-from pg_bronze.core.watermark import FORMAT, Box, Pending, Seed
+from pg_bronze.core.watermark import FORMAT, Box, ControlVersion, Pending, Seed
 from pg_bronze.core.window_sql import Region
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.parquet import XID_FIELD_ID
@@ -64,7 +64,10 @@ def test_the_page_contains_exactly_the_fields_of_real_objects(lake, any_database
         "Leaf": footer["after"]["leaves"][0],
         "Claim": claim,
         "ExceptionalCount": ExceptionalCount._fields,
-        **{kind.__name__: [field.name for field in fields(kind)] for kind in (Box, Pending, Region, Seed)},
+        **{
+            kind.__name__: [field.name for field in fields(kind)]
+            for kind in (Box, ControlVersion, Pending, Region, Seed)
+        },
     }
     for section, names in expected.items():
         assert sorted(documented(section)) == sorted(names), section

@@ -1,0 +1,31 @@
+"""Stops: the object that keeps a table stopped after its database was found in an older state.
+
+The evidence of a restore disappears when the database has written past the position of the watermark. Without this
+object the table would then be copied again, although rows below its watermark are missing. It is among the claims, so
+that recovery lists it without a request of its own. It holds for one watermark: reset, continue and reconcile end it.
+"""
+
+import json
+
+from pg_bronze.core.watermark import Watermark
+from pg_bronze.lake.claim import load_object
+from pg_bronze.lake.keys import Layout
+from pg_bronze.lake.object_store import Store
+
+
+def write(store: Store, layout: Layout, watermark: Watermark, reason: str) -> None:
+    """Stop a table at a watermark; ``reason`` is the message of the error."""
+    body = {"seq": watermark.seq, "key": watermark.key, "reason": reason}
+    store.replace(layout.stop, json.dumps(body).encode())
+
+
+def read(store: Store, layout: Layout, watermark: Watermark | None) -> str | None:
+    """Return why a table is stopped at a watermark; None, and delete the object, if it holds for an earlier one."""
+    text = store.get(layout.stop)
+    if text is None:
+        return None
+    found = load_object(text, layout.stop)
+    if watermark is not None and (found.get("seq"), found.get("key")) == (watermark.seq, watermark.key):
+        return str(found.get("reason"))
+    store.delete(layout.stop)
+    return None
