@@ -36,7 +36,7 @@ class Description:
     @property
     def digest(self) -> str:
         """A short text that changes when a reader must treat the columns differently; comments do not count."""
-        compared = [[column.get(name) for name in _DIGESTED] for column in self.columns]
+        compared = [[column.get(name) for name in _digested(column)] for column in self.columns]
         text = json.dumps([compared, self.primary_key, self.xid_column], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -44,6 +44,11 @@ class Description:
     def source_columns(self) -> tuple[Column, ...]:
         """The columns as the catalog declared them."""
         return tuple(Column.from_description(column) for column in self.columns)
+
+
+def _digested(column: Mapping[str, Any]) -> tuple[str, ...]:
+    # Only where it matters, so that the digests of other columns are those of earlier versions.
+    return (*_DIGESTED, "deterministic") if column.get("deterministic") is False else _DIGESTED
 
 
 def describe_columns(columns: Sequence[Column]) -> list[dict[str, Any]]:

@@ -39,6 +39,8 @@ class Column:
         identity: ``always`` or ``by default``.
         dimensions: The declared number of dimensions of an array, which PostgreSQL does not enforce.
         labels: The labels of an enum, or of an array of one, in sort order.
+        deterministic: Whether equal texts have equal bytes under ``collation``; None without it, and in footers from
+            before this entry.
         policies: How exceptional values are stored. Set from the table's options; not part of the catalog.
     """
 
@@ -56,6 +58,7 @@ class Column:
     identity: str | None = None
     dimensions: int | None = None
     labels: tuple[str, ...] | None = None
+    deterministic: bool | None = None
     policies: Policies = DEFAULT_POLICIES
 
     @classmethod

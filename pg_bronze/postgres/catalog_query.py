@@ -125,6 +125,11 @@ DETAILS = """case when a.atthasmissing then (
           select json_agg(e.enumlabel order by e.enumsortorder)
           from pg_enum e
           where e.enumtypid in (t.oid, t.typelem)
+        ),
+        (
+          select co.collisdeterministic
+          from pg_collation co
+          where co.oid = a.attcollation and co.oid <> t.typcollation
         )"""
 # File sizes are measured for one table at a time; for a whole database the planner's estimates are enough.
 ESTIMATED = "c.relpages as page_count, coalesce(toast.relpages, 0) as toast_page_count"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pg_bronze.core import column_types
+from pg_bronze.core.key_identity import key_identity
 from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import HistoryChanged, SettingsError, TableChanged
@@ -18,7 +19,7 @@ from pg_bronze.sync.state_changes import current, require_lock, resume_compared
 from pg_bronze.sync.table_sync import TableSync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -61,16 +62,17 @@ def compare(sync: TableSync, upto: int, connection: S3Connection) -> Comparison:
     lake = scan.frame(sync.store, sync.layout, connection)
     lake_types = lake.collect_schema()
     xid = column_types.xid_column(sync.table.columns)
+    forms = _key_forms(sync)
     shared: list[str] = []
     live: list[pl.DataFrame] = []
     for frame in _live_rows(sync):
         shared = [name for name, dtype in frame.schema.items() if name != xid and lake_types.get(name) == dtype]
-        live.append(frame.select(_numbers(shared, sync.table.primary_key, xid)))
+        live.append(frame.select(_numbers(shared, forms, xid)))
     if not live:
         shared = [column.name for column in sync.table.columns if column.name in lake_types]
-        live = [sync.slices.no_rows().select(_numbers(shared, sync.table.primary_key, xid))]
+        live = [sync.slices.no_rows().select(_numbers(shared, forms, xid))]
     source = pl.concat(live)
-    copied = lake.select(_numbers(shared, sync.table.primary_key, xid)).collect(engine="streaming")
+    copied = lake.select(_numbers(shared, forms, xid)).collect(engine="streaming")
     expected = source.filter(pl.col("xid") < upto)
     return Comparison(
         row_count=source.height,
@@ -138,13 +140,42 @@ def _live_rows(sync: TableSync) -> "Iterator[pl.DataFrame]":
         state = read.claim.after
 
 
-def _numbers(columns: "Sequence[str]", key: "Sequence[str]", xid: str) -> "list[pl.Expr]":
+def _key_forms(sync: TableSync) -> "dict[str, pl.Expr]":
+    """Return the primary key's columns in the form in which PostgreSQL compares them.
+
+    The widest form is used: if it merges too many keys, a row of the lake may count as later than another row, and
+    never the other way round.
+
+    Raises:
+        SettingsError: Equal keys cannot be found without the server.
+    """
+    import polars as pl
+
+    database = sync.source.database()
+    locale = str(database.get("locale") or database.get("character_type") or "")
+    columns = {column.name: column for column in sync.table.columns}
+    found = {}
+    for name in sync.table.primary_key:
+        stored = column_types.rule(columns[name]).stored
+        identity = key_identity([columns[name]], locale, stored, name)
+        if isinstance(identity, str):
+            raise SettingsError(
+                f"{sync.label}: {identity}, so both sides cannot be compared. Nothing was changed. Run "
+                f"`pg-bronze reset {shell_argument(sync.label)}` to copy the table again."
+            )
+        form = identity.widest or identity.form
+        found[name] = form(pl.col(name)) if form else pl.col(name)
+    return found
+
+
+def _numbers(columns: "Sequence[str]", key: "Mapping[str, pl.Expr]", xid: str) -> "list[pl.Expr]":
     """Return the three numbers that represent a row: its key, its transaction, and all its values."""
     import polars as pl
 
     known = all(column in columns for column in key) and bool(key)
+    forms = [form.alias(name) for name, form in key.items()]
     return [
-        (pl.struct(list(key)).hash() if known else pl.lit(None, pl.UInt64)).alias("key"),
+        (pl.struct(forms).hash() if known else pl.lit(None, pl.UInt64)).alias("key"),
         pl.col(xid).alias("xid"),
         (pl.struct(list(columns)).hash() if columns else pl.lit(0, pl.UInt64)).alias("row"),
     ]

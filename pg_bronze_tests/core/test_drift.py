@@ -45,6 +45,7 @@ def digest(*columns, **changed):
         digest(dataclasses.replace(column(), missing="7")),
         digest(dataclasses.replace(column(), labels=("sad",))),
         digest(dataclasses.replace(column(), generated="virtual", generated_as="1")),
+        digest(dataclasses.replace(column(), collation="public.ci", deterministic=False)),
         digest(column(), column("b", attnum=2)),
         digest(column(), primary_key=()),
         digest(column(), xid_column="_pg_xid_1"),
@@ -52,6 +53,11 @@ def digest(*columns, **changed):
 )
 def test_a_change_that_matters_to_readers_changes_the_digest(changed):
     assert changed != digest(column())
+
+
+def test_a_deterministic_collation_does_not_change_the_digest():
+    """Every table would have another era of columns since the version that records it."""
+    assert digest(dataclasses.replace(column(), collation="public.c", deterministic=True)) == digest(column())
 
 
 def test_a_comment_or_a_constraint_does_not_change_the_digest():

@@ -153,8 +153,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the newest version of each row is chosen after a filter was applied",
         "lake/reading/latest_versions.py",
-        "early = predicate is not None and set(predicate.meta.root_names()) <= set(by)",
+        "early = predicate is not None and set(predicate.meta.root_names()) <= unchanged",
         "early = predicate is not None",
         "lake/test_scan.py::test_newest_versions_computed_in_parts_are_the_same",
+    ),
+    Fault(
+        "two spellings of a key are two rows",
+        "lake/reading/latest_versions.py",
+        "return [form(pl.col(name)).alias(self.compared[name]) for name, form in forms if form is not None]",
+        "return [pl.col(name).alias(self.compared[name]) for name, form in forms if form is not None]",
+        "lake/test_key_spellings.py::test_the_newest_version_of_a_key_is_one_row_in_every_spelling",
     ),
 )

@@ -79,13 +79,29 @@ def test_a_table_is_described_with_domains_resolved(sql):
         Column(5, "m", "mood", "public.mood", -1, False, labels=("sad", "happy")),
         Column(6, "ms", "mood[]", "public._mood", -1, False, labels=("sad", "happy"), dimensions=1),
         Column(7, "w", "character varying(10)", "varchar", 14, True),
-        Column(8, "t", "text", "text", -1, False, collation="pg_catalog.C"),
+        Column(8, "t", "text", "text", -1, False, collation="pg_catalog.C", deterministic=True),
         Column(9, "at", "timestamp(3) with time zone", "timestamptz", 3, False),
         Column(10, 'Ünï "q', "uuid", "uuid", -1, False),
     )
     # Facts that only footers record are read for one table at a time.
-    brief = tuple(dataclasses.replace(column, labels=None, dimensions=None) for column in movie.columns)
+    brief = tuple(
+        dataclasses.replace(column, labels=None, dimensions=None, deterministic=None) for column in movie.columns
+    )
     assert read_catalog(sql).table("public", "movie") == dataclasses.replace(movie, columns=brief)
+
+
+def test_a_collation_that_is_not_deterministic_is_recorded(sql):
+    """Two texts can be one key then."""
+    # PostgreSQL 18 is built without ICU here, whose collations alone can be created like this.
+    sql.execute(
+        "create collation ci from \"C\"; update pg_collation set collisdeterministic = false where collname = 'ci'"
+    )
+    sql.execute("create domain word text collate ci; create table movie (a text, b text collate ci, c word, d text[])")
+
+    columns = read_table(sql, "public", "movie").columns
+
+    assert [column.deterministic for column in columns] == [None, False, False, None]
+    assert columns[2].collation == "public.ci"
 
 
 def test_the_catalog_has_every_table_once_with_the_reason_for_skipping_it(sql):

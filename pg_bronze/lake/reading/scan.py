@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from pg_bronze.core.key_identity import KeyIdentity, key_identity
 from pg_bronze.core.table import split_label
 from pg_bronze.errors import SettingsError
 from pg_bronze.lake import parquet, s3_client
@@ -63,7 +64,7 @@ def scan(
     Raises:
         NothingCopied: There is no object of the table.
         DataError: The types of a column have nothing in common.
-        SettingsError: An argument or a setting is invalid.
+        SettingsError: An argument or a setting is invalid, or only the server can compare the values of a key column.
         AccessDenied: The server rejected the keys.
         StoreUnavailable: The server did not respond. Errors while the frame is collected are those of Polars.
     """
@@ -109,7 +110,27 @@ def frame(
         return read([(era, era.keys) for era in objects.eras])
     key = tuple(by) if by is not None else union.primary_key(objects.eras[-1])
     _check_key(key, union, layout.label)
-    return newest_versions([read(part) for part in objects.parts(PART_BYTES)], union.schema, key, union.xid_column)
+    identities = _identities(key, union, objects.eras, layout.label)
+    parts = [read(part) for part in objects.parts(PART_BYTES)]
+    return newest_versions(parts, union.schema, identities, union.xid_column, layout.label)
+
+
+def _identities(
+    key: Sequence[str], union: UnionSchema, eras: Sequence[ColumnEra], label: str
+) -> dict[str, KeyIdentity]:
+    by_name = {column.name: column for column in union.columns}
+    found = {}
+    for name in key:
+        attnum = by_name[name].attnum
+        declared = [era.by_attnum[attnum] for era in eras if attnum in era.by_attnum]
+        identity = key_identity(declared, eras[-1].locale, by_name[name].dtype, name)
+        if isinstance(identity, str):
+            raise SettingsError(
+                f'{label}: {identity}. Name other columns that identify a row, as in scan("{label}", '
+                'versions="latest", by=["…"]), or read all versions and compare them as the data requires.'
+            )
+        found[name] = identity
+    return found
 
 
 def _check_key(key: Sequence[str], union: UnionSchema, label: str) -> None:

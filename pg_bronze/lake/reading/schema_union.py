@@ -35,6 +35,7 @@ class ColumnEra:
         xid_column: The name of the transaction id in the files.
         example: The URI of one object, for error messages.
         primary_key: The names of the key's columns.
+        locale: The locale of the database.
     """
 
     keys: tuple[str, ...]
@@ -43,6 +44,7 @@ class ColumnEra:
     xid_column: str
     example: str
     primary_key: tuple[str, ...] = ()
+    locale: str = ""
 
     @property
     def by_attnum(self) -> dict[int, Column]:

@@ -230,7 +230,8 @@ def _eras_by_reading_all(
 def _era(ledger: Ledger, keys: Sequence[str], footer: Footer, schema: "pl.Schema", example: str) -> ColumnEra:
     columns = tuple(Column.from_description(column) for column in footer.columns)
     uri = ledger.store.uri(example)
-    return ColumnEra(tuple(keys), columns, schema, footer.xid_column, uri, tuple(footer.primary_key))
+    locale = str(footer.database.get("locale") or footer.database.get("character_type") or "")
+    return ColumnEra(tuple(keys), columns, schema, footer.xid_column, uri, tuple(footer.primary_key), locale)
 
 
 def _nothing_copied(store: Store, layout: Layout) -> str:
