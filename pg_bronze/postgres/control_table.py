@@ -29,12 +29,11 @@ set last_extracted_value = excluded.last_extracted_value,
     last_extracted_at = excluded.last_extracted_at,
     tracking_column = excluded.tracking_column"""
 _SELECT = "select table_name, last_extracted_value, tracking_column from {table} where table_name = %s"
+_ROLES_PATH = "set local search_path to default"  # triggers may need the role's own
+_PINNED_PATH = "set local search_path to pg_catalog, pg_temp"
 # Without the flush, a crash could take back a version that a watermark names, and would look like a restore.
 _FLUSHED = "select set_config('synchronous_commit', 'local', true)"
-_SIGN = """update {table} set last_extracted_at = last_extracted_at where table_name = %s
-returning (select concat(system_identifier) from pg_control_system()),
-  (select oid::bigint from pg_database where datname = current_database()),
-  tableoid::bigint, int8in(xid8out(pg_current_xact_id()))"""
+_SIGN = "update {table} set last_extracted_at = last_extracted_at where table_name = %s"
 _VERSION = """select (select concat(system_identifier) from pg_control_system()),
   (select oid::bigint from pg_database where datname = current_database()),
   tableoid::bigint, int8in(xidout(xmin))
@@ -165,22 +164,23 @@ class Control:
         Returns:
             None if there is no row, or the control table is not in the cluster ``system_id``, or cannot be written.
         """
-        return self._version(_SIGN, table, system_id)
+        return self._version(table, system_id, new=True)
 
     def version(self, table: str, system_id: str) -> ControlVersion | None:
         """Return the current version of a table's row; None in the cases of ``sign``, and on a standby."""
-        return self._version(_VERSION, table, system_id)
+        return self._version(table, system_id, new=False)
 
-    def _version(self, query: str, table: str, system_id: str) -> ControlVersion | None:
+    def _version(self, table: str, system_id: str, *, new: bool) -> ControlVersion | None:
         if self.connection is None or self.off:
             return None
         # An error is not the mirror's: it is off only if the row itself cannot be written.
         with contextlib.suppress(*_ERRORS), _session(self.connection) as state:
-            if state.system_columns and _obstacle(state, self.connection.info.user) is None and state.exists:
-                self.connection.execute(_FLUSHED)
-                self.connection.execute("set local search_path to default")  # triggers may need the role's own
-                found = self.connection.execute(_with_table(query, state), (_key(table),)).fetchone()
-                return ControlVersion(*found[1:]) if found and found[0] == system_id else None
+            if not state.exists or not state.system_columns or _obstacle(state, self.connection.info.user):
+                return None
+            if new and not _renew(self.connection, table, state):
+                return None
+            found = self.connection.execute(_with_table(_VERSION, state), (_key(table),)).fetchone()
+            return ControlVersion(*found[1:]) if found and found[0] == system_id else None
         return None
 
     def mirror(self, row: ControlRow, before: str | None) -> Mirrored:
@@ -265,10 +265,19 @@ def _with_table(statement: str, state: _State) -> bytes:
     return statement.format(table=_name(state).replace("%", "%%")).encode()
 
 
+def _renew(connection: psycopg.Connection, table: str, state: _State) -> bool:
+    """Write a row again as it is; return False if there is none, or if a trigger prevents it."""
+    connection.execute(_FLUSHED)
+    connection.execute(_ROLES_PATH)
+    rows = connection.execute(_with_table(_SIGN, state), (_key(table),)).rowcount
+    connection.execute(_PINNED_PATH)
+    return rows == 1
+
+
 def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> ControlRow | None:
     """Write a row and return what it replaced, as far as the role may read it."""
     found = _row(connection, row.table, state)
-    connection.execute("set local search_path to default")  # triggers may need the role's own
+    connection.execute(_ROLES_PATH)
     if not state.exists:
         # Another session may create it at the same time.
         exists = (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable)
