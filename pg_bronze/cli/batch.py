@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pg_bronze.cli import kept_memory
 from pg_bronze.cli.instance import open_instance
 from pg_bronze.errors import SettingsError
 from pg_bronze.scheduling import backoff
-from pg_bronze.scheduling.memory import Memory
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from pg_bronze.core.table import SourceTable
     from pg_bronze.defs.catalog_state import CatalogState
     from pg_bronze.defs.table_facts import Process
+    from pg_bronze.scheduling.memory import Memory
     from pg_bronze.settings.model import Settings
+
+# A run keeps its definitions, its plan and its events in memory until it ends.
+TABLES_PER_RUN = 500
 
 
 @dataclass
@@ -25,17 +29,17 @@ class Batches:
     """The state that one command keeps between batches.
 
     Attributes:
-        unattended: True for `pg-bronze run`, which copies the tables that are due, as the sensor does. False copies all
-            tables, because a person requested the batch.
+        unattended: True for `pg-bronze run`, which copies the tables that are due, as the sensor does. False is a batch
+            that a person requested: it copies every committed row, and retries failing tables at once.
         printed: Sentences that are not repeated.
-        memory: What the last check returned.
+        memory: What the last check returned; None before the first one.
         process: What this process keeps between checks.
         stored: The catalog was stored in the bucket.
     """
 
     unattended: bool = False
     printed: set[str] = field(default_factory=set)
-    memory: Memory = field(default_factory=Memory)
+    memory: "Memory | None" = None
     process: "Process | None" = None
     stored: bool = False
 
@@ -74,12 +78,15 @@ def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batche
     tables = _tables(labels, settings, state, batches)
     if not tables:
         print("There is no table to copy.", flush=True)
-    elif batches.unattended:
+    elif not labels:
         tables = _due(instance, tables, settings, batches)
-    if not tables:
-        return {}
-    definitions = build.build_definitions(settings, state, _console())
-    failed = _run(definitions, instance, tables, "run" if batches.unattended else "command")
+    failed: dict[str, str] = {}
+    for first in range(0, len(tables), TABLES_PER_RUN):
+        together = tables[first : first + TABLES_PER_RUN]
+        definitions = build.build_definitions(settings, state.with_tables(together), _console())
+        failed |= _run(definitions, instance, together, "run" if batches.unattended else "command")
+    if state.remembered:
+        failed["the catalog"] = state.remembered
     if not failed and not batches.stored:
         catalog_state.store_in_bucket(settings, state)
         batches.stored = True
@@ -114,19 +121,23 @@ def _tables(
 def _due(
     instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches
 ) -> "list[SourceTable]":
-    """Return the tables that the sensor would request now, and print why the others are not copied."""
+    """Return the tables that have to be copied now, and print why the others are not."""
     from datetime import UTC, datetime
 
     from pg_bronze.defs import due_tables
     from pg_bronze.defs.resources import open_source
     from pg_bronze.defs.table_facts import Process
 
+    attended = not batches.unattended
     batches.process = batches.process or Process()
+    memory = batches.memory or kept_memory.load(instance, settings)
     now = datetime.now(UTC).timestamp()
     with open_source(settings, "pg_bronze run") as source:
-        checked = due_tables.check(instance, tables, settings, source, batches.memory, batches.process, now)
+        checked = due_tables.check(instance, tables, settings, source, memory, batches.process, now, attended)
     batches.memory = checked.memory
-    for sentence in checked.failing:
+    if attended:
+        kept_memory.store(instance, settings, checked.memory)
+    for sentence in checked.failing if batches.unattended else ():
         batches.print_once(f"pg-bronze: {sentence}")
     if not checked.due:
         print(". ".join(part for part in (checked.summary, checked.blocked) if part), flush=True)

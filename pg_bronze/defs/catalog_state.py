@@ -6,7 +6,7 @@ either, the catalog is empty.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import psycopg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 
 from pg_bronze.core import drift
+from pg_bronze.core.table import SourceTable
 from pg_bronze.defs.resources import open_bucket, open_source
 from pg_bronze.errors import PgBronzeError, StoreNotFit
 from pg_bronze.lake.keys import own_key
@@ -25,6 +26,10 @@ from pg_bronze.settings.model import Settings
 KEY = "pg_bronze/catalog"
 # Nothing was copied before the first version of pg_bronze.
 FIRST_POSSIBLE_DAY = date(2026, 1, 1)
+_REMEMBERED = (
+    "The catalog could not be read, so the tables that were last stored in the bucket are used, and tables created "
+    "since are not copied."
+)
 
 
 class Change(NamedTuple):
@@ -43,6 +48,8 @@ class CatalogState:
         first_day: The first daily partition.
         error: Why the catalog is not the live one, or why the bucket could not be read.
         changes: The latest change of each table whose columns have changed, by label.
+        remembered: Why the database's catalog could not be read and the one last stored is used; None if it is the live
+            one. Tables created since are not in it.
         first_day_known: False if the bucket, where the first day is stored, did not answer. The partitions then begin
             with ``FIRST_POSSIBLE_DAY``, so that past days stay visible.
     """
@@ -52,6 +59,12 @@ class CatalogState:
     error: str | None = None
     changes: Mapping[str, Change] = field(default_factory=dict)
     first_day_known: bool = True
+    remembered: str | None = None
+
+    def with_tables(self, tables: Sequence[SourceTable]) -> "CatalogState":
+        """Return the state with these tables alone; definitions take time and memory for each table."""
+        catalog = dataclasses.replace(self.catalog, tables=tuple(tables)) if self.catalog else None
+        return dataclasses.replace(self, catalog=catalog)
 
     def to_text(self) -> str:
         """Return the state as JSON, for other processes and for the bucket."""
@@ -62,6 +75,7 @@ class CatalogState:
                 "error": self.error,
                 "changes": self.changes,
                 "first_day_known": self.first_day_known,
+                "remembered": self.remembered,
             }
         )
 
@@ -72,7 +86,8 @@ class CatalogState:
         catalog = Catalog.from_text(data["catalog"]) if data["catalog"] else None
         changes = {label: Change(at, tuple(sentences)) for label, (at, sentences) in data.get("changes", {}).items()}
         known = data.get("first_day_known", True)
-        return cls(catalog, date.fromisoformat(data["first_day"]), data["error"], changes, known)
+        first_day = date.fromisoformat(data["first_day"])
+        return cls(catalog, first_day, data["error"], changes, known, data.get("remembered"))
 
 
 def load(settings: Settings) -> CatalogState:
@@ -107,7 +122,7 @@ def store_in_bucket(settings: Settings, state: CatalogState) -> bool:
     if not state.first_day_known:
         return True
     first_day = min(state.first_day, stored.first_day) if stored and not settings.start_date else state.first_day
-    wanted = dataclasses.replace(state, first_day=first_day, error=None)
+    wanted = dataclasses.replace(state, first_day=first_day, error=None, remembered=None)
     if state.catalog is not None and wanted != stored:
         store.replace(key, wanted.to_text().encode())
     return False
@@ -120,8 +135,9 @@ def _fetch(settings: Settings, now: datetime) -> CatalogState:
     try:
         catalog = live(settings)
     except PgBronzeError as error:
-        changes = stored.changes if stored else {}
-        return CatalogState(stored.catalog if stored else None, first_day, str(error), changes, known)
+        if stored is None or stored.catalog is None:
+            return CatalogState(None, first_day, str(error), {}, known)
+        return CatalogState(stored.catalog, first_day, str(error), stored.changes, known, _remembered(error))
     return CatalogState(catalog, first_day, problem, _changes(stored, catalog, now), known)
 
 
@@ -134,6 +150,10 @@ def _read_bucket(settings: Settings) -> "tuple[CatalogState | None, str | None]"
     except PgBronzeError as error:
         return None, str(error)
     return (_stored(text) if text else None), None
+
+
+def _remembered(error: PgBronzeError) -> str:
+    return f"{_REMEMBERED} {error}"
 
 
 def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> dict[str, Change]:

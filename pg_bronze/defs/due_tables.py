@@ -5,16 +5,17 @@ The sensor and `pg-bronze run` call the same function.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
-from pg_bronze.core import window_sql
 from pg_bronze.core.table import SourceTable
+from pg_bronze.core.window_sql import Region
 from pg_bronze.defs import asset_keys, failures, log_lines, metadata, run_watchdog, table_facts
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError
+from pg_bronze.postgres import new_rows
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import backoff, due
 from pg_bronze.scheduling.backoff import Failure
@@ -72,6 +73,7 @@ def check(
     memory: Memory,
     process: Process,
     now: float,
+    attended: bool = False,
 ) -> Check:
     """Decide which tables are due.
 
@@ -79,6 +81,8 @@ def check(
         tables: All tables that are copied.
         memory: What the last tick returned.
         now: Seconds since 1970.
+        attended: A person requested the tick: it finds every committed row, whether counted yet or not, retries
+            failing tables at once, and does not leave tables to unfinished runs, which may be those of a dead worker.
 
     Raises:
         PgBronzeError: The database did not answer.
@@ -87,8 +91,8 @@ def check(
     activity = source.activity()
     run_watchdog.end_abandoned_runs(instance, source, [asset_keys.bronze_key(table) for table in tables], now)
     cluster = due.Cluster(activity.horizon, activity.next_xid, activity.standby)
-    tick = _Tick(settings, source, memory, process, cluster, now)
-    checked = [tick.check(table, facts) for table, facts in table_facts.collect(instance, tables, activity, process)]
+    tick = _Tick(settings, source, memory, process, cluster, now, attended)
+    checked = tick.check_all(table_facts.collect(instance, tables, activity, process))
     since = memory.horizon_since if memory.horizon == activity.horizon else now
     hints = {_hint_key(item.table): item.decision.hint for item in checked}
     failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
@@ -111,29 +115,46 @@ class _Tick:
     process: Process
     cluster: due.Cluster
     now: float
+    attended: bool
 
-    def check(self, table: SourceTable, facts: due.Facts) -> TableCheck:
+    def check_all(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[TableCheck]:
+        """Decide about all tables, with the answers of the database about those that are to be asked."""
+        checked = [self._check(table, facts) for table, facts in collected]
+        asked = [place for place, item in enumerate(checked) if item.decision.ask]
+        # A large table has a statement, and a time limit, of its own.
+        small = [place for place in asked if table_facts.is_small(collected[place][0])]
+        answers = dict(zip(small, self._have_rows([collected[place] for place in small]), strict=True))
+        for place in asked:
+            found = answers[place] if place in answers else self._have_rows([collected[place]])[0]
+            decision = due.after_asking(checked[place].decision, found, self.cluster.horizon)
+            checked[place] = replace(checked[place], decision=decision)
+        return checked
+
+    def _check(self, table: SourceTable, facts: due.Facts) -> TableCheck:
+        facts = replace(facts, running=facts.running and not self.attended)
         hint = self.memory.hints.get(_hint_key(table), due.Hint())
         failure = None if facts.running else due.failure_of(facts, hint)
         next_retry = self._next_retry(failure, facts.silent, table) if failure else None
-        decision = due.decide(facts, hint, self.cluster, self.now, self.settings.ungated_after_s, next_retry)
-        if decision.ask:
-            decision = due.after_asking(decision, self._has_rows(table, facts, decision), self.cluster.horizon)
+        limit_s = self.settings.ungated_after_s
+        decision = due.decide(facts, hint, self.cluster, self.now, limit_s, next_retry, exact=self.attended)
         return TableCheck(table, decision, failure, next_retry or 0.0)
 
+    def _have_rows(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[bool]:
+        regions = [
+            Region(
+                *(table.schema, table.name, not table.partitioned, tuple(facts.leaves)),
+                due.delivered_upto(facts),
+                self.cluster.horizon,
+            )
+            for table, facts in collected
+        ]
+        return new_rows.exist(self.source, regions)
+
     def _next_retry(self, failure: Failure, silent: bool, table: SourceTable) -> float:
-        if self.process.changed > failure.last:
+        if self.attended or self.process.changed > failure.last:
             return failure.last  # the state contains no secret, so a changed password is noticed here
         state = failure.state if silent else failures.state_of(self.settings.fingerprint(), table.fingerprint)
         return backoff.next_retry_at(failure, state, self.process.started)
-
-    def _has_rows(self, table: SourceTable, facts: due.Facts, decision: due.Decision) -> bool:
-        """Return whether the window of a small table contains a row; only then is a run worth its cost."""
-        region = window_sql.Region(table.schema, table.name, True, (facts.oid,), decision.swept, self.cluster.horizon)
-        try:
-            return bool(self.source.ask(window_sql.exists(region, {}))[0][0])
-        except PgBronzeError:
-            return True  # the run reports the error
 
 
 def _hint_key(table: SourceTable) -> str:
@@ -155,4 +176,8 @@ def _summary(instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizo
 
 
 def _blocked(source: Source) -> str:
-    return f"New rows are blocked: {source.holder() or 'an open transaction holds the horizon'}"
+    try:
+        holder = source.holder()
+    except PgBronzeError:
+        holder = None  # its name cannot be read; that is no reason to copy nothing
+    return f"New rows are blocked: {holder or 'an open transaction holds the horizon'}"

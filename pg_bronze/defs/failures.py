@@ -50,6 +50,17 @@ def last_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> Las
     return LastRun(silent=True)
 
 
+def quiet_in_run(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, LastRun]:
+    """Return the assets of which a run reported that it found nothing new, with one query for all of them."""
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION).records
+    observations = (record.event_log_entry.asset_observation for record in records)
+    return {
+        observation.asset_key: LastRun(quiet=metadata.quiet_upto(observation))
+        for observation in observations
+        if observation is not None and metadata.is_quiet(observation)
+    }
+
+
 def last_failure(instance: dg.DagsterInstance, key: dg.AssetKey) -> Failure | None:
     """Return the failure of a table, or None if it was materialized or found unchanged since."""
     for record in instance.fetch_observations(key, limit=_OBSERVATION_LIMIT).records:

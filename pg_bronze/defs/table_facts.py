@@ -1,10 +1,10 @@
 """The facts about tables that ``scheduling.due`` decides from.
 
-They come from one probe of the database and one query to Dagster's storage. A table whose last run materialized nothing
-costs one more query, once for each run.
+They come from one probe of the database and one query to Dagster's storage. A run that materialized nothing of some
+tables costs one more query for all of them, once for each process; a failing table costs one of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -20,7 +20,7 @@ from pg_bronze.scheduling import due
 from pg_bronze.settings.model import Settings
 
 # A sweep of 8 MB takes about 5 ms in shared buffers. Asking first saves a run of several CPU seconds.
-SMALL_PAGES = 1000
+SMALL_PAGES, SMALL_LEAVES = 1000, 20
 _UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -55,14 +55,25 @@ class Process:
             self.changed = now
         self.settings = settings
 
-    def last_run(self, instance: dg.DagsterInstance, entry: AssetEntry) -> failures.LastRun:
-        """Return what the last run reported about a table; reads the storage at most once for each run."""
-        run_id, name = entry.last_run_id, entry.asset_key.to_user_string()
-        if not run_id or (entry.last_materialization and entry.last_materialization.run_id == run_id):
-            return failures.LastRun()
-        if name not in self.last_runs or self.last_runs[name][0] != run_id:
-            self.last_runs[name] = (run_id, failures.last_run(instance, entry.asset_key, run_id))
-        return self.last_runs[name][1]
+    def read_last_runs(
+        self, instance: dg.DagsterInstance, entries: Mapping[dg.AssetKey, AssetEntry]
+    ) -> dict[dg.AssetKey, failures.LastRun]:
+        """Return what the last run reported about each table; reads the storage at most once for each run."""
+        unread: dict[str, list[dg.AssetKey]] = {}
+        for key, entry in entries.items():
+            run_id, known = entry.last_run_id, self.last_runs.get(key.to_user_string())
+            if run_id and _materialized_by(entry) != run_id and (known is None or known[0] != run_id):
+                unread.setdefault(run_id, []).append(key)
+        for run_id, keys in unread.items():
+            quiet = failures.quiet_in_run(instance, run_id) if len(keys) > 1 else {}
+            for key in keys:
+                found = quiet.get(key) or failures.last_run(instance, key, run_id)
+                self.last_runs[key.to_user_string()] = (run_id, found)
+        return {
+            key: self.last_runs[key.to_user_string()][1]
+            for key, entry in entries.items()
+            if entry.last_run_id and _materialized_by(entry) != entry.last_run_id
+        }
 
 
 def collect(
@@ -75,13 +86,14 @@ def collect(
     running = _running(instance)
     keys = {asset_keys.bronze_key(table): table for table in tables}
     entries = {record.asset_entry.asset_key: record.asset_entry for record in instance.get_asset_records(list(keys))}
+    last_runs = process.read_last_runs(instance, entries)
     found = []
     for key, table in keys.items():
         oid = activity.oids.get((table.schema, table.name))
         if oid is None:
             continue
         entry = entries.get(key)
-        last = process.last_run(instance, entry) if entry else failures.LastRun()
+        last = last_runs.get(key, failures.LastRun())
         is_running = running is None or key in running
         found.append((table, _facts(table, oid, activity, _watermark(entry), last, is_running)))
     return found
@@ -105,8 +117,13 @@ def _facts(
         quiet=last.quiet,
         silent=last.silent,
         failure=last.failure,
-        small=not table.partitioned and sum(item.page_count for item in table.relations) <= SMALL_PAGES,
+        small=not table.partitioned and is_small(table),
     )
+
+
+def is_small(table: SourceTable) -> bool:
+    """Return whether asking a table for new rows takes milliseconds."""
+    return sum(item.page_count for item in table.relations) <= SMALL_PAGES and len(table.relations) <= SMALL_LEAVES
 
 
 def _running(instance: dg.DagsterInstance) -> set[dg.AssetKey] | None:
@@ -120,6 +137,10 @@ def _running(instance: dg.DagsterInstance) -> set[dg.AssetKey] | None:
             continue
         keys |= set(selection)
     return keys
+
+
+def _materialized_by(entry: AssetEntry) -> str | None:
+    return entry.last_materialization.run_id if entry.last_materialization else None
 
 
 def _watermark(entry: AssetEntry | None) -> Watermark | None:

@@ -9,9 +9,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pg_bronze.core.planning import HEARTBEAT_WIDTH
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.scheduling.backoff import Failure
 
+MAY_HAVE_ROWS = "may have new rows"
 SILENT = "the last run ended without reporting a result. See the page of that run for the reason."
 
 
@@ -86,7 +88,7 @@ class Decision:
         reason: A phrase that fits behind a number of tables, as in "9 unchanged".
         hint: What to remember until the next tick.
         swept: The transaction up to which the table is copied, or None if it has leaves that were never read.
-        ask: The table is due only if its window ``[swept, horizon)`` has a row; see ``after_asking``.
+        ask: The table is due only if it has a row that ``delivered_upto`` does not include; see ``after_asking``.
     """
 
     due: bool
@@ -108,8 +110,24 @@ def failure_of(facts: Facts, hint: Hint) -> Failure | None:
     return facts.failure
 
 
+def delivered_upto(facts: Facts) -> int | None:
+    """Return the transaction below which the lake has every row of a table; None if a leaf was never read.
+
+    A question for new rows begins there and not at a hint: after a crash the server reuses ids that a hint passed.
+    """
+    watermark = _watermark(facts)
+    swept = [watermark.leaf(oid).swept or 0 for oid in facts.leaves] if watermark else []
+    return min(swept, default=0) or None
+
+
 def decide(
-    facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_after_s: float, next_try: float | None
+    facts: Facts,
+    hint: Hint,
+    cluster: Cluster,
+    now: float,
+    ungated_after_s: float,
+    next_try: float | None,
+    exact: bool = False,
 ) -> Decision:
     """Decide whether a table is due.
 
@@ -117,6 +135,7 @@ def decide(
         now: Seconds since 1970.
         ungated_after_s: Seconds after which a table is read even if it seems unchanged.
         next_try: When a failing table is retried, in seconds since 1970; None for a table that is not failing.
+        exact: Ask a table whose counters are unchanged too, because the server may update them seconds after a commit.
     """
     if facts.running:
         return Decision(False, "running", hint)
@@ -125,13 +144,17 @@ def decide(
     decision = _by_horizon(_by_hints(facts, hint, cluster, now, ungated_after_s), hint, cluster, now)
     if next_try is not None:
         return _retried(decision, hint, next_try, now)
-    if decision.due and decision.swept is not None and facts.small and cluster.horizon > decision.swept:
-        return dataclasses.replace(_requested(decision, hint), ask=True)
-    return _requested(decision, hint)
+    behind = decision.swept is not None and decision.swept < cluster.horizon
+    if exact and behind and not decision.due:
+        requested = dataclasses.replace(decision.hint, due_at=now)
+        return _requested(Decision(True, MAY_HAVE_ROWS, requested, decision.swept, ask=True), hint)
+    # Only a run moves the watermark of a table that was not written for a billion transactions.
+    narrow = cluster.horizon - (delivered_upto(facts) or cluster.horizon) <= HEARTBEAT_WIDTH
+    return dataclasses.replace(_requested(decision, hint), ask=decision.due and behind and facts.small and narrow)
 
 
 def after_asking(decision: Decision, has_rows: bool, horizon: int) -> Decision:
-    """Return the decision about a table whose window was asked for rows."""
+    """Return the decision about a table that was asked for new rows."""
     if has_rows:
         return dataclasses.replace(decision, ask=False)
     hint = dataclasses.replace(decision.hint, quiet_upto=horizon, asked=0)
@@ -140,7 +163,7 @@ def after_asking(decision: Decision, has_rows: bool, horizon: int) -> Decision:
 
 def _by_hints(facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_after_s: float) -> Decision:
     """Decide from counters and hints, and from what the last run found if that alone would make the table due."""
-    watermark = facts.watermark if facts.watermark and facts.watermark.table == facts.oid else None
+    watermark = _watermark(facts)
     seen = signature(facts.leaves, facts.counters)
     decision = judge(watermark, _plausible(hint, cluster), facts.leaves, seen, cluster, now, ungated_after_s)
     generation, upto = facts.quiet
@@ -149,6 +172,11 @@ def _by_hints(facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_af
         hint = _plausible(dataclasses.replace(hint, quiet_upto=upto, generation=generation), cluster)
         return judge(watermark, hint, facts.leaves, seen, cluster, now, ungated_after_s)
     return decision
+
+
+def _watermark(facts: Facts) -> Watermark | None:
+    """Return the watermark if it is that of this table, and not of one of the same name before it."""
+    return facts.watermark if facts.watermark and facts.watermark.table == facts.oid else None
 
 
 def _plausible(hint: Hint, cluster: Cluster) -> Hint:
@@ -196,7 +224,7 @@ def judge(
         return Decision(False, "copied further than this standby", seen, swept)
     if not cluster.standby and not moved and swept >= seen.next_xid:
         return Decision(False, "unchanged", seen, swept)
-    return Decision(True, "may have new rows", requested, swept)
+    return Decision(True, MAY_HAVE_ROWS, requested, swept)
 
 
 def _by_horizon(decision: Decision, before: Hint, cluster: Cluster, now: float) -> Decision:

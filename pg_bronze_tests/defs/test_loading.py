@@ -1,14 +1,18 @@
 """Loading never fails: Dagster does not retry a code location that cannot be loaded, one with sensors recovers."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import pytest
 
+from pg_bronze.cli import batch
+from pg_bronze.defs import catalog_state
 from pg_bronze.defs.sensors import catalog
-from pg_bronze.errors import StoreNotFit
+from pg_bronze.errors import SourceUnavailable, StoreNotFit
 from pg_bronze_tests.harness.project import Project, key, load, requested
 from pg_bronze_tests.harness.servers import Bucket
 
@@ -89,6 +93,30 @@ def test_the_last_known_tables_are_loaded_while_the_database_is_down(cinema: Pro
 
     assert after.get_all_asset_keys() == before.get_all_asset_keys()
     assert "no connection to PostgreSQL" in _tick_error(cinema)
+
+
+def test_every_tick_reports_a_catalog_that_is_not_the_live_one(
+    cinema: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """New tables would be missing without a word, with exit status 0."""
+    reloads: list[object] = []
+    monkeypatch.setattr(catalog, "reload", reloads.append)
+    monkeypatch.setattr(batch, "open_instance", lambda: contextlib.nullcontext(cinema.instance))
+    assert batch.run_batch([], batch.Batches())
+    unreadable = SourceUnavailable("bronze@localhost: the server ended a statement. It is retried at the next tick.")
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog_state, "live", Mock(side_effect=unreadable))
+        cinema.reload()
+        with pytest.raises(Exception, match="the server ended a statement"):
+            cinema.evaluate("bronze_catalog")
+        assert not batch.run_batch([], batch.Batches())
+    stored = "The catalog could not be read, so the tables that were last stored in the bucket are used"
+
+    assert stored in cinema.evaluate().skip_message
+    assert stored in capsys.readouterr().err
+    cinema.cursor = None
+    cinema.evaluate("bronze_catalog")
+    assert len(reloads) == 1
 
 
 def test_the_location_loads_within_seconds_while_database_and_bucket_are_down(project: Project):

@@ -4,8 +4,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pg_bronze.core.planning import HEARTBEAT_WIDTH
 from pg_bronze.core.watermark import Leaf, Origin, Pending, Watermark
-from pg_bronze.scheduling.due import Cluster, Decision, Facts, Hint, after_asking, decide, failure_of, judge, signature
+from pg_bronze.scheduling.due import (
+    Cluster,
+    Decision,
+    Facts,
+    Hint,
+    after_asking,
+    decide,
+    delivered_upto,
+    failure_of,
+    judge,
+    signature,
+)
 
 UNGATED_S = 900
 NOW = 1000.0
@@ -130,6 +142,40 @@ def decision(table: Facts, before: Hint, cluster: Cluster, next_try: float | Non
 def counted(**more) -> Hint:
     """What is remembered of ``facts``."""
     return hint(signature=signature((9,), [0]), **more)
+
+
+def test_an_exact_tick_asks_a_table_of_any_size_that_the_counters_show_unchanged():
+    """A row that was committed just before `pg-bronze tick` may be counted after it."""
+    table, cluster = facts(Leaf(150)), Cluster(200, 200)
+    found = decide(table, counted(), cluster, NOW, UNGATED_S, None, exact=True)
+    assert (found.due, found.ask) == (True, True)
+    assert after_asking(found, True, 200).reason == "may have new rows"
+    assert not after_asking(found, False, 200).due
+    assert not decision(table, counted(), cluster).due
+
+
+def test_an_exact_tick_does_not_ask_where_no_transaction_has_finished_since():
+    found = decide(facts(Leaf(200)), counted(), Cluster(200, 200), NOW, UNGATED_S, None, exact=True)
+    assert (found.due, found.ask) == (False, False)
+
+
+def test_a_question_begins_at_the_watermark_and_not_at_a_hint():
+    """A crashed server reuses ids that no flushed record mentions, and a hint may be beyond them."""
+    assert delivered_upto(facts(Leaf(150))) == 150
+    assert delivered_upto(facts(Leaf(150), Leaf(120))) == 120
+    assert delivered_upto(facts(Leaf(150), Leaf())) is None
+    assert delivered_upto(facts(Leaf(150), oid=8, leaves=(8,))) is None
+
+
+def test_a_small_table_is_not_asked_when_its_window_has_to_be_closed():
+    """Only a run writes the empty object that keeps the window narrower than 2^31."""
+    far = 150 + HEARTBEAT_WIDTH + 1
+    wide, narrow = (
+        decision(facts(Leaf(150), small=True, counters=[5]), counted(quiet_upto=far - 9), Cluster(end, end))
+        for end in (far, far - 1)
+    )
+    assert (wide.due, wide.ask) == (True, False)
+    assert (narrow.due, narrow.ask) == (True, True)
 
 
 def test_a_table_whose_run_is_not_finished_is_not_requested_again():

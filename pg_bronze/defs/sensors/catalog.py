@@ -35,7 +35,7 @@ def build_catalog(state: CatalogState, settings: Settings | None) -> dg.SensorDe
         live = catalog_state.live(current).fingerprint
         loaded = state.catalog.fingerprint if state.catalog else None
         requested = f"reload requested for {live}"
-        stale = live != loaded or store.needs_reload(current)
+        stale = live != loaded or state.remembered is not None or store.needs_reload(current)
         if not stale:
             return dg.SensorResult(skip_reason=store.problem or "The catalog is unchanged.", cursor=live)
         if context.cursor == requested:

@@ -52,10 +52,11 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
         now = datetime.now(UTC)
         memory = Memory.from_cursor(context.cursor)
         result = check(context.instance, tables, current, source, memory, process, now.timestamp())
-        context.log.info(result.sentence)
+        sentence = ". ".join(part for part in (result.sentence, state.remembered) if part)
+        context.log.info(sentence)
         cursor = result.memory.to_cursor()
         if not result.due:
-            return dg.SensorResult(skip_reason=result.sentence, cursor=cursor)
+            return dg.SensorResult(skip_reason=sentence, cursor=cursor)
         return dg.SensorResult(run_requests=_requests(result.due, current, now), cursor=cursor)
 
     return bronze_tick

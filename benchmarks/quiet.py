@@ -1,0 +1,109 @@
+"""What a tick costs when no table has new rows: wall time, CPU time and memory of `pg-bronze tick`.
+
+    .venv/bin/python -m benchmarks.quiet [--tables 5000] [--rounds 3]
+
+Every tick is a process of its own, and before each one a transaction that wrote to no table moves the ids. A third of
+the tables is empty. Prints the median of the quiet ticks, and of ticks with one new row. Starts a PostgreSQL and an S3
+server of its own (extra ``demo``). The first load takes about 0.1 s of CPU time for each table.
+"""
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.demo.s3 import any_server
+
+COMMAND = Path(sys.executable).parent / "pg-bronze"
+CREATE = """do $$ begin
+  for number in {first}..{last} loop
+    execute format('create table t%s (id int primary key, name text, at timestamptz default now())', number);
+    if number % 3 > 0 then
+      execute format('insert into t%s select i, i::text from generate_series(1, 3) i', number);
+    end if;
+  end loop;
+end $$"""
+
+
+class Cost(NamedTuple):
+    """What one process used."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+    def __str__(self) -> str:
+        return f"{self.wall_s:6.1f} s wall, {self.cpu_s:6.1f} s CPU, {self.peak_mb:4.0f} MB at most"
+
+
+def tick(environment: dict[str, str], folder: Path) -> tuple[Cost, str]:
+    """Run `pg-bronze tick`; return its cost and its last line."""
+    begun = time.monotonic()
+    with (folder / "output").open("w+") as output:
+        process = subprocess.Popen([COMMAND, "tick"], env=environment, cwd=folder, stdout=output, stderr=output)
+        _, status, used = os.wait4(process.pid, 0)
+        wall_s = time.monotonic() - begun
+        output.seek(0)
+        lines = output.read().splitlines()
+    if status:
+        raise SystemExit("\n".join(lines[-5:]))
+    return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024), lines[-1]
+
+
+def median(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(values) for values in zip(*costs, strict=True)))
+
+
+@contextlib.contextmanager
+def servers(folder: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Start the servers; yield PostgreSQL and the environment of the command."""
+    foreign = ("PG", "MINIO_", "MC_", "AWS_", "DAGSTER_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    (folder / "home").mkdir()
+    (folder / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with PostgresServer(folder / "pg") as server, any_server(folder / "s3") as bucket:
+        yield (
+            server,
+            inherited
+            | {"PG_HOST": server.host, "PG_PORT": str(server.port), "PG_DB": "postgres", "PG_USER": server.user}
+            | {"PG_PASS": server.password, "PG_CONTROL_URL": "off", "DAGSTER_HOME": str(folder / "home")}
+            | {"MINIO_BUCKET": "bronze", "MINIO_ENDPOINT": bucket.endpoint_url}
+            | {"MINIO_ACCESS_KEY": bucket.access_key, "MINIO_SECRET_KEY": bucket.secret_key},
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        servers(Path(name)) as (server, environment),
+        server.connect("postgres", autocommit=True) as connection,
+    ):
+        for first in range(1, options.tables + 1, 500):
+            connection.execute(CREATE.format(first=first, last=min(first + 499, options.tables)))
+        print(f"{options.tables:,} tables, first load: {tick(environment, Path(name))[0]}", flush=True)
+        for what, statement in {
+            "quiet tick": "select pg_current_xact_id()",
+            "one new row": "insert into t1 select max(id) + 1 from t1",
+        }.items():
+            costs = []
+            for _ in range(options.rounds):
+                connection.execute(statement)
+                cost, last = tick(environment, Path(name))
+                costs.append(cost)
+            print(f"{what}: {median(costs)}, median of {options.rounds}: {last}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

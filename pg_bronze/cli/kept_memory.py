@@ -1,0 +1,29 @@
+"""What a batch remembers for the next command, in Dagster's storage: hints only, as the sensor keeps in its cursor."""
+
+import json
+from typing import TYPE_CHECKING
+
+from pg_bronze.scheduling.memory import Memory
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from pg_bronze.settings.model import Settings
+
+_KEY = "pg_bronze/command_line"
+
+
+def load(instance: "dg.DagsterInstance", settings: "Settings") -> Memory:
+    """Return the memory of the last batch with these settings; an empty one if there is none."""
+    text = instance.daemon_cursor_storage.get_cursor_values({_KEY}).get(_KEY, "")
+    try:
+        stored = json.loads(text)
+        return Memory.from_cursor(stored["cursor"]) if stored["settings"] == settings.fingerprint() else Memory()
+    except (ValueError, KeyError, TypeError):
+        return Memory()
+
+
+def store(instance: "dg.DagsterInstance", settings: "Settings", memory: Memory) -> None:
+    """Replace the stored memory."""
+    text = json.dumps({"settings": settings.fingerprint(), "cursor": memory.to_cursor()})
+    instance.daemon_cursor_storage.set_cursor_values({_KEY: text})

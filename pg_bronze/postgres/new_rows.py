@@ -1,0 +1,38 @@
+"""New rows: whether tables have rows that were not copied yet, asked in one statement for many tables."""
+
+from collections.abc import Iterator, Sequence
+
+from pg_bronze.core import window_sql
+from pg_bronze.core.window_sql import Region
+from pg_bronze.errors import PgBronzeError, SourceUnavailable
+from pg_bronze.postgres.activity import Session
+
+# 5,000 small tables took 6.3 s one by one, 2.6 s with 20 in a statement and 4 s with 100: planning grows faster.
+_TABLES_PER_STATEMENT = 40
+
+
+def exist(session: Session, regions: Sequence[Region]) -> list[bool]:
+    """Return for each region whether it contains a row.
+
+    Returns:
+        True for a region that could not be read: a run of its table reports the error.
+    """
+    starts = range(0, len(regions), _TABLES_PER_STATEMENT)
+    return [answer for first in starts for answer in _answers(session, regions[first : first + _TABLES_PER_STATEMENT])]
+
+
+def _answers(session: Session, regions: Sequence[Region]) -> Iterator[bool]:
+    questions = (f"select {place}, ({window_sql.exists(region, {})})" for place, region in enumerate(regions))
+    try:
+        found = dict(session.ask("\nunion all ".join(questions)))
+    except SourceUnavailable:
+        yield from (True for _ in regions)  # one table after the other would wait for the same timeout
+    except PgBronzeError:
+        if len(regions) == 1:
+            yield True
+            return
+        middle = len(regions) // 2
+        yield from _answers(session, regions[:middle])
+        yield from _answers(session, regions[middle:])
+    else:
+        yield from (found[place] for place in range(len(regions)))
