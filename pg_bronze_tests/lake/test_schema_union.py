@@ -158,14 +158,15 @@ def test_the_default_in_older_rows_is_parsed_as_the_type_it_was_added_with():
     assert found.schema["c"] == pl.Int64()
 
 
-def test_a_default_that_cannot_be_parsed_is_an_error_and_not_null():
-    eras = [era(column(1, "id")), era(column(1, "id"), column(2, "born", "date", "0044-03-15 BC"))]
+def test_a_default_beyond_the_last_date_is_an_error_and_not_null():
+    """The policy of late dates is ``error``: the table stops at such a value in a row."""
+    eras = [era(column(1, "id")), era(column(1, "id"), column(2, "born", "date", "294000-03-15"))]
 
     with pytest.raises(DataError, match="'born' was added with a default"):
         union_schema(eras).expressions(eras[0])
 
     assert read(eras, [[("a", 1)], [("b", None, 2)]], cast={"born": pl.String()})["born"].to_list() == [
-        "0044-03-15 BC",
+        "294000-03-15",
         None,
     ]
 
@@ -173,6 +174,16 @@ def test_a_default_that_cannot_be_parsed_is_an_error_and_not_null():
 @pytest.mark.parametrize(
     "declared,missing,policy,value",
     [
+        ("date", "0044-03-15 BC", Policies(), -735160),
+        ("date", "0001-02-29 BC", Policies(), -719469),
+        ("date", "10000-01-01", Policies(), 2932897),
+        ("date", "262142-12-29", Policies(), DATE_INFINITY[1] - 2),
+        ("date", "262142-12-30", Policies(late_dates="null"), None),
+        ("timestamp", "4714-11-24 00:00:00 BC", Policies(), -210866803200000000),
+        ("timestamp", "10000-01-01 00:00:00.5", Policies(), 253402300800500000),
+        ("timestamptz", "0001-12-31 23:59:59.999999+00 BC", Policies(), -62135596800000001),
+        ("timestamptz", "2026-01-02 03:04:05+00", Policies(), 1767323045000000),
+        ("timestamptz", "262142-12-31 23:59:59.999998+00", Policies(late_dates="null"), None),
         ("date", "infinity", Policies(), DATE_INFINITY[1]),
         ("date", "infinity", Policies(infinity="null"), None),
         ("timestamptz", "-infinity", Policies(), TIMESTAMP_INFINITY[0]),
@@ -180,7 +191,7 @@ def test_a_default_that_cannot_be_parsed_is_an_error_and_not_null():
         ("numeric(10,2)", "NaN", Policies(nan="text"), "NaN"),
     ],
 )
-def test_an_infinite_default_in_older_rows_follows_the_policy(declared, missing, policy, value):
+def test_a_default_in_older_rows_is_exact_or_follows_the_policy(declared, missing, policy, value):
     added = replace(column(2, "c", declared, missing), policies=policy)
     eras = [era(column(1, "id")), era(column(1, "id"), added)]
 

@@ -6,21 +6,19 @@ Polars only for types and values.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pg_bronze.core.table import Column
 from pg_bronze.core.value_policies import DATE_INFINITY, TIMESTAMP_INFINITY
 from pg_bronze.errors import DataError, SettingsError
+from pg_bronze.lake.reading import missing_values
 
 if TYPE_CHECKING:
     import polars as pl
 
 
 XID = 0  # no column of a table has this attnum
-_EXCEPTIONAL = {"infinity", "-infinity", "NaN"}
 _DIGITS = {"Int16": 5, "Int32": 10, "Int64": 19}
 
 
@@ -149,7 +147,8 @@ def _expression(column: UnionColumn, era: ColumnEra) -> "pl.Expr":
     name = era.xid_column if column.attnum == XID else source.name if source else None
     is_text = isinstance(column.dtype, pl.String)
     if name is None:
-        return _value(column, column.dtype if is_text else column.missing_type).cast(column.dtype)
+        parsed_as = column.dtype if is_text else column.missing_type
+        return missing_values.expression(column.name, column.missing, parsed_as).cast(column.dtype)
     if era.schema[name] == column.dtype:
         return by_name(name).as_expr()
     return _text(by_name(name).as_expr(), era.schema[name]) if is_text else by_name(name).as_expr().cast(column.dtype)
@@ -161,9 +160,7 @@ def _column(eras: Sequence[ColumnEra], attnum: int, name: str, cast: "pl.DataTyp
     source = next((era for era in eras if era.by_attnum[attnum].missing is not None), eras[0])
     column = source.by_attnum[attnum]
     dtype = cast or _common_type(eras, attnum, name)
-    # A value that a policy stores as NULL is also NULL in rows from before the column.
-    policy = column.policies.nan if column.missing == "NaN" else column.policies.infinity
-    missing = None if column.missing in _EXCEPTIONAL and policy == "null" else column.missing
+    missing = None if missing_values.stored_as_null(column) else column.missing
     return UnionColumn(attnum, name, dtype, missing, source.schema[column.name])
 
 
@@ -239,41 +236,3 @@ def _text(values: "pl.Expr", dtype: "pl.DataType") -> "pl.Expr":
         .then(pl.lit("-infinity"))
         .otherwise(text + pl.when(year < 1).then(pl.lit(" BC")).otherwise(pl.lit("")))
     )
-
-
-def _value(column: UnionColumn, dtype: "pl.DataType") -> "pl.Expr":
-    """Return the value in rows from before a column, parsed from PostgreSQL's text (UTC, ISO)."""
-    import polars as pl
-
-    if column.missing is None:
-        return pl.lit(None, dtype=dtype)
-    try:
-        parsed = _parsed(column.missing, dtype)
-        # An integer for a date counts days, for a timestamp microseconds.
-        physical = pl.Int32() if isinstance(dtype, pl.Date) else pl.Int64()
-        return pl.lit(parsed, dtype=physical if type(parsed) is int and dtype.is_temporal() else None).cast(dtype)
-    except ValueError as error:
-        raise DataError(
-            f"column {column.name!r} was added with a default that cannot be converted to {dtype}. Read it as text, as "
-            f'in scan(…, cast={{"{column.name}": pl.String}}), or read only objects written since then (days=).'
-        ) from error
-
-
-def _parsed(text: str, dtype: "pl.DataType") -> Any:
-    import polars as pl
-
-    if text in {"infinity", "-infinity"} and isinstance(dtype, pl.Date | pl.Datetime):
-        return (DATE_INFINITY if isinstance(dtype, pl.Date) else TIMESTAMP_INFINITY)[text == "infinity"]
-    if isinstance(dtype, pl.Boolean):
-        return text in {"true", "t"}
-    if isinstance(dtype, pl.Binary):
-        return bytes.fromhex(text.removeprefix("\\x"))
-    if isinstance(dtype, pl.Date):
-        return date.fromisoformat(text)
-    if isinstance(dtype, pl.Datetime):
-        return datetime.fromisoformat(text)
-    if isinstance(dtype, pl.Decimal) and not Decimal(text).is_finite():
-        raise ValueError("not a Parquet decimal")
-    if dtype.is_integer():
-        return int(text)
-    return float(text) if dtype.is_float() else text
