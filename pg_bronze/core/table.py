@@ -112,6 +112,7 @@ class SourceTable:
         row_estimate: The planner's estimate of the number of rows; 0 if the table was never analyzed.
         skipped: Why the relation is skipped; None if it is copied.
         fingerprint: A text that changes with the definition, the relfilenodes and the set of leaves.
+        caveats: What its objects do not contain, one sentence each, without periods; after ``read_catalog`` only.
     """
 
     oid: int
@@ -125,6 +126,7 @@ class SourceTable:
     row_estimate: float
     skipped: str | None
     fingerprint: str
+    caveats: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -166,6 +168,7 @@ class SourceTable:
                 "columns": tuple(Column.from_description(column) for column in data["columns"]),
                 "primary_key": tuple(data["primary_key"]),
                 "relations": tuple(Relation(**relation) for relation in data["relations"]),
+                "caveats": tuple(data.get("caveats", ())),
             }
         )
 

@@ -96,8 +96,8 @@ def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
 
 
 def _notes(table: SourceTable, settings: Settings, state: CatalogState) -> str:
-    """Return the paragraphs about the cursor column and the latest change of a table, for its description."""
-    paragraphs = [_cursor_note(table, settings)]
+    """Return paragraphs for the description: the cursor column, what is not copied, and the latest change."""
+    paragraphs = [_cursor_note(table, settings), *(f"**Limit**: {caveat}." for caveat in table.caveats)]
     if change := state.changes.get(table.label):
         paragraphs.append(f"**Changed**, noticed at {change.at}: {'; '.join(change.sentences)}.")
     return "\n\n".join(paragraphs)

@@ -7,6 +7,7 @@ as bytes). Errors of the connection pass through as psycopg raises them.
 import dataclasses
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,9 +16,10 @@ from typing import Any
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from pg_bronze.core import caveats
 from pg_bronze.core.table import Column, Relation, SourceTable, quote
 from pg_bronze.errors import SourceNotFit
-from pg_bronze.postgres import catalog_query, unreadable_names
+from pg_bronze.postgres import catalog_query, unreadable_tables
 
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 _PROVIDERS = {"b": "builtin", "c": "libc", "i": "icu"}
@@ -39,6 +41,7 @@ class Catalog:
         definitions = [
             [
                 *(table.schema, table.name, table.partitioned, table.comment, table.primary_key, table.skipped),
+                table.caveats,
                 [tuple(vars(column).values()) for column in table.columns],
             ]
             for table in self.tables
@@ -62,13 +65,26 @@ class Catalog:
 
 
 def read_catalog(conn: psycopg.Connection[Any]) -> Catalog:
-    """Read the whole catalog of the connection's database, in two round trips."""
+    """Read the whole catalog of the connection's database, in a few round trips."""
     with conn.cursor(row_factory=dict_row) as cursor:
         where = cursor.execute("select datname, oid from pg_database where datname = current_database()").fetchone()
     if where is None:
         raise SourceNotFit("pg_database has no row for the connection's own database. The server is not PostgreSQL.")
-    tables = sorted(unreadable_names.tables(conn, _read), key=lambda table: (table.schema, table.name))
+    tables = _with_caveats(conn, unreadable_tables.tables(conn, _read))
+    tables.sort(key=lambda table: (table.schema, table.name))
     return Catalog(where["datname"], where["oid"], conn.info.server_version, tuple(tables))
+
+
+def _with_caveats(conn: psycopg.Connection[Any], tables: list[SourceTable]) -> list[SourceTable]:
+    labels = {table.oid: table.label for table in tables}
+    composite, heirs = defaultdict(set), defaultdict(list)
+    for oid, attnum, heir in conn.execute(catalog_query.CAVEATS.encode()).fetchall():
+        if attnum is not None:
+            composite[oid].add(attnum)
+        elif heir in labels:
+            heirs[oid].append(labels[heir])
+    found = ((table, (table.columns, composite[table.oid], sorted(heirs[table.oid]))) for table in tables)
+    return [dataclasses.replace(table, caveats=caveats.sentences(*parts)) for table, parts in found]
 
 
 def _read(conn: psycopg.Connection[Any], which: str) -> list[SourceTable]:

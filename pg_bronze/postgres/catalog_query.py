@@ -131,6 +131,40 @@ DETAILS = """case when a.atthasmissing then (
           from pg_collation co
           where co.oid = a.attcollation and co.oid <> t.typcollation
         )"""
+# What core.caveats needs: the tables that inherit from a table, and the columns of composite types, of arrays, domains
+# and ranges of them. Numbers only, which every encoding can send.
+CAVEATS = """
+with recursive made as materialized (
+  select oid, typbasetype as part
+  from pg_type
+  where typtype = 'd'
+  union all
+  select typarray, oid
+  from pg_type
+  where typarray <> 0
+  union all
+  select rngtypid, rngsubtype
+  from pg_range
+  union all
+  select rngmultitypid, rngsubtype
+  from pg_range
+),
+composite as (
+  select oid
+  from pg_type
+  where typtype = 'c'
+  union
+  select made.oid
+  from composite join made on made.part = composite.oid
+)
+select i.inhparent::bigint as oid, null::int as attnum, i.inhrelid::bigint as heir
+from pg_inherits i join pg_class p on p.oid = i.inhparent
+where p.relkind = 'r'
+union all
+select a.attrelid::bigint, a.attnum::int, null
+from pg_attribute a join pg_class c on c.oid = a.attrelid
+where c.relkind in ('r', 'p') and a.attnum > 0 and not a.attisdropped and a.atttypid in (select oid from composite)
+"""
 # File sizes are measured for one table at a time; for a whole database the planner's estimates are enough.
 ESTIMATED = "c.relpages as page_count, coalesce(toast.relpages, 0) as toast_page_count"
 MEASURED = """

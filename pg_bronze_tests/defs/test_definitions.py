@@ -282,6 +282,16 @@ def _description(project, table: str) -> str:
     return project.definitions.resolve_asset_graph().get(key(table)).description
 
 
+def test_the_description_names_rows_and_values_that_are_not_copied(cinema):
+    """`select count(*) from movie` counts the rows of both tables, and `scan("movie")` has those of one."""
+    cinema.database.execute("create table old_movie () inherits (movie); alter table person add photo oid")
+    cinema.reload()
+
+    assert "**Limit**: Tables inherit from this one: old_movie." in _description(cinema, "movie")
+    assert "**Limit**: Large objects are not copied" in _description(cinema, "person")
+    assert "**Limit**" not in _description(cinema, "old_movie")
+
+
 def test_the_latest_change_of_the_columns_is_in_the_description(cinema):
     """The run that logged the change is hard to find weeks later, when a column is missed."""
     assert "**Changed**" not in _description(cinema, "movie")

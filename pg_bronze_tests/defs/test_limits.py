@@ -50,6 +50,41 @@ def test_readable_tables_are_copied_and_the_missing_grant_is_shown_for_the_other
     assert lake.compare(limited.database, limited.bucket, "person") == lake.SAME
 
 
+GUARDED = """
+create schema vault;
+create function shown(i int) returns int immutable language sql as 'select $1 / 2';
+create domain positive as int check (shown(value) >= 0);
+create type vault.mood as enum ('sad', 'happy');
+create type pair as (a int, b vault.mood);
+create table computed (id int, name text, title text generated always as (initcap(name)) virtual);
+create table checked (id positive);
+create table feeling (id int, mood vault.mood, moods vault.mood[], two pair);
+create table secret (id int, m money);
+insert into computed values (1);
+insert into checked values (1);
+insert into feeling values (1, 'sad', '{sad,happy}', (1, 'happy'));
+insert into secret values (1, 2);
+grant select on computed, checked, feeling, secret to {role};
+revoke execute on function initcap(text) from public;
+revoke execute on function shown(int) from public;
+revoke execute on function pg_catalog.cash_out(money) from public;
+revoke usage on type vault.mood from public;
+"""
+
+
+def test_a_missing_privilege_on_a_function_costs_its_table_alone_and_is_named(limited: Project):
+    """Functions in computed columns and in the output of types are checked while rows are read."""
+    limited.database.execute(GUARDED.replace("{role}", f"limited_{limited.database.name}"))
+    limited.reload()
+
+    failed = sentences(limited.copy())
+
+    assert set(failed) == {"bronze__computed"}
+    assert "permission denied for function initcap" in failed["bronze__computed"]
+    assert "grant execute" in failed["bronze__computed"]
+    assert lake.compare(limited.database, limited.bucket, "feeling") == lake.SAME
+
+
 def test_a_read_ends_before_the_maximum_run_time(cinema: Project):
     """Dagster ends a run by a request to its worker, which may not answer during a read."""
     cinema.database.execute(SLOW)

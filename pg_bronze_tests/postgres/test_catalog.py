@@ -423,3 +423,54 @@ def test_the_catalog_is_read_in_a_read_only_transaction_and_a_sql_ascii_database
             (table,) = read_catalog(conn).tables
         admin.execute(f"drop database {name}")
     assert (table.name, table.columns[0].name, table.skipped) == ("película", "año", None)
+
+
+def test_a_definition_that_the_server_cannot_read_costs_its_table_alone(sql, role):
+    """One damaged entry hid all tables: no new one was copied any more."""
+    sql.execute("create table movie (id int); create table person (id int); create table odd (id int)")
+    damaged = "array[array[makeaclitem(relowner, relowner, 'SELECT', false)]]"
+    sql.execute(f"grant select on movie, person to {role}")
+    sql.execute(f"update pg_class set relacl = {damaged} where relname = 'odd'; set role {role}")
+
+    with sql.transaction():  # as behind a pooler
+        tables = {table.name: table for table in read_catalog(sql).tables}
+
+    assert [tables[name].skipped for name in ("movie", "person")] == [None, None]
+    assert "the server fails to read its definition" in tables["odd"].skipped
+
+
+def test_a_right_that_every_table_needs_is_an_error_and_skips_no_table(sql, role):
+    sql.execute("create table movie (id int); create table person (id int)")
+    sql.execute("revoke execute on function row_security_active(oid) from public")
+    sql.execute(f"set role {role}")
+
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row_security_active"):
+        read_catalog(sql)
+
+
+def test_what_the_objects_of_a_table_do_not_contain_is_part_of_the_catalog(sql):
+    sql.execute(
+        """
+        create table event (id int);
+        create table event_1 (note text) inherits (event);
+        create table event_2 () inherits (event_1);
+        create domain lo as oid;
+        create table scan (id int, page lo, thumb oid);
+        create type spot as (x int, y int);
+        create domain place as spot;
+        create type stretch as range (subtype = spot);
+        create table map (id int, a spot, b place[], c stretch, d int4range, e event) partition by list (id);
+        """
+    )
+    tables = {table.name: table.caveats for table in read_catalog(sql).tables}
+
+    inherited = "Tables inherit from this one: {}. It is copied without their rows, which are in the folders of these"
+    assert tables["event"] == (f"{inherited.format('event_1')} tables",)
+    assert tables["event_1"] == (f"{inherited.format('event_2')} tables",)
+    assert tables["event_2"] == ()
+    (objects,) = tables["scan"]
+    assert objects.endswith("`page` (lo), `thumb` (oid)")
+    (attributes,) = tables["map"]
+    assert attributes.endswith("in `a` (spot), `b` (place[]), `c` (stretch) and 1 more")
+    copy = Catalog.from_text(read_catalog(sql).to_text())
+    assert {table.name: table.caveats for table in copy.tables} == tables
