@@ -70,7 +70,9 @@ def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batche
     """Run one batch and return the sentence of each failed table by its label."""
     from pg_bronze.defs import build, catalog_state
     from pg_bronze.settings.load import load_settings
+    from pg_bronze.settings.process import tune_process
 
+    tune_process()
     settings = load_settings()
     state = catalog_state.load(settings)
     if state.error and state.catalog is None:

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import os
+from functools import cache
 
 _ALLOCATOR = "_RJEM_MALLOC_CONF"
 # Polars sets this value when it is imported, and child processes inherit it. Any other value is the user's choice.
@@ -15,15 +16,17 @@ _M_MMAP_THRESHOLD = -3  # malloc.h
 _MMAP_THRESHOLD_BYTES = 2**20
 
 
+@cache
 def tune_process() -> None:
-    """Set the allocator and garbage collector options of the process.
+    """Set the allocator and garbage collector options of the process, at the first call.
 
-    Call it once at each process entry point: after the imports, because only objects that exist are frozen, and before
+    Call it at each process entry point: after the imports, because only objects that exist are frozen, and before
     Polars is imported, because Polars reads the allocator options then.
     """
     _return_freed_memory()
     # The imported modules remain until the process ends. Without this, every full collection and the one at exit
-    # traverse them: a third of the CPU time of a process (benchmarks/process.py).
+    # traverse them: a third of the CPU time of a process (benchmarks/process.py). What is frozen is never collected,
+    # so a second time would keep the definitions of every batch of `pg-bronze run`: 80 kB for each table.
     gc.freeze()
 
 

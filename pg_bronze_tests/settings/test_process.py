@@ -58,3 +58,17 @@ def test_objects_that_exist_are_excluded_from_garbage_collection():
     )
 
     assert run(code) == "True"
+
+
+def test_what_is_created_after_the_first_call_is_collected_despite_a_second_one():
+    """`pg-bronze run` kept the definitions of every batch in memory, 80 kB for each table."""
+    code = (
+        "from pg_bronze.settings.process import tune_process\n"
+        "tune_process()\n"
+        "frozen = gc.get_freeze_count()\n"
+        "later = [[] for _ in range(1000)]\n"
+        "tune_process()\n"
+        "print(gc.get_freeze_count() == frozen)"
+    )
+
+    assert run(code) == "True"
