@@ -127,15 +127,17 @@ def _due(
     from datetime import UTC, datetime
 
     from pg_bronze.defs import due_tables
-    from pg_bronze.defs.resources import open_source
+    from pg_bronze.defs.resources import open_bucket, open_source
     from pg_bronze.defs.table_facts import Process
+    from pg_bronze.lake import generations
 
     attended = not batches.unattended
     batches.process = batches.process or Process()
     memory = batches.memory or kept_memory.load(instance, settings)
     now = datetime.now(UTC).timestamp()
+    moved = generations.newest_old(open_bucket(settings), settings.prefix) if attended else {}
     with open_source(settings, "pg_bronze run") as source:
-        checked = due_tables.check(instance, tables, settings, source, memory, batches.process, now, attended)
+        checked = due_tables.check(instance, tables, settings, source, memory, batches.process, now, attended, moved)
     batches.memory = checked.memory
     if attended:
         kept_memory.store(instance, settings, checked.memory)

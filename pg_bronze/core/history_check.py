@@ -40,6 +40,13 @@ def check_origin(watermark: Watermark, origin: Origin, label: str, standby: bool
         )
 
 
+def continues(recorded: Origin, origin: Origin, standby: bool) -> bool:
+    """Return whether an origin continues a recorded one; otherwise ``check_origin`` stops the table."""
+    if (recorded.bucket, recorded.database) != (origin.bucket, origin.database):
+        return False
+    return _history_change(recorded, origin) is None and (standby or _restored(recorded, origin) is None)
+
+
 def _history_change(recorded: Origin, origin: Origin) -> str | None:
     """Describe how cluster or timeline differ; None if they are the same."""
     if recorded.system_id != origin.system_id:

@@ -4,8 +4,9 @@ The sensor and `pg-bronze run` call the same function.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
@@ -15,6 +16,7 @@ from pg_bronze.core.window_sql import Region
 from pg_bronze.defs import asset_keys, failures, log_lines, metadata, run_watchdog, table_facts
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError
+from pg_bronze.lake import keys
 from pg_bronze.postgres import new_rows
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import backoff, due
@@ -74,6 +76,7 @@ def check(
     process: Process,
     now: float,
     attended: bool = False,
+    moved: Mapping[str, int] = MappingProxyType({}),
 ) -> Check:
     """Decide which tables are due.
 
@@ -83,6 +86,7 @@ def check(
         now: Seconds since 1970.
         attended: A person requested the tick: it finds every committed row, whether counted yet or not, retries
             failing tables at once, and does not leave tables to unfinished runs, which may be those of a dead worker.
+        moved: The newest generation that was moved away, by folder. The watermark of such a generation is outdated.
 
     Raises:
         PgBronzeError: The database did not answer.
@@ -90,9 +94,12 @@ def check(
     process.start_tick(settings, now)
     activity = source.activity()
     run_watchdog.end_abandoned_runs(instance, source, [asset_keys.bronze_key(table) for table in tables], now)
-    cluster = due.Cluster(activity.horizon, activity.next_xid, activity.standby)
-    tick = _Tick(settings, source, memory, process, cluster, now, attended)
-    checked = tick.check_all(table_facts.collect(instance, tables, activity, process))
+    collected = table_facts.collect(instance, tables, activity, process)
+    # The watermarks first, the log position second: the other order would take a copy in between for a restore.
+    origin = source.place(keys.place(settings.minio_bucket, settings.prefix))
+    cluster = due.Cluster(activity.horizon, activity.next_xid, activity.standby, origin)
+    tick = _Tick(settings, source, memory, process, cluster, now, attended, moved)
+    checked = tick.check_all(collected)
     since = memory.horizon_since if memory.horizon == activity.horizon else now
     hints = {_hint_key(item.table): item.decision.hint for item in checked}
     failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
@@ -116,6 +123,7 @@ class _Tick:
     cluster: due.Cluster
     now: float
     attended: bool
+    moved: Mapping[str, int]
 
     def check_all(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[TableCheck]:
         """Decide about all tables, with the answers of the database about those that are to be asked."""
@@ -132,6 +140,8 @@ class _Tick:
 
     def _check(self, table: SourceTable, facts: due.Facts) -> TableCheck:
         facts = replace(facts, running=facts.running and not self.attended)
+        if facts.watermark and facts.watermark.generation <= self.moved.get(keys.folder(table.schema, table.name), -1):
+            facts = replace(facts, watermark=None)  # another Dagster instance started a generation
         hint = self.memory.hints.get(_hint_key(table), due.Hint())
         failure = None if facts.running else due.failure_of(facts, hint)
         next_retry = self._next_retry(failure, facts.silent, table) if failure else None

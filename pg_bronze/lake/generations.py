@@ -4,9 +4,26 @@ import logging
 from typing import TYPE_CHECKING
 
 from pg_bronze.core.watermark import Watermark
+from pg_bronze.errors import StoreNotFit
+from pg_bronze.lake.keys import own_key
 
 if TYPE_CHECKING:
     from pg_bronze.lake.ledger import Ledger
+    from pg_bronze.lake.object_store import Store
+
+
+def newest_old(store: "Store", prefix: str) -> dict[str, int]:
+    """Return the newest generation whose objects were moved away, by the folder of the table.
+
+    One request, and one more for each table that has such objects. Empty if the bucket does not exist yet.
+    """
+    old = own_key(prefix, "old/")
+    try:
+        found = {folder: store.folders(f"{old}{folder}/") for folder in store.folders(old)}
+    except StoreNotFit:
+        return {}
+    numbers = {folder: [int(name[4:]) for name in names if name[4:].isdecimal()] for folder, names in found.items()}
+    return {folder: max(generations) for folder, generations in numbers.items() if generations}
 
 
 def move_old(ledger: "Ledger", watermark: Watermark) -> int:

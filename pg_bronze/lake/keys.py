@@ -175,6 +175,11 @@ class Layout:
         return f"{self.prefix}/{key}" if self.prefix else key
 
 
+def place(bucket: str, prefix: str) -> str:
+    """Return ``bucket/prefix``, as watermarks contain it."""
+    return f"{bucket}/{prefix}" if prefix else bucket
+
+
 def own_key(prefix: str, name: str) -> str:
     """Return the key of an object that belongs to no table, such as ``catalog.json``."""
     return f"{prefix}/{OWN}/{name}" if prefix else f"{OWN}/{name}"

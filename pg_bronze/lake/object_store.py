@@ -14,7 +14,7 @@ from typing import Any
 
 from pg_bronze.errors import PgBronzeError, StoreNotFit, StoreUnavailable
 from pg_bronze.lake import create_only, s3_errors
-from pg_bronze.lake.keys import own_key
+from pg_bronze.lake.keys import own_key, place
 
 # 0.75 s in total. A conflict that lasts longer is left to the next tick.
 _CONFLICT_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
@@ -44,7 +44,7 @@ class Store:
     @property
     def place(self) -> str:
         """``bucket/prefix``, as watermarks contain it."""
-        return f"{self.bucket}/{self.prefix}" if self.prefix else self.bucket
+        return place(self.bucket, self.prefix)
 
     @property
     def endpoint(self) -> str:

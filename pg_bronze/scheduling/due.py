@@ -9,8 +9,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pg_bronze.core import history_check
 from pg_bronze.core.planning import HEARTBEAT_WIDTH
-from pg_bronze.core.watermark import Watermark
+from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.scheduling.backoff import Failure
 
 MAY_HAVE_ROWS = "may have new rows"
@@ -46,11 +47,13 @@ class Cluster:
         horizon: Every transaction below it has finished.
         next_xid: The next transaction id, read after the counters: every change they counted has a lower id.
         standby: The server is a hot standby, whose counters say nothing and whose horizon may be older than before.
+        origin: The database and the point of its history; None if it is not compared with the watermarks.
     """
 
     horizon: int
     next_xid: int
     standby: bool = False
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,8 @@ def decide(
     if not facts.silent:
         hint = dataclasses.replace(hint, asked=0)
     decision = _by_horizon(_by_hints(facts, hint, cluster, now, ungated_after_s), hint, cluster, now)
+    if _has_other_history(facts, cluster):
+        decision = Decision(True, "copied from another history", dataclasses.replace(decision.hint, due_at=now))
     if next_try is not None:
         return _retried(decision, hint, next_try, now)
     behind = decision.swept is not None and decision.swept < cluster.horizon
@@ -172,6 +177,13 @@ def _by_hints(facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_af
         hint = _plausible(dataclasses.replace(hint, quiet_upto=upto, generation=generation), cluster)
         return judge(watermark, hint, facts.leaves, seen, cluster, now, ungated_after_s)
     return decision
+
+
+def _has_other_history(facts: Facts, cluster: Cluster) -> bool:
+    """Return whether the watermark does not belong to this point of history, which a run explains."""
+    if facts.watermark is None or cluster.origin is None:
+        return False
+    return not history_check.continues(facts.watermark.origin, cluster.origin, cluster.standby)
 
 
 def _watermark(facts: Facts) -> Watermark | None:

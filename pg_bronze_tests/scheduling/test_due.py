@@ -315,3 +315,28 @@ def test_no_row_stays_behind_unchanged_counters(steps):
             cluster.finish(step != "nothing", step == "write")
     missing = [xid for xid in cluster.written if xid >= cluster.swept]
     assert cluster.look() or not missing
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        {"timeline": 2, "lsn": "0/9"},
+        {"system_id": "8"},
+        {"database": 6},
+        {"bucket": "other"},
+        {"lsn": "0/0"},
+    ],
+)
+def test_a_quiet_table_whose_history_does_not_continue_is_due_at_once(now):
+    """After a failover its newest versions may be lost in the database, and no counter shows that."""
+    place = Origin("7", 1, "0/1", 5, "bronze")
+    same, other = (
+        decision(facts(Leaf(200)), counted(), Cluster(200, 200, origin=at)) for at in (place, replace(place, **now))
+    )
+    assert not same.due
+    assert (other.due, other.reason, other.ask) == (True, "copied from another history", False)
+
+
+def test_a_standby_that_lags_continues_the_history():
+    behind = Origin("7", 1, "0/0", 5, "bronze")
+    assert not decision(facts(Leaf(200)), counted(), Cluster(200, 200, standby=True, origin=behind)).due
