@@ -100,8 +100,9 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
             if stream is None:
                 source_database.count_without_rows(table.label, busy=not sync.locked)
                 return
-            if stream.rebuilt and source_database.first_time(_REBUILT):
-                context.log.info(_REBUILT)
+            for sentence in (_REBUILT if stream.rebuilt else None, source_database.reader_note):
+                if sentence and source_database.first_time(sentence):
+                    context.log.info(sentence)
             verified = {name: value for report in reports for name, value in report.metadata.items()}
             yield dg.Output(BronzeOutput(stream.slices(), table.label, state), metadata=verified)
             # Dagster has stored the materialization when the generator is resumed.

@@ -97,6 +97,7 @@ def open_source(settings: Settings, application_name: str, ends_at: float | None
         settings.statement_timeout_s,
         settings.reader,
         ends_at,
+        None if settings.reader == "copy" else settings.connectorx_limitation,
     )
 
 
@@ -213,6 +214,8 @@ class SourceDatabase(dg.ConfigurableResource[None]):
                 self._store.check()
             if self._must_recheck:
                 self._source.check()
+            # Replaces a connection that was lost while it was not used; the control table would find it closed.
+            self._source.connection  # noqa: B018
             if self._control is None or self._control.broken:
                 self._control = open_control(self.settings, self._source)
         except PgBronzeError as error:
@@ -220,6 +223,12 @@ class SourceDatabase(dg.ConfigurableResource[None]):
             raise
         self._must_recheck = False
         return self._source, self._store, self._control
+
+    @property
+    def reader_note(self) -> str | None:
+        """Why slices are read with COPY although that was not chosen; None before the first read."""
+        found = self._source.limitation if self._source else None
+        return f"Slices are read with COPY: connectorx {found}." if found else None
 
     def first_time(self, sentence: str) -> bool:
         """Return whether this run has not logged the sentence yet, so that a cause of all tables is logged once."""

@@ -13,17 +13,16 @@ from typing import Any, Protocol
 from pg_bronze.core import window_sql
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import PgBronzeError, SourceUnavailable
+from pg_bronze.postgres import server_identity
 
 FLUSH_WAIT_S = 2.0
 NUDGE_AFTER_S = 0.02
 # A flush position can be at the start of a page while the insert position already includes that page's header.
 PAGE_BYTES, HEADER_BYTES = 8192, 40
 # The flushed position: a crash of the server takes back what is written and not flushed, which is no restore.
-_PLACE = """select (select concat(system_identifier) from pg_control_system()),
-  case when pg_is_in_recovery() then (select timeline_id from pg_control_checkpoint())
-       else bit_in(textout(concat('x', substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))), 0, 32)::int end,
+_PLACE = f"""select {server_identity.SYSTEM_ID}, {server_identity.TIMELINE},
   textin(pg_lsn_out(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end)),
-  (select oid::bigint from pg_database where datname = current_database()),
+  {server_identity.DATABASE},
   case when not pg_is_in_recovery() then concat(pg_postmaster_start_time() at time zone 'UTC') end,
   case when not pg_is_in_recovery() then (select concat(checkpoint_lsn) from pg_control_checkpoint()) end,
   pg_is_in_recovery()"""

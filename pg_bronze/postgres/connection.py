@@ -6,6 +6,7 @@ reads.
 """
 
 import contextlib
+import math
 import secrets
 import threading
 import time
@@ -17,9 +18,10 @@ import psycopg
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import SourceNotFit, SourceUnavailable
 from pg_bronze.postgres import activity as probe
-from pg_bronze.postgres import catalog, catalog_query, login_errors
+from pg_bronze.postgres import catalog, catalog_query, login
 from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.error_mapping import explain, explain_sqlstate
+from pg_bronze.postgres.login import Idle
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
 from pg_bronze.postgres.readers.reading import Reader, Reading, pinned
@@ -44,10 +46,14 @@ class Source:
 
     Args:
         conninfo: psycopg's keyword arguments.
-        url: The same server for connectorx; None if connectorx cannot connect as configured.
+        url: The same server for connectorx; None if connectorx is not to be used.
         statement_timeout_s: Seconds before the server cancels a statement.
         reader: ``auto`` is connectorx where it can connect, else COPY.
         ends_at: The ``time.monotonic`` by which every read has to end; None for no such time.
+        limitation: Why there is no URL for connectorx, as a predicate, unless COPY was chosen.
+
+    Attributes:
+        limitation: Why ``auto`` reads with COPY, as a predicate; after the first read also what its login requires.
 
     Raises:
         SourceUnavailable: The server does not answer. Retried at the next tick.
@@ -62,6 +68,7 @@ class Source:
         statement_timeout_s: float,
         reader: Literal["auto", "connectorx", "copy"] = "auto",
         ends_at: float | None = None,
+        limitation: str | None = None,
     ) -> None:
         self._conninfo = dict(conninfo)
         self._url = url
@@ -69,13 +76,16 @@ class Source:
         self._choice = reader
         self._ends_at = ends_at
         self._connection: psycopg.Connection | None = None
+        self._idle = Idle()
         self._asking = threading.RLock()
         self._reader: Reader | None = None
         self._reading: Reading | None = None
         self.standby = False
         self.pooled = False
+        self.limitation = limitation
         self.server_version = 0
         self._horizon: int | None = None
+        self._place: Origin | None = None
         self._database: Mapping[str, Any] | None = None
 
     def __enter__(self) -> Self:
@@ -91,10 +101,11 @@ class Source:
 
     @property
     def connection(self) -> psycopg.Connection:
-        """The kept connection, in autocommit mode. It is opened on first use, and again after it broke."""
-        if self._connection is None or self._connection.closed or self._connection.broken:
-            self._connection = self._connect()
-        return self._connection
+        """The kept connection, in autocommit mode. It is opened on first use, and again after it was lost."""
+        with self._asking:
+            if self._connection is None or not self._idle.is_usable(self._connection):
+                self._connection = self._connect()
+            return self._connection
 
     def close(self) -> None:
         """End the current read and close all connections, which releases their locks."""
@@ -108,7 +119,7 @@ class Source:
 
     def check(self) -> None:
         """Open one more connection and close it, because the kept one may be the last that the server accepts."""
-        _open(self._conninfo, self.name).close()
+        login.connect(self._conninfo, self.name).close()
 
     @contextlib.contextmanager
     def session(self) -> Iterator[psycopg.Connection]:
@@ -153,7 +164,8 @@ class Source:
         timeout_s = self._time_left(label)
         if self._reader is None:
             self._reader = self._choose_reader()
-        self._reading = reading = Reading(self._reader, query, label, timeout_s)
+        place = self._place or self.place("")
+        self._reading = reading = Reading(self._reader, query, label, timeout_s, place)
         try:
             return reading.wait(timeout_s + LOGIN_S)
         finally:
@@ -209,8 +221,8 @@ class Source:
 
     def place(self, bucket: str) -> Origin:
         """Return the database and the point of its history that rows are read from; see ``activity.place``."""
-        found, self.standby = probe.place(self, bucket)
-        return found
+        self._place, self.standby = probe.place(self, bucket)
+        return self._place
 
     def horizon(self, at_least: int | None = None) -> int:
         """Return the horizon of this tick, or a new one if that is below ``at_least``; see ``durable_horizon``."""
@@ -238,7 +250,7 @@ class Source:
         return self._database
 
     def _connect(self) -> psycopg.Connection:
-        connection = _open(self._conninfo, self.name)
+        connection = login.connect(self._conninfo, self.name)
         try:
             self._configure(connection)
         except BaseException:
@@ -271,40 +283,45 @@ class Source:
 
     def _time_left(self, label: str) -> float:
         """Return the seconds that a statement over many rows may take now."""
-        if self._ends_at is None:
-            return self._statement_timeout_s
-        left_s = min(self._statement_timeout_s, self._ends_at - time.monotonic())
+        left_s = math.inf if self._ends_at is None else self._ends_at - time.monotonic()
         if left_s < SHORTEST_READ_S:
             raise SourceUnavailable(
                 f"{label}: the time limit of this run is reached (PG_BRONZE_MAX_RUN_S, or max_runtime_seconds in "
                 "dagster.yaml for a run that the sensor did not request). Committed slices are kept, and the next tick "
                 "continues after them."
             )
-        return left_s
+        return min(self._statement_timeout_s, left_s)
 
     def _choose_reader(self) -> Reader:
         kept = self.connection
-        # connectorx reads no password file; libpq did.
-        from_file = kept.pgconn.used_password and not self._conninfo.get("password")
-        fit = not self.pooled and not from_file
         name = f"{self._conninfo.get('application_name', 'pg_bronze')} {secrets.token_hex(3)}"
-        if self._url is not None and self._choice != "copy" and (fit or self._choice == "connectorx"):
-            return ConnectorxReader(
-                self._url,
-                name,
-                lambda: _open(self._conninfo, self.name),
-                encrypted=kept.pgconn.ssl_in_use,
-                direct=not self.pooled,
-            )
         conninfo = pinned({**self._conninfo, "application_name": name}, kept)
-        return CopyReader(lambda: _open(conninfo, self.name))
+        if self._url is None or not self._may_use_connectorx(kept):
+            return CopyReader(lambda: login.connect(conninfo, self.name))
+        return ConnectorxReader(
+            self._url,
+            name,
+            lambda: login.connect(pinned(self._conninfo, kept), self.name),
+            encrypted=kept.pgconn.ssl_in_use,
+            address=kept.info.hostaddr,
+            direct=not self.pooled,
+        )
 
-
-def _open(conninfo: Mapping[str, Any], name: str) -> psycopg.Connection:
-    try:
-        return psycopg.connect(**conninfo, autocommit=True)
-    except psycopg.OperationalError as error:
-        raise login_errors.explain_connection(error, name, login_errors.sqlstate(conninfo, error)) from error
+    def _may_use_connectorx(self, kept: psycopg.Connection) -> bool:
+        if self._choice == "copy":
+            return False
+        # What the server knows behind a pooler is the pooler's own login.
+        certificate, gss = (False, False) if self.pooled else self.ask(login.METHODS)[0]
+        found = login.limitation(self._conninfo, kept, bool(certificate), bool(gss))
+        if found and self._choice == "connectorx":
+            raise SourceNotFit(
+                f"{self.name}: PG_BRONZE_READER is connectorx, which {found}. Set it to auto or copy. It is retried "
+                "after the fix."
+            )
+        if self.pooled and self._choice == "auto":
+            found = found or "uses sessions, and a pooler is in front of the server"
+        self.limitation = found
+        return found is None
 
 
 def _lock_key(table_oid: int) -> dict[str, int]:

@@ -1,9 +1,9 @@
 """Error mapping: what PostgreSQL, psycopg and connectorx report, as the errors of pg_bronze.
 
 Errors of the server are mapped by SQLSTATE, whatever the language of its messages (``lc_messages``). Nothing is decided
-by the words of a server's message, and only messages that cannot contain a value of a row are repeated. Two texts of
-pg_bronze itself, ``TOO_LARGE`` and ``STALE``, are the exception: its queries make the server quote them. Failed logins
-are mapped in ``login_errors``.
+by the words of a server's message, and only messages that cannot contain a value of a row are repeated. Three texts of
+pg_bronze itself, ``TOO_LARGE``, ``STALE`` and ``OTHER_SERVER``, are the exception: its queries make the server quote
+them. Failed logins are mapped in ``login_errors``.
 
 No connection is opened here.
 """
@@ -28,6 +28,7 @@ from pg_bronze.errors import (
     StaleSnapshot,
     TableChanged,
 )
+from pg_bronze.postgres.server_identity import OTHER_SERVER
 
 
 class Case(NamedTuple):
@@ -49,6 +50,11 @@ _STALE = Case(
     StaleSnapshot,
     "the read used a snapshot older than its horizon, as behind a pooler that distributes over replicas or on a "
     "lagging standby. Nothing was copied.",
+)
+_OTHER_SERVER = Case(
+    SourceUnavailable,
+    "the read reached another server, timeline or database than the one that the horizon came from, as after a "
+    "failover or behind a name or proxy with several servers. Nothing was copied.",
 )
 _FILTERED = Case(
     SourceNotFit,
@@ -117,7 +123,7 @@ _SLICE_CLASSES: Mapping[str, Case] = {
 }
 # Texts of pg_bronze that its queries cast to a number: the server quotes them with the SQLSTATE of an invalid text.
 _INVALID_TEXT = "22P02"
-_MARKERS: Sequence[tuple[str, Case]] = ((TOO_LARGE, _TOO_LARGE), (STALE, _STALE))
+_MARKERS: Sequence[tuple[str, Case]] = ((TOO_LARGE, _TOO_LARGE), (STALE, _STALE), (OTHER_SERVER, _OTHER_SERVER))
 
 # Statements on the kept connection.
 _STATEMENT_DENIED = Case(AccessDenied, "the server denied a statement ({detail}). Grant the right to the role.")

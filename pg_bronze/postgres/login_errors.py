@@ -55,6 +55,14 @@ _LIBPQ: Sequence[tuple[str, Case]] = (
         ),
     ),
     (
+        "definition of service|service file",
+        Case(
+            AccessDenied,
+            "libpq cannot use the service that PGSERVICE names. Unset PGSERVICE: the server is named by PG_HOST and "
+            "PG_PORT.",
+        ),
+    ),
+    (
         "certificate|SSL",
         Case(AccessDenied, "the encrypted connection could not be made. Check PG_SSLMODE and PG_SSLROOTCERT."),
     ),
@@ -83,6 +91,16 @@ def explain_connection(error: psycopg.OperationalError, name: str, state: str = 
     if message is None:
         return error_of(_libpq_case(str(error)), name)
     return error_of(_LOGIN_STATES.get(state, _REFUSED), name, message[:200])
+
+
+def with_variables(error: PgBronzeError, variables: Sequence[str]) -> PgBronzeError:
+    """Return the error with the variables of libpq that took part in the login, which no setting mentions."""
+    if not variables:
+        return error
+    return type(error)(
+        f"{error} The login also used {', '.join(variables)} of the environment or of libpq's service file: unset what "
+        "belongs to another server."
+    )
 
 
 def server_message(error: psycopg.OperationalError) -> str | None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
@@ -13,6 +13,9 @@ from pg_bronze.settings.section import Section
 
 _KEEPALIVE_IDLE_S = 30
 _TCP_USER_TIMEOUT_S = 60
+# libpq would take these from PGHOSTADDR, PGOPTIONS and others, and reach another server than PG_HOST, or have other
+# session settings than connectorx. What else libpq finds outside the settings is compared in ``postgres.login``.
+_ROUTE = {"hostaddr": "", "options": "", "target_session_attrs": "any", "load_balance_hosts": "disable"}
 
 
 class SourceSettings(Section):
@@ -50,8 +53,8 @@ class SourceSettings(Section):
     reader: ReaderName = Field(
         default="auto",
         description="Reader of the slices: `connectorx`, or `copy` (psycopg's `COPY`: the same rows, slower). `auto` "
-        "uses `copy` where connectorx cannot be used: `verify-full`, several hosts, `PG_PASSFILE`, or a pooler such as "
-        "PgBouncer.",
+        "uses `copy` where connectorx cannot be used: `verify-full`, several hosts, `PG_PASSFILE`, a client "
+        "certificate or other login that libpq is configured for, or a pooler such as PgBouncer.",
     )
     statement_timeout_s: float = Field(
         default=300.0, ge=1, le=86400, description="Seconds after which one probe or read is canceled, 1 to 86400."
@@ -121,6 +124,7 @@ class SourceSettings(Section):
             "password": self.pg_pass.get_secret_value(),
             "sslmode": self.pg_sslmode,
             **self._session(application_name),
+            **_ROUTE,
         }
         files = {"sslrootcert": self.pg_sslrootcert, "passfile": self.pg_passfile}
         return info | {name: str(file) for name, file in files.items() if file}
@@ -131,14 +135,22 @@ class SourceSettings(Section):
             return None
         if self.pg_control_url is None:
             return self.source_conninfo(application_name)
-        return {"conninfo": self.pg_control_url.get_secret_value(), **self._session(application_name)}
+        url = self.pg_control_url.get_secret_value()
+        chosen = parse_qs(urlsplit(url).query, keep_blank_values=True)
+        route = {name: value for name, value in _ROUTE.items() if name not in chosen}
+        return {"conninfo": url, **self._session(application_name), **route}
+
+    @property
+    def connectorx_limitation(self) -> str | None:
+        """What connectorx does not support of these settings, as a predicate; None if it supports them."""
+        return _connectorx_limitation(vars(self))
 
     def source_url(self) -> str | None:
         """Return the URL for connectorx, or None if the settings require the other reader.
 
         The URL contains the password: never log it, and never quote it in an error.
         """
-        if self.reader == "copy" or _connectorx_limitation(vars(self)):
+        if self.reader == "copy" or self.connectorx_limitation:
             return None
         # connectorx has no verify-ca: require with a root certificate checks the same. It rejects client_encoding.
         options = {

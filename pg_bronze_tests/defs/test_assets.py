@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from pg_bronze.defs import metadata, resources
+from pg_bronze.postgres.control_table import Control
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, messages, sentences, values
 
@@ -377,6 +378,32 @@ def test_the_first_run_logs_once_where_the_mirror_is(cinema: Project):
 
     assert first.count(place) == 1
     assert place not in second
+
+
+def test_a_login_that_connectorx_lacks_is_named_once_in_the_log_of_a_run(cinema: Project, monkeypatch):
+    """Reading takes twice the CPU from then on, and nothing else would show it."""
+    monkeypatch.setenv("PGREQUIREAUTH", "scram-sha-256")
+
+    logged = messages(cinema, cinema.copy())
+
+    assert logged.count("Slices are read with COPY: connectorx does not use PGREQUIREAUTH.") == 1
+
+
+def test_the_control_table_follows_a_connection_that_was_replaced(cinema: Project, monkeypatch):
+    """Otherwise nothing is mirrored for the rest of a run in which the server ended the idle session once."""
+    where = Control.where
+
+    def end_session_after(control):
+        found = where(control)
+        cinema.database.execute(f"select pg_terminate_backend({control.connection.info.backend_pid}, 5000)")
+        return found
+
+    monkeypatch.setattr(Control, "where", end_session_after)
+
+    logged = messages(cinema, cinema.copy())
+
+    assert not any("is not mirrored" in message for message in logged)
+    assert cinema.database.execute("select count(*) from etl_control") == [(2,)]
 
 
 def test_an_edited_control_row_has_no_effect_and_is_written_again(cinema: Project):

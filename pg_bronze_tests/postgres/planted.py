@@ -19,9 +19,9 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "the timeline of a primary is that of its last checkpoint",
-        "postgres/activity.py",
-        "else bit_in(textout(concat('x', substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))), 0, 32)::int end,",
-        "else (select timeline_id from pg_control_checkpoint()) end,",
+        "postgres/server_identity.py",
+        "else pg_catalog.bit_in(pg_catalog.textout(pg_catalog.concat('x', {_LOG_FILE})), 0, 32)::pg_catalog.int4",
+        "else (select timeline_id from pg_control_checkpoint())",
         "sync/test_history.py::test_a_promoted_standby_stops_the_table_before_its_first_checkpoint",
     ),
     Fault(

@@ -29,7 +29,8 @@ BUCKET = {
     "MINIO_ACCESS_KEY": "a",
     "MINIO_SECRET_KEY": "b",
 }
-HBA = """hostnossl all encrypted 127.0.0.1/32 reject
+HBA = """hostssl all certified 127.0.0.1/32 cert
+hostnossl all encrypted 127.0.0.1/32 reject
 host all all 127.0.0.1/32 scram-sha-256
 """
 
@@ -49,8 +50,8 @@ def authority(folder: Path, name: str) -> Path:
 
 
 def signed(folder: Path, host: str) -> tuple[bytes, bytes]:
-    """Return a certificate for one host name, signed by the authority ``ours``, and its key."""
-    request, key, certificate, names = (folder / f"server.{kind}" for kind in ("csr", "key", "crt", "ext"))
+    """Return a certificate for one host name or role, signed by the authority ``ours``, and its key."""
+    request, key, certificate, names = (folder / f"{host}.{kind}" for kind in ("csr", "key", "crt", "ext"))
     names.write_text(f"subjectAltName=DNS:{host}\n")
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={host}", "-keyout", str(key), "-out", str(request))
     openssl(
@@ -94,11 +95,14 @@ def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         with server.connect(autocommit=True) as connection:
             data = Path(str(connection.execute("show data_directory").fetchone()[0]))
             owner = data.stat()
-            for name, content in (("server.crt", certificate), ("server.key", key), ("pg_hba.conf", HBA.encode())):
+            files = {"server.crt": certificate, "server.key": key, "pg_hba.conf": HBA.encode()}
+            for name, content in {**files, "ca.crt": ours.read_bytes()}.items():
                 (data / name).write_bytes(content)
                 (data / name).chmod(0o600)
                 os.chown(data / name, owner.st_uid, owner.st_gid)
             connection.execute("create role encrypted superuser login password 'pw'")
+            connection.execute("create role certified superuser login")
+            connection.execute("alter system set ssl_ca_file = 'ca.crt'")
             connection.execute("alter system set ssl = on")
             connection.execute("select pg_reload_conf()")
         yield Guarded(server, ours, other)
@@ -198,6 +202,39 @@ def test_a_password_may_come_from_a_file(guarded: Guarded, tmp_path: Path, monke
     with guarded.source(PG_PASS="", **named) as source:
         assert source.read(ENCRYPTED, "thing").height == 1
         assert isinstance(source._reader, CopyReader)
+
+
+@pytest.mark.parametrize("how", ["PGSSLCERT", "~/.postgresql"])
+def test_a_client_certificate_that_libpq_finds_is_used_by_the_reader_too(guarded: Guarded, tmp_path, monkeypatch, how):
+    """connectorx has no certificate: every table would fail, each after half a minute."""
+    folder = guarded.ours.parent
+    signed(folder, "certified")
+    (tmp_path / ".postgresql").mkdir()
+    certificate, key = (tmp_path / ".postgresql" / f"postgresql.{kind}" for kind in ("crt", "key"))
+    certificate.write_bytes((folder / "certified.crt").read_bytes())
+    key.write_bytes((folder / "certified.key").read_bytes())
+    key.chmod(0o600)
+    if how == "PGSSLCERT":
+        monkeypatch.setenv("PGSSLCERT", str(certificate))
+        monkeypatch.setenv("PGSSLKEY", str(key))
+    else:
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+    with guarded.source(PG_USER="certified", PG_PASS="") as source:
+        assert source.read(ENCRYPTED, "thing")["ssl"].to_list() == [True]
+        assert isinstance(source._reader, CopyReader)
+        assert "certificate" in source.limitation or "PGSSLCERT" in source.limitation
+
+
+def test_an_authority_in_the_home_directory_is_checked_for_the_rows_too(guarded: Guarded, tmp_path, monkeypatch):
+    """libpq checks it with every sslmode, and connectorx would read the rows from a server that it does not know."""
+    (tmp_path / ".postgresql").mkdir()
+    (tmp_path / ".postgresql" / "root.crt").write_bytes(guarded.ours.read_bytes())
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    with guarded.source(PG_SSLMODE="require") as source:
+        assert source.read(ENCRYPTED, "thing")["ssl"].to_list() == [True]
+        assert source.limitation == "does not read ~/.postgresql/root.crt"
 
 
 def test_the_first_reachable_host_is_read(guarded: Guarded):

@@ -168,17 +168,11 @@ def test_a_snapshot_from_before_the_horizon_is_not_read(database, bucket, name, 
     assert lake.compare() == SAME
 
 
-@pytest.mark.parametrize("query", ["select 1::int4 as a", "select 'x'::int4 as a"], ids=["lost", "refused"])
-def test_the_copy_reader_works_again_after_an_error(database, sources, query):
+def test_the_copy_reader_works_again_after_an_error(sources):
     """Otherwise every later table of the run fails in the aborted transaction of the first."""
     source = sources["copy"]
     assert source.read("select 1::int4 as a", "thing").height == 1
-    if "'x'" not in query:
-        database.execute(
-            "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = current_database() "
-            "and pid <> pg_backend_pid()"
-        )
-    outcome(source, query)
+    outcome(source, "select 'x'::int4 as a")
 
     assert source.read("select 1::int4 as a", "thing").height == 1
 

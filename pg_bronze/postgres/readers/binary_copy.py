@@ -1,7 +1,7 @@
 """Binary COPY: the reader over psycopg's ``copy … to stdout (format binary)``.
 
 Replaces connectorx where that cannot connect as configured: host name verification, a pooler, several hosts, a password
-file. ``copy_format`` decodes what the server sends.
+file, a client certificate. ``copy_format`` decodes what the server sends.
 """
 
 import contextlib
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import PgBronzeError, SourceUnavailable
 from pg_bronze.postgres.error_mapping import explain_sqlstate
+from pg_bronze.postgres.login import Idle
 from pg_bronze.postgres.readers.copy_format import Decoder
 from pg_bronze.postgres.readers.reading import opening
 
@@ -32,12 +34,13 @@ class CopyReader:
     def __init__(self, connect: Callable[[], psycopg.Connection]) -> None:
         self._connect = connect
         self._connection: psycopg.Connection | None = None
+        self._idle = Idle()
 
-    def read(self, query: str, label: str, timeout_s: float) -> "pl.DataFrame":
+    def read(self, query: str, label: str, timeout_s: float, place: Origin) -> "pl.DataFrame":
         """Read one slice; see ``Reader.read``."""
         connection = self._open()
         try:
-            frame = _copy(connection, query, timeout_s)
+            frame = _copy(connection, query, opening(timeout_s, place))
             connection.execute("commit")
             return frame
         except PgBronzeError as error:
@@ -65,17 +68,17 @@ class CopyReader:
             self._connection = None
 
     def _open(self) -> psycopg.Connection:
-        if self._connection is None or self._connection.closed:
+        if self._connection is None or not self._idle.is_usable(self._connection):
             self._connection = self._connect()
             # Prepared statements belong to a session, and a pooler may run each transaction in another one.
             self._connection.prepare_threshold = None
         return self._connection
 
 
-def _copy(connection: psycopg.Connection, query: str, timeout_s: float) -> "pl.DataFrame":
+def _copy(connection: psycopg.Connection, query: str, opening: list[str]) -> "pl.DataFrame":
     import polars as pl
 
-    for statement in opening(timeout_s):
+    for statement in opening:
         connection.execute(statement.encode())
     # Describes the columns without running the query. Its lock keeps the types until the rows have arrived.
     cursor = connection.execute(f"select * from (\n{query}\n) as slice limit 0".encode())

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import psycopg
 
+from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import PgBronzeError, SourceUnavailable, TableChanged
 from pg_bronze.postgres.error_mapping import canceled, explain_marker, interrupted, undecodable
 from pg_bronze.postgres.readers.binary_copy import CopyReader
@@ -38,6 +39,7 @@ class ConnectorxReader:
         name: ``application_name`` of its sessions, by which ``stop`` finds them.
         connect: Opens another connection to the same server.
         encrypted: Whether the server answers the URL's ``sslmode`` with TLS.
+        address: The IP address of the server that ``connect`` reaches; empty for a Unix socket.
         direct: Whether no pooler is in between.
     """
 
@@ -47,9 +49,13 @@ class ConnectorxReader:
         name: str,
         connect: Callable[[], psycopg.Connection],
         encrypted: bool,
+        address: str = "",
         direct: bool = True,
     ) -> None:
         self._url = f"{url}{'&' if '?' in url else '?'}application_name={quote(name, safe='')}"
+        if address:
+            # One name may resolve to several servers. The name in the URL is still the one of TLS.
+            self._url += f"&hostaddr={quote(address, safe='')}"
         if not encrypted:
             # With any other mode connectorx reads the system's root certificates in every read, before it asks the
             # server for TLS: 15 of 19 ms of CPU. The last value of a repeated parameter counts.
@@ -63,7 +69,7 @@ class ConnectorxReader:
         self._stopped = threading.Event()
         self._again: CopyReader | None = None
 
-    def read(self, query: str, label: str, timeout_s: float) -> "pl.DataFrame":
+    def read(self, query: str, label: str, timeout_s: float, place: Origin) -> "pl.DataFrame":
         """Read one slice; see ``Reader.read``."""
         import connectorx
 
@@ -75,30 +81,28 @@ class ConnectorxReader:
                 query,
                 return_type="polars",
                 protocol="binary",  # csv drops rows with NULL; simple and cursor cannot read all types
-                pre_execution_query=opening(timeout_s),
+                pre_execution_query=opening(timeout_s, place),
             )
             return frame
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # connectorx panics with a class derived from BaseException
+            if (found := explain_marker(error, label)) is not None:
+                raise found from error
+            if stopped.is_set():
+                raise interrupted(label) from error
             spent_s = time.monotonic() - started
-            raise explain_marker(error, label) or self._reason(
-                error, query, label, spent_s, timeout_s, stopped
-            ) from error
+            limit_s = min(timeout_s - spent_s, spent_s * 2 + _AGAIN_S)
+            raise self._reason(error, query, label, limit_s, place) from error
 
-    def _reason(
-        self, error: BaseException, query: str, label: str, spent_s: float, timeout_s: float, stopped: threading.Event
-    ) -> PgBronzeError:
+    def _reason(self, error: BaseException, query: str, label: str, limit_s: float, place: Origin) -> PgBronzeError:
         """Return why a read failed, from the same read through psycopg; its rows are dropped."""
-        if stopped.is_set():
-            return interrupted(label)
-        left_s, limit_s = timeout_s - spent_s, spent_s * 2 + _AGAIN_S
         self._again = again = CopyReader(self._connect)
         try:
-            if left_s <= 0:
+            if limit_s <= 0:
                 self._connect().close()
                 return canceled(label)
-            again.read(query, label, min(left_s, limit_s))
+            again.read(query, label, limit_s, place)
         except PgBronzeError as found:
             # Its own shorter time limit has no meaning for the first read.
             if isinstance(found.__cause__, psycopg.errors.QueryCanceled):

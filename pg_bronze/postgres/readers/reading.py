@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
+from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import SourceUnavailable
+from pg_bronze.postgres import server_identity
 from pg_bronze.postgres.session_settings import settings_list
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ GIVE_UP_S = 8.0
 class Reader(Protocol):
     """Reads one slice at a time; ``stop`` may be called from another thread."""
 
-    def read(self, query: str, label: str, timeout_s: float) -> "pl.DataFrame":
-        """Read one slice. Raises a PgBronzeError that names ``label``."""
+    def read(self, query: str, label: str, timeout_s: float, place: Origin) -> "pl.DataFrame":
+        """Read one slice of the database at ``place``. Raises a PgBronzeError that names ``label``."""
 
     def stop(self) -> None:
         """Ask the server to end the current read. Has no effect between two statements, so it has to be repeated."""
@@ -43,13 +45,16 @@ class Reader(Protocol):
         """Close the connections that the reader keeps."""
 
 
-def opening(timeout_s: float) -> list[str]:
+def opening(timeout_s: float, place: Origin) -> list[str]:
     """Return the statements that open a reading transaction; no setting outlasts it.
 
     Args:
         timeout_s: Seconds before the server cancels a statement of the transaction.
+        place: The database that the horizon was read from; the statements fail in a session of another one.
     """
-    return [BEGIN, f"select {settings_list(timeout_s, local=True)}, {_NOTICE}"]
+    # One statement: everything in it is qualified, because the settings are not in force while it is parsed.
+    here = f"{server_identity.assertion(place)} as here"
+    return [BEGIN, f"select {settings_list(timeout_s, local=True)}, {_NOTICE}, {here}"]
 
 
 class Reading:
@@ -58,12 +63,12 @@ class Reading:
     The thread is a daemon: the process can exit even if the server hangs and nothing ends the read.
     """
 
-    def __init__(self, reader: Reader, query: str, label: str, timeout_s: float) -> None:
+    def __init__(self, reader: Reader, query: str, label: str, timeout_s: float, place: Origin) -> None:
         self._reader = reader
         self._label = label
         self._result: Future[pl.DataFrame] = Future()
         self._ended = threading.Event()
-        work = threading.Thread(target=self._run, args=(query, timeout_s), name=f"read {label}", daemon=True)
+        work = threading.Thread(target=self._run, args=(query, timeout_s, place), name=f"read {label}", daemon=True)
         work.start()
 
     def wait(self, limit_s: float) -> "pl.DataFrame":
@@ -96,9 +101,9 @@ class Reading:
             SourceUnavailable(f"{self._label}: the read was ended with its run. It is retried at the next tick.")
         )
 
-    def _run(self, query: str, timeout_s: float) -> None:
+    def _run(self, query: str, timeout_s: float, place: Origin) -> None:
         try:
-            frame = self._reader.read(query, self._label, timeout_s)
+            frame = self._reader.read(query, self._label, timeout_s, place)
         except BaseException as error:  # noqa: BLE001  (``wait`` raises it)
             self._ended.set()
             self._settle(error)

@@ -1,0 +1,107 @@
+"""Login: how a connection to the source database is opened, whether it still is, and whether connectorx can repeat it.
+
+libpq takes what the settings leave open from its environment variables, from a service file, and from files in
+``~/.postgresql``. connectorx knows none of them. So connectorx is used only if libpq found nothing that connectorx
+lacks: ``limitation`` compares every parameter that this libpq has, new ones too, with its default.
+"""
+
+import selectors
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import pq
+
+from pg_bronze.postgres import login_errors
+
+# A connection that was not used for so long is tried before it is used.
+IDLE_S = 10.0
+# The service's other parameters are compared themselves. Whether a password came from a file, the connection knows.
+_WITHOUT_EFFECT = {"service", "servicefile", "passfile"}
+# connectorx never asks for encryption by GSSAPI.
+_SAME = {("gssencmode", "disable")}
+# libpq checks the server's certificate against these, whatever the settings are.
+_USER_FILES = ("~/.postgresql/root.crt", "~/.postgresql/root.crl")
+# Whether the session's client showed a certificate, and whether it uses GSSAPI; every role may see it of itself.
+METHODS = """select (select client_dn is not null from pg_stat_ssl where pid = pg_backend_pid()),
+  (select gss_authenticated or encrypted from pg_stat_gssapi where pid = pg_backend_pid())"""
+
+
+def connect(conninfo: Mapping[str, Any], name: str) -> psycopg.Connection:
+    """Open a connection in autocommit mode. Raises SourceUnavailable or AccessDenied, with ``name`` in front."""
+    try:
+        return psycopg.connect(**conninfo, autocommit=True)
+    except psycopg.OperationalError as error:
+        found = login_errors.explain_connection(error, name, login_errors.sqlstate(conninfo, error))
+        raise login_errors.with_variables(found, ambient(conninfo)) from error
+
+
+class Idle:
+    """How long a kept connection was not used. Servers, firewalls and poolers end connections that are not used."""
+
+    def __init__(self) -> None:
+        self._used = time.monotonic()
+
+    def is_usable(self, connection: psycopg.Connection) -> bool:
+        """Return whether the connection can be used now; a connection in a transaction is not tried.
+
+        A server that ended the session has sent its reason and the end of the stream, which makes the socket readable.
+        A firewall sends nothing, so a connection that was not used for long runs a statement.
+        """
+        idle_s, self._used = time.monotonic() - self._used, time.monotonic()
+        if connection.closed or connection.broken:
+            return False
+        if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            return True
+        if idle_s < IDLE_S and not _is_readable(connection):
+            return True
+        try:
+            connection.execute("select 1")
+        except psycopg.Error:
+            connection.close()
+            return False
+        return True
+
+
+def limitation(conninfo: Mapping[str, Any], connection: psycopg.Connection, certificate: bool, gss: bool) -> str | None:
+    """Return what connectorx cannot repeat of the login of ``connection``, as a predicate; None if it can log in so.
+
+    Args:
+        conninfo: psycopg's keyword arguments of the login.
+        certificate: The server received a client certificate.
+        gss: The server authenticated the client by GSSAPI, or encrypts with it.
+    """
+    if found := ambient(conninfo):
+        return f"does not use {', '.join(found)}"
+    if connection.pgconn.used_password and not conninfo.get("password"):
+        return "does not read password files, and the password came from one"
+    if certificate:
+        return "has no client certificate, and libpq has found one"
+    if gss:
+        return "does not use GSSAPI, and this session does"
+    if connection.pgconn.ssl_in_use:
+        for file in _USER_FILES:
+            if Path(file).expanduser().is_file():
+                return f"does not read {file}"
+    return None
+
+
+def ambient(conninfo: Mapping[str, Any]) -> list[str]:
+    """Return the parameters that libpq takes from its environment or a service file, by the variable's name."""
+    explicit = psycopg.conninfo.conninfo_to_dict(**conninfo)
+    found = []
+    for option in pq.Conninfo.get_defaults():
+        name, value = option.keyword.decode(), option.val
+        if name in explicit or name in _WITHOUT_EFFECT or not value or value == option.compiled:
+            continue
+        if (name, value.decode(errors="replace")) not in _SAME:
+            found.append(option.envvar.decode() if option.envvar else name)
+    return found
+
+
+def _is_readable(connection: psycopg.Connection) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(0))
