@@ -109,9 +109,10 @@ def dagster_home(environment: Environment, state_dir: Path, project: Project) ->
     directory, because Dagster prefers a ``.env`` there to the environment.
     """
     if chosen := environment.variables.get("DAGSTER_HOME"):
-        if not Path(chosen).is_dir():
+        folder = Path(os.path.expanduser(chosen))
+        if not folder.is_dir():
             raise SettingsError(f"DAGSTER_HOME is {chosen}, which is not a folder. Create it, or unset DAGSTER_HOME.")
-        return Path(chosen).absolute(), project.folder
+        return folder.absolute(), project.folder
     # The watermarks of the sample database do not belong to tables of the same name in the user's database.
     is_sample = environment.needs_postgres and environment.needs_s3
     home = state_dir / ("dagster_home" if is_sample else "dagster_home_yours")

@@ -90,6 +90,14 @@ class BucketSettings(Section):
             raise ValueError("it must not contain spaces, line breaks or control characters")
         return value
 
+    @field_validator("minio_region")
+    @classmethod
+    def _validate_region(cls, value: str) -> str:
+        # As in botocore, which raises an error of its own in every tick.
+        if not re.fullmatch(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)", value):
+            raise ValueError("it must consist of letters, digits and hyphens, such as us-east-1")
+        return value
+
     @field_validator("minio_ca")
     @classmethod
     def _validate_ca(cls, value: Path | None) -> Path | None:

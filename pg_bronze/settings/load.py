@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from pg_bronze.settings.env_file import read_env_file
 from pg_bronze.settings.files import absolute
 from pg_bronze.settings.mc_alias import EXPLICIT, server, without_overridden_server
 from pg_bronze.settings.model import FIELDS, SECRET_NAMES, Settings
-from pg_bronze.settings.problems import invalid_values, one_error, unknown_names
+from pg_bronze.settings.problems import (
+    invalid_values,
+    one_error,
+    shown,
+    unknown_names,
+    unreadable_values,
+    without_service_variables,
+)
 
 _SOURCE_NAME = re.compile(r"PG_(?!BRONZE_).*")
 
@@ -35,6 +43,7 @@ def load_settings(
     """
     environment = dict(os.environ if environ is None else environ)
     from_file, problems = read_env_file(env_file) if env_file else ({}, [])
+    environment = without_service_variables(environment)
     variables = _set_variables(without_overridden_server(from_file, environment) | environment)
     problems += unknown_names(variables)
     if lake_only:
@@ -42,6 +51,7 @@ def load_settings(
         variables["PG_DB"] = "none"
 
     values: dict[str, Any] = {name: text for name, text in variables.items() if name in FIELDS}
+    problems += unreadable_values(values)
     home = variables.get("HOME") or variables.get("USERPROFILE")
     problems += _make_paths_absolute(values, home)
     reported: tuple[str, ...] = ()
@@ -55,14 +65,33 @@ def load_settings(
         settings = Settings(**values)
     except ValidationError as error:
         raise one_error(problems + invalid_values(error, reported)) from error
+    # Dagster would have no partition to copy into.
+    if settings.start_date and settings.start_date > (today := datetime.now(UTC).date()):
+        problems.append(f"PG_BRONZE_START_DATE is '{settings.start_date}': it must be at most {today}, today in UTC.")
     if problems:
         raise one_error(problems)
     return settings
 
 
 def dagster_home() -> str | None:
-    """Return ``DAGSTER_HOME``, or None if it is not set. It is needed before the settings are loaded."""
-    return os.environ.get("DAGSTER_HOME") or None
+    """Return ``DAGSTER_HOME``, or None if it is not set. It is needed before the settings are loaded.
+
+    Raises:
+        SettingsError: It is not an absolute path of a folder, which Dagster requires. As Dagster does, ``~`` is
+            expanded.
+    """
+    value = os.environ.get("DAGSTER_HOME")
+    if not value:
+        return None
+    path = os.path.expanduser(value)
+    if not os.path.isabs(path):
+        raise SettingsError(
+            f"DAGSTER_HOME{shown(value)}: it must be an absolute path, such as {os.path.abspath(path)!r}. Set it to "
+            "the folder of Dagster's state, or unset it."
+        )
+    if not os.path.isdir(path):
+        raise SettingsError(f"DAGSTER_HOME{shown(value)}: there is no such folder. Create it, or unset DAGSTER_HOME.")
+    return path
 
 
 def _set_variables(variables: Mapping[str, str]) -> dict[str, str]:
@@ -78,5 +107,5 @@ def _make_paths_absolute(values: dict[str, Any], home: str | None) -> list[str]:
         if file := values.get(name):
             values[name] = path = absolute(file, home)
             if not os.path.isfile(path) or not os.access(path, os.R_OK):
-                problems.append(f"{name} is {file!r}: the file does not exist or is not readable.")
+                problems.append(f"{name}{shown(file)}: the file does not exist or is not readable.")
     return problems

@@ -6,6 +6,7 @@ from pydantic import ByteSize, Field, ValidationInfo, field_validator
 
 from pg_bronze.settings.choices import Compression, Infinity, LateDates, Layout, Nan
 from pg_bronze.settings.section import Section
+from pg_bronze.settings.tables import SLICE_ROWS_MAX
 
 _LEVELS: dict[str, tuple[int, int]] = {"zstd": (1, 22), "gzip": (0, 9)}
 
@@ -21,7 +22,9 @@ class ObjectSettings(Section):
     slice_rows: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum number of rows in a slice, at least 1. Not set: derived from `PG_BRONZE_SLICE_BYTES`.",
+        le=SLICE_ROWS_MAX,
+        description="Maximum number of rows in a slice, 1 to 1000000000. Not set: derived from "
+        "`PG_BRONZE_SLICE_BYTES`.",
     )
     compression: Compression = Field(
         default="zstd", description="Parquet codec: `zstd`, `snappy`, `gzip`, `lz4` or `uncompressed`."

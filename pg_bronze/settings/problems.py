@@ -5,7 +5,7 @@ All of them are reported at once, each with the name of the setting. No message 
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -21,6 +21,8 @@ _FOREIGN = re.compile(
     r"|(.*_)?SERVICE_HOST|(.*_)?SERVICE_PORT(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 _SHOWN_CHARACTERS = 80
+_LONGEST = 100_000
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
 def one_error(problems: Sequence[str]) -> SettingsError:
@@ -44,6 +46,32 @@ def unknown_names(names: Iterable[str]) -> list[str]:
     return problems
 
 
+def without_service_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without what Kubernetes sets in every pod for a service, such as ``pg``, over a setting.
+
+    It sets ``PG_PORT=tcp://10.96.0.1:5432`` then, which is no port that a person would write.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if not (name in FIELDS and name.endswith("_PORT") and _SERVICE_URL.fullmatch(value))
+    }
+
+
+def unreadable_values(values: dict[str, str]) -> list[str]:
+    """Remove the values that no library accepts, and return a sentence for each."""
+    problems = []
+    for name, text in list(values.items()):
+        if len(text) > _LONGEST:
+            problems.append(f"{name} has {len(text):,} characters: it must have at most {_LONGEST:,}.")
+        elif "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            problems.append(f"{name} contains bytes that are not valid UTF-8, or a zero byte. Write it in UTF-8.")
+        else:
+            continue
+        del values[name]
+    return problems
+
+
 def invalid_values(error: ValidationError, reported: Collection[str]) -> list[str]:
     """Return a sentence for each validation error, except for missing settings that are already ``reported``."""
     return [
@@ -59,11 +87,12 @@ def _sentence(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{name} is not set. Set it in the environment or in .env. {FIELDS[name].description}"
     where = f"{name} ({', '.join(inner)})" if inner else name
-    value = "" if name in SECRET_NAMES else _shown(error["input"])
+    value = "" if name in SECRET_NAMES else shown(error["input"])
     return f"{where}{value}: {_reason(error)}."
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return `` is`` and the value, shortened; empty for no value, and without one that may contain a password."""
     if value is None or isinstance(value, dict):
         return ""
     text = str(value)

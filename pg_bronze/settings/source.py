@@ -182,9 +182,10 @@ class SourceSettings(Section):
 def _host(value: str) -> str:
     if value.startswith("/"):
         return value
-    if not value or "/" in value or "@" in value or value.count(":") == 1:
+    host = value.removeprefix("[").removesuffix("]")
+    if not host or re.search(r"""[\s/@\\\[\]{}<>"']""", host) or host.count(":") == 1:
         raise ValueError("it must be a list of hosts only; set PG_PORT, PG_USER and PG_DB separately")
-    return value.removeprefix("[").removesuffix("]")
+    return host
 
 
 def _is_database_url(url: str) -> bool:

@@ -10,6 +10,10 @@ from pg_bronze.settings.choices import Infinity, LateDates, Nan, Takeover, Untra
 from pg_bronze.settings.section import Section
 from pg_bronze.settings.text_formats import comma_separated, parse_json
 
+SLICE_ROWS_MAX = 1_000_000_000
+# Dagster lists the days since then in a second.
+_FIRST_DAY = datetime.date(1970, 1, 1)
+
 
 class TableOptions(BaseModel):
     """Options of one table. ``Settings.table_options`` returns them with the global values filled in."""
@@ -20,7 +24,10 @@ class TableOptions(BaseModel):
         default=None, min_length=1, description="Cursor column. None: chosen from the columns of the table."
     )
     slice_rows: int | None = Field(
-        default=None, ge=1, description="Maximum number of rows in a slice. None: derived from the size in bytes."
+        default=None,
+        ge=1,
+        le=SLICE_ROWS_MAX,
+        description="Maximum number of rows in a slice. None: derived from the size in bytes.",
     )
     untracked: Untracked = Field(default="sweep", description="How to treat the table if it has no cursor column.")
     takeover: Takeover | None = Field(default=None, description="How to treat data of the original system.")
@@ -70,7 +77,8 @@ class TableSettings(Section):
     )
     start_date: datetime.date | None = Field(
         default=None,
-        description="First daily partition, `YYYY-MM-DD` (UTC). Not set: the day of the first start.",
+        description="First daily partition, `YYYY-MM-DD` (UTC), from 1970-01-01 to today. Not set: the day of "
+        "the first start.",
     )
 
     @field_validator("cursor_names", mode="before")
@@ -109,6 +117,8 @@ class TableSettings(Section):
             day = None
         if day is None or day.isoformat() != value:
             raise ValueError("it must be a date as YYYY-MM-DD")
+        if day < _FIRST_DAY:
+            raise ValueError(f"it must be at least {_FIRST_DAY}")
         return day
 
     @field_validator("tables", mode="before")

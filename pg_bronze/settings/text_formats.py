@@ -5,14 +5,22 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+_WORD_MAX = 1000
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
 def comma_separated(value: object) -> object:
-    """Split text at commas, without surrounding spaces and empty parts; return any other value unchanged."""
+    """Split text at commas, without surrounding spaces, empty parts and repetitions; return any other value unchanged.
+
+    Raises:
+        ValueError: A part is longer than the name of any table. Comparing such a pattern could take minutes.
+    """
     if not isinstance(value, str):
         return value
-    return tuple(word for part in value.split(",") if (word := part.strip()))
+    words = dict.fromkeys(word for part in value.split(",") if (word := part.strip()))
+    if any(len(word) > _WORD_MAX for word in words):
+        raise ValueError(f"each name or pattern must have at most {_WORD_MAX} characters")
+    return tuple(words)
 
 
 def parse_json(text: str) -> Any:
@@ -28,6 +36,8 @@ def parse_json(text: str) -> Any:
         return json.loads(text, object_pairs_hook=without_duplicates)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not valid JSON ({error.msg}, at character {error.pos + 1})") from None
+    except RecursionError:
+        raise ValueError("it is not valid JSON for this setting (too many nested brackets)") from None
 
 
 def server_url(value: str) -> str:

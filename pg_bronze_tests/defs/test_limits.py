@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import get_args
 
+import annotated_types
 import pytest
 
+from pg_bronze.settings.model import FIELDS
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, sentences
 from pg_bronze_tests.harness.slow import SLOW, wait_until_gone
@@ -95,3 +98,28 @@ def test_a_read_ends_before_the_maximum_run_time(cinema: Project):
 
     assert "the read was canceled, by its time limit" in sentences(result)["bronze__movie"]
     wait_until_gone(cinema.database)
+
+
+def extremes(index: int) -> dict[str, str]:
+    """Return the smallest (0) or largest (-1) number of every setting, and the first or last of its words."""
+    found = {"PG_BRONZE_START_DATE": ("1970-01-01", f"{datetime.now(UTC):%Y-%m-%d}")[index]}
+    for name, field in FIELDS.items():
+        ends = [item.ge for item in field.metadata if isinstance(item, annotated_types.Ge)]
+        ends += [item.le for item in field.metadata if isinstance(item, annotated_types.Le)]
+        words = [word for word in get_args(field.annotation) if isinstance(word, str)]
+        if (ends or words) and name not in {"PG_PORT", "PG_SSLMODE"}:
+            found[name] = str((ends or words)[index])
+    return found
+
+
+@pytest.mark.parametrize("index", [0, -1], ids=["least", "most"])
+def test_every_table_is_copied_with_the_extreme_value_of_every_setting(project: Project, index):
+    """A value that the page of settings allows must not stop the copy, alone or with the others."""
+    project.set(**extremes(index))
+    project.database.execute("create table movie (id int primary key, updated_at date); insert into movie values (1)")
+    project.database.execute("insert into movie values (2, '2026-01-02')")
+    project.reload()
+
+    assert project.evaluate().run_requests
+    assert sentences(project.copy()) == {}
+    assert lake.ids(project.bucket, "movie") == [1, 2]

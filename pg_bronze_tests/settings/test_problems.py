@@ -12,7 +12,7 @@ from pg_bronze_tests.settings.conftest import MINIMUM, error_of, error_with, loa
     "name, value",
     [
         ("PG_PORT", "0"),
-        ("PG_PORT", "tcp://10.0.0.7:5432"),
+        ("PG_PORT", "http://10.0.0.7:5432"),
         ("PG_HOST", "a.example,,b.example"),
         ("PG_HOST", "db.example:5432"),
         ("PG_SSLMODE", "allow"),
