@@ -10,6 +10,8 @@ from pg_bronze.errors import HistoryChanged, PgBronzeError, StaleSnapshot, State
 
 MASK = 4294967295  # an id in a row has 32 bits
 _STOPPED = "The table is not copied until then."
+# Dagster's storage has one asset for each table name, so that two databases in it replace each other's watermarks.
+_SHARED = "If two databases are copied with one Dagster storage, give each project a DAGSTER_HOME of its own."
 
 
 def check_origin(watermark: Watermark, origin: Origin, label: str, standby: bool = False) -> None:
@@ -26,7 +28,7 @@ def check_origin(watermark: Watermark, origin: Origin, label: str, standby: bool
     if recorded.database != origin.database and recorded.system_id == origin.system_id:
         raise HistoryChanged(
             f"{label}: the watermark belongs to another database of this cluster (oid {recorded.database}; this one "
-            f"has oid {origin.database}). Set PG_DB to the former database, or run "
+            f"has oid {origin.database}). {_SHARED} Otherwise set PG_DB to the former database, or run "
             f"`pg-bronze reset {shell_argument(label)}` to copy the table again. {_STOPPED}"
         )
     if changed := _history_change(recorded, origin):
@@ -117,8 +119,8 @@ def bucket_changed(watermark: Watermark, bucket: str, label: str) -> HistoryChan
     """Return the error for a watermark that belongs to another bucket than ``bucket`` (``bucket/prefix``)."""
     return HistoryChanged(
         f"{label}: the watermark belongs to bucket {watermark.origin.bucket!r}, and this one is {bucket!r}. "
-        f"Set MINIO_BUCKET to the former bucket, or run `pg-bronze reset {shell_argument(label)}` to copy the table "
-        f"again to this one. {_STOPPED}"
+        f"{_SHARED} Otherwise set MINIO_BUCKET and PG_BRONZE_PREFIX to the former ones, or run "
+        f"`pg-bronze reset {shell_argument(label)}` to copy the table again to this one. {_STOPPED}"
     )
 
 
