@@ -51,15 +51,16 @@ def load_settings(
         variables["PG_DB"] = "none"
 
     values: dict[str, Any] = {name: text for name, text in variables.items() if name in FIELDS}
-    problems += unreadable_values(values)
+    unreadable = unreadable_values(values)
+    problems += unreadable.values()
     home = variables.get("HOME") or variables.get("USERPROFILE")
     problems += _make_paths_absolute(values, home)
-    reported: tuple[str, ...] = ()
+    reported = set(unreadable)
     try:
         values |= server(variables, home)
     except SettingsError as error:
         problems.append(str(error))
-        reported = EXPLICIT
+        reported |= set(EXPLICIT)
 
     try:
         settings = Settings(**values)

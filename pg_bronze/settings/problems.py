@@ -58,14 +58,14 @@ def without_service_variables(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def unreadable_values(values: dict[str, str]) -> list[str]:
-    """Remove the values that no library accepts, and return a sentence for each."""
-    problems = []
+def unreadable_values(values: dict[str, str]) -> dict[str, str]:
+    """Remove the values that no library accepts, and return a sentence for each by the name of its setting."""
+    problems = {}
     for name, text in list(values.items()):
         if len(text) > _LONGEST:
-            problems.append(f"{name} has {len(text):,} characters: it must have at most {_LONGEST:,}.")
+            problems[name] = f"{name} has {len(text):,} characters: it must have at most {_LONGEST:,}."
         elif "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            problems.append(f"{name} contains bytes that are not valid UTF-8, or a zero byte. Write it in UTF-8.")
+            problems[name] = f"{name} contains bytes that are not valid UTF-8, or a zero byte. Write it in UTF-8."
         else:
             continue
         del values[name]

@@ -126,3 +126,7 @@ def test_a_folder_of_dagster_in_the_home_directory_is_found(tmp_path, monkeypatc
     monkeypatch.setenv("DAGSTER_HOME", "~")
 
     assert dagster_home() == str(tmp_path)
+
+
+def test_a_value_that_is_not_utf8_is_not_reported_as_missing():
+    assert problem_of({"PG_DB": "cine\udcff"}).startswith("PG_DB contains bytes that are not valid UTF-8")
