@@ -65,8 +65,8 @@ def _no_ambient_settings() -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: tests wait for timers and answers, which left a fifth of them idle."""
-    return (os.cpu_count() or 1) + 1
+    """Two processes more than there are cores: tests wait for timers and answers, which left a third of them idle."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

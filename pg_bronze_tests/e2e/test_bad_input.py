@@ -93,7 +93,7 @@ def test_an_error_of_many_tables_is_one_sentence(stocked: Shop):
 
     sentence = _sentence(stocked, MINIO_SECRET_KEY=SECRET)
 
-    assert sentence.startswith("pg-bronze: 4 tables (a, b, c, …) failed: the S3 server http")
+    assert sentence.startswith("pg-bronze: the S3 server http")
 
 
 def test_the_next_tick_succeeds_after_the_fix(stocked: Shop):

@@ -137,6 +137,8 @@ def opened(database: Any, bucket: Any, folder: Path, monkeypatch: pytest.MonkeyP
     cwd = folder / "cwd"
     cwd.mkdir()
     monkeypatch.chdir(cwd)
+    # A test that executed a run from its reference leaves the context of a run worker, with another test's catalog.
+    monkeypatch.setattr(DefinitionsLoadContext, "_instance", None)
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         made = Project(database, bucket, instance, monkeypatch)
         made.set(**database.environ, **bucket.environ, PG_BRONZE_START_DATE=FIRST_DAY)
