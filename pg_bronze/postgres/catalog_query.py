@@ -102,13 +102,14 @@ left join pg_am am on am.oid = c.relam
 order by tree.root, tree.oid
 """
 # Further facts that a footer records of a column. The value of rows older than the column is an array of one element in
-# the catalog. array_to_string prints it by the output function of its type; here it is what the lake stores.
+# the catalog. array_to_string prints it by the output function of its type; here it is what the lake stores. money is
+# printed as in the locale C, "-$1,234.56", of which the numbers remain.
 DETAILS = """case when a.atthasmissing then (
           select case
             when tn.nspname <> 'pg_catalog' then m.value
             when t.typname = 'bool' then case m.value when 't' then 'true' else 'false' end
-            when t.typname = 'money' then concat(cash_in(textout(m.value))::numeric)
-            when t.typname = '_money' then concat(m.value::money[]::numeric[])
+            when t.typname in ('money', '_money')
+            then translate(regexp_replace(m.value, ',(\\d)', '\\1', 'g'), '$"', '')
             else m.value
           end
           from (select array_to_string(a.attmissingval, ',') as value) m

@@ -448,6 +448,17 @@ def test_a_right_that_every_table_needs_is_an_error_and_skips_no_table(sql, role
         read_catalog(sql)
 
 
+def test_a_right_that_only_values_of_a_type_need_skips_no_table(sql, role):
+    """The default of an added column is read with the catalog, for all tables in one statement."""
+    sql.execute(
+        "create table movie (id int); insert into movie values (1); alter table movie add price money default 1"
+    )
+    sql.execute('revoke execute on function pg_catalog."numeric"(money) from public')
+    sql.execute(f"grant select on movie to {role}; set role {role}")
+
+    assert [table.skipped for table in read_catalog(sql).tables] == [None]
+
+
 def test_what_the_objects_of_a_table_do_not_contain_is_part_of_the_catalog(sql):
     sql.execute(
         """
