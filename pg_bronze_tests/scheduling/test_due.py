@@ -25,7 +25,7 @@ QUIET = "same"
 
 
 def copied(*leaves, generation=0):
-    place = Origin("7", 1, "0/1", 5, "bronze")
+    place = Origin("7", 1, "0/1", 5, "bronze", checkpoint="0/1")
     return Watermark(place, 9, generation, 1).with_leaves(dict(enumerate(leaves, 9)))
 
 
@@ -325,11 +325,12 @@ def test_no_row_stays_behind_unchanged_counters(steps):
         {"database": 6},
         {"bucket": "other"},
         {"lsn": "0/0"},
+        {"checkpoint": "0/0"},
     ],
 )
 def test_a_quiet_table_whose_history_does_not_continue_is_due_at_once(now):
     """After a failover its newest versions may be lost in the database, and no counter shows that."""
-    place = Origin("7", 1, "0/1", 5, "bronze")
+    place = Origin("7", 1, "0/1", 5, "bronze", checkpoint="0/1")
     same, other = (
         decision(facts(Leaf(200)), counted(), Cluster(200, 200, origin=at)) for at in (place, replace(place, **now))
     )
