@@ -9,7 +9,7 @@ from pg_bronze.core import history_check
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
-from pg_bronze.errors import SourceUnavailable, StateRestored
+from pg_bronze.errors import HistoryChanged, SourceUnavailable, StateRestored
 from pg_bronze.lake import stop
 from pg_bronze.lake.commit import Slice, Step, ignore_step
 from pg_bronze.lake.keys import Layout
@@ -93,23 +93,65 @@ class TableSync:
             return Quiet("another run is copying the table")
         if recorded is not None and recorded.origin.bucket != self.store.place:
             raise history_check.bucket_changed(recorded, self.store.place, self.label)
+        if new and recorded is not None and self.ledger.is_recent(recorded, self.now()):
+            stream = self._continue(recorded)
+            if stream is not None:
+                return stream
+        return self._recover(recorded, new)
+
+    def _continue(self, recorded: Watermark) -> SliceStream | None:
+        """Plan and read after a recorded watermark without any request to the bucket; None if that is not enough.
+
+        It is not known yet whether the watermark is current. Nothing is written otherwise: the first claim fails if
+        the next number is claimed, and the listing after it if the watermark's object is not the last one.
+        """
+        try:
+            self.slices.place = self._place_after(recorded)
+        except HistoryChanged:
+            return None  # the bucket may have a later watermark, of a reset for example
+        self.on_step("recover")
+        self.generation = recorded.generation
+        first = self._read_first(Recovered(recorded), recorded, new=True)
+        if first is None:
+            return None
+        return SliceStream(self, Recovered(recorded), recorded, first, proven=False)
+
+    def _recover(self, recorded: Watermark | None, new: bool) -> SliceStream | Quiet:
         recovered = self.ledger.recover(recorded, self.now())
         self.on_step("recover")
-        watermark = self._check_history(recovered)
-        newest = recovered.redo.after if recovered.redo else watermark
-        self.slices.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
-        self.slices.refresh_table()
-        if watermark is None:
-            watermark = self._initial_watermark(recovered.foreign_key)
-        # The writer of an adopted object may have ended before it wrote the control row.
-        self._mirrored_before = None if recovered.adopted else watermark.cursor
-        self.sign_control(watermark.origin.control)
-        first = self._first_slice(recovered, watermark, new)
+        watermark, first = self._begin(recovered, new)
         if first is None and not recovered.adopted and not recovered.rebuilt:
             return Quiet(f"no new row up to transaction {self.horizon}")
         if first is not None and recovered.watermark is not None:
             self.ledger.check_foreign_objects(recovered.watermark, self.now())
         return SliceStream(self, recovered, watermark, first, read_on=new)
+
+    def recover_again(self, recorded: Watermark) -> tuple[Recovered, Watermark, Slice | None]:
+        """Recover by listings after a claim showed that a recorded watermark was not current, and read on.
+
+        Returns:
+            What the bucket contains, the watermark to continue, and the next slice.
+        """
+        recovered = self.ledger.recover(recorded, self.now())
+        return recovered, *self._begin(recovered, new=True)
+
+    def _begin(self, recovered: Recovered, new: bool) -> tuple[Watermark, Slice | None]:
+        """Check the history of a recovered watermark, and read the first slice after it."""
+        watermark = self._check_history(recovered)
+        if watermark is None:
+            watermark = self._initial_watermark(recovered.foreign_key)
+        return watermark, self._read_first(recovered, watermark, new)
+
+    def _read_first(self, recovered: Recovered, watermark: Watermark, new: bool) -> Slice | None:
+        newest = recovered.redo.after if recovered.redo else watermark
+        self.slices.horizon = self.source.horizon(at_least=newest.highest_horizon)
+        self.slices.refresh_table()
+        # The writer of an adopted object may have ended before it wrote the control row.
+        self._mirrored_before = None if recovered.adopted else watermark.cursor
+        self.sign_control(watermark.origin.control)
+        if recovered.redo:
+            return redo.slice_of(self.slices, recovered.redo)
+        return self.slices.next_slice(watermark) if new else None
 
     def record_only(self, recorded: Watermark | None) -> SliceStream:
         """Return a stream without slices, which only records the watermark again."""
@@ -145,25 +187,34 @@ class TableSync:
 
     def _check_history(self, recovered: Recovered) -> Watermark | None:
         """Compare the recovered watermark with the database's history and return it; None before the first object."""
-        # The watermark first, the place second. The other order would take what another writer committed in between
-        # for a restored database.
-        self.slices.place = place = self.source.place(self.store.place)
         watermark = recovered.watermark
         if watermark is None and recovered.redo is not None:
             watermark = recovered.redo.before
         self.generation = watermark.generation if watermark else -1
         if watermark is not None:
             try:
-                history_check.check_origin(watermark, place, self.label, self.source.standby)
-                self._check_control(watermark)
+                self.slices.place = self._place_after(watermark)
             except StateRestored as error:
-                stop.write(self.store, self.layout, watermark, str(error))
+                stop.write(self.store, self.layout, watermark, str(error), self.now())
                 raise
             if recovered.stopped:
                 raise StateRestored(recovered.stopped)
             if watermark.generation:
                 self.ledger.move_old(watermark)
+        else:
+            self.slices.place = self.source.place(self.store.place)
         return watermark
+
+    def _place_after(self, watermark: Watermark) -> Origin:
+        """Return the current place, and raise HistoryChanged if it does not continue a watermark's.
+
+        The watermark is known before the place is read. The other order would take what another writer committed in
+        between for a restored database.
+        """
+        place = self.source.place(self.store.place)
+        history_check.check_origin(watermark, place, self.label, self.source.standby)
+        self._check_control(watermark)
+        return place
 
     def _check_control(self, watermark: Watermark) -> None:
         origin = watermark.origin
@@ -184,8 +235,3 @@ class TableSync:
         seed = takeover.initial_seed(self.source, self.table, row, uri, self.options.takeover)
         initial = Watermark(place, self.table.oid, key=foreign_key)
         return initial if seed is None else dataclasses.replace(initial, seed=seed, cursor=seed.value)
-
-    def _first_slice(self, recovered: Recovered, watermark: Watermark, new: bool) -> Slice | None:
-        if recovered.redo:
-            return redo.slice_of(self.slices, recovered.redo)
-        return self.slices.next_slice(watermark) if new else None
