@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.quiet [--tables 5000] [--rounds 3]
 
-Every tick is a process of its own, and before each one a transaction that wrote to no table moves the ids. A third of
-the tables is empty. Prints the median of the quiet ticks, and of ticks with one new row. Starts a PostgreSQL and an S3
-server of its own (extra ``demo``). The first load takes about 0.1 s of CPU time for each table.
+Every tick is a separate process. Before each one, a transaction that writes to no table takes a transaction id. One
+table in three is empty. Prints the median of the quiet ticks, and of ticks with one new row. Starts its PostgreSQL and S3
+servers (extra ``demo``). The first load takes about 0.1 s of CPU time for each table.
 """
 
 import argparse

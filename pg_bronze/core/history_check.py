@@ -6,12 +6,12 @@ finding out the current origin (``postgres`` does) and what to read (``planning`
 
 from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
+from pg_bronze.core.window_sql import MASK
 from pg_bronze.errors import HistoryChanged, PgBronzeError, StaleSnapshot, StateRestored
 
-MASK = 4294967295  # an id in a row has 32 bits
 _STOPPED = "The table is not copied until then."
 # Dagster's storage has one asset for each table name, so that two databases in it replace each other's watermarks.
-_SHARED = "If two databases are copied with one Dagster storage, give each project a DAGSTER_HOME of its own."
+_SHARED = "If two databases are copied with one Dagster storage, set a separate DAGSTER_HOME for each project."
 
 
 def check_origin(watermark: Watermark, origin: Origin, label: str, standby: bool = False) -> None:

@@ -7,9 +7,11 @@ is refused, because two spellings would silently be two rows. Polars is imported
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pg_bronze.core.table import Column
+from pg_bronze.core.value_policies import FIRST_LATE_VALUE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,7 +25,9 @@ _ONE_TEXT = frozenset({
     "xid8", "int4range", "int8range", "daterange", "tsrange", "tstzrange", "int4multirange", "int8multirange",
     "datemultirange", "tsmultirange", "tstzmultirange",
 })  # fmt: skip
+# Within a family, equal values have equal texts, or texts that the form of the family makes equal.
 _NUMBERS = frozenset({"int2", "int4", "int8", "numeric"})
+_FAMILIES = (_NUMBERS, frozenset({"float4", "float8"}), frozenset({"text", "varchar"}))
 _OTHER = "PostgreSQL may treat different texts of this type as equal"
 
 
@@ -56,16 +60,36 @@ def key_identity(columns: Sequence[Column], locale: str, stored: "pl.DataType", 
     Returns:
         A sentence without a period that says why equal values cannot be found without the server.
     """
+    if refusal := _refusal(columns):
+        return _refused(name, columns[-1], refusal)
     found = list(dict.fromkeys(_kind(column, locale) for column in columns))
-    if set(found) <= {"exact", "numeric"} and all(column.base in _NUMBERS for column in columns if len(found) > 1):
+    if set(found) <= {"exact", "numeric"}:
         found = [kind for kind in found if kind != "exact"] or found
     if len(found) > 1:
-        before, now = (next(column for column in columns if _kind(column, locale) == kind) for kind in found[:2])
-        return _refused(name, now, f"its type was {before.declared}, whose values are compared in another way")
+        before = next(column for column in columns if _kind(column, locale) == found[0])
+        return _refused(name, columns[-1], _compared_differently(before))
     kind = found[0] if found else "exact"
     if kind not in _forms():
         return _refused(name, columns[-1], kind)
     return _forms()[kind] if str(stored) == "String" or kind == "float" else EXACT
+
+
+def _refusal(columns: Sequence[Column]) -> str | None:
+    """Return why values that were stored under different declarations or policies cannot be compared, or None."""
+    for column in columns:
+        if column.base in FIRST_LATE_VALUE and "null" in (column.policies.infinity, column.policies.late_dates):
+            return "a policy stores different values of it as NULL"
+    for before, now in pairwise(columns):
+        if before.labels is not None and now.labels is not None:
+            if set(before.labels) - set(now.labels):
+                return "its type had a label that was renamed or removed since"
+        elif before.base != now.base and not any({before.base, now.base} <= family for family in _FAMILIES):
+            return _compared_differently(before)
+    return None
+
+
+def _compared_differently(before: Column) -> str:
+    return f"its type was {before.declared}, whose values are compared in another way"
 
 
 def _kind(column: Column, locale: str) -> str:

@@ -1,6 +1,6 @@
 """The check of one tick: collects the facts about all tables, asks ``scheduling.due``, and describes the result.
 
-The sensor and `pg-bronze run` call the same function.
+The sensor, `pg-bronze tick` and `pg-bronze run` call the same function.
 """
 
 from collections import Counter
@@ -25,6 +25,8 @@ from pg_bronze.scheduling.memory import Memory
 from pg_bronze.settings.model import Settings
 
 STALLED_AFTER_S = 60.0
+# A batch in which some tables failed has copied the others.
+_ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class _Tick:
         """Decide about all tables, with the answers of the database about those that are to be asked."""
         checked = [self._check(table, facts) for table, facts in collected]
         asked = [place for place, item in enumerate(checked) if item.decision.ask]
-        # A large table has a statement, and a time limit, of its own.
+        # Each large table is asked in a separate statement, which has the whole time limit.
         small = [place for place in asked if table_facts.is_small(collected[place][0])]
         answers = dict(zip(small, self._have_rows([collected[place] for place in small]), strict=True))
         for place in asked:
@@ -177,7 +179,7 @@ def _summary(instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizo
     tables = log_lines.counted(len(checked), "table")
     text = f"{tables} checked up to transaction {horizon}: {counts or 'all were dropped'}"
     last = instance.get_run_records(
-        RunsFilter(tags={metadata.BATCH_TAG: metadata.UNATTENDED}, statuses=[DagsterRunStatus.SUCCESS]), limit=1
+        RunsFilter(tags={metadata.BATCH_TAG: metadata.UNATTENDED}, statuses=_ENDED), limit=1
     )
     if not last:
         return text

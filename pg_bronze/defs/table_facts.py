@@ -1,7 +1,7 @@
 """The facts about tables that ``scheduling.due`` decides from.
 
 They come from one probe of the database and one query to Dagster's storage. A run that materialized nothing of some
-tables costs one more query for all of them, once for each process; a failing table costs one of its own.
+tables costs one more query for all of them, once for each process. Each failing table costs another query.
 """
 
 from collections.abc import Mapping, Sequence

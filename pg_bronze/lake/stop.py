@@ -2,7 +2,7 @@
 
 The evidence of a restore disappears when the database has written past the position of the watermark. Without this
 object the table would then be copied again, although rows below its watermark are missing. It is among the claims, so
-that recovery lists it without a request of its own. It holds for one watermark: reset, continue and reconcile end it.
+that recovery finds it without another request. It holds for one watermark: reset, continue and reconcile end it.
 """
 
 import json

@@ -138,7 +138,8 @@ def decide(
         now: Seconds since 1970.
         ungated_after_s: Seconds after which a table is read even if it seems unchanged.
         next_try: When a failing table is retried, in seconds since 1970; None for a table that is not failing.
-        exact: Ask a table whose counters are unchanged too, because the server may update them seconds after a commit.
+        exact: Ask every table that its watermark does not show to be copied up to the horizon. The server may update
+            counters seconds after a commit, and a hint may come from before a crash.
     """
     if facts.running:
         return Decision(False, "running", hint)
@@ -149,12 +150,13 @@ def decide(
         decision = Decision(True, "copied from another history", dataclasses.replace(decision.hint, due_at=now))
     if next_try is not None:
         return _retried(decision, hint, next_try, now)
-    behind = decision.swept is not None and decision.swept < cluster.horizon
-    if exact and behind and not decision.due:
+    delivered = delivered_upto(facts)
+    if exact and not decision.due and (delivered or 0) < cluster.horizon:
         requested = dataclasses.replace(decision.hint, due_at=now)
-        return _requested(Decision(True, MAY_HAVE_ROWS, requested, decision.swept, ask=True), hint)
+        return _requested(Decision(True, MAY_HAVE_ROWS, requested, delivered, ask=True), hint)
+    behind = decision.swept is not None and decision.swept < cluster.horizon
     # Only a run moves the watermark of a table that was not written for a billion transactions.
-    narrow = cluster.horizon - (delivered_upto(facts) or cluster.horizon) <= HEARTBEAT_WIDTH
+    narrow = cluster.horizon - (delivered or cluster.horizon) <= HEARTBEAT_WIDTH
     return dataclasses.replace(_requested(decision, hint), ask=decision.due and behind and facts.small and narrow)
 
 
@@ -213,13 +215,16 @@ def judge(
         # What was quiet before a reset has to be copied again.
         hint = dataclasses.replace(hint, quiet_upto=0, generation=generation)
     moved = hint.signature != signature_now
+    if moved and hint.quiet_upto >= cluster.next_xid and not cluster.standby:
+        # A crashed server assigns ids again that a hint has passed. Its counters then show the rows written with them.
+        hint = dataclasses.replace(hint, quiet_upto=0)
     seen = dataclasses.replace(hint, signature=signature_now, next_xid=cluster.next_xid) if moved else hint
     requested = dataclasses.replace(seen, due_at=now)
     states = [watermark.leaf(oid) for oid in leaves] if watermark else []
     if any(state.pending for state in states):
         return Decision(True, "partly loaded", requested)
     unread = not states or any(state.swept is None for state in states)
-    if unread and not hint.quiet_upto:
+    if unread and (moved or not hint.quiet_upto):
         return Decision(True, "not copied yet", requested)
     swept = max(hint.quiet_upto, 0 if unread else min(state.swept or 0 for state in states))
     if swept == cluster.next_xid:

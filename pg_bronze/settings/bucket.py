@@ -93,7 +93,7 @@ class BucketSettings(Section):
     @field_validator("minio_region")
     @classmethod
     def _validate_region(cls, value: str) -> str:
-        # As in botocore, which raises an error of its own in every tick.
+        # As in botocore, which would otherwise raise its error in every tick.
         if not re.fullmatch(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)", value):
             raise ValueError("it must consist of letters, digits and hyphens, such as us-east-1")
         return value

@@ -204,7 +204,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
 
 def of_a_quiet_batch(project: Project, requests: Counter[str], unattended: bool) -> dict[str, int]:
-    """The requests of a batch in a process of its own, after a transaction that wrote to no table."""
+    """The requests of a batch in a new process, after a transaction that wrote to no table."""
     project.database.execute("select pg_current_xact_id()")
     requests.clear()
     assert copied_by(project, lambda: run_batch([], Batches(unattended=unattended))) == []

@@ -5,6 +5,7 @@ import pytest
 
 from pg_bronze.core.key_identity import key_identity
 from pg_bronze.core.table import Column
+from pg_bronze.core.value_policies import Policies
 
 EQUAL = {
     "numeric": [["1", "1.0", "1.000"], ["10"], ["0", "0.00"], ["-1.50", "-1.5"], ["NaN"], ["100", "100.0"], ["1.01"]],
@@ -96,6 +97,34 @@ def test_a_number_that_was_widened_is_compared_as_a_number(bases):
     identity(*map(column, bases))
 
 
-@pytest.mark.parametrize("bases", [("bpchar", "text"), ("public.citext", "text"), ("text", "public.citext")])
+@pytest.mark.parametrize(
+    "bases",
+    [
+        *[("bpchar", "text"), ("public.citext", "text"), ("text", "public.citext"), ("int4", "float8")],
+        *[("inet", "cidr"), ("time", "timetz"), ("macaddr", "macaddr8")],
+        *[("daterange", "tsrange"), ("date", "timestamp")],
+    ],
+)
 def test_a_column_that_was_compared_in_another_way_is_refused(bases):
     assert f"its type was {bases[0]}, whose values are compared in another way" in refusal(*map(column, bases))
+
+
+def test_a_text_of_another_length_is_compared_as_before():
+    assert identity(column("varchar"), column("text")).form is None
+
+
+def test_an_enum_key_whose_label_was_renamed_is_refused():
+    """The objects keep the former label, so one row would have two keys."""
+    before, added = column("public.mood", labels=("sad",)), column("public.mood", labels=("sad", "happy"))
+    assert identity(before, added).form is None
+
+    found = refusal(added, column("public.mood", labels=("sad", "glad")))
+
+    assert "its type had a label that was renamed or removed since" in found
+
+
+@pytest.mark.parametrize("policy", [{"infinity": "null"}, {"late_dates": "null"}])
+def test_a_key_of_which_different_values_are_stored_as_null_is_refused(policy):
+    for base in ("date", "timestamp", "timestamptz"):
+        assert "a policy stores different values of it as NULL" in refusal(column(base, policies=Policies(**policy)))
+    identity(column("text", policies=Policies(**policy)))

@@ -359,11 +359,13 @@ def test_a_lost_connection_fails_one_tick_at_most(quiet: Project):
     assert quiet.evaluate().skip_message.startswith("2 tables checked")
 
 
-def test_the_tick_reports_the_rows_of_the_last_batch(quiet: Project):
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
+def test_the_tick_reports_the_rows_of_the_last_batch(quiet: Project, status: dg.DagsterRunStatus):
+    """A batch in which one table failed has copied the others."""
     result = quiet.copy("movie")
     run_id = create_run_for_test(
         quiet.instance, job_name="bronze", asset_selection=frozenset([key("movie")]),
-        status=dg.DagsterRunStatus.SUCCESS,
+        status=status,
         tags={"pg_bronze/batch": "tick", "pg_bronze/new_rows": "12345"},
     ).run_id  # fmt: skip
     assert run_id != result.run_id

@@ -20,7 +20,7 @@ CATALOGS = """select relname from pg_class
 where relnamespace = 'pg_catalog'::regnamespace and relkind = 'r' and not relisshared
   and relname not in ('pg_statistic', 'pg_statistic_ext_data')
 order by relname"""
-# What a database has outside of its own catalogs; all of it must be false.
+# What a database has outside its catalogs; all of it must be false.
 OUTSIDE = """select exists (select from pg_db_role_setting where setdatabase = d.oid), datacl is not null,
   datconnlimit <> -1, not datallowconn, exists (select from pg_replication_slots where database = d.datname),
   exists (select from pg_prepared_xacts where database = d.datname)

@@ -129,6 +129,19 @@ def test_an_empty_read_counts_although_it_left_no_object():
     assert said(None, empty) == (False, "unchanged")
 
 
+def test_a_hint_up_to_now_does_not_hide_a_change_of_the_counters():
+    """After a crash the server hands out the id below again, and a row is written with it."""
+    same, moved = hint(quiet_upto=200), "after a crash"
+    assert said(copied(Leaf(199)), same) == (False, "unchanged")
+    assert verdict(copied(Leaf(199)), same, seen=moved).swept == 199
+    assert said(copied(Leaf(199)), same, seen=moved) == (True, "may have new rows")
+
+
+def test_a_hint_does_not_hide_a_leaf_that_was_attached_since():
+    attached = verdict(copied(Leaf(150)), hint(quiet_upto=200), leaves=(9, 10), seen="two leaves")
+    assert (attached.due, attached.reason) == (True, "not copied yet")
+
+
 def facts(*leaves: Leaf, **more) -> Facts:
     """A table that was copied up to the watermark of its leaves and whose counters have not moved since."""
     oids = tuple(range(9, 9 + max(1, len(leaves))))
@@ -152,6 +165,12 @@ def test_an_exact_tick_asks_a_table_of_any_size_that_the_counters_show_unchanged
     assert after_asking(found, True, 200).reason == "may have new rows"
     assert not after_asking(found, False, 200).due
     assert not decision(table, counted(), cluster).due
+
+
+def test_an_exact_tick_trusts_the_watermark_alone():
+    """A hint may come from a horizon that a crash took back, or from before a partition was attached."""
+    found = decide(facts(Leaf(199)), counted(quiet_upto=200), Cluster(200, 200), NOW, UNGATED_S, None, exact=True)
+    assert (found.due, found.ask) == (True, True)
 
 
 def test_an_exact_tick_does_not_ask_where_no_transaction_has_finished_since():
