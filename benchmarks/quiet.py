@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.quiet [--tables 5000] [--rounds 3]
 
 Every tick is a separate process. Before each one, a transaction that writes to no table takes a transaction id. One
-table in three is empty. Prints the median of the quiet ticks, and of ticks with one new row. Starts its PostgreSQL and S3
-servers (extra ``demo``). The first load takes about 0.1 s of CPU time for each table.
+table in three is empty. Prints the median of the quiet ticks, and of ticks with one new row. Starts a PostgreSQL and an
+S3 server (extra ``demo``). The first load takes about 0.1 s of CPU time for each table.
 """
 
 import argparse
