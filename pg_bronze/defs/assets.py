@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -16,7 +16,6 @@ from pg_bronze.lake.commit import Slices
 from pg_bronze.sync.report import SyncReport
 from pg_bronze.sync.slice_stream import SliceStream
 from pg_bronze.sync.table_sync import TableSync
-from pg_bronze.sync.verify_day import DayReport, verify_day
 
 GROUP = "bronze"
 IO_MANAGER = "bronze_io_manager"
@@ -60,8 +59,8 @@ def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.A
 def build_bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, notes: str) -> dg.AssetsDefinition:
     """Return the bronze asset of one table.
 
-    Materializing today copies new rows. Materializing a past day verifies the objects of that day and writes missing
-    ones again.
+    Every run copies new rows. The day that it is a partition of, and the day on which it starts, decide nothing: a run
+    that was requested before midnight may start after it. ``defs.verification`` verifies past days.
 
     Args:
         notes: About the cursor column and the latest change of the table, for the description.
@@ -96,15 +95,14 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
             failures.recorded(context.instance, context.run, context.asset_key, table.label, state),
             source_database.table_sync(table) as sync,
         ):
-            stream, reports = _start(context, sync)
+            stream = _start(context, sync)
             if stream is None:
                 source_database.count_without_rows(table.label, busy=not sync.locked)
                 return
             for sentence in (_REBUILT if stream.rebuilt else None, source_database.reader_note):
                 if sentence and source_database.first_time(sentence):
                     context.log.info(sentence)
-            verified = {name: value for report in reports for name, value in report.metadata.items()}
-            yield dg.Output(BronzeOutput(stream.slices(), table.label, state), metadata=verified)
+            yield dg.Output(BronzeOutput(stream.slices(), table.label, state))
             # Dagster has stored the materialization when the generator is resumed.
             source_database.count(table.label, stream.report.row_count)
             _record_other_days(context, stream.report, sync.layout.day)
@@ -113,28 +111,17 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
     return bronze
 
 
-def _start(context: dg.AssetExecutionContext, sync: TableSync) -> tuple[SliceStream | None, list[DayReport]]:
-    """Start the copy if today is among the run's days, and verify its past days.
-
-    Returns:
-        The slices to write, None if there is nothing to record; and the reports of the verified days.
-    """
-    today = datetime.now(UTC).date()
-    days = [date.fromisoformat(key) for key in context.partition_keys]
+def _start(context: dg.AssetExecutionContext, sync: TableSync) -> SliceStream | None:
+    """Start the copy, and return the slices to write; None if there is nothing to record."""
     recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
-    outcome = sync.start(recorded, new=any(day >= today for day in days))
-    reports = [verify_day(sync, day) for day in days if day < today]
-    for report in reports:
-        context.log.info(report.sentence)
+    outcome = sync.start(recorded)
     if not isinstance(outcome, Quiet):
-        return outcome, reports
-    if reports:
-        return sync.record_only(recorded), reports
+        return outcome
     context.log.info("%s: %s", sync.label, outcome.reason)
     # Counters may show writes without new rows; this observation prevents another run for them.
     entries = metadata.of_quiet(outcome.reason, sync.horizon, sync.generation)
     context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
-    return None, reports
+    return None
 
 
 def _record_other_days(

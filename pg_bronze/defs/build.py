@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from pg_bronze.core import cursor_column
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, assets, catalog_state, silver
+from pg_bronze.defs import asset_keys, assets, catalog_state, silver, verification
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
@@ -43,9 +44,7 @@ def build_definitions(
     latest, left_out = _latest_tables(tables.copied, settings)
     return dg.Definitions(
         assets=[*tables.sources, *tables.bronze, *(silver.build_latest(table) for table in latest)],
-        jobs=[dg.define_asset_job("bronze", selection=dg.AssetSelection.assets(*tables.bronze))]
-        if tables.bronze
-        else [],
+        jobs=_jobs(tables, state),
         sensors=[
             tick.build_tick(tables.copied, settings, state),
             catalog.build_catalog(state, settings),
@@ -69,6 +68,15 @@ def skip_reason(table: SourceTable, settings: Settings) -> str | None:
     except SettingsError:
         return None  # the run reports it
     return None if column else "it has no cursor column and PG_BRONZE_UNTRACKED is skip"
+
+
+def _jobs(tables: "_TableAssets", state: CatalogState) -> list[dg.JobDefinition | UnresolvedAssetJobDefinition]:
+    if not tables.bronze:
+        return []
+    return [
+        dg.define_asset_job("bronze", selection=dg.AssetSelection.assets(*tables.bronze)),
+        verification.build_job(tables.copied, asset_keys.daily(state.first_day)),
+    ]
 
 
 @dataclass

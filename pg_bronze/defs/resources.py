@@ -186,6 +186,12 @@ class SourceDatabase(dg.ConfigurableResource[None]):
 
     @contextmanager
     def table_sync(self, table: SourceTable) -> Iterator[TableSync]:
+        """Open the sync of one table with this run's connections, and hold the table's lock."""
+        with self.unlocked_sync(table) as sync, sync:
+            yield sync
+
+    @contextmanager
+    def unlocked_sync(self, table: SourceTable) -> Iterator[TableSync]:
         """Open the sync of one table with this run's connections.
 
         After an error of the server or the bucket, the connections are checked before the next table uses them.
@@ -193,8 +199,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         try:
             source, store, control = self._open()
             options = sync_options(self.settings, table.label)
-            with TableSync(source, store, table, options, control, now=_now) as sync:
-                yield sync
+            yield TableSync(source, store, table, options, control, now=_now)
         except (SourceUnavailable, StoreUnavailable, AccessDenied):
             self._must_recheck = True
             raise

@@ -1,6 +1,9 @@
 """Reading the footers of objects: the end of each object in one request, two for very wide tables."""
 
 import io
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pg_bronze.lake.footer import ENTRY, Footer
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
 # Contains the footer of a few hundred columns; a larger one costs a second request.
 TAIL_BYTES = 65536
 _MAGIC = b"PAR1"
+# Half of the client's connections.
+READERS = 8
+AHEAD = 32
 
 
 def read(store: Store, key: str) -> Footer | None:
@@ -25,6 +31,25 @@ def read(store: Store, key: str) -> Footer | None:
     except pl.exceptions.PolarsError:
         return None
     return Footer.from_text(text, key) if text is not None else None
+
+
+def read_many(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, Footer | None]]:
+    """Read the footers of objects, several at a time; yield them in the order of the keys.
+
+    At most ``AHEAD`` footers are in memory, however many keys there are.
+    """
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="footers")
+    reading: deque[tuple[str, Future[Footer | None]]] = deque()
+    try:
+        for key in keys:
+            reading.append((key, pool.submit(read, store, key)))
+            if len(reading) == AHEAD:
+                first, footer = reading.popleft()
+                yield first, footer.result()
+        for key, footer in reading:
+            yield key, footer.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def read_with_schema(store: Store, key: str) -> "tuple[Footer, pl.Schema] | None":

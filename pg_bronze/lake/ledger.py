@@ -5,7 +5,7 @@ away. ``lake.commit`` writes the slices.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from pg_bronze.core.table import shell_argument
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import LakeDamaged, Superseded
-from pg_bronze.lake import footer_reader, foreign_objects, generations, stop
+from pg_bronze.lake import footer_reader, foreign_objects, generations, listing, stop
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import Layout, search_starts
@@ -83,25 +83,18 @@ class Ledger:
 
     def since(self, key: str) -> list[ObjectInfo]:
         """Return the objects at or after a key of this table (``""``: all), oldest first, of both layouts."""
-        return self._objects_from(self.layout.time(key) if key else None)
+        return list(self._objects_from(self.layout.time(key) if key else None))
 
     def newer(self, key: str) -> list[ObjectInfo]:
         """Return the objects after a key of this table, oldest first."""
         return [item for item in self.since(key) if item.key != key]
 
-    def _objects_from(self, start: datetime | None) -> list[ObjectInfo]:
-        timed: list[tuple[datetime, ObjectInfo]] = []
-        for prefix, start_after in self.layout.listings(start):
-            for item in self.store.list(prefix, start_after):
-                time = self.layout.time(item.key)
-                if time is not None:
-                    timed.append((time, item))
-                elif item.key.endswith(".parquet"):
-                    raise LakeDamaged(
-                        f"{self.store.uri(item.key)} is among the objects of {self.layout.label}, but its name is not "
-                        "one of theirs. Move it out of the folder. Nothing of the table is copied until then."
-                    )
-        return [item for _, item in sorted(timed, key=lambda pair: (pair[0], pair[1].key))]
+    def footers_from(self, start: datetime) -> Iterator[tuple[str, Footer | None]]:
+        """Yield the objects at or after a time with their footers, oldest first; see ``read_many``."""
+        return footer_reader.read_many(self.store, (item.key for item in self._objects_from(start)))
+
+    def _objects_from(self, start: datetime | None) -> Iterator[ObjectInfo]:
+        return listing.objects_from(self.store, self.layout, start)
 
     def footer(self, key: str) -> Footer | None:
         """Return the footer of an object, or None if the object is missing or was not written by pg_bronze."""
@@ -224,7 +217,7 @@ class Ledger:
         """Return the footer of the newest object, or else the key of the newest one that pg_bronze did not write."""
         for start in search_starts(now):
             foreign_key = ""
-            for item in reversed(self._objects_from(start)):
+            for item in reversed(list(self._objects_from(start))):
                 footer = self.footer(item.key)
                 if footer is not None:
                     if foreign_key:

@@ -29,12 +29,9 @@ class SliceStream:
         reason: Why the first object exists, if not for its rows; None otherwise.
     """
 
-    def __init__(
-        self, sync: "TableSync", recovered: Recovered, watermark: Watermark, first: Slice | None, read_on: bool = True
-    ) -> None:
+    def __init__(self, sync: "TableSync", recovered: Recovered, watermark: Watermark, first: Slice | None) -> None:
         self._sync = sync
         self._first = first
-        self._read_on = read_on
         self._adopted = recovered.adopted
         self._committed: list[Committed] = []
         self._superseded = False
@@ -64,11 +61,11 @@ class SliceStream:
         try:
             while current is not None:
                 reading = None
-                if self._read_on and not current.bulky:
+                if not current.bulky:
                     reading = pool.submit(self._sync.slices.next_slice, current.claim.after)
                 committed = yield current
                 self._record(current, committed)
-                if committed is None or not self._read_on:
+                if committed is None:
                     _discard(reading)
                     break
                 current = self._following(current, reading)

@@ -11,7 +11,7 @@ from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
 from pg_bronze.errors import SourceUnavailable, StateRestored
 from pg_bronze.lake import stop
-from pg_bronze.lake.commit import Slice, Step, ignore_step
+from pg_bronze.lake.commit import Step, ignore_step
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.ledger import Ledger, Recovered
 from pg_bronze.lake.object_store import Store
@@ -79,18 +79,37 @@ class TableSync:
         """Every transaction below it has finished; 0 before ``start``."""
         return self.slices.horizon
 
-    def start(self, recorded: Watermark | None, new: bool = True) -> SliceStream | Quiet:
+    def start(self, recorded: Watermark | None) -> SliceStream | Quiet:
         """Recover, plan and read the first slice.
 
         Args:
             recorded: The watermark of the latest materialization, or None if it has none.
-            new: False reads nothing new: objects that were not recorded are adopted, and an open claim is redone.
 
         Returns:
             Quiet if there is nothing to commit and nothing to record.
         """
         if not self.locked:
             return Quiet("another run is copying the table")
+        recovered, watermark = self._recover(recorded)
+        if watermark is None:
+            watermark = self._initial_watermark(recovered.foreign_key)
+        # The writer of an adopted object may have ended before it wrote the control row.
+        self._mirrored_before = None if recovered.adopted else watermark.cursor
+        self.sign_control(watermark.origin.control)
+        redone = redo.slice_of(self.slices, recovered.redo) if recovered.redo else None
+        first = redone or self.slices.next_slice(watermark)
+        if first is None and not recovered.adopted and not recovered.rebuilt:
+            return Quiet(f"no new row up to transaction {self.horizon}")
+        if first is not None and recovered.watermark is not None:
+            self.ledger.check_foreign_objects(recovered.watermark, self.now())
+        return SliceStream(self, recovered, watermark, first)
+
+    def check(self, recorded: Watermark | None) -> None:
+        """Check that the database and the bucket continue the watermark, as before a copy, and copy nothing."""
+        self._recover(recorded)
+
+    def _recover(self, recorded: Watermark | None) -> tuple[Recovered, Watermark | None]:
+        """Return what the bucket has, and the watermark that the database continues; None before the first object."""
         if recorded is not None and recorded.origin.bucket != self.store.place:
             raise history_check.bucket_changed(recorded, self.store.place, self.label)
         recovered = self.ledger.recover(recorded, self.now())
@@ -99,23 +118,7 @@ class TableSync:
         newest = recovered.redo.after if recovered.redo else watermark
         self.slices.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
         self.slices.refresh_table()
-        if watermark is None:
-            watermark = self._initial_watermark(recovered.foreign_key)
-        # The writer of an adopted object may have ended before it wrote the control row.
-        self._mirrored_before = None if recovered.adopted else watermark.cursor
-        self.sign_control(watermark.origin.control)
-        first = self._first_slice(recovered, watermark, new)
-        if first is None and not recovered.adopted and not recovered.rebuilt:
-            return Quiet(f"no new row up to transaction {self.horizon}")
-        if first is not None and recovered.watermark is not None:
-            self.ledger.check_foreign_objects(recovered.watermark, self.now())
-        return SliceStream(self, recovered, watermark, first, read_on=new)
-
-    def record_only(self, recorded: Watermark | None) -> SliceStream:
-        """Return a stream without slices, which only records the watermark again."""
-        recovered = self.ledger.recover(recorded, self.now())
-        watermark = recovered.watermark or self._initial_watermark(recovered.foreign_key)
-        return SliceStream(self, recovered, watermark, None)
+        return recovered, watermark
 
     def recover_after_conflict(self, watermark: Watermark) -> Recovered:
         """Adopt what another writer committed after a watermark."""
@@ -184,8 +187,3 @@ class TableSync:
         seed = takeover.initial_seed(self.source, self.table, row, uri, self.options.takeover)
         initial = Watermark(place, self.table.oid, key=foreign_key)
         return initial if seed is None else dataclasses.replace(initial, seed=seed, cursor=seed.value)
-
-    def _first_slice(self, recovered: Recovered, watermark: Watermark, new: bool) -> Slice | None:
-        if recovered.redo:
-            return redo.slice_of(self.slices, recovered.redo)
-        return self.slices.next_slice(watermark) if new else None

@@ -1,4 +1,4 @@
-"""Verifying a past day: compare its objects with the chain of footers, and write missing objects again.
+"""Verifying a day: compare its objects with the chain of footers, and write missing objects again.
 
 A repaired object contains the row versions of its window that are still current. Versions overwritten or deleted since
 are not in the database any more, so it never claims to be complete.
@@ -7,7 +7,7 @@ are not in the database any more, so it never claims to be complete.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from pg_bronze.core import column_types, drift, window_sql
@@ -16,10 +16,14 @@ from pg_bronze.core.table import Relation
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import Leaf, Watermark
 from pg_bronze.core.window_sql import Region
+from pg_bronze.lake import listing
 from pg_bronze.lake.claim import Claim
-from pg_bronze.lake.footer import Footer, footer_of
+from pg_bronze.lake.footer import footer_of
 from pg_bronze.lake.keys import search_starts
 from pg_bronze.lake.parquet import encode
+from pg_bronze.sync import gaps
+from pg_bronze.sync.gaps import Gap
+from pg_bronze.sync.state_changes import require_lock
 from pg_bronze.sync.table_sync import TableSync
 
 if TYPE_CHECKING:
@@ -60,7 +64,7 @@ class DayReport:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Return the report as entries of the materialization."""
+        """Return the report as entries of an observation."""
         return {
             "pg_bronze/verified_objects": self.object_count,
             "pg_bronze/repaired_objects": len(self.repaired),
@@ -68,43 +72,36 @@ class DayReport:
         }
 
 
-def verify_day(sync: TableSync, day: date) -> DayReport:
-    """Verify the objects of a UTC day and repair what is missing. The watermark is never moved."""
-    footers = _footers_around(sync, day)
-    present = sorted(footers, key=lambda key: footers[key].after.seq)
+def verify_day(sync: TableSync, recorded: Watermark | None, day: date) -> DayReport:
+    """Verify the objects of a UTC day and repair what is missing. The watermark is never moved.
+
+    The footers are read without the table's lock, so that copies of the table continue. The lock is taken only for a
+    repair.
+
+    Args:
+        sync: The sync of the table, not entered.
+        recorded: The watermark of the latest materialization, or None if it has none.
+        day: The day to verify.
+
+    Raises:
+        TableBusy: An object is missing, and another run held the lock for a minute.
+        PgBronzeError: An object is missing, and the database or the bucket does not continue the watermark.
+    """
+    object_count, found = gaps.find(sync.ledger, day)
     repaired: list[str] = []
     lost: list[str] = []
     rows = 0
-    for index, key in enumerate(present):
-        missing = footers[key].before
-        if missing.key in footers or missing.seq == 0 or sync.layout.day(missing.key) != day:
-            continue
-        before = footers[present[index - 1]].after if index else _watermark_before(sync, missing)
-        count = _repair(sync, before, missing, _columns_of(sync, footers, footers[key], missing))
-        if count is None:
-            lost.append(missing.key)
-        else:
-            repaired.append(missing.key)
-            rows += count
-    of_day = [key for key in present if sync.layout.day(key) == day]
-    return DayReport(day, len(of_day), tuple(repaired), tuple(lost), rows, sync.label)
-
-
-def _footers_around(sync: TableSync, day: date) -> dict[str, Footer]:
-    """Return the footers of a day and of the day before, by key.
-
-    The first object of a later day is included, because its footer names the last object of this day.
-    """
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    footers: dict[str, Footer] = {}
-    for item in sync.ledger.since(sync.layout.key(start - timedelta(days=1))):
-        footer = sync.ledger.footer(item.key)
-        if footer is not None:
-            footers[item.key] = footer
-        item_day = sync.layout.day(item.key)
-        if item_day is not None and item_day > day:
-            break
-    return footers
+    if found:
+        with sync:
+            require_lock(sync)
+            sync.check(recorded)
+            for gap in found:
+                if gap.missing.generation != sync.generation:
+                    continue  # a new generation began since, and the objects around it were moved away
+                count = _repair(sync, gap)
+                rows += count or 0
+                (lost if count is None else repaired).append(gap.missing.key)
+    return DayReport(day, object_count, tuple(repaired), tuple(lost), rows, sync.label)
 
 
 def _watermark_before(sync: TableSync, missing: Watermark) -> Watermark | None:
@@ -115,41 +112,40 @@ def _watermark_before(sync: TableSync, missing: Watermark) -> Watermark | None:
     if missing.seq == 1:
         return dataclasses.replace(missing, seq=0, key="", cursor=None, leaves={})
     limit = sync.layout.time(missing.key)
-    for start in search_starts(limit) if limit else ():
-        keys = [item.key for item in sync.ledger.since(sync.layout.key(start) if start else "")]
-        older = [key for key in keys if (time := sync.layout.time(key)) and limit and time < limit]
-        if older:
-            footer = sync.ledger.footer(older[-1])
+    if limit is None:
+        return None
+    for start in search_starts(limit):
+        key = listing.last_before(sync.store, sync.layout, start, limit)
+        if key is not None:
+            footer = sync.ledger.footer(key)
             return footer.after if footer else None
     return None
 
 
-def _columns_of(
-    sync: TableSync, footers: Mapping[str, Footer], following: Footer, missing: Watermark
-) -> Description | None:
+def _columns_of(sync: TableSync, gap: Gap) -> Description | None:
     """Return the columns of a missing object, from another object that has the same ones according to the watermarks.
 
     That is the first object with these columns, or the one after the missing object. None if there is neither: the
     missing object was the only one with its columns.
     """
-    first = missing.columns_key
+    first = gap.missing.columns_key
     if not first:
         return None
-    same = following if following.after.columns_key == first else footers.get(first) or sync.ledger.footer(first)
+    same = gap.following if gap.following.after.columns_key == first else sync.ledger.footer(first)
     return same.described if same else None
 
 
-def _repair(sync: TableSync, before: Watermark | None, after: Watermark, columns: Description | None) -> int | None:
-    """Write the object that led from one watermark to the next.
+def _repair(sync: TableSync, gap: Gap) -> int | None:
+    """Write the missing object of a gap.
 
-    Args:
-        before: None if the object before it is unknown.
-        columns: The columns that it had, so that the watermarks after it stay right. With None it gets the table's
-            current columns, and its own watermark describes these.
+    It gets the columns that it had, so that the watermarks after it stay right. If they are not known, it gets the
+    table's current columns, and its own watermark describes these.
 
     Returns:
         The number of rows in it, or None if its window cannot be read any more.
     """
+    before, after = gap.before or _watermark_before(sync, gap.missing), gap.missing
+    columns = _columns_of(sync, gap)
     regions = _regions_between(sync, before, after)
     if before is None or regions is None:
         return None

@@ -2,15 +2,17 @@
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import dagster as dg
 import polars as pl
 import pytest
 
 from pg_bronze.defs import metadata, resources
+from pg_bronze.defs.sensors import tick
 from pg_bronze.postgres.control_table import Control
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import Project, key, messages, sentences, values
+from pg_bronze_tests.harness.project import Project, key, messages, sentences, set_dagsters_clock, values
 
 
 def days_ago(days: int) -> date:
@@ -215,72 +217,25 @@ def test_a_failure_is_one_sentence_with_what_a_retry_requires(cinema: Project):
     assert data.metadata["pg_bronze/retry"].value == "automatic"
 
 
-def test_a_past_day_is_verified_and_its_event_contains_the_current_watermark(cinema: Project):
-    """Dagster returns the latest event: with an old watermark in it, the next tick would copy rows again."""
-    cinema.copy("movie")
-    before = cinema.watermark("movie")
+def test_a_run_requested_before_midnight_copies_after_it(cinema: Project):
+    """It would otherwise copy nothing, and all tables would wait for the tick after it."""
+    midnight = datetime.combine(days_ago(0), datetime.min.time(), UTC)
+    before, after = midnight - timedelta(seconds=2), midnight + timedelta(seconds=5)
+    with cinema.monkeypatch.context() as patch:
+        patch.setattr(tick, "datetime", SimpleNamespace(now=lambda _zone: before))
+        set_dagsters_clock(patch, lambda: before)
+        (request,) = cinema.evaluate().run_requests
+    with cinema.monkeypatch.context() as patch:
+        patch.setattr(resources, "_now", lambda: after)
+        result = cinema.copy("movie", day=request.partition_key, tags=request.tags)
 
-    result = cinema.copy("movie", day=days_ago(1))
-
+    assert request.partition_key == days_ago(1).isoformat()
     assert result.success
-    (event,) = _events(result, "movie")
-    assert event.partition == days_ago(1).isoformat()
-    assert values(event)["pg_bronze/verified_objects"] == 0
-    assert cinema.watermark("movie") == before
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
-
-
-def test_a_run_of_a_past_day_copies_no_new_rows(cinema: Project):
-    cinema.copy("movie")
-    cinema.database.execute("insert into movie values (6, 'new', now())")
-
-    cinema.copy("movie", day=days_ago(1))
-    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
-
-    cinema.copy("movie")
-    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_run_of_a_past_day_does_not_start_the_first_load(cinema: Project):
-    result = cinema.copy("movie", day=days_ago(1))
-
-    assert result.success
-    assert lake.keys(cinema.bucket, "movie") == []
+    assert [key[-22:-14] for key in lake.keys(cinema.bucket, "movie")] == [f"{days_ago(0):%Y%m%d}"]
+    assert _days(cinema, "movie") == {days_ago(1).isoformat(), days_ago(0).isoformat()}
     assert cinema.copy("movie").success
     assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
-
-
-def test_a_missing_object_of_a_past_day_is_written_again(cinema: Project):
-    """Lifecycle rules and people delete objects. Rows that are still current can be copied again."""
-    _copy_on(cinema, days_ago(1))
-    cinema.database.execute("insert into movie values (6, 'kept', now()), (7, 'deleted since', now())")
-    _copy_on(cinema, days_ago(1), second=10)
-    cinema.database.execute("insert into movie values (8, 'new', now()); delete from movie where id = 7")
-    cinema.copy("movie")
-    before, missing = cinema.watermark("movie"), lake.keys(cinema.bucket, "movie")[1]
-    cinema.bucket.store().delete(missing)
-
-    result = cinema.copy("movie", day=days_ago(1))
-
-    assert result.success
-    (event,) = _events(result, "movie")
-    assert values(event)["pg_bronze/repaired_objects"] == 1
-    assert missing in lake.keys(cinema.bucket, "movie")
-    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6, 8]
-    assert cinema.watermark("movie") == before
-    cinema.database.execute("insert into movie values (9, 'after the repair', now())")
-    assert cinema.copy("movie").success
-    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5, 6, 8, 9]
-
-
-def test_the_event_of_a_verified_day_contains_no_row_count(cinema: Project):
-    """The UI shows it as the size of the partition, and nothing was copied."""
-    _copy_on(cinema, days_ago(1))
-
-    result = cinema.copy("movie", day=days_ago(1))
-
-    (event,) = _events(result, "movie")
-    assert "dagster/partition_row_count" not in values(event)
 
 
 def test_a_day_with_new_objects_is_materialized_although_the_run_is_of_another_day(cinema: Project):

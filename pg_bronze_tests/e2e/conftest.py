@@ -185,8 +185,8 @@ class Dev:
         ticks: list[dict[str, Any]] = data["sensorOrError"]["sensorState"]["ticks"]
         return ticks
 
-    def launch(self, day: str, *tables: str) -> str:
-        """Materialize tables for a day, as the UI does, and return the run's id."""
+    def launch(self, day: str, *tables: str, job: str = "__ASSET_JOB") -> str:
+        """Materialize tables for a day, or launch a job, as the UI does, and return the run's id."""
         data = self.ask(
             """mutation ($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
                  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
@@ -194,8 +194,8 @@ class Dev:
             params={
                 "selector": {
                     "repositoryName": "__repository__", "repositoryLocationName": "pg_bronze",
-                    "pipelineName": "__ASSET_JOB",
-                    "assetSelection": [{"path": ["bronze", *table.split(".")]} for table in tables],
+                    "pipelineName": job,
+                    "assetSelection": [{"path": ["bronze", *table.split(".")]} for table in tables] or None,
                 },
                 "executionMetadata": {"tags": [{"key": "dagster/partition", "value": day}]},
             },

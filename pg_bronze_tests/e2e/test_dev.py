@@ -83,7 +83,8 @@ def test_no_tick_failed(dev: Dev):
 
 def test_a_person_can_materialize_today_and_verify_a_past_day(quiet: Dev):
     today = datetime.now(UTC).date()
-    runs = [quiet.launch(str(today), "movie", "person"), quiet.launch(str(today - timedelta(days=3)), "movie")]
+    past = str(today - timedelta(days=3))
+    runs = [quiet.launch(str(today), "movie", "person"), quiet.launch(past, job="bronze_verify")]
 
     assert [quiet.outcome(run) for run in runs] == ["SUCCESS", "SUCCESS"]
     assert lake.compare(quiet.shop.database, quiet.shop.bucket, "movie") == lake.SAME

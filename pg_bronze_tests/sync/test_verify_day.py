@@ -2,12 +2,16 @@
 
 import dataclasses
 import io
+import itertools
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
 
+from pg_bronze.errors import HistoryChanged
+from pg_bronze.lake import footer_reader
 from pg_bronze.postgres.control_table import Control
+from pg_bronze.sync.state_changes import reset
 from pg_bronze.sync.verify_day import verify_day
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
 
@@ -29,9 +33,8 @@ def lake(database, bucket) -> Lake:
 
 
 def verify(lake: Lake, day: date, table: str = "movie"):
-    with lake.source() as source, lake.open(source, table) as sync:
-        sync.start(lake.recorded[table])
-        return verify_day(sync, day)
+    with lake.source() as source:
+        return verify_day(lake.open(source, table), lake.recorded[table], day)
 
 
 def of_day(lake: Lake, day: datetime) -> list[str]:
@@ -129,10 +132,9 @@ def test_overwritten_and_deleted_versions_are_not_counted_as_repaired(lake, data
 def test_a_missing_object_of_a_table_created_again_is_reported_lost(lake, database):
     key = of_day(lake, DAYS[1])[0]
     lake.store.delete(key)
-    with lake.source() as source, lake.open(source) as sync:
-        sync.start(lake.recorded["movie"])
-        sync.slices.table = dataclasses.replace(sync.table, oid=1)
-        report = verify_day(sync, DAYS[1].date())
+    lake.database.execute("alter table movie rename to former;" + MOVIE)
+
+    report = verify(lake, DAYS[1].date())
 
     assert (report.repaired, report.lost) == ((), (key,))
     assert "1 missing and cannot be read again" in report.sentence
@@ -320,3 +322,34 @@ def test_two_missing_objects_with_the_same_columns_get_the_same_columns(database
     verify(lake, days[2].date())
 
     assert frame_at(lake, keys[2]).columns == frame_at(lake, keys[1]).columns == [*COLUMNS[:-1], "extra_1", "_pg_xid"]
+
+
+def test_the_objects_of_a_former_generation_are_not_missing(lake):
+    """They were moved away by the reset. Verification would report them as lost at every attempt."""
+    lake.tick(act=reset, now=lambda: DAYS[3])
+    lake.drain(now=lambda: DAYS[3])
+
+    report = verify(lake, DAYS[3].date())
+
+    assert (report.repaired, report.lost) == ((), ())
+
+
+def test_a_missing_object_is_not_written_again_into_a_restored_database(lake):
+    """Its window would be read from rows of another history."""
+    lake.store.delete(of_day(lake, DAYS[1])[0])
+    recorded = lake.recorded["movie"]
+    lake.recorded["movie"] = dataclasses.replace(recorded, origin=dataclasses.replace(recorded.origin, timeline=9))
+
+    with pytest.raises(HistoryChanged):
+        verify(lake, DAYS[1].date())
+
+
+def test_a_bounded_number_of_footers_is_read_ahead(lake):
+    """A busy table has 8,640 objects a day, and their footers take hundreds of megabytes."""
+    taken = []
+    endless = (taken.append(key) or key for key in itertools.cycle(lake.keys()))
+
+    (key, footer), *_ = itertools.islice(footer_reader.read_many(lake.store, endless), 1)
+
+    assert (key, footer.after.key) == (lake.keys()[0], lake.keys()[0])
+    assert len(taken) <= footer_reader.AHEAD
