@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # A run keeps its definitions, its plan and its events in memory until it ends.
 TABLES_PER_RUN = 500
+PRUNE_EVERY_S = 60.0
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Batches:
         memory: What the last check returned; None before the first one.
         process: What this process keeps between checks.
         stored: The catalog was stored in the bucket.
+        pruned_at: When Dagster's storage was last pruned, in seconds since 1970.
     """
 
     unattended: bool = False
@@ -42,6 +44,7 @@ class Batches:
     memory: "Memory | None" = None
     process: "Process | None" = None
     stored: bool = False
+    pruned_at: float = 0.0
 
     def print_once(self, sentence: str) -> None:
         """Print a sentence unless this command has printed it before."""
@@ -81,6 +84,7 @@ def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batche
     if not tables:
         print("There is no table to copy.", flush=True)
     elif not labels:
+        _prune(instance, tables, settings, batches)
         tables = _due(instance, tables, settings, batches)
     failed: dict[str, str] = {}
     for first in range(0, len(tables), TABLES_PER_RUN):
@@ -146,6 +150,20 @@ def _due(
     if not checked.due:
         print(". ".join(part for part in (checked.summary, checked.blocked) if part), flush=True)
     return [item.table for item in checked.due]
+
+
+def _prune(
+    instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches
+) -> None:
+    """Remove old runs and events from Dagster's storage, at most once a minute."""
+    from datetime import UTC, datetime
+
+    from pg_bronze.defs import asset_keys, retention
+
+    now = datetime.now(UTC).timestamp()
+    if now - batches.pruned_at >= PRUNE_EVERY_S:
+        retention.prune(instance, [asset_keys.bronze_key(table) for table in tables], settings, now)
+        batches.pruned_at = now
 
 
 def _run(

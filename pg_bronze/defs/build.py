@@ -13,7 +13,7 @@ from pg_bronze.defs import asset_keys, assets, catalog_state, silver, verificati
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
-from pg_bronze.defs.sensors import catalog, tick
+from pg_bronze.defs.sensors import catalog, retention, tick
 from pg_bronze.defs.sensors import silver as silver_sensor
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.load import load_settings
@@ -42,6 +42,7 @@ def build_definitions(
         return dg.Definitions(sensors=[tick.build_tick([], None, state), catalog.build_catalog(state, None)])
     tables = _table_assets(settings, state)
     latest, left_out = _latest_tables(tables.copied, settings)
+    keys = [*map(asset_keys.bronze_key, tables.copied), *map(asset_keys.latest_key, latest)]
     return dg.Definitions(
         assets=[*tables.sources, *tables.bronze, *(silver.build_latest(table) for table in latest)],
         jobs=_jobs(tables, state),
@@ -49,6 +50,7 @@ def build_definitions(
             tick.build_tick(tables.copied, settings, state),
             catalog.build_catalog(state, settings),
             *([silver_sensor.build_sensor(latest, left_out)] if latest else []),
+            *([retention.build_retention(keys, settings)] if keys else []),
         ],
         resources=_resources(settings),
         executor=dg.in_process_executor,

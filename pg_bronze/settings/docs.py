@@ -3,6 +3,7 @@
 from pydantic import ByteSize, SecretStr
 
 from pg_bronze.settings.bucket import BucketSettings
+from pg_bronze.settings.history import HistorySettings
 from pg_bronze.settings.mc_alias import EXPLICIT
 from pg_bronze.settings.objects import ObjectSettings
 from pg_bronze.settings.section import Section, variable
@@ -16,6 +17,7 @@ SECTIONS: dict[str, type[Section]] = {
     "Tables": TableSettings,
     "Ticks": TickSettings,
     "Objects": ObjectSettings,
+    "History": HistorySettings,
 }
 
 

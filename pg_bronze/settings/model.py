@@ -10,6 +10,7 @@ from typing import get_args
 from pydantic import SecretStr
 
 from pg_bronze.settings.bucket import BucketSettings
+from pg_bronze.settings.history import HistorySettings
 from pg_bronze.settings.objects import ObjectSettings
 from pg_bronze.settings.section import variable
 from pg_bronze.settings.source import SourceSettings
@@ -18,7 +19,7 @@ from pg_bronze.settings.ticks import TickSettings
 
 
 # pydantic validates the fields of the last base class first.
-class Settings(ObjectSettings, TickSettings, TableSettings, BucketSettings, SourceSettings):
+class Settings(HistorySettings, ObjectSettings, TickSettings, TableSettings, BucketSettings, SourceSettings):
     """All settings, validated. Constructing one reads nothing but its arguments."""
 
     def table_options(self, label: str) -> TableOptions:

@@ -235,3 +235,13 @@ def test_many_due_tables_are_copied_in_several_runs(shared: Project, monkeypatch
     monkeypatch.setattr(batch, "TABLES_PER_RUN", 1)
 
     assert copied_by(shared, lambda: run_batch([], Batches())) == [{"person"}, {"movie"}]
+
+
+def test_a_batch_removes_old_runs(shared: Project):
+    """Without `dagster dev` there is no sensor that does."""
+    shared.set(PG_BRONZE_KEEP_RUNS="1")
+    for number in range(3):
+        shared.database.execute(f"insert into movie values ({100 + number}, 'new', now())")
+        assert run_batch([], Batches())
+
+    assert len(shared.instance.get_run_records()) == 2, "the newest one when the last batch began, and its own"

@@ -129,6 +129,7 @@ def test_sensors_run_without_being_switched_on_and_often_enough_for_ten_seconds(
     assert (tick.default_status, tick.minimum_interval_seconds) == (dg.DefaultSensorStatus.RUNNING, 9)
     assert catalog.default_status == dg.DefaultSensorStatus.RUNNING
     assert catalog.minimum_interval_seconds < 60
+    assert cinema.definitions.resolve_sensor_def("bronze_retention").default_status == dg.DefaultSensorStatus.RUNNING
 
 
 def test_today_is_a_partition_and_the_first_day_is_kept(project):

@@ -77,7 +77,7 @@ def test_a_tick_without_due_tables_reports_what_it_checked(quiet: Dev):
 
 
 def test_no_tick_failed(dev: Dev):
-    for sensor in ("bronze_tick", "bronze_catalog", "silver_latest"):
+    for sensor in ("bronze_tick", "bronze_catalog", "bronze_retention", "silver_latest"):
         assert [tick["error"] for tick in dev.ticks(sensor, 50) if tick["error"]] == []
 
 
