@@ -21,7 +21,7 @@ from pg_bronze.postgres import new_rows
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import backoff, due
 from pg_bronze.scheduling.backoff import Failure
-from pg_bronze.scheduling.memory import Memory
+from pg_bronze.scheduling.memory import Memory, place_of
 from pg_bronze.settings.model import Settings
 
 STALLED_AFTER_S = 60.0
@@ -170,7 +170,7 @@ class _Tick:
 
 
 def _hint_key(table: SourceTable) -> str:
-    return asset_keys.bronze_key(table).to_user_string()
+    return place_of(asset_keys.bronze_key(table).to_user_string())
 
 
 def _summary(instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizon: int) -> str:

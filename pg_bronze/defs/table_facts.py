@@ -21,6 +21,7 @@ from pg_bronze.settings.model import Settings
 
 # A sweep of 8 MB takes about 5 ms in shared buffers. Asking first saves a run of several CPU seconds.
 SMALL_PAGES, SMALL_LEAVES = 1000, 20
+REPORT_EVERY_S = 600.0
 _UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -41,12 +42,14 @@ class Process:
         started: The first tick of this process, in seconds since 1970; 0 before it.
         changed: The last tick at which the settings differed, secrets included; 0 for never.
         last_runs: What each table's last run reported, with the run's id: it is read once for each run.
+        reported: When a tick last wrote its sentence to a log, in seconds since 1970.
     """
 
     settings: Settings | None = None
     started: float = 0.0
     changed: float = 0.0
     last_runs: dict[str, tuple[str, failures.LastRun]] = field(default_factory=dict)
+    reported: float = 0.0
 
     def start_tick(self, settings: Settings, now: float) -> None:
         """Start a tick with these settings."""
@@ -54,6 +57,13 @@ class Process:
         if self.settings is not None and settings != self.settings:
             self.changed = now
         self.settings = settings
+
+    def reports_at(self, now: float) -> bool:
+        """Return whether a tick writes its sentence to a log now: at most once in ten minutes."""
+        if now - self.reported < REPORT_EVERY_S:
+            return False
+        self.reported = now
+        return True
 
     def read_last_runs(
         self, instance: dg.DagsterInstance, entries: Mapping[dg.AssetKey, AssetEntry]

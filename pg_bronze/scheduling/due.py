@@ -14,6 +14,8 @@ from pg_bronze.core.planning import HEARTBEAT_WIDTH
 from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.scheduling.backoff import Failure
 
+# A changed table with the signature of before would be read later, at most by PG_BRONZE_UNGATED_AFTER_S: 1 in 2^40.
+SIGNATURE_DIGITS = 10
 MAY_HAVE_ROWS = "may have new rows"
 SILENT = "the last run ended without reporting a result. See the page of that run for the reason."
 
@@ -103,7 +105,7 @@ class Decision:
 
 def signature(leaves: Sequence[int], counters: Sequence[int]) -> str:
     """Return a short text that changes when a leaf is added, removed or counts a changed row."""
-    return hashlib.sha256(repr((tuple(leaves), tuple(counters))).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((tuple(leaves), tuple(counters))).encode()).hexdigest()[:SIGNATURE_DIGITS]
 
 
 def failure_of(facts: Facts, hint: Hint) -> Failure | None:

@@ -1,11 +1,31 @@
-"""What is remembered from tick to tick, as the text that Dagster keeps as the sensor's cursor. Hints only."""
+"""What is remembered from tick to tick, as the text that Dagster keeps as the sensor's cursor. Hints only.
 
+Dagster stores the cursor with every tick, so it is small: about 20 bytes a table.
+"""
+
+import base64
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from pg_bronze.scheduling.due import Hint
+from pg_bronze.scheduling.due import SIGNATURE_DIGITS, Hint
+
+PLACE_DIGITS = 8
+# The fields of a hint that are whole numbers. `due_at` is stored in milliseconds.
+_NUMBERS = ("next_xid", "quiet_upto", "generation", "due_at", "asked")
+_MS = 1000
+
+
+def place_of(name: str) -> str:
+    """Return the place of a table's hint, by the name of its asset: 8 hexadecimal digits.
+
+    Two tables with the same digits share a hint. Its signature fits one of them only, so the other one is read.
+    """
+    return hashlib.sha256(name.encode()).hexdigest()[:PLACE_DIGITS]
 
 
 @dataclass(frozen=True)
@@ -13,7 +33,7 @@ class Memory:
     """What the last tick knew. Losing it is harmless: every table is then read once.
 
     Attributes:
-        hints: The hint of each table by its asset key.
+        hints: The hint of each table by ``place_of`` its asset key.
         horizon: The horizon of the last tick.
         horizon_since: Since when the horizon has not moved, in seconds since 1970.
     """
@@ -24,25 +44,58 @@ class Memory:
 
     @classmethod
     def from_cursor(cls, text: str | None) -> "Memory":
-        """Return the memory in a cursor; a cursor that cannot be read counts as empty."""
+        """Return the memory in a cursor; a cursor that cannot be read counts as empty, since it can be edited."""
         try:
             data = json.loads(text or "")
-            hints = {key: Hint(**hint) for key, hint in data["hints"].items()}
-            memory = cls(hints, data["horizon"], data["horizon_since"])
-            items: list[Memory | Hint] = [memory, *hints.values()]
-            return memory if all(_has_types(item) for item in items) else cls()
-        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls(_unpacked(data["hints"]), int(data["horizon"]), float(data["horizon_since"]))
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, zlib.error):
             return cls()
 
     def to_cursor(self) -> str:
         """Return the text that ``from_cursor`` reads."""
-        return json.dumps(asdict(self))
+        return json.dumps({**dataclasses.asdict(self), "hints": _packed(self.hints)})
 
 
-def _has_types(item: "Memory | Hint") -> bool:
-    """Return whether every field has the type of its default: a cursor can be edited in the UI."""
-    return all(
-        isinstance(getattr(item, entry.name), (int, float) if isinstance(entry.default, float) else type(entry.default))
-        for entry in dataclasses.fields(item)
-        if entry.default is not dataclasses.MISSING
-    )
+def _packed(hints: Mapping[str, Hint]) -> str:
+    """Return the hints by columns, compressed: the numbers of most tables are the same or close."""
+    places = sorted(hints)
+    found = [hints[place] for place in places]
+    digits = "".join(places) + "".join(hint.signature.ljust(SIGNATURE_DIGITS, "0") for hint in found)
+    columns = [_deltas([_number(hint, name) for hint in found]) for name in _NUMBERS]
+    # The first byte keeps signatures apart that are not set.
+    known = "".join("01"[bool(hint.signature)] for hint in found)
+    text = json.dumps([len(found), known, columns], separators=(",", ":"))
+    body = len(text).to_bytes(4, "big") + text.encode() + bytes.fromhex(digits)
+    return base64.b85encode(zlib.compress(body, 9)).decode()
+
+
+def _unpacked(text: str) -> dict[str, Hint]:
+    body = zlib.decompress(base64.b85decode(text))
+    end = 4 + int.from_bytes(body[:4], "big")
+    count, known, columns = json.loads(body[4:end])
+    digits = body[end:].hex()
+    rows = list(zip(*(_sums(column) for column in columns), strict=True))
+    hints = {}
+    for number in range(count):
+        first = count * PLACE_DIGITS + number * SIGNATURE_DIGITS
+        signature = digits[first : first + SIGNATURE_DIGITS] if known[number] == "1" else ""
+        values: dict[str, Any] = dict(zip(_NUMBERS, rows[number], strict=True))
+        values["due_at"] /= _MS
+        hints[digits[number * PLACE_DIGITS : (number + 1) * PLACE_DIGITS]] = Hint(signature, **values)
+    return hints
+
+
+def _number(hint: Hint, name: str) -> int:
+    value = getattr(hint, name)
+    return round(value * _MS) if name == "due_at" else int(value)
+
+
+def _deltas(numbers: Sequence[int]) -> list[int]:
+    """Return the smallest number and the distances from it."""
+    least = min(numbers, default=0)
+    return [least, *(number - least for number in numbers)]
+
+
+def _sums(deltas: Sequence[int]) -> list[int]:
+    least, *others = (int(number) for number in deltas)
+    return [least + number for number in others]

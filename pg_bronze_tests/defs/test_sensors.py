@@ -5,6 +5,8 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import dagster as dg
 import psycopg
@@ -15,6 +17,8 @@ from dagster._core.test_utils import create_run_for_test
 from pg_bronze.defs import metadata
 from pg_bronze.defs.sensors import catalog
 from pg_bronze.lake.commit import SliceWriter
+from pg_bronze.scheduling.due import Hint
+from pg_bronze.scheduling.memory import Memory
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, load, requested, sentences
 
@@ -190,9 +194,10 @@ def test_a_reset_cursor_is_harmless(quiet: Project):
         "null",
         '{"hints": [], "horizon": 1, "horizon_since": 2}',
         '{"hints": {"bronze/movie": {"colour": 1}}, "horizon": 1, "horizon_since": 2}',
-        '{"hints": {"bronze/movie": 7}, "horizon": 1, "horizon_since": 2}',
-        '{"hints": {}, "horizon": "x", "horizon_since": null}',
-        '{"hints": {"bronze/movie": {"next_xid": "a", "quiet_upto": null}}, "horizon": 1, "horizon_since": 2}',
+        '{"hints": "bronze/movie", "horizon": 1, "horizon_since": 2}',
+        '{"hints": 7, "horizon": 1, "horizon_since": 2}',
+        Memory().to_cursor().replace("0.0", "null"),
+        Memory({"0" * 8: Hint()}).to_cursor()[:-60] + '", "horizon": 1, "horizon_since": 2}',
     ],
 )
 def test_an_invalid_cursor_counts_as_empty(cinema: Project, text: str):
@@ -204,11 +209,10 @@ def test_an_invalid_cursor_counts_as_empty(cinema: Project, text: str):
 
 def test_a_cursor_from_the_future_hides_no_row(quiet: Project):
     """The hints of another or a restored cluster may contain transaction ids of the future."""
-    memory = json.loads(quiet.cursor or "")
-    for hint in memory["hints"].values():
-        hint["quiet_upto"] = 2**40
-        hint["next_xid"] = 0
-    quiet.cursor = json.dumps(memory)
+    memory = Memory.from_cursor(quiet.cursor)
+    assert len(memory.hints) == 2
+    ahead = {place: dataclasses.replace(hint, quiet_upto=2**40, next_xid=0) for place, hint in memory.hints.items()}
+    quiet.cursor = dataclasses.replace(memory, hints=ahead).to_cursor()
     quiet.database.execute("insert into movie values (6, 'new', now())")
 
     assert _due_soon(quiet) == [{"movie"}]
@@ -421,6 +425,58 @@ def test_a_changed_catalog_is_reloaded_once(cinema: Project, reloads: list[objec
     cinema.database.execute("create table later (id int)")
     cinema.evaluate("bronze_catalog")
     assert len(reloads) == 2
+
+
+def test_a_reload_while_the_database_was_down_is_repeated_when_it_is_up(cinema: Project, reloads: list[object]):
+    """The definitions are those of before the new table, and nothing would load them again."""
+    cinema.database.execute("create table award (id int)")
+    cinema.evaluate("bronze_catalog")
+    with cinema.monkeypatch.context() as patch:
+        patch.setenv("PG_PORT", "1")
+        cinema.reload()
+    assert len(reloads) == 1
+
+    cinema.evaluate("bronze_catalog")
+    assert len(reloads) == 1
+    later = datetime.now(UTC) + timedelta(seconds=31)
+    cinema.monkeypatch.setattr(catalog, "datetime", SimpleNamespace(now=lambda _zone: later, fromtimestamp=None))
+    cinema.evaluate("bronze_catalog")
+    assert len(reloads) == 2
+
+
+def test_a_reload_without_effect_is_reported_with_the_time_of_the_next_one(cinema: Project, reloads: list[object]):
+    cinema.database.execute("create table award (id int)")
+    cinema.evaluate("bronze_catalog")
+
+    sentence = cinema.evaluate("bronze_catalog").skip_message
+
+    assert sentence.startswith("The catalog changed. Reloads of the definitions without effect so far: 1. The next one")
+
+
+def test_a_tick_writes_no_log_file(cinema: Project):
+    """A file for each tick is 8,640 files a day."""
+    cinema.monkeypatch.setattr(
+        dg.SensorEvaluationContext, "log", property(lambda _self: pytest.fail("the first access creates the file"))
+    )
+
+    assert requested(cinema.evaluate()) == [{"movie", "person"}]
+
+
+def test_a_tick_that_requests_runs_logs_failing_tables_once_in_ten_minutes(cinema: Project):
+    """Dagster shows no sentence for it, and with busy tables every tick is one."""
+    cinema.database.execute("alter table movie rename to film")
+    assert not cinema.copy("movie", tags={metadata.BATCH_TAG: "tick"}).success
+    cinema.database.execute("alter table film rename to movie")
+    lines: list[str] = []
+    log = SimpleNamespace(warning=lines.append)
+    cinema.monkeypatch.setattr(dg.SensorEvaluationContext, "log", property(lambda _self: log))
+
+    for _ in range(2):
+        cinema.database.execute("insert into person select max(id) + 1, 'new' from person")
+        assert any("person" in tables for tables in requested(cinema.evaluate()))
+
+    (line,) = lines
+    assert "movie" in line
 
 
 def test_a_dropped_table_is_not_due_and_has_no_asset_after_the_reload(quiet: Project):

@@ -1,11 +1,14 @@
 """The catalog sensor: reloads this code location when tables are created, dropped or altered."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 
 from pg_bronze.defs import catalog_state
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.errors import PgBronzeError
+from pg_bronze.scheduling.reloads import ReloadRequest
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
@@ -34,17 +37,29 @@ def build_catalog(state: CatalogState, settings: Settings | None) -> dg.SensorDe
             return dg.SensorResult(skip_reason="The settings are valid now. The definitions are being reloaded.")
         live = catalog_state.live(current).fingerprint
         loaded = state.catalog.fingerprint if state.catalog else None
-        requested = f"reload requested for {live}"
         stale = live != loaded or state.remembered is not None or store.needs_reload(current)
         if not stale:
             return dg.SensorResult(skip_reason=store.problem or "The catalog is unchanged.", cursor=live)
-        if context.cursor == requested:
-            # A reload without effect is not repeated: a table that cannot be loaded would be reloaded every 30 s.
-            return dg.SensorResult(skip_reason="The catalog changed, and a reload was requested.", cursor=requested)
-        reload(context)
-        return dg.SensorResult(skip_reason="The catalog changed. The definitions are being reloaded.", cursor=requested)
+        sentence, cursor = _request(context, live, datetime.now(UTC).timestamp())
+        return dg.SensorResult(skip_reason=sentence, cursor=cursor)
 
     return bronze_catalog
+
+
+def _request(context: dg.SensorEvaluationContext, live: str, now: float) -> tuple[str, str]:
+    """Reload the definitions unless they were reloaded in vain just before; return a sentence and the cursor.
+
+    The database may have been down during a reload. A table that cannot be loaded would be reloaded every 30 s.
+    """
+    last = ReloadRequest.from_cursor(context.cursor, live)
+    if now < last.next_at:
+        sentence = (
+            f"The catalog changed. Reloads of the definitions without effect so far: {last.count}. The next one is at "
+            f"{datetime.fromtimestamp(last.next_at, UTC):%H:%M:%S} UTC. If this continues, restart the code location."
+        )
+        return sentence, last.to_cursor()
+    reload(context)
+    return "The catalog changed. The definitions are being reloaded.", last.again(now).to_cursor()
 
 
 class _Store:

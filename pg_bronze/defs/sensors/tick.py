@@ -53,10 +53,12 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
         memory = Memory.from_cursor(context.cursor)
         result = check(context.instance, tables, current, source, memory, process, now.timestamp())
         sentence = ". ".join(part for part in (result.sentence, state.remembered) if part)
-        context.log.info(sentence)
         cursor = result.memory.to_cursor()
         if not result.due:
             return dg.SensorResult(skip_reason=sentence, cursor=cursor)
+        if (result.failing or result.blocked or state.remembered) and process.reports_at(now.timestamp()):
+            # A tick that requests runs has no reason to show. Its log is a file of its own, so not in every tick.
+            context.log.warning(sentence)
         return dg.SensorResult(run_requests=_requests(result.due, current, now), cursor=cursor)
 
     return bronze_tick
