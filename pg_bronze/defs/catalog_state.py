@@ -1,4 +1,4 @@
-"""The catalog that definitions are built from: read when the code server starts, and passed to run workers.
+"""The catalog that definitions are built from: read when the code server starts, and named to run workers.
 
 If the database does not answer, the catalog that was last stored in the bucket is used. If the bucket does not answer
 either, the catalog is empty.
@@ -7,6 +7,7 @@ either, the catalog is empty.
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from pg_bronze.settings.model import Settings
 KEY = "pg_bronze/catalog"
 # Nothing was copied before the first version of pg_bronze.
 FIRST_POSSIBLE_DAY = date(2026, 1, 1)
+# What this process loaded last. A code server loads definitions twice, the second time from the reference.
+_loaded: "dict[str, CatalogState]" = {}
 _REMEMBERED = (
     "The catalog could not be read, so the tables that were last stored in the bucket are used, and tables created "
     "since are not copied."
@@ -93,15 +96,49 @@ class CatalogState:
 def load(settings: Settings) -> CatalogState:
     """Return the catalog to build definitions from. Reads the database and the bucket, and writes neither.
 
-    A run worker receives the state that the code server loaded. An unavailable database or bucket raises no error:
+    A run worker receives a reference to the state that the code server loaded, because Dagster stores what it receives
+    in the snapshot of every execution plan. An unavailable database or bucket raises no error:
     Dagster does not retry a code location that failed to load, while one without assets recovers without a restart.
     """
     context = DefinitionsLoadContext.get()
     if context.load_type == DefinitionsLoadType.RECONSTRUCTION and KEY in context.reconstruction_metadata:
-        return CatalogState.from_text(context.reconstruction_metadata[KEY])
+        return resolve(context.reconstruction_metadata[KEY], settings)
     state = _fetch(settings, datetime.now(UTC))
-    context.add_to_pending_reconstruction_metadata(KEY, state.to_text())
+    context.add_to_pending_reconstruction_metadata(KEY, reference(state))
     return state
+
+
+def reference(state: CatalogState) -> str:
+    """Return a text that ``resolve`` finds the state with: the catalog is named by its fingerprint."""
+    _loaded.clear()
+    if state.catalog is None:
+        return state.to_text()
+    fingerprint = state.catalog.fingerprint
+    _loaded[fingerprint] = state
+    rest = dataclasses.replace(state, catalog=None, changes={})
+    return json.dumps({"fingerprint": fingerprint, "rest": rest.to_text()})
+
+
+def resolve(text: str, settings: Settings) -> CatalogState:
+    """Return the state that a reference names: from this process, from the bucket, or else from the database.
+
+    The catalog sensor stores the catalog within half a minute after a load. Until then, and after a later change, the
+    live catalog is used, whose tables are those that the run copies.
+    """
+    data = json.loads(text)
+    fingerprint = data.get("fingerprint")
+    if fingerprint is None:
+        return CatalogState.from_text(text)
+    if fingerprint in _loaded:
+        return _loaded[fingerprint]
+    rest = CatalogState.from_text(data["rest"])
+    stored, _ = _read_bucket(settings)
+    catalog = stored.catalog if stored else None
+    if catalog is None or catalog.fingerprint != fingerprint:
+        # If the database is down, the run of a table that was stored before reports that.
+        with suppress(PgBronzeError):
+            catalog = live(settings)
+    return dataclasses.replace(rest, catalog=catalog)
 
 
 def store_in_bucket(settings: Settings, state: CatalogState) -> bool:

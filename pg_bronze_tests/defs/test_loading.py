@@ -7,13 +7,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from unittest.mock import Mock
 
+import dagster as dg
 import pytest
 
 from pg_bronze.cli import batch
 from pg_bronze.defs import catalog_state
 from pg_bronze.defs.sensors import catalog
 from pg_bronze.errors import SourceUnavailable, StoreNotFit
-from pg_bronze_tests.harness.project import Project, key, load, requested
+from pg_bronze.settings.load import load_settings
+from pg_bronze_tests.harness.project import Project, key, load, load_as_worker, load_with_state, requested
 from pg_bronze_tests.harness.servers import Bucket
 
 CLOSED = {"PG_HOST": "127.0.0.1", "PG_PORT": "1"}
@@ -249,3 +251,59 @@ def test_corrected_settings_reload_the_location_without_a_restart(project: Proje
     assert "The settings are valid now" in project.evaluate().skip_message
     assert "The settings are valid now" in project.evaluate("bronze_catalog").skip_message
     assert len(asked_for) == 1
+
+
+@pytest.fixture
+def other_process(cinema: Project) -> Project:
+    """The project as a process finds it that did not load the catalog: a run worker."""
+    catalog_state._loaded.clear()
+    return cinema
+
+
+def test_a_run_worker_takes_the_catalog_from_the_bucket_and_asks_the_database_nothing(other_process: Project):
+    """Each of 8,640 runs a day would otherwise read the catalog of the database."""
+    with other_process.monkeypatch.context() as patch:
+        patch.setattr(catalog_state, "live", Mock(side_effect=AssertionError("the database is asked")))
+        loaded = load_as_worker(other_process.state or "")
+
+    assert {key("movie"), key("person")} <= loaded.resolve_asset_graph().get_all_asset_keys()
+
+
+@pytest.mark.parametrize("stored", ["none", "another"])
+def test_a_run_worker_reads_the_database_if_the_bucket_has_another_catalog(other_process: Project, stored: str):
+    """A run may start before the catalog sensor stored what was loaded."""
+    store = other_process.bucket.store()
+    store.delete("_pg_bronze/catalog.json")
+    if stored == "another":
+        other_process.database.execute("create table award (id int)")
+        settings = load_settings()
+        catalog_state.store_in_bucket(settings, catalog_state._fetch(settings, datetime.now(UTC)))
+        other_process.database.execute("drop table award")
+
+    loaded = load_as_worker(other_process.state or "").resolve_asset_graph().executable_asset_keys
+
+    assert loaded == {key("movie"), key("person")}
+
+
+def test_a_run_worker_loads_the_stored_tables_while_the_database_is_down(other_process: Project):
+    """Its tables would otherwise be unknown, and the run would end without recording why."""
+    other_process.database.execute("create table award (id int)")
+    _, reference = load_with_state()
+    catalog_state._loaded.clear()
+    other_process.set(**CLOSED)
+
+    loaded = load_as_worker(reference or "").resolve_asset_graph().executable_asset_keys
+
+    assert loaded == {key("movie"), key("person")}
+
+
+def test_the_plan_of_a_run_does_not_contain_the_catalog(cinema: Project):
+    """Dagster stores a plan for every selection of tables, and 1,000 tables are 2 MB each."""
+    assert cinema.copy("movie").success
+
+    (record,) = cinema.instance.get_run_records()
+    plan = cinema.instance.get_execution_plan_snapshot(record.dagster_run.execution_plan_snapshot_id or "")
+    text = dg.serialize_value(plan)
+    assert "Films and when they changed" not in text
+    assert "person" not in text
+    assert len(cinema.state or "") < 400

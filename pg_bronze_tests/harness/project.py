@@ -78,7 +78,8 @@ class Project:
         self.definitions, self.state = load_with_state()
         if self.state:
             with suppress(PgBronzeError):
-                catalog_state.store_in_bucket(load_settings(), catalog_state.CatalogState.from_text(self.state))
+                settings = load_settings()
+                catalog_state.store_in_bucket(settings, catalog_state.resolve(self.state, settings))
         return self.definitions
 
     def copy(self, *tables: str, day: date | str | None = None, **options: Any) -> dg.ExecuteInProcessResult:
