@@ -120,6 +120,8 @@ class Watermark:
             first object and in watermarks that were written before this entry existed.
         columns_digest: The digest of these columns; ``""`` in the same cases.
         detached: The oids of leaves that were not part of the table when the object was read.
+        next_layout: The layout (``flat`` or ``date``) that the next object may have besides that of ``key``; ``""`` for
+            none. A writer with another layout announces it here first, so that every writer knows where to list.
     """
 
     origin: Origin
@@ -134,6 +136,7 @@ class Watermark:
     columns_key: str = ""
     columns_digest: str = ""
     detached: frozenset[int] = frozenset()
+    next_layout: str = ""
 
     @property
     def highest_horizon(self) -> int | None:
@@ -173,6 +176,7 @@ class Watermark:
             "columns_key": self.columns_key,
             "columns_digest": self.columns_digest,
             "detached": _ranges(sorted(self.detached)),
+            "next_layout": self.next_layout,
             "leaves": [{"oids": _ranges(oids), **_leaf_json(leaf)} for leaf, oids in groups.items()],
         }
 
@@ -199,6 +203,7 @@ class Watermark:
                 columns_key=data.get("columns_key", ""),
                 columns_digest=data.get("columns_digest", ""),
                 detached=frozenset(_unrange(data.get("detached", ()))),
+                next_layout=data.get("next_layout", ""),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LakeDamaged(f"not a watermark of pg_bronze: {type(error).__name__} {error}") from error

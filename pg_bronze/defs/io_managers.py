@@ -101,7 +101,7 @@ class _SliceLog:
 
     def __call__(self, piece: Slice, committed: Committed | None, seconds: float) -> None:
         if committed is None:
-            self._context.log.info("another writer copied %s first; its objects were adopted", self._label)
+            self._context.log.info("another writer has the next object of %s; what it wrote is adopted", self._label)
             return
         _log_drift(self._context, self._label, committed)
         uri, cursor = self._store.uri(committed.key), committed.watermark.cursor

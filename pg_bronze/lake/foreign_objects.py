@@ -31,7 +31,7 @@ def check(ledger: "Ledger", watermark: Watermark, now: datetime) -> None:
     Lists only if the table's last object was written in an earlier interval of ten minutes than ``now``.
     """
     last = ledger.layout.time(watermark.key)
-    if last is None or _interval(last) == _interval(now):
+    if last is None or same_interval(last, now):
         return
     written = _written_until(ledger, last)
     # pg_bronze names an object by the time of the write, so its delay is the difference between the two clocks.
@@ -43,6 +43,11 @@ def check(ledger: "Ledger", watermark: Watermark, now: datetime) -> None:
     for key, modified in suspects.items():
         if modified - clock_difference > beginning + CHECK_INTERVAL:
             ledger.own_footer(key)
+
+
+def same_interval(one: datetime, other: datetime) -> bool:
+    """Return whether two times are in the same interval of ten minutes."""
+    return _interval(one) == _interval(other)
 
 
 def _interval(at: datetime) -> int:

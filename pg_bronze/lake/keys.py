@@ -18,18 +18,23 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeAlias
 from urllib.parse import unquote
 
 from pg_bronze.core import table
+from pg_bronze.core.watermark import Watermark
 
 STAMP = "%Y%m%d%H%M%S"
 OWN = "_pg_bronze"
+_STYLES = ("flat", "date")  # in the order of ``Layout.listings``
 # MinIO stores objects in files, whose names are limited to 255 bytes, including `_20260102000010.parquet`.
 LONGEST_FOLDER_BYTES = 220
 # Characters that are ambiguous in a folder: separators, the escape character, control characters, and two that an XML
 # listing cannot contain. SeaweedFS replaces a backslash with a slash.
 _UNSAFE = re.compile(r"[./%\\\x00-\x1f\x7f\ufffe\uffff]")
+
+
+Style: TypeAlias = Literal["flat", "date"]
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -91,7 +96,7 @@ class Layout:
     prefix: str
     schema: str
     name: str
-    style: Literal["flat", "date"] = "flat"
+    style: Style = "flat"
 
     @property
     def folder(self) -> str:
@@ -108,10 +113,32 @@ class Layout:
         """The beginning of object names."""
         return folder(self.schema, self.name)
 
-    def key(self, at: datetime) -> str:
+    def key(self, at: datetime, style: Style | None = None) -> str:
         """Return the key of an object written at this time (aware UTC, truncated to the second)."""
-        day = f"date={at:%Y-%m-%d}/" if self.style == "date" else ""
+        day = f"date={at:%Y-%m-%d}/" if (style or self.style) == "date" else ""
         return f"{self.folder}/{day}{self.stem}_{at:{STAMP}}.parquet"
+
+    def style_of(self, key: str) -> Style:
+        """Return the style of a key of this table."""
+        return "date" if key.startswith(f"{self.folder}/date=") else "flat"
+
+    def next_style(self, last: Watermark) -> Style:
+        """Return the style of the object after a watermark: that of the last one, or one that it announced."""
+        if not last.seq or last.next_layout == self.style:
+            return self.style
+        return self.style_of(last.key)
+
+    def listings_after(self, last: Watermark) -> tuple[tuple[str, str], ...]:
+        """Return the ``(prefix, start_after)`` pairs that list the last object of a watermark and the next one.
+
+        Usually one: whatever layout a writer is set to, the next object has the style of the last one or one that the
+        last one announced; see ``next_style``.
+        """
+        pairs = dict(zip(_STYLES, self.listings(self.time(last.key)), strict=True))
+        if not last.seq:
+            return tuple(pairs.values())
+        own = self.style_of(last.key)
+        return tuple(pairs[style] for style in _STYLES if style in {own, last.next_layout})
 
     def time(self, key: str) -> datetime | None:
         """Return the time in a key of this table, of either style; None for any other key."""

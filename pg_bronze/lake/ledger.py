@@ -96,6 +96,27 @@ class Ledger:
     def _objects_from(self, start: datetime | None) -> Iterator[ObjectInfo]:
         return listing.objects_from(self.store, self.layout, start)
 
+    def is_recent(self, watermark: Watermark, now: datetime) -> bool:
+        """Return whether the claim and the listing after it are enough to find out if a recorded watermark is current.
+
+        It is false once in ten minutes, and for tables without an object since then. They are recovered by listings,
+        which also finish a move of old objects, and find foreign objects.
+        """
+        last = self.layout.time(watermark.key)
+        return watermark.seq > 0 and last is not None and foreign_objects.same_interval(last, now)
+
+    def is_last(self, watermark: Watermark, must_exist: bool) -> bool:
+        """Return whether no object follows the one of a watermark, and, if ``must_exist``, that one exists.
+
+        One request, unless the layout was changed with the last object. The next object appears in it whoever writes
+        it. A watermark of an earlier generation is noticed because its object was moved away before all later ones.
+        """
+        listed = listing.objects_in(self.store, self.layout, self.layout.listings_after(watermark))
+        found = [item.key for item in listed]
+        if must_exist and watermark.seq:
+            return found == [watermark.key]
+        return not [key for key in found if key != watermark.key]
+
     def footer(self, key: str) -> Footer | None:
         """Return the footer of an object, or None if the object is missing or was not written by pg_bronze."""
         return footer_reader.read(self.store, key)
@@ -241,11 +262,24 @@ class Ledger:
             if not allow_gaps:
                 raise
             claim = self._open_claim(seq, start_seq, delete_later=True)
+        if claim is not None and claim.before.key != last_key:
+            self._check_foreign_claim(claim, seq + 1, last_key, allow_gaps)
+            claim = None
         # The writer of the claim may have finished since the first LIST. A redo would then write its rows twice.
         if claim is not None and self.newer(last_key):
             return None
         stopped = stop.read(self.store, self.layout, watermark) if self._stop_listed else None
         return dataclasses.replace(recovered, redo=claim, stopped=stopped)
+
+    def _check_foreign_claim(self, claim: Claim, number: int, last_key: str, allow_gaps: bool) -> None:
+        """Delete a claim that follows another object than the last one, or raise LakeDamaged without ``allow_gaps``."""
+        key = self.layout.claim(number)
+        if not allow_gaps:
+            raise LakeDamaged(
+                f"{self.store.uri(key)} claims object number {number} after {claim.before.key!r}, but the last known "
+                f"object is {last_key!r}: objects in between are missing. {self._remedies('without them')}"
+            )
+        self.store.delete(key)
 
     def _open_claim(self, seq: int, start_seq: int = 0, delete_later: bool = False) -> Claim | None:
         """Return the claim of object ``seq + 1``; delete claims up to ``seq``, and later ones if ``delete_later``.

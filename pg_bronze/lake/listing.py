@@ -1,6 +1,6 @@
 """Listing: the objects of one table in the order of their times, of both layouts. Page by page, so it may end early."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from heapq import merge
 
@@ -11,7 +11,12 @@ from pg_bronze.lake.object_store import ObjectInfo, Store
 
 def objects_from(store: Store, layout: Layout, start: datetime | None) -> Iterator[ObjectInfo]:
     """Yield the objects at or after a time (None: all), oldest first."""
-    listings = (_timed(store, layout, prefix, start_after) for prefix, start_after in layout.listings(start))
+    return objects_in(store, layout, layout.listings(start))
+
+
+def objects_in(store: Store, layout: Layout, pairs: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo]:
+    """Yield the objects of some ``(prefix, start_after)`` pairs, oldest first."""
+    listings = (_timed(store, layout, prefix, start_after) for prefix, start_after in pairs)
     # Each listing is in the order of the times, which have a fixed number of digits.
     return (item for _, item in merge(*listings, key=lambda pair: (pair[0], pair[1].key)))
 

@@ -3,18 +3,29 @@
 The evidence of a restore disappears when the database has written past the position of the watermark. Without this
 object the table would then be copied again, although rows below its watermark are missing. It is among the claims, so
 that recovery finds it without another request. It holds for one watermark: reset, continue and reconcile end it.
+
+A writer that does not recover by listings finds it too: the number of the next object is claimed, so that its own claim
+fails. Nobody redoes that claim while the table is stopped, and the change that ends the stop takes its number.
 """
 
+import dataclasses
 import json
+import secrets
+from datetime import datetime
 
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.lake.claim import load_object
-from pg_bronze.lake.keys import Layout
+from pg_bronze.lake.claim import Claim, load_object
+from pg_bronze.lake.keys import Layout, next_time
 from pg_bronze.lake.object_store import Store
 
 
-def write(store: Store, layout: Layout, watermark: Watermark, reason: str) -> None:
+def write(store: Store, layout: Layout, watermark: Watermark, reason: str, now: datetime) -> None:
     """Stop a table at a watermark; ``reason`` is the message of the error."""
+    key = layout.key(next_time(now, layout.time(watermark.key)), layout.next_style(watermark))
+    after = dataclasses.replace(watermark, seq=watermark.seq + 1, key=key)
+    claim = Claim(secrets.token_hex(8), watermark, after, None, {}, "the table is stopped")
+    # The claim first. If the process ends before the second write, the evidence is compared again before a redo.
+    store.create(layout.claim(after.seq), claim.to_text().encode())
     body = {"seq": watermark.seq, "key": watermark.key, "reason": reason}
     store.replace(layout.stop, json.dumps(body).encode())
 

@@ -222,10 +222,15 @@ class SliceSource:
         layout = self._ledger.layout
         if self.place is not None and self.sign is not None:
             self.place, self.sign = self.sign(self.place), None
-        key = key or layout.key(next_time(self._now(), layout.time(before.key)))
+        key = key or layout.key(next_time(self._now(), layout.time(before.key)), layout.next_style(before))
         first_key = key if after.generation != before.generation else after.first_key
         numbered = dataclasses.replace(
-            after, origin=self.place or after.origin, seq=before.seq + 1, key=key, first_key=first_key
+            after,
+            origin=self.place or after.origin,
+            seq=before.seq + 1,
+            key=key,
+            first_key=first_key,
+            next_layout=layout.style if layout.style_of(key) != layout.style else "",
         )
         return snapshot.add_to(numbered, before)
 

@@ -29,9 +29,18 @@ class SliceStream:
         reason: Why the first object exists, if not for its rows; None otherwise.
     """
 
-    def __init__(self, sync: "TableSync", recovered: Recovered, watermark: Watermark, first: Slice | None) -> None:
+    def __init__(
+        self,
+        sync: "TableSync",
+        recovered: Recovered,
+        watermark: Watermark,
+        first: Slice | None,
+        proven: bool = True,
+    ) -> None:
         self._sync = sync
         self._first = first
+        # False: no listing and no claim has shown yet that the watermark is current.
+        self._proven = proven
         self._adopted = recovered.adopted
         self._committed: list[Committed] = []
         self._superseded = False
@@ -64,6 +73,10 @@ class SliceStream:
                 if not current.bulky:
                     reading = pool.submit(self._sync.slices.next_slice, current.claim.after)
                 committed = yield current
+                if committed is None and not self._proven:
+                    _discard(reading)
+                    current = self._recover()
+                    continue
                 self._record(current, committed)
                 if committed is None:
                     _discard(reading)
@@ -91,10 +104,18 @@ class SliceStream:
             self.watermark = recovered.watermark or self.watermark
             self._superseded = True
             return
+        self._proven = True
         self._committed.append(committed)
         self.watermark = committed.watermark
         if committed.watermark.generation != written.claim.before.generation:
             self._sync.ledger.move_old(committed.watermark)
+
+    def _recover(self) -> Slice | None:
+        """Continue after what the bucket contains, because the recorded watermark was not current."""
+        recovered, self.watermark, following = self._sync.recover_again(self.watermark)
+        self._proven = True
+        self._adopted = recovered.adopted
+        return following
 
     def _stop(self, reading: "ReadAhead | None") -> None:
         """End a read ahead on the server, and wait for its thread."""

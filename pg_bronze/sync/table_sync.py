@@ -9,9 +9,9 @@ from pg_bronze.core import history_check
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
-from pg_bronze.errors import SourceUnavailable, StateRestored
+from pg_bronze.errors import HistoryChanged, SourceUnavailable, StateRestored
 from pg_bronze.lake import stop
-from pg_bronze.lake.commit import Step, ignore_step
+from pg_bronze.lake.commit import Slice, Step, ignore_step
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.ledger import Ledger, Recovered
 from pg_bronze.lake.object_store import Store
@@ -90,14 +90,12 @@ class TableSync:
         """
         if not self.locked:
             return Quiet("another run is copying the table")
-        recovered, watermark = self._recover(recorded)
-        if watermark is None:
-            watermark = self._initial_watermark(recovered.foreign_key)
-        # The writer of an adopted object may have ended before it wrote the control row.
-        self._mirrored_before = None if recovered.adopted else watermark.cursor
-        self.sign_control(watermark.origin.control)
-        redone = redo.slice_of(self.slices, recovered.redo) if recovered.redo else None
-        first = redone or self.slices.next_slice(watermark)
+        self._check_bucket(recorded)
+        stream = self._continue(recorded)
+        if stream is not None:
+            return stream
+        recovered = self._listed(recorded)
+        watermark, first = self._begin(recovered)
         if first is None and not recovered.adopted and not recovered.rebuilt:
             return Quiet(f"no new row up to transaction {self.horizon}")
         if first is not None and recovered.watermark is not None:
@@ -106,19 +104,71 @@ class TableSync:
 
     def check(self, recorded: Watermark | None) -> None:
         """Check that the database and the bucket continue the watermark, as before a copy, and copy nothing."""
-        self._recover(recorded)
+        self._check_bucket(recorded)
+        self._prepare(self._listed(recorded))
 
-    def _recover(self, recorded: Watermark | None) -> tuple[Recovered, Watermark | None]:
-        """Return what the bucket has, and the watermark that the database continues; None before the first object."""
+    def recover_again(self, recorded: Watermark) -> tuple[Recovered, Watermark, Slice | None]:
+        """Recover by listings after a claim showed that a recorded watermark was not current, and read on.
+
+        Returns:
+            What the bucket contains, the watermark to continue, and the next slice.
+        """
+        recovered = self.ledger.recover(recorded, self.now())
+        return recovered, *self._begin(recovered)
+
+    def _check_bucket(self, recorded: Watermark | None) -> None:
         if recorded is not None and recorded.origin.bucket != self.store.place:
             raise history_check.bucket_changed(recorded, self.store.place, self.label)
+
+    def _continue(self, recorded: Watermark | None) -> SliceStream | None:
+        """Plan and read after a recorded watermark without any request to the bucket; None if that is not enough.
+
+        It is not known yet whether the watermark is current. Nothing is written otherwise: the first claim fails if
+        the next number is claimed, and the listing after it if the watermark's object is not the last one.
+        """
+        if recorded is None or not self.ledger.is_recent(recorded, self.now()):
+            return None
+        try:
+            self.slices.place = self._place_after(recorded)
+            self._refresh(recorded)
+        except HistoryChanged:
+            return None  # the bucket may have a later watermark, of a reset for example
+        self.on_step("recover")
+        self.generation = recorded.generation
+        recovered = Recovered(recorded)
+        first = self._first_slice(recovered, recorded)
+        return SliceStream(self, recovered, recorded, first, proven=False) if first is not None else None
+
+    def _listed(self, recorded: Watermark | None) -> Recovered:
         recovered = self.ledger.recover(recorded, self.now())
         self.on_step("recover")
+        return recovered
+
+    def _prepare(self, recovered: Recovered) -> Watermark | None:
+        """Read horizon and table, and return the watermark that the database continues; None before the first one."""
         watermark = self._check_history(recovered)
-        newest = recovered.redo.after if recovered.redo else watermark
+        self._refresh(recovered.redo.after if recovered.redo else watermark)
+        return watermark
+
+    def _begin(self, recovered: Recovered) -> tuple[Watermark, Slice | None]:
+        """Return the watermark to continue, and the first slice after it."""
+        watermark = self._prepare(recovered)
+        if watermark is None:
+            watermark = self._initial_watermark(recovered.foreign_key)
+        return watermark, self._first_slice(recovered, watermark)
+
+    def _refresh(self, newest: Watermark | None) -> None:
+        """Read the horizon, which must not be below that of a watermark, and the table's definition."""
         self.slices.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
         self.slices.refresh_table()
-        return recovered, watermark
+
+    def _first_slice(self, recovered: Recovered, watermark: Watermark) -> Slice | None:
+        # The writer of an adopted object may have ended before it wrote the control row.
+        self._mirrored_before = None if recovered.adopted else watermark.cursor
+        self.sign_control(watermark.origin.control)
+        if recovered.redo:
+            return redo.slice_of(self.slices, recovered.redo)
+        return self.slices.next_slice(watermark)
 
     def recover_after_conflict(self, watermark: Watermark) -> Recovered:
         """Adopt what another writer committed after a watermark."""
@@ -148,25 +198,34 @@ class TableSync:
 
     def _check_history(self, recovered: Recovered) -> Watermark | None:
         """Compare the recovered watermark with the database's history and return it; None before the first object."""
-        # The watermark first, the place second. The other order would take what another writer committed in between
-        # for a restored database.
-        self.slices.place = place = self.source.place(self.store.place)
         watermark = recovered.watermark
         if watermark is None and recovered.redo is not None:
             watermark = recovered.redo.before
         self.generation = watermark.generation if watermark else -1
         if watermark is not None:
             try:
-                history_check.check_origin(watermark, place, self.label, self.source.standby)
-                self._check_control(watermark)
+                self.slices.place = self._place_after(watermark)
             except StateRestored as error:
-                stop.write(self.store, self.layout, watermark, str(error))
+                stop.write(self.store, self.layout, watermark, str(error), self.now())
                 raise
             if recovered.stopped:
                 raise StateRestored(recovered.stopped)
             if watermark.generation:
                 self.ledger.move_old(watermark)
+        else:
+            self.slices.place = self.source.place(self.store.place)
         return watermark
+
+    def _place_after(self, watermark: Watermark) -> Origin:
+        """Return the current place, and raise HistoryChanged if it does not continue a watermark's.
+
+        The watermark is known before the place is read. The other order would take what another writer committed in
+        between for a restored database.
+        """
+        place = self.source.place(self.store.place)
+        history_check.check_origin(watermark, place, self.label, self.source.standby)
+        self._check_control(watermark)
+        return place
 
     def _check_control(self, watermark: Watermark) -> None:
         origin = watermark.origin

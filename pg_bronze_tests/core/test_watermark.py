@@ -43,6 +43,7 @@ watermarks = st.builds(
     columns_key=texts,
     columns_digest=texts,
     detached=st.frozensets(st.integers(1, 60)),
+    next_layout=st.sampled_from(["", "flat", "date"]),
 )
 
 
@@ -119,7 +120,7 @@ def without(name):
     return {key: value for key, value in Watermark(ORIGIN, 1).to_json().items() if key != name}
 
 
-ADDED_LATER = {"columns_key", "columns_digest", "detached", "started", "checkpoint", "control"}
+ADDED_LATER = {"columns_key", "columns_digest", "detached", "started", "checkpoint", "control", "next_layout"}
 
 
 def test_a_watermark_without_columns_from_an_older_version_is_read():

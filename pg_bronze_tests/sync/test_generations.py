@@ -188,14 +188,23 @@ def test_both_remedies_work_where_an_object_in_the_middle_is_missing(lake, datab
     assert lake.column() == [n for n in range(1, 12) if n != 9 or not lost]
 
 
-def test_a_reset_repairs_a_table_with_a_claim_of_a_later_number(lake, database):
-    """The error names it. If the claim remained, it would be redone when its number is reached."""
+@pytest.mark.parametrize("row_count", [0, 4])
+def test_a_reset_repairs_a_table_with_a_claim_of_a_later_number(lake, database, row_count):
+    """The error names it. If it were redone when its number is reached, its rows would be doubled."""
     database.execute(fill(9, 9))
     assert lake.crash("claim")
     claim = lake.layout().claim(lake.recorded["movie"].seq + 1)
     lake.store.move(claim, lake.layout().claim(lake.recorded["movie"].seq + 4))
+
+    def copy() -> None:
+        for number in range(21, 21 + row_count):
+            lake.tick()
+            database.execute(fill(number, number))
+        for _ in range(2):  # a tick that finds no row lists the claims
+            lake.tick()
+
     with pytest.raises(LakeDamaged, match=r"claims object number.*`pg-bronze reset movie`"):
-        lake.tick()
+        copy()
 
     lake.tick(act=state_changes.reset)
     for number in range(10, 16):

@@ -81,6 +81,7 @@ def redo_without_listing(patch: pytest.MonkeyPatch) -> None:
         return replace(found, redo=claim)
 
     patch.setattr(Ledger, "recover", careless)
+    patch.setattr(Ledger, "is_recent", lambda *_: False)
 
 
 def no_claims(patch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,18 @@ import pytest
 
 from pg_bronze.errors import LakeDamaged, TableChanged
 from pg_bronze.lake.claim import Claim
+from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, crash_after, fill
 
 STATES = ("as recorded", "an older one", "footers only")
 
 
-@pytest.fixture
-def lake(database, bucket) -> Lake:
+@pytest.fixture(params=["recorded", "listed"])
+def lake(database, bucket, request, monkeypatch) -> Lake:
+    """A table whose ticks continue the recorded watermark if it is recent, or recover by listings always."""
+    if request.param == "listed":
+        monkeypatch.setattr(Ledger, "is_recent", lambda *_: False)
     database.execute(MOVIE)
     return Lake(database, bucket.store())
 

@@ -139,19 +139,21 @@ def test_objects_in_date_folders_and_flat_objects_continue_each_other(movie, dat
     database.execute(fill(1, 1))
     movie.tick(now=clock(moment))
     database.execute(fill(2, 2))
-    movie.tick(now=clock(moment), dated=True)
+    movie.tick(now=clock(moment), dated=True)  # announces the layout of the next object
     movie.forget()
     database.execute(fill(3, 3))
     movie.tick(now=clock(moment), dated=True)
     movie.forget()
-    database.execute(fill(4, 4))
-    movie.tick(now=clock(moment))
+    for number in (4, 5):
+        database.execute(fill(number, number))
+        movie.tick(now=clock(moment))
 
     assert movie.keys() == [
         "movie/movie_20260102235958.parquet",
-        "movie/date=2026-01-02/movie_20260102235959.parquet",
+        "movie/movie_20260102235959.parquet",
         "movie/date=2026-01-03/movie_20260103000000.parquet",
-        "movie/movie_20260103000001.parquet",
+        "movie/date=2026-01-03/movie_20260103000001.parquet",
+        "movie/movie_20260103000002.parquet",
     ]
     assert movie.compare() == SAME
 

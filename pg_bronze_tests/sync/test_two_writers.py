@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.commit import write_all
+from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Store
 from pg_bronze.sync import state_changes
 from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, NoLock, crash_after, fill, once_after
@@ -95,16 +97,19 @@ def test_a_claim_that_two_writers_redo_is_written_once(pair, database, step, ske
 def test_a_slice_is_dropped_if_another_writer_has_claimed_its_number(pair, database, skew):
     """The other writer's object is not in the bucket yet. Written beside it, the same rows would be there twice."""
     one, two = pair
-    outcomes = []
+    outcomes, claimed = [], []
     with two.source() as source, two.open(source, now=lambda: NOW + skew) as sync:
         stream = sync.start(two.recorded["movie"])
 
         def write() -> None:
+            key = one.layout().claim(two.recorded["movie"].seq + 1)
+            claimed.append(Claim.from_text(one.store.get(key), key).after.key)
             outcomes.append(write_all(stream.slices(), two.writer(sync)))
 
         one.tick(now=lambda: NOW, crash_at=once_after("list", write))
 
-    assert [(report.superseded, report.committed) for report in outcomes] == [(True, ())]
+    assert {item.key for report in outcomes for item in report.committed} <= set(claimed)
+    assert len(one.keys()) == 2
     settle(database, one, two)
 
 
@@ -119,8 +124,10 @@ def test_a_writer_whose_claim_was_redone_continues_after_that_object(pair, datab
     settle(database, one, two)
 
 
-def test_a_writer_that_is_superseded_records_the_other_writers_object(pair, database):
+@pytest.mark.parametrize("recent", [True, False])
+def test_a_writer_that_is_superseded_records_the_other_writers_object(pair, database, monkeypatch, recent):
     """Otherwise the table would stop at a watermark that no object continues."""
+    monkeypatch.setattr(Ledger, "is_recent", lambda *_: recent)
     one, two = pair
 
     outcome = one.tick(now=lambda: NOW, crash_at=once_after("read", lambda: two.tick(now=lambda: NOW)))
