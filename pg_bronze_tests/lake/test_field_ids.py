@@ -133,8 +133,9 @@ def test_a_repaired_object_has_the_field_ids_of_the_object_it_replaces(database,
     before = pyarrow_ids(body_of(lake, 0))
     lake.store.delete(first)
 
-    with lake.source() as source, lake.open(source, "item") as sync:
-        report = verify_day(sync, sync.layout.day(first))
+    with lake.source() as source:
+        sync = lake.open(source, "item")
+        report = verify_day(sync, lake.recorded["item"], sync.layout.day(first))
 
     assert report.repaired == (first,)
     assert pyarrow_ids(body_of(lake, 0)) == before == {"id": 1, "price": 3, "_pg_xid": XID_FIELD_ID}
