@@ -107,11 +107,13 @@ def _tables(
     Raises:
         SettingsError: A named table does not exist or is not copied.
     """
-    from pg_bronze.defs import build
+    from pg_bronze.defs import new_tables
 
     known = {table.label: table for table in state.catalog.tables} if state.catalog else {}
     included = {label: table for label, table in known.items() if settings.wants(label)}
-    skipped = {label: reason for label, table in included.items() if (reason := build.skip_reason(table, settings))}
+    skipped = {
+        label: reason for label, table in included.items() if (reason := new_tables.skip_reason(table, settings))
+    }
     for label in labels:
         if label not in known:
             names = ", ".join(sorted(known)) or "none"

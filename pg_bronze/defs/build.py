@@ -9,7 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from pg_bronze.core import cursor_column
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, assets, catalog_state, silver, verification
+from pg_bronze.defs import asset_keys, assets, catalog_state, new_tables, silver, verification
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
@@ -39,16 +39,17 @@ def build_definitions(
         console: Replaces the logger that prints the log of a run on the terminal.
     """
     if settings is None:
-        return dg.Definitions(sensors=[tick.build_tick([], None, state), catalog.build_catalog(state, None)])
+        return dg.Definitions(sensors=[tick.build_tick([], None, state), catalog.build_catalog(state, None, None)])
     tables = _table_assets(settings, state)
+    new = new_tables.build_job(settings, state, build_definitions)
     latest, left_out = _latest_tables(tables.copied, settings)
     keys = [*map(asset_keys.bronze_key, tables.copied), *map(asset_keys.latest_key, latest)]
     return dg.Definitions(
         assets=[*tables.sources, *tables.bronze, *(silver.build_latest(table) for table in latest)],
-        jobs=_jobs(tables, state),
+        jobs=[new, *_jobs(tables, state)],
         sensors=[
             tick.build_tick(tables.copied, settings, state),
-            catalog.build_catalog(state, settings),
+            catalog.build_catalog(state, settings, new),
             *([silver_sensor.build_sensor(latest, left_out)] if latest else []),
             *([retention.build_retention(keys, settings)] if keys else []),
         ],
@@ -56,20 +57,6 @@ def build_definitions(
         executor=dg.in_process_executor,
         loggers={"console": console} if console else None,
     )
-
-
-def skip_reason(table: SourceTable, settings: Settings) -> str | None:
-    """Return why a table that the settings include has no bronze asset; None if it has one."""
-    if table.skipped:
-        return table.skipped
-    options = settings.table_options(table.label)
-    if options.untracked != "skip":
-        return None
-    try:
-        column = cursor_column.choose(table, settings.cursor_names, options.cursor_column)
-    except SettingsError:
-        return None  # the run reports it
-    return None if column else "it has no cursor column and PG_BRONZE_UNTRACKED is skip"
 
 
 def _jobs(tables: "_TableAssets", state: CatalogState) -> list[dg.JobDefinition | UnresolvedAssetJobDefinition]:
@@ -96,7 +83,7 @@ def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
     for table in state.catalog.tables if state.catalog else ():
         if not settings.wants(table.label):
             continue
-        reason = skip_reason(table, settings)
+        reason = new_tables.skip_reason(table, settings)
         found.sources.append(assets.build_source(table, settings.pg_db, reason))
         if reason is None:
             notes = _notes(table, settings, state)

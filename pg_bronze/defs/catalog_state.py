@@ -6,11 +6,11 @@ either, the catalog is empty.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import psycopg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
@@ -20,11 +20,13 @@ from pg_bronze.core.table import SourceTable
 from pg_bronze.defs.resources import open_bucket, open_source
 from pg_bronze.errors import PgBronzeError, StoreNotFit
 from pg_bronze.lake.keys import own_key
+from pg_bronze.postgres import catalog as source_catalog
 from pg_bronze.postgres.catalog import Catalog, read_catalog
 from pg_bronze.postgres.error_mapping import explain
 from pg_bronze.settings.model import Settings
 
 KEY = "pg_bronze/catalog"
+Answer = TypeVar("Answer")
 # Nothing was copied before the first version of pg_bronze.
 FIRST_POSSIBLE_DAY = date(2026, 1, 1)
 # What this process loaded last. A code server loads definitions twice, the second time from the reference.
@@ -228,9 +230,18 @@ def live(settings: Settings) -> Catalog:
     Raises:
         PgBronzeError: The database cannot be read.
     """
+    return _ask(settings, read_catalog)
+
+
+def tables_mark(settings: Settings) -> tuple[int, int]:
+    """Return two numbers that a created or dropped table changes: in milliseconds, also with 1,000 tables."""
+    return _ask(settings, source_catalog.tables_mark)
+
+
+def _ask(settings: Settings, query: Callable[[psycopg.Connection], Answer]) -> Answer:
     with open_source(settings, "pg_bronze catalog") as source:
         try:
             with source.session() as connection:
-                return read_catalog(connection)
+                return query(connection)
         except psycopg.Error as error:
             raise explain(error, source.name) from error

@@ -75,6 +75,13 @@ def read_catalog(conn: psycopg.Connection[Any]) -> Catalog:
     return Catalog(where["datname"], where["oid"], conn.info.server_version, tuple(tables))
 
 
+def tables_mark(conn: psycopg.Connection[Any]) -> tuple[int, int]:
+    """Return the number of tables and the highest oid among them: they change when a table is created or dropped."""
+    query = b"select count(*), coalesce(max(oid::bigint), 0) from pg_class where relkind in ('r', 'p')"
+    count, newest = conn.execute(query + b" and relpersistence <> 't'").fetchone() or (0, 0)
+    return int(count), int(newest)
+
+
 def _with_caveats(conn: psycopg.Connection[Any], tables: list[SourceTable]) -> list[SourceTable]:
     labels = {table.oid: table.label for table in tables}
     composite, heirs = defaultdict(set), defaultdict(list)

@@ -3,7 +3,8 @@
 import json
 from dataclasses import asdict, dataclass
 
-FIRST_WAIT_S = 30.0
+# Shorter than the 15 s between two evaluations of the sensor, which are not exact.
+FIRST_WAIT_S = 12.0
 LONGEST_WAIT_S = 3600.0
 
 
@@ -37,7 +38,7 @@ class ReloadRequest:
 
     @property
     def next_at(self) -> float:
-        """When it is requested again: 30 s after the first time, then after twice as long each time, up to an hour."""
+        """When it is requested again: 12 s after the first time, then after twice as long each time, up to an hour."""
         if self.count <= 0:
             return 0.0
         return self.at + min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self.count - 1, 20))

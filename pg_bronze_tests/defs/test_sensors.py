@@ -413,7 +413,7 @@ def test_an_unchanged_catalog_requests_no_reload(cinema: Project, reloads: list[
     ],
 )
 def test_a_changed_catalog_is_reloaded_once(cinema: Project, reloads: list[object], change: str):
-    """A table that cannot be loaded would otherwise reload the location every 30 s and interrupt ticks."""
+    """A table that cannot be loaded would otherwise reload the location every 15 s and interrupt ticks."""
     cinema.database.execute(change)
 
     cinema.evaluate("bronze_catalog")

@@ -1,31 +1,111 @@
-"""A new table is copied without a restart of a deployed code server; ``test_dev.py`` shows it for `dagster dev`."""
+"""A new table is copied within a minute by separate Dagster services, however the definitions are loaded again.
+
+``test_dev.py`` shows it for `dagster dev`.
+"""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
 
 import pytest
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
 
-from pg_bronze_tests.e2e.conftest import Shop, end, free_port, wait_until
+from pg_bronze_tests.e2e.conftest import Dev, Shop, end, free_port, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import MOVIES
+from pg_bronze_tests.harness.servers import Database
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 WORKSPACE = "load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: pg_bronze}}\n"
 
 
-@pytest.mark.slow
-def test_a_new_table_is_copied_within_a_minute_from_a_code_server(shop: Shop):
+@contextlib.contextmanager
+def service(shop: Shop, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A service of Dagster in the project folder."""
+    process = shop.start_program(*command, output=shop.folder / f"{'_'.join(command[:2])}.log")
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def code_server(shop: Shop, port: int, *command: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    return service(shop, *command, "-m", "pg_bronze.definitions", "-h", "127.0.0.1", "-p", str(port))
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(DagsterUserCodeUnreachableError):
+        DagsterGrpcClient(port=port).ping("")
+        return True
+    return False
+
+
+def expect_copy_of_new_table(shop: Shop, name: str) -> None:
+    shop.database.execute(f"create table {name} (id int); insert into {name} values (1)")
+    wait_until(lambda: lake.ids(shop.bucket, name) == [1], f"the new table {name}", 60)
+
+
+@contextlib.contextmanager
+def unreachable(database: Database) -> Iterator[None]:
+    """A time in which the database accepts no connections."""
+    with Database(database.server, "postgres").connect() as connection:
+        allow = f'alter database "{database.name}" with allow_connections '
+        connection.execute(allow + "false")
+        connection.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", [database.name]
+        )
+        try:
+            yield
+        finally:
+            connection.execute(allow + "true")
+
+
+@pytest.fixture
+def deployed(shop: Shop) -> Shop:
     shop.database.execute(MOVIES)
     shop.environment["DAGSTER_HOME"] = str(shop.folder)
+    return shop
+
+
+def wait_for_first_copy(shop: Shop) -> None:
+    wait_until(lambda: lake.ids(shop.bucket, "movie") == [1, 2, 3, 4, 5], "the first copy", 90)
+
+
+def test_a_new_table_is_copied_by_a_daemon_and_shown_by_a_web_server_that_have_code_servers_of_their_own(
+    deployed: Shop,
+):
+    """The daemon starts its code server again every 60 s, and cannot be asked to do it earlier."""
     port = free_port()
-    (shop.folder / "workspace.yaml").write_text(WORKSPACE.format(port=port))
-    server = ["code-server", "start", "-m", "pg_bronze.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    started = [
-        shop.start_program("dagster", *server, output=shop.folder / "server.log"),
-        shop.start_program("dagster-daemon", "run", output=shop.folder / "daemon.log"),
-    ]
-    try:
-        wait_until(lambda: lake.ids(shop.bucket, "movie") == [1, 2, 3, 4, 5], "the first copy", 90)
+    with (
+        service(deployed, "dagster-daemon", "run"),
+        service(deployed, "dagster-webserver", "-h", "127.0.0.1", "-p", str(port)) as web_server,
+    ):
+        wait_for_first_copy(deployed)
 
-        shop.database.execute("create table award (id int); insert into award values (1)")
+        expect_copy_of_new_table(deployed, "award")
 
-        wait_until(lambda: lake.keys(shop.bucket, "award"), "the new table", 60)
-    finally:
-        for process in reversed(started):
-            end(process)
+        web = Dev(deployed, port, deployed.folder / "dagster-webserver_-h.log", web_server.pid)
+        wait_until(web.loaded, "the web server", 60)
+        web.ask('mutation { reloadRepositoryLocation(repositoryLocationName: "pg_bronze") { __typename } }')
+        assert "bronze/award" in web.assets()
+
+
+def test_a_new_table_is_copied_whether_the_code_server_was_reloaded_without_the_database_or_cannot_be_reloaded(
+    deployed: Shop,
+):
+    port = free_port()
+    (deployed.folder / "workspace.yaml").write_text(WORKSPACE.format(port=port))
+    with service(deployed, "dagster-daemon", "run"):
+        with code_server(deployed, port, "dagster", "code-server", "start"):
+            wait_for_first_copy(deployed)
+            with unreachable(deployed.database):
+                DagsterGrpcClient(port=port).reload_code(timeout=60)
+
+            expect_copy_of_new_table(deployed, "award")
+
+        with code_server(deployed, port, "dagster", "api", "grpc"):
+            wait_until(lambda: answers(port), "the other code server", 60)
+
+            expect_copy_of_new_table(deployed, "later")

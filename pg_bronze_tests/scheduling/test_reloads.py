@@ -16,7 +16,7 @@ def test_the_time_between_reloads_doubles_up_to_an_hour():
         waits.append(request.next_at - now)
         now = request.next_at
 
-    assert waits == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+    assert waits == [12, 24, 48, 96, 192, 384, 768, 1536, 3072, 3600]
 
 
 def test_a_request_is_kept_in_the_cursor():

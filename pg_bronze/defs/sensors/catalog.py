@@ -1,31 +1,35 @@
 """The catalog sensor: reloads this code location when tables are created, dropped or altered."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, ManagedGrpcPythonEnvCodeLocationOrigin
 
-from pg_bronze.defs import catalog_state
+from pg_bronze.defs import catalog_state, new_tables
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.scheduling.reloads import ReloadRequest
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
-CATALOG_INTERVAL_S = 30
+CATALOG_INTERVAL_S = 15
+# Between two reads of an unchanged catalog; in between, only new and dropped tables are looked for.
+FULL_READ_S = 29.0
 
 
-def build_catalog(state: CatalogState, settings: Settings | None) -> dg.SensorDefinition:
+def build_catalog(state: CatalogState, settings: Settings | None, new: dg.JobDefinition | None) -> dg.SensorDefinition:
     """Return the sensor that reloads the definitions when the catalog has changed, and stores the loaded catalog.
 
     Args:
         settings: The settings when the definitions were loaded; None if they were invalid.
+        new: The job that copies new tables if the definitions cannot be reloaded.
     """
-    store = _Store(state)
+    store, known = _Store(state), _Known()
 
     @dg.sensor(
         name="bronze_catalog",
-        target=dg.AssetSelection.groups("bronze"),
+        target=new or dg.AssetSelection.groups("bronze"),
         minimum_interval_seconds=CATALOG_INTERVAL_S - 1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reloads the definitions after tables were created, dropped or altered.",
@@ -35,21 +39,46 @@ def build_catalog(state: CatalogState, settings: Settings | None) -> dg.SensorDe
         if settings is None:
             reload(context)
             return dg.SensorResult(skip_reason="The settings are valid now. The definitions are being reloaded.")
-        live = catalog_state.live(current).fingerprint
+        now = datetime.now(UTC).timestamp()
+        mark = catalog_state.tables_mark(current)
+        if known.unchanged(mark, now):
+            return dg.SensorResult(skip_reason="No table was created or dropped.", cursor=context.cursor)
+        catalog = catalog_state.live(current)
+        live = catalog.fingerprint
         loaded = state.catalog.fingerprint if state.catalog else None
         stale = live != loaded or state.remembered is not None or store.needs_reload(current)
         if not stale:
+            if store.problem is None:
+                known.keep(mark, now)
             return dg.SensorResult(skip_reason=store.problem or "The catalog is unchanged.", cursor=live)
-        sentence, cursor = _request(context, live, datetime.now(UTC).timestamp())
-        return dg.SensorResult(skip_reason=sentence, cursor=cursor)
+        reloaded = _request(context, live, now)
+        found = new_tables.copied_since(state.catalog, catalog, current) if reloaded.in_vain else []
+        if found and not new_tables.in_progress(context.instance):
+            return dg.SensorResult(run_requests=[new_tables.request(found, current)], cursor=reloaded.cursor)
+        return dg.SensorResult(skip_reason=reloaded.sentence, cursor=reloaded.cursor)
 
     return bronze_catalog
 
 
-def _request(context: dg.SensorEvaluationContext, live: str, now: float) -> tuple[str, str]:
-    """Reload the definitions unless they were reloaded in vain just before; return a sentence and the cursor.
+@dataclass(frozen=True)
+class _Reload:
+    """What a request for a reload had as its result.
 
-    The database may have been down during a reload. A table that cannot be loaded would be reloaded every 30 s.
+    Attributes:
+        sentence: The reason of the skipped tick.
+        cursor: The cursor of the sensor.
+        in_vain: An earlier reload had no effect, or this code server cannot be reloaded.
+    """
+
+    sentence: str
+    cursor: str
+    in_vain: bool = False
+
+
+def _request(context: dg.SensorEvaluationContext, live: str, now: float) -> _Reload:
+    """Reload the definitions unless they were reloaded in vain just before.
+
+    The database may have been down during a reload. A table that cannot be loaded would be reloaded every 15 s.
     """
     last = ReloadRequest.from_cursor(context.cursor, live)
     if now < last.next_at:
@@ -57,9 +86,28 @@ def _request(context: dg.SensorEvaluationContext, live: str, now: float) -> tupl
             f"The catalog changed. Reloads of the definitions without effect so far: {last.count}. The next one is at "
             f"{datetime.fromtimestamp(last.next_at, UTC):%H:%M:%S} UTC. If this continues, restart the code location."
         )
-        return sentence, last.to_cursor()
+        return _Reload(sentence, last.to_cursor())
+    cursor = last.again(now).to_cursor()
+    if isinstance(context.code_location_origin, ManagedGrpcPythonEnvCodeLocationOrigin):
+        return _Reload("The catalog changed. The daemon loads the definitions again within a minute.", cursor, True)
     reload(context)
-    return "The catalog changed. The definitions are being reloaded.", last.again(now).to_cursor()
+    return _Reload("The catalog changed. The definitions are being reloaded.", cursor, last.count > 0)
+
+
+class _Known:
+    """When the whole catalog was last read and found unchanged, and the mark of its tables before that."""
+
+    def __init__(self) -> None:
+        self._mark: tuple[int, int] | None = None
+        self._at = 0.0
+
+    def unchanged(self, mark: tuple[int, int], now: float) -> bool:
+        """Return whether the whole catalog need not be read yet."""
+        return mark == self._mark and 0 <= now - self._at < FULL_READ_S
+
+    def keep(self, mark: tuple[int, int], now: float) -> None:
+        """Keep that the whole catalog, read after the mark, was unchanged."""
+        self._mark, self._at = mark, now
 
 
 class _Store:

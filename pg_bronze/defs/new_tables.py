@@ -1,0 +1,116 @@
+"""New tables: a job that copies tables which were created after the definitions were loaded.
+
+A daemon that starts its own code server loads the definitions once a minute and cannot be asked to do it earlier, and a
+reload may fail. The run worker reads the catalog again, and copies the tables in a run of their own inside of the run.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from pydantic import Field
+
+from pg_bronze.core import cursor_column
+from pg_bronze.core.table import SourceTable
+from pg_bronze.defs import asset_keys, catalog_state, metadata
+from pg_bronze.defs.catalog_state import CatalogState
+from pg_bronze.errors import SettingsError
+from pg_bronze.postgres.catalog import Catalog
+from pg_bronze.settings.model import Settings
+
+JOB = "bronze_new_tables"
+# The smallest ones first; the others are copied after a reload. The run holds all their definitions.
+TABLES_PER_RUN = 100
+_OP = "copy_new_tables"
+Build = Callable[[Settings, CatalogState], dg.Definitions]
+
+
+class NewTables(dg.Config):
+    """Which tables a run copies."""
+
+    tables: list[str] = Field(description="Tables as messages name them, such as `movie` or `sales.movie`.")
+
+
+def skip_reason(table: SourceTable, settings: Settings) -> str | None:
+    """Return why a table that the settings include has no bronze asset; None if it has one."""
+    if table.skipped:
+        return table.skipped
+    options = settings.table_options(table.label)
+    if options.untracked != "skip":
+        return None
+    try:
+        column = cursor_column.choose(table, settings.cursor_names, options.cursor_column)
+    except SettingsError:
+        return None  # the run reports it
+    return None if column else "it has no cursor column and PG_BRONZE_UNTRACKED is skip"
+
+
+def copied_since(loaded: Catalog | None, live: Catalog, settings: Settings) -> list[SourceTable]:
+    """Return the tables to copy that the loaded definitions do not have, smallest first."""
+    known = {table.label for table in loaded.tables} if loaded else set()
+    new = [
+        table
+        for table in live.tables
+        if table.label not in known and settings.wants(table.label) and skip_reason(table, settings) is None
+    ]
+    return sorted(new, key=lambda table: sum(relation.page_count for relation in table.relations))
+
+
+def request(tables: Sequence[SourceTable], settings: Settings) -> dg.RunRequest:
+    """Return the request for a run of the job that copies tables."""
+    labels = [table.label for table in tables[:TABLES_PER_RUN]]
+    return dg.RunRequest(
+        job_name=JOB, run_config={"ops": {_OP: {"config": {"tables": labels}}}}, tags=_tags("new", settings)
+    )
+
+
+def in_progress(instance: dg.DagsterInstance) -> bool:
+    """Return whether a run of the job has not ended. Another one would wait for the same tables."""
+    return bool(instance.get_run_records(dg.RunsFilter(job_name=JOB, statuses=NOT_FINISHED_STATUSES), limit=1))
+
+
+def build_job(settings: Settings, state: CatalogState, build: Build) -> dg.JobDefinition:
+    """Return the job.
+
+    Args:
+        settings: The settings when the definitions were loaded; a run worker loads them when it starts.
+        state: The state that the definitions were built from.
+        build: Returns the definitions of a state.
+    """
+
+    @dg.op(name=_OP)
+    def copy_new_tables(context: dg.OpExecutionContext, config: NewTables) -> None:
+        catalog = catalog_state.live(settings)
+        tables = [table for table in copied_since(None, catalog, settings) if table.label in config.tables]
+        if tables:
+            now = CatalogState(catalog, state.first_day).with_tables(tables)
+            _copy(context.instance, build(settings, now), tables, _tags("tick", settings))
+
+    @dg.job(name=JOB, description="Copies tables that were created after the definitions were loaded.")
+    def bronze_new_tables() -> None:
+        copy_new_tables()
+
+    return bronze_new_tables
+
+
+def _copy(
+    instance: dg.DagsterInstance, definitions: dg.Definitions, tables: Sequence[SourceTable], tags: dict[str, str]
+) -> None:
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=[asset_keys.bronze_key(table) for table in tables],
+        partition_key=datetime.now(UTC).date().isoformat(),
+        raise_on_error=False,
+        tags=tags,
+    )
+    if not result.success:
+        raise dg.Failure(
+            f"Run {result.run_id}, which copied the tables, failed. The asset of each failing table has the cause and "
+            "the time of the next retry.",
+            allow_retries=False,
+        )
+
+
+def _tags(kind: str, settings: Settings) -> dict[str, str]:
+    return {metadata.BATCH_TAG: kind, "dagster/max_runtime": str(settings.max_run_s)}
