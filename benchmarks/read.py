@@ -30,9 +30,10 @@ import polars as pl
 import pg_bronze
 from pg_bronze.core import column_types, drift
 from pg_bronze.core.drift import Description
+from pg_bronze.core.leaf import Leaf
+from pg_bronze.core.region import Region
 from pg_bronze.core.table import Column, SourceTable
-from pg_bronze.core.watermark import Leaf, Origin, Watermark
-from pg_bronze.core.window_sql import Region
+from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import footer_of

@@ -109,7 +109,7 @@ def newest_value(frame: "pl.DataFrame", cursor: CursorColumn) -> str | None:
         return _newest_time(values)
     if values.dtype == pl.String and cursor.kind != "number":
         finite = values.filter(~values.is_in(["infinity", "-infinity"])).unique().to_list()
-        return max(finite, key=_time_key, default=None)
+        return max(finite, key=time_key, default=None)
     if values.dtype == pl.String:
         return _newest_number(values)
     if values.dtype.is_float():
@@ -151,13 +151,13 @@ def later_value(a: str | None, b: str | None, cursor: CursorColumn) -> str | Non
     """Return the later of two results of ``newest_value``; None is earlier than any value."""
     if a is None or b is None:
         return b if a is None else a
-    return max(a, b, key=Decimal if cursor.kind == "number" else _time_key)
+    return max(a, b, key=Decimal if cursor.kind == "number" else time_key)
 
 
 _TIME = re.compile(r"(\d+)-(\d\d)-(\d\d)(?: (\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?(?:\+00)?( BC)?")
 
 
-def _time_key(text: str) -> tuple[int, ...]:
+def time_key(text: str) -> tuple[int, ...]:
     """Return a key that sorts dates and timestamps by time; Python's datetime ends at the year 9999."""
     found = _TIME.fullmatch(text)
     if found is None:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pg_bronze.core.history_check import horizon_below_watermark
+from pg_bronze.core.leaf import Leaf, Sweep
+from pg_bronze.core.region import Region
 from pg_bronze.core.slice_size import EMPTY_BLOCKS_PER_COMMIT, SliceSize
 from pg_bronze.core.table import Relation, SourceTable, shell_argument
-from pg_bronze.core.watermark import Leaf, Pending, Watermark
-from pg_bronze.core.window_sql import MAX_WIDTH, Region
+from pg_bronze.core.watermark import Watermark
+from pg_bronze.core.window_sql import MAX_WIDTH
 from pg_bronze.errors import OperatorError
 
 # An empty object closes the window of a quiet table long before it reaches 2^31 transactions.
@@ -82,13 +84,13 @@ def plan(
         )
     for relation in table.relations:
         leaf = watermark.leaf(relation.oid)
-        if leaf.pending and leaf.pending.relfilenode != relation.relfilenode:
+        if leaf.sweep and leaf.sweep.relfilenode != relation.relfilenode:
             return NewGeneration(f"{relation.name} was rewritten while it was being read in block ranges")
         if leaf.swept is not None and horizon < leaf.swept:
             raise horizon_below_watermark(table.label, horizon, leaf.swept, standby)
     planner = _Planner(watermark, table, horizon, size, tick)
     reason = f"no transaction finished since {horizon}" if table.relations else "it has no partitions yet"
-    return planner.pending() or planner.first_load() or planner.sweep() or Quiet(reason)
+    return planner.continued() or planner.first_load() or planner.window() or Quiet(reason)
 
 
 def due_for_heartbeat(watermark: Watermark, table: SourceTable, horizon: int) -> bool:
@@ -107,10 +109,10 @@ class _Planner:
     size: SliceSize
     tick: TickState
 
-    def pending(self) -> Read | None:
+    def continued(self) -> Read | None:
         """Continue the window of the first leaf that is being read in block ranges."""
         for relation in self.table.relations:
-            if self.watermark.leaf(relation.oid).pending:
+            if self.watermark.leaf(relation.oid).sweep:
                 return self._block_range(relation)
         return None
 
@@ -126,7 +128,7 @@ class _Planner:
         region = self._region(alone, Leaf(), [item.oid for item in fitting], self.horizon)
         return self._read(dataclasses.replace(region, seed=self.watermark.seed), Leaf(swept=self.horizon))
 
-    def sweep(self) -> Read | None:
+    def window(self) -> Read | None:
         """Read what was written since the last sweep, in the first group of leaves with the same state."""
         groups: dict[Leaf, list[Relation]] = {}
         for relation in self.table.relations:
@@ -139,7 +141,7 @@ class _Planner:
                 if relation.oid in self.tick.by_blocks:
                     return self._block_range(relation)
             region = self._region(None, leaf, [item.oid for item in relations], self.horizon)
-            return self._read(region, _after_sweep(leaf, self.horizon))
+            return self._read(region, Leaf(self.horizon))
         return None
 
     def _fitting(self, unread: list[Relation]) -> Iterator[Relation]:
@@ -154,21 +156,21 @@ class _Planner:
     def _block_range(self, relation: Relation) -> Read:
         """Read the next block range of one leaf. Its window keeps the horizon it started with until its last block."""
         leaf = self.watermark.leaf(relation.oid)
-        pending = leaf.pending or Pending(upto=self.horizon, block=0, relfilenode=relation.relfilenode)
-        self._check_width(pending.upto if leaf.swept is None else leaf.swept)
-        end_block, end_line = self.size.range_end(pending.block, pending.line)
+        sweep = leaf.sweep or Sweep(upto=self.horizon, block=0, relfilenode=relation.relfilenode)
+        self._check_width(sweep.upto if leaf.swept is None else leaf.swept)
+        end_block, end_line = self.size.range_end(sweep.block, sweep.line)
         is_last = end_block >= relation.page_count  # the last range is open-ended: the table may have grown since
         region = dataclasses.replace(
-            self._region(relation, leaf, [relation.oid], pending.upto),
-            blocks=(pending.block, None if is_last else end_block),
-            lines=(pending.line, 0 if is_last else end_line),
+            self._region(relation, leaf, [relation.oid], sweep.upto),
+            blocks=(sweep.block, None if is_last else end_block),
+            lines=(sweep.line, 0 if is_last else end_line),
             seed=self.watermark.seed if leaf.swept is None else None,
         )
         if is_last:
             # The end of a window that already has objects is committed even if its last range is empty.
-            return self._read(region, _after_sweep(leaf, pending.upto), must_commit=pending.position > (0, 0))
-        rest = dataclasses.replace(pending, block=end_block, line=end_line)
-        return self._read(region, dataclasses.replace(leaf, pending=rest))
+            return self._read(region, Leaf(sweep.upto), must_commit=sweep.position > (0, 0))
+        rest = dataclasses.replace(sweep, block=end_block, line=end_line)
+        return self._read(region, dataclasses.replace(leaf, sweep=rest))
 
     def _read(self, region: Region, after: Leaf, must_commit: bool = False) -> Read:
         if region.blocks is not None:
@@ -180,7 +182,7 @@ class _Planner:
         """Return a region of ``relation`` alone, or of the root if it is None; an ordinary table is its only leaf."""
         alone = relation or (None if self.table.partitioned else self.table.relations[0])
         source = alone or self.table
-        return Region(source.schema, source.name, alone is not None, tuple(oids), leaf.swept, end, leaf.box)
+        return Region(source.schema, source.name, alone is not None, tuple(oids), leaf.swept, end)
 
     def _check_width(self, start: int | None) -> None:
         # Ages count back from the next id, so both ends of a window must be near it.
@@ -191,9 +193,3 @@ class _Planner:
                 f"must be narrower than {MAX_WIDTH}, because PostgreSQL reuses transaction ids after that. "
                 f"Run `pg-bronze reset {shell_argument(label)}` to copy the table again."
             )
-
-
-def _after_sweep(leaf: Leaf, horizon: int) -> Leaf:
-    """The leaf after a complete sweep, which is the only step that moves a box."""
-    box = leaf.box and dataclasses.replace(leaf.box, upto=horizon)
-    return Leaf(swept=horizon, box=box, pending=None)

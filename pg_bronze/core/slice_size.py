@@ -9,9 +9,9 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from pg_bronze.core.region import Region
 from pg_bronze.core.row_width import min_row_bytes
 from pg_bronze.core.table import SourceTable
-from pg_bronze.core.window_sql import Region
 
 BLOCK_BYTES = 8192
 EMPTY_BLOCKS_PER_COMMIT = 1000

@@ -12,51 +12,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
 
+from pg_bronze.core.leaf import Leaf
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
 # The format that is written, and the newest that is read. 2 added the line of a pending block; 3 added Parquet field
-# ids, so that its objects can be told from those without them.
-FORMAT = 3
-
-
-@dataclass(frozen=True)
-class Box:
-    """What fresh reads delivered beyond ``swept``: cursor values above ``floor``, in transactions below ``upto``.
-
-    ``attnum`` is the cursor column. ``floor`` is a value as PostgreSQL prints it, or None before the first sweep ends.
-    """
-
-    attnum: int
-    floor: str | None
-    upto: int
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A window that is being read in block ranges.
-
-    Of the transactions below ``upto``, the blocks ``[0, block)`` are delivered, and the line pointers ``[0, line)`` of
-    ``block``. A row version keeps its block and line pointer within one ``relfilenode``; a rewrite moves every row.
-    """
-
-    upto: int
-    block: int
-    relfilenode: int
-    line: int = 0
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """Block and line pointer, in the sort order of ``ctid``."""
-        return self.block, self.line
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """What is delivered of one leaf: transactions below ``swept`` (None: none yet), the box, and the pending blocks."""
-
-    swept: int | None = None
-    box: Box | None = None
-    pending: Pending | None = None
+# ids, so that its objects can be told from those without them; 4 added bands.
+FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -141,9 +102,8 @@ class Watermark:
     @property
     def highest_horizon(self) -> int | None:
         """The highest horizon that any leaf is delivered up to; None if nothing is delivered."""
-        swept = [leaf.swept for leaf in self.leaves.values() if leaf.swept is not None]
-        pending = [leaf.pending.upto for leaf in self.leaves.values() if leaf.pending is not None]
-        return max([*swept, *pending], default=None)
+        highest = [leaf.highest for leaf in self.leaves.values()]
+        return max((upto for upto in highest if upto is not None), default=None)
 
     def leaf(self, oid: int) -> Leaf:
         """Return what is delivered of a leaf: nothing, if it was never seen."""
@@ -177,7 +137,7 @@ class Watermark:
             "columns_digest": self.columns_digest,
             "detached": _ranges(sorted(self.detached)),
             "next_layout": self.next_layout,
-            "leaves": [{"oids": _ranges(oids), **_leaf_json(leaf)} for leaf, oids in groups.items()],
+            "leaves": [{"oids": _ranges(oids), **leaf.to_json()} for leaf, oids in groups.items()],
         }
 
     @classmethod
@@ -240,19 +200,10 @@ def _origin(data: Mapping[str, Any]) -> Origin:
     )
 
 
-def _leaf_json(leaf: Leaf) -> dict[str, Any]:
-    data = dataclasses.asdict(leaf)
-    if leaf.pending and not leaf.pending.line:
-        del data["pending"]["line"]
-    return data
-
-
 def _leaves(groups: Iterable[Mapping[str, Any]]) -> dict[int, Leaf]:
     leaves: dict[int, Leaf] = {}
     for group in groups:
-        box, pending = group["box"], group["pending"]
-        leaf = Leaf(group["swept"], box and Box(**box), pending and Pending(**pending))
-        leaves.update(dict.fromkeys(_unrange(group["oids"]), leaf))
+        leaves.update(dict.fromkeys(_unrange(group["oids"]), Leaf.from_json(group)))
     return leaves
 
 

@@ -3,17 +3,16 @@
 A row version carries the id of the transaction that wrote it (``xmin``, 32 bits); horizons have 64 bits. ``age()``
 counts back from the next id, so a window narrower than 2^31 is exact across a wraparound of ids.
 
-Belongs here: regions, and every query over one. Does not belong here: choosing a region (``planning``), the select
-list (``column_types``) and running a query (``postgres``).
+Belongs here: every query over a region. Does not belong here: regions as values (``region``), choosing one
+(``planning``), the select list (``column_types``) and running a query (``postgres``).
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
+from pg_bronze.core.cells import Cell
+from pg_bronze.core.region import Region
 from pg_bronze.core.table import literal, quote
-from pg_bronze.core.watermark import Box, Seed
 
 MASK = 4294967295
 MAX_WIDTH = 2**31 - 10**6
@@ -25,75 +24,8 @@ TOO_LARGE = "pg_bronze: larger than a slice"  # the error text by which the read
 STALE = "pg_bronze: this snapshot is older than horizon"  # likewise
 _SNAPSHOT_XMIN = "pg_catalog.int8in(pg_catalog.xid8out(pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))"
 HORIZON = f"select {_SNAPSHOT_XMIN}"
+_AGE = "pg_catalog.age(t.xmin)"
 _XMIN = "pg_catalog.int8in(pg_catalog.xidout(t.xmin))"
-
-
-@dataclass(frozen=True)
-class Region:
-    """The row versions of one slice.
-
-    Attributes:
-        schema: The schema of the relation that is read.
-        name: The name of the relation: one leaf, or the root of a partitioned table.
-        only: Whether that relation is read alone, without its partitions.
-        leaves: The oids of the leaves whose rows the slice contains.
-        start: The first transaction of the window ``[start, end)``; None for a first load, which has no lower bound.
-        end: The first transaction after the window.
-        box: What fresh reads delivered beyond ``start``.
-        blocks: The half-open range of heap blocks, its end None for the end of the table; None for all blocks.
-        seed: What a first load excludes.
-        lines: The line pointers at which the range starts and ends in these blocks; both 0 for whole blocks.
-    """
-
-    schema: str
-    name: str
-    only: bool
-    leaves: tuple[int, ...]
-    start: int | None
-    end: int
-    box: Box | None = None
-    blocks: tuple[int, int | None] | None = None
-    seed: Seed | None = None
-    lines: tuple[int, int] = (0, 0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON, for claims and footers."""
-        data = dataclasses.asdict(self)
-        if self.lines == (0, 0):  # as in objects written before ranges could start inside a block
-            del data["lines"]
-        return data
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Return the region that ``to_json`` wrote."""
-        values = dict(data)
-        values["leaves"] = tuple(values["leaves"])
-        values["blocks"] = tuple(values["blocks"]) if values["blocks"] else None
-        values["lines"] = tuple(values.get("lines", (0, 0)))
-        values["box"] = Box(**values["box"]) if values["box"] else None
-        values["seed"] = Seed(**values["seed"]) if values["seed"] else None
-        return cls(**values)
-
-
-def describe_region(region: Region) -> str:
-    """Describe the rows of a region in words, for the footer of an object."""
-    if region.start is None:
-        text = f"the row versions written by transactions before {region.end} (the first load)"
-    else:
-        text = f"the row versions written by transactions in [{region.start}, {region.end})"
-    if region.blocks is not None:
-        text += _describe_blocks(region.blocks, region.lines)
-    if region.seed is not None:
-        text += ", without those that the original system had copied"
-    return f"{text}, that were current when they were read"
-
-
-def _describe_blocks(blocks: tuple[int, int | None], lines: tuple[int, int]) -> str:
-    first, end = blocks
-    if lines != (0, 0):
-        upper = "" if end is None else f" and before ({end},{lines[1]})"
-        return f", with a ctid at or after ({first},{lines[0]}){upper}"
-    return f", in blocks [{first}, {end}) of the table" if end is not None else f", in blocks from {first} on"
 
 
 def written(start: int | None, end: int) -> str:
@@ -101,11 +33,23 @@ def written(start: int | None, end: int) -> str:
 
     Without a ``start`` there is no lower bound, because the age of a row frozen long ago is not meaningful.
     """
-    # Each scalar sub-select is computed once per query; without it the arithmetic runs for every row.
     if start is None:
-        return f"not pg_catalog.age(t.xmin) between 0 and (select ({NEXT} - {end}) & {MASK})"
-    lowest, highest = f"(({NEXT} - {end}) & {MASK}) + 1", f"({NEXT} - {start}) & {MASK}"
-    return f"pg_catalog.age(t.xmin) between (select {lowest}) and (select {highest})"
+        return f"not {_AGE} between 0 and (select {_age_of(end)})"
+    # The upper age first: almost all rows of a table are older, and "between" would test the other bound before it.
+    return f"{_not_before(start)} and {_before(end)}"
+
+
+def _age_of(xid: int) -> str:
+    return f"({NEXT} - {xid}) & {MASK}"
+
+
+# Each scalar sub-select is computed once per query; without it the arithmetic runs for every row.
+def _not_before(start: int) -> str:
+    return f"{_AGE} <= (select {_age_of(start)})"
+
+
+def _before(end: int) -> str:
+    return f"{_AGE} >= (select ({_age_of(end)}) + 1)"
 
 
 def guard(end: int) -> str:
@@ -132,32 +76,94 @@ def where(region: Region, names_by_attnum: Mapping[int, str]) -> str:
     """Return the complete condition of a region, including the guard.
 
     Raises:
-        KeyError: The column of the box or the seed does not exist. A query without it would read other rows.
+        KeyError: The column of the bands or the seed does not exist. A query without it would read other rows.
     """
-    conditions = [_window(region, names_by_attnum)]
+    conditions = [written(region.start, region.end)]
+    if region.cells:
+        conditions += _in_cells(region, names_by_attnum)
     if not region.only:
         # Excludes partitions that were attached after the plan was made.
         oids = ", ".join(f"'{oid}'::pg_catalog.oid" for oid in region.leaves)
         conditions.append(f"t.tableoid in ({oids})")
     if region.blocks is not None:
         first, end = region.blocks
-        conditions.append(f"t.ctid >= '({first},{region.lines[0]})'::pg_catalog.tid")
-        if end is not None:
-            conditions.append(f"t.ctid < '({end},{region.lines[1]})'::pg_catalog.tid")
+        conditions += _places((first, region.lines[0]), None if end is None else (end, region.lines[1]))
     if region.seed is not None:
         column = quote(names_by_attnum[region.seed.attnum])
         conditions.append(f"(t.{column} <= {literal(region.seed.value)}) is not true")
     return "\n  and ".join([*conditions, guard(region.end)])
 
 
-def _window(region: Region, names_by_attnum: Mapping[int, str]) -> str:
-    swept = written(region.start, region.end)
-    if region.box is None or region.box.floor is None:
-        return swept
-    column = quote(names_by_attnum[region.box.attnum])
-    # "is not true" instead of "<=", because a NULL cursor value belongs to the part below the floor.
-    above = f"(t.{column} > {literal(region.box.floor)})"
-    return f"(({above} and {written(region.box.upto, region.end)}) or ({above} is not true and {swept}))"
+def _places(first: tuple[int, int], last: tuple[int, int] | None) -> Iterator[str]:
+    yield f"t.ctid >= '({first[0]},{first[1]})'::pg_catalog.tid"
+    if last is not None:
+        yield f"t.ctid < '({last[0]},{last[1]})'::pg_catalog.tid"
+
+
+def _in_cells(region: Region, names_by_attnum: Mapping[int, str]) -> Iterator[str]:
+    """Yield what else holds for the rows of a region whose bands were delivered differently far.
+
+    The bands are told apart in one case, highest first: NULL and NaN are above a floor exactly if PostgreSQL says so,
+    and a row that is above none belongs to the lowest band. Conditions outside the case let an index find the rows.
+    """
+    order = region.order
+    if order is None:
+        raise ValueError("bands without an order")
+    column = None if order.attnum is None else quote(names_by_attnum[order.attnum])
+
+    def above(floor: str) -> str:
+        if column is None:
+            return f"t.ctid >= '({floor},0)'::pg_catalog.tid"
+        return f"t.{column} > {literal(floor)}"
+
+    edges = sorted({edge for cell in region.cells for edge in (cell.floor, cell.ceiling) if edge}, key=order.key)
+    floors = [cell.floor for cell in region.cells if cell.floor is not None]
+    ceilings = [cell.ceiling for cell in region.cells if cell.ceiling is not None]
+    if len(floors) == len(region.cells):
+        yield above(min(floors, key=order.key))
+        edges = [edge for edge in edges if order.key(edge) > min(map(order.key, floors))]
+    if column is None and len(ceilings) == len(region.cells):
+        yield f"t.ctid < '({max(ceilings, key=order.key)},0)'::pg_catalog.tid"
+    arms = [(above(edge), _bounds(region, _cells_at(region, edge, order.key))) for edge in reversed(edges)]
+    lowest = min(floors, key=order.key) if len(floors) == len(region.cells) else None
+    rest = _bounds(region, _cells_at(region, lowest, order.key))
+    if any(bounds != rest for _, bounds in arms):
+        whens = " ".join(f"when {condition} then {bounds}" for condition, bounds in arms)
+        yield f"case {whens} else {rest} end"
+    elif rest != "true":
+        yield rest
+
+
+def _cells_at(region: Region, floor: str | None, key: Callable[[str], object]) -> list[Cell]:
+    """Return the cells of the band just above a floor; of the lowest band for None."""
+
+    def contains(cell: Cell) -> bool:
+        if floor is None:
+            return cell.floor is None
+        starts = cell.floor is None or not key(floor) < key(cell.floor)  # type: ignore[operator]
+        return starts and (cell.ceiling is None or key(floor) < key(cell.ceiling))  # type: ignore[operator]
+
+    return [cell for cell in region.cells if contains(cell)]
+
+
+def _bounds(region: Region, cells: Sequence[Cell]) -> str:
+    """Return the condition of the cells of one band, as far as the window and places of the region do not imply it."""
+    alternatives = [" and ".join(_bounds_of_cell(region, cell)) or "true" for cell in cells]
+    return " or ".join(f"({text})" for text in alternatives) if len(cells) > 1 else next(iter(alternatives), "false")
+
+
+def _bounds_of_cell(region: Region, cell: Cell) -> Iterator[str]:
+    if (region.start is None and cell.start is not None) or (cell.start is None and cell.end != region.end):
+        yield written(cell.start, cell.end)
+    elif region.start is not None and cell.start is not None:
+        if cell.start != region.start:
+            yield _not_before(cell.start)
+        if cell.end != region.end:
+            yield _before(cell.end)
+    first = (0, 0) if region.blocks is None else (region.blocks[0], region.lines[0])
+    last = None if region.blocks is None or region.blocks[1] is None else (region.blocks[1], region.lines[1])
+    if (cell.first, cell.last) != (first, last):
+        yield from _places(cell.first, cell.last)
 
 
 def relation(region: Region) -> str:

@@ -11,8 +11,8 @@ from types import MappingProxyType
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
-from pg_bronze.core.window_sql import Region
 from pg_bronze.defs import asset_keys, failures, log_lines, metadata, run_watchdog, table_facts
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError

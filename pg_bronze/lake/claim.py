@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from pg_bronze.core.region import Region
 from pg_bronze.core.watermark import FORMAT, Watermark, check_format
-from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import LakeDamaged
 
 _REMEDY = "Inspect it, then move it out of the folder. Nothing of the table is copied until then."

@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from pg_bronze import __version__
 from pg_bronze.core.drift import Description
+from pg_bronze.core.region import Region, describe_region
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import FORMAT, Watermark, check_format
-from pg_bronze.core.window_sql import Region, describe_region
 from pg_bronze.errors import LakeDamaged
 from pg_bronze.lake.claim import Claim, load_object
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from pg_bronze.core import window_sql
-from pg_bronze.core.window_sql import Region
+from pg_bronze.core.region import Region
 from pg_bronze.errors import PgBronzeError, SourceUnavailable
 from pg_bronze.postgres.activity import Session
 

@@ -223,7 +223,7 @@ def judge(
     seen = dataclasses.replace(hint, signature=signature_now, next_xid=cluster.next_xid) if moved else hint
     requested = dataclasses.replace(seen, due_at=now)
     states = [watermark.leaf(oid) for oid in leaves] if watermark else []
-    if any(state.pending for state in states):
+    if any(state.sweep for state in states):
         return Decision(True, "partly loaded", requested)
     unread = not states or any(state.swept is None for state in states)
     if unread and (moved or not hint.quiet_upto):

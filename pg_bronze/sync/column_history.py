@@ -11,6 +11,7 @@ from pg_bronze.core import column_types, cursor_column, window_sql
 from pg_bronze.core import drift as column_drift
 from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.drift import Description
+from pg_bronze.core.region import Region
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import SettingsError
@@ -114,9 +115,7 @@ class ColumnHistory:
         row = next(filter(None, rows), ())
         return {column.attnum: value for column, value in zip(unknown, row, strict=False) if value is not None}
 
-    def _sample_row(
-        self, region: window_sql.Region, columns: Sequence[Column], table: SourceTable
-    ) -> tuple[str | None, ...]:
+    def _sample_row(self, region: Region, columns: Sequence[Column], table: SourceTable) -> tuple[str | None, ...]:
         names = {column.attnum: column.name for column in table.columns}
         texts = column_types.projection(columns, as_text=True)
         query = window_sql.select(region, texts, column_types.xid_column(table.columns), names, 1)
@@ -143,7 +142,7 @@ def _partition_changes(before: Watermark, after: Watermark, table: SourceTable) 
     for oid in sorted(present):
         leaf = after.leaf(oid)
         # All partitions of a first load are read up to the same transaction.
-        upto = leaf.swept or (leaf.pending and leaf.pending.upto) or 0
+        upto = leaf.swept or (leaf.sweep and leaf.sweep.upto) or 0
         if oid not in before.leaves and upto > max(known):
             yield f"partition {present[oid].name!r} is new, and is copied completely"
         if oid in before.detached:
@@ -156,15 +155,15 @@ def _name(column: CursorColumn | None) -> str:
     return repr(column.name) if column else "no column"
 
 
-def _copied_regions(watermark: Watermark, table: SourceTable) -> Iterator[window_sql.Region]:
+def _copied_regions(watermark: Watermark, table: SourceTable) -> Iterator[Region]:
     """Yield parts of the table that contain rows copied up to a watermark, if there are any left."""
     for relation in table.relations:
         leaf = watermark.leaf(relation.oid)
         end, last = leaf.swept, relation.page_count
-        if leaf.swept is None and leaf.pending is not None:
-            end, last = leaf.pending.upto, leaf.pending.block
+        if leaf.swept is None and leaf.sweep is not None:
+            end, last = leaf.sweep.upto, leaf.sweep.block
         if end is None:
             continue
         for first in dict.fromkeys((0, last // 2)):
             blocks = (first, min(first + SAMPLED_BLOCKS, last))
-            yield window_sql.Region(relation.schema, relation.name, True, (relation.oid,), None, end, blocks=blocks)
+            yield Region(relation.schema, relation.name, True, (relation.oid,), None, end, blocks=blocks)

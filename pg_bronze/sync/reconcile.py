@@ -99,7 +99,7 @@ def reconcile(
     _, watermark = current(sync, recorded)
     if watermark is None:
         raise SettingsError(f"{sync.label}: nothing of the table was copied yet, so there is nothing to compare.")
-    if any(leaf.pending for leaf in watermark.leaves.values()):
+    if any(leaf.sweep for leaf in watermark.leaves.values()):
         raise HistoryChanged(
             f"{sync.label}: a large window was only partly read, so the table cannot be compared. Nothing was changed. "
             f"Run `pg-bronze reset {shell_argument(sync.label)}` to copy the table again."

@@ -4,8 +4,8 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+from pg_bronze.core.region import Region
 from pg_bronze.core.table import Relation, SourceTable
-from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import TableChanged
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.commit import Slice

@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, TypeAlias
 
 from pg_bronze.core import column_types, row_width, slice_size, window_sql
+from pg_bronze.core.region import Region
 from pg_bronze.core.slice_size import SliceSize
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import ExceptionalCount
-from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import DataError, NotUtf8, PgBronzeError, SliceTooLarge
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.error_mapping import explain_bad_texts, explain_failing_column

@@ -14,10 +14,10 @@ import psycopg
 from pg_bronze.core import column_types, cursor_column, planning, slice_size
 from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.planning import NewGeneration, Quiet, Read, TickState
+from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import Origin, Watermark
-from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import SourceNotFit, TableChanged
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.commit import Slice, Step

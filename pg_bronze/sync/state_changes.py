@@ -6,8 +6,9 @@ A change waits for the run that is copying the table, and is reported only if th
 import dataclasses
 from collections.abc import Callable
 
+from pg_bronze.core.leaf import Leaf
 from pg_bronze.core.table import shell_argument
-from pg_bronze.core.watermark import Leaf, Watermark
+from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import SettingsError, Superseded, TableBusy
 from pg_bronze.lake.commit import Slice, SliceWriter
 from pg_bronze.lake.ledger import Committed, Recovered

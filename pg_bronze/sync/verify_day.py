@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from pg_bronze.core import column_types, drift, window_sql
 from pg_bronze.core.drift import Description
-from pg_bronze.core.table import Relation
+from pg_bronze.core.region import Region, describe_region, with_difference
 from pg_bronze.core.value_policies import ExceptionalCount
-from pg_bronze.core.watermark import Leaf, Watermark
-from pg_bronze.core.window_sql import Region
+from pg_bronze.core.watermark import Watermark
 from pg_bronze.lake import listing
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import footer_of
@@ -160,7 +159,7 @@ def _repair(sync: TableSync, gap: Gap) -> int | None:
     claim = Claim("repaired", before, after, None, {}, "written again by verification")
     source = sync.source
     footer = footer_of(claim, frame.height, described, source.server_version, source.database(), policy_counts)
-    window = "; ".join(window_sql.describe_region(region) for region in regions) or None
+    window = "; ".join(describe_region(region) for region in regions) or None
     body = encode(frame, dataclasses.replace(footer, repaired=True, window=window), sync.options.codec)
     sync.store.create(after.key, body)
     return frame.height
@@ -190,39 +189,18 @@ def _regions_between(sync: TableSync, before: Watermark | None, after: Watermark
     if before is None or before.generation != after.generation or after.table != sync.table.oid:
         return None
     present = {relation.oid: relation for relation in sync.table.relations}
+    types = {column.attnum: column.base for column in sync.table.columns}
     regions: list[Region] = []
     for oid, leaf in after.leaves.items():
-        if before.leaf(oid) == leaf:
+        known, relation = before.leaf(oid), present.get(oid)
+        if known == leaf:
             continue
-        region = _region_between(before, oid, leaf, present.get(oid))
-        if region is None:
+        if relation is None or not all(state.holds(relation.relfilenode, types) for state in (known, leaf)):
             return None
-        regions.append(region)
+        seed = before.seed if known.swept is None else None  # it bounds first loads only
+        region = Region(relation.schema, relation.name, True, (oid,), None, 0, seed=seed)
+        try:
+            regions += filter(None, [with_difference(region, known, leaf)])
+        except ValueError:
+            return None  # the rows were divided by two columns
     return regions
-
-
-def _region_between(before: Watermark, oid: int, after: Leaf, relation: Relation | None) -> Region | None:
-    """Return what was read between two states of a leaf; None if it cannot be read any more.
-
-    That is a whole window, or a block range of one that was read in ranges, while the table has the same blocks.
-    """
-    leaf = before.leaf(oid)
-    pending = after.pending or leaf.pending
-    if relation is None or leaf.box is not None or after.box is not None:
-        return None
-    if pending is not None and pending.relfilenode != relation.relfilenode:
-        return None
-    blocks: tuple[int, int | None] | None = None
-    lines = (0, 0)
-    if pending is not None:
-        expected = leaf.swept if after.pending else pending.upto
-        if after.swept != expected or (leaf.pending and leaf.pending.upto != pending.upto):
-            return None  # there is more than one window between the two states
-        first = leaf.pending.position if leaf.pending else (0, 0)
-        last = after.pending.position if after.pending else (None, 0)
-        blocks, lines = (first[0], last[0]), (first[1], last[1])
-    end = pending.upto if pending is not None else after.swept
-    if end is None:
-        return None
-    seed = before.seed if leaf.swept is None else None  # it bounds first loads only
-    return Region(relation.schema, relation.name, True, (oid,), leaf.swept, end, None, blocks, seed, lines)

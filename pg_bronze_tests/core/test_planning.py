@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pg_bronze.core.leaf import Leaf, Sweep
 from pg_bronze.core.planning import (
     HEARTBEAT_WIDTH,
     NewGeneration,
@@ -14,9 +15,10 @@ from pg_bronze.core.planning import (
     due_for_heartbeat,
     plan,
 )
+from pg_bronze.core.region import Region
 from pg_bronze.core.slice_size import EMPTY_BLOCKS_PER_COMMIT, LINES_PER_BLOCK, SliceSize
-from pg_bronze.core.watermark import Box, Leaf, Pending, Seed
-from pg_bronze.core.window_sql import MAX_WIDTH, Region
+from pg_bronze.core.watermark import Seed
+from pg_bronze.core.window_sql import MAX_WIDTH
 from pg_bronze.errors import HistoryChanged, OperatorError, StaleSnapshot
 from pg_bronze_tests.harness.literals import mark, sized_table
 
@@ -51,20 +53,20 @@ def test_small_unread_leaves_are_read_together_up_to_the_size_of_a_slice():
 def test_a_large_first_load_is_read_in_block_ranges():
     step = planned(mark(), sized_table(11))
     assert step.region.blocks == (0, 10)
-    assert step.after.leaf(9) == Leaf(None, pending=Pending(upto=70, block=10, relfilenode=1))
+    assert step.after.leaf(9) == Leaf(None, sweep=Sweep(upto=70, block=10, relfilenode=1))
     assert not step.must_commit
 
 
 def test_a_pending_window_keeps_the_horizon_it_started_with():
     """Its first blocks were read up to that horizon, so a later one would leave a gap in them."""
-    step = planned(mark({9: Leaf(50, pending=Pending(60, 10, 1))}), sized_table(25), horizon=99)
+    step = planned(mark({9: Leaf(50, sweep=Sweep(60, 10, 1))}), sized_table(25), horizon=99)
     assert (step.region.start, step.region.end, step.region.blocks) == (50, 60, (10, 20))
-    assert step.after.leaf(9) == Leaf(50, pending=Pending(60, 20, 1))
+    assert step.after.leaf(9) == Leaf(50, sweep=Sweep(60, 20, 1))
 
 
 @pytest.mark.parametrize("pages", [0, 20, 25, 30])
 def test_the_last_range_is_open_ended_because_a_table_grows_while_it_is_read(pages):
-    step = planned(mark({9: Leaf(50, pending=Pending(60, 20, 1))}), sized_table(pages), horizon=99)
+    step = planned(mark({9: Leaf(50, sweep=Sweep(60, 20, 1))}), sized_table(pages), horizon=99)
     assert step.region.blocks == (20, None)
     assert step.after.leaf(9) == Leaf(60)
     assert step.must_commit
@@ -78,7 +80,7 @@ def test_an_ordinary_window_is_one_read():
 def test_a_window_with_too_many_rows_is_read_in_block_ranges():
     step = planned(mark({9: Leaf(50)}), sized_table(100), tick=TickState(by_blocks=frozenset({9})))
     assert (step.region.start, step.region.blocks) == (50, (0, 10))
-    assert step.after.leaf(9) == Leaf(50, pending=Pending(70, 10, 1))
+    assert step.after.leaf(9) == Leaf(50, sweep=Sweep(70, 10, 1))
 
 
 def test_a_small_first_load_with_too_many_rows_is_read_in_block_ranges():
@@ -89,7 +91,7 @@ def test_a_small_first_load_with_too_many_rows_is_read_in_block_ranges():
 def test_a_block_that_exceeds_a_slice_is_read_in_ranges_of_line_pointers():
     """Its rows may point to any amount of TOAST data."""
     inside = dataclasses.replace(SMALL, blocks=1, lines=100)
-    pending = mark({9: Leaf(50, pending=Pending(60, 3, 1))})
+    pending = mark({9: Leaf(50, sweep=Sweep(60, 3, 1))})
 
     first = planned(pending, sized_table(25), horizon=99, size=inside)
     second = planned(first.after, sized_table(25), horizon=99, size=inside)
@@ -100,12 +102,12 @@ def test_a_block_that_exceeds_a_slice_is_read_in_ranges_of_line_pointers():
         ((3, 3), (100, 200)),
         ((3, 4), (200, 0)),
     ]
-    assert first.after.leaf(9) == Leaf(50, pending=Pending(60, 3, 1, line=100))
-    assert last.after.leaf(9) == Leaf(50, pending=Pending(60, 4, 1))
+    assert first.after.leaf(9) == Leaf(50, sweep=Sweep(60, 3, 1, line=100))
+    assert last.after.leaf(9) == Leaf(50, sweep=Sweep(60, 4, 1))
 
 
 def test_a_range_that_starts_inside_a_block_may_end_with_the_table():
-    step = planned(mark({9: Leaf(50, pending=Pending(60, 3, 1, line=7))}), sized_table(5), horizon=99)
+    step = planned(mark({9: Leaf(50, sweep=Sweep(60, 3, 1, line=7))}), sized_table(5), horizon=99)
     assert (step.region.blocks, step.region.lines) == ((3, None), (7, 0))
     assert step.after.leaf(9) == Leaf(60)
     assert step.must_commit
@@ -123,7 +125,7 @@ def test_a_long_empty_stretch_is_committed():
 
 
 def test_a_rewrite_of_a_pending_table_is_a_new_generation():
-    pending = mark({9: Leaf(50, pending=Pending(60, 10, 1))})
+    pending = mark({9: Leaf(50, sweep=Sweep(60, 10, 1))})
     step = planned(pending, sized_table(25, node=2))
     assert step == NewGeneration("movie was rewritten while it was being read in block ranges")
 
@@ -133,7 +135,7 @@ def test_a_rewrite_of_any_other_table_changes_nothing():
 
 
 def test_a_rewrite_of_a_second_pending_leaf_is_detected_immediately():
-    leaves = {10: Leaf(pending=Pending(60, 10, 1)), 11: Leaf(pending=Pending(60, 10, 3))}
+    leaves = {10: Leaf(sweep=Sweep(60, 10, 1)), 11: Leaf(sweep=Sweep(60, 10, 3))}
     assert isinstance(planned(mark(leaves), sized_table(25, 25)), NewGeneration)
 
 
@@ -166,7 +168,7 @@ def test_an_unknown_leaf_is_a_separate_first_load():
 
 
 def test_pending_leaves_precede_new_leaves_and_both_precede_the_others():
-    before = mark({10: Leaf(50), 12: Leaf(50, pending=Pending(60, 10, 1))})
+    before = mark({10: Leaf(50), 12: Leaf(50, sweep=Sweep(60, 10, 1))})
     assert planned(before, sized_table(3, 4, 25)).region.leaves == (12,)
 
 
@@ -183,17 +185,17 @@ def test_an_empty_leaf_counts_as_one_block():
 
 
 @pytest.mark.parametrize(
-    "pending, must_commit", [(None, False), (Pending(60, 0, 1, line=1), True), (Pending(60, 1, 1), True)]
+    "pending, must_commit", [(None, False), (Sweep(60, 0, 1, line=1), True), (Sweep(60, 1, 1), True)]
 )
 def test_the_end_of_a_window_is_committed_only_after_an_earlier_range(pending, must_commit):
     """Objects of earlier ranges need an end; a window of one empty range needs no object."""
-    step = planned(mark({9: Leaf(50, pending=pending)}), sized_table(3), tick=TickState(by_blocks=frozenset({9})))
+    step = planned(mark({9: Leaf(50, sweep=pending)}), sized_table(3), tick=TickState(by_blocks=frozenset({9})))
     assert step.region.blocks[1] is None
     assert step.must_commit == must_commit
 
 
 def test_the_width_of_a_pending_window_counts_from_its_start():
-    leaf = Leaf(50, pending=Pending(60, 10, 1))
+    leaf = Leaf(50, sweep=Sweep(60, 10, 1))
     with pytest.raises(OperatorError, match=f"movie: {MAX_WIDTH} transactions have finished"):
         planned(mark({9: leaf}), sized_table(30), horizon=50 + MAX_WIDTH)
 
@@ -208,7 +210,7 @@ def test_a_detached_leaf_keeps_its_entry():
 
 
 def test_a_detached_pending_leaf_does_not_block_the_others():
-    before = mark({10: Leaf(50), 11: Leaf(pending=Pending(60, 10, 1))})
+    before = mark({10: Leaf(50), 11: Leaf(sweep=Sweep(60, 10, 1))})
     assert planned(before, sized_table(3, partitioned=True, node=2)).region.leaves == (10,)
 
 
@@ -226,7 +228,7 @@ def test_a_window_of_the_maximum_width_is_read_and_a_wider_one_stops_the_table()
         planned(mark({9: Leaf(50)}), sized_table(3), horizon=50 + MAX_WIDTH)
 
 
-@pytest.mark.parametrize("leaf", [Leaf(50, pending=Pending(60, 10, 1)), Leaf(None, pending=Pending(60, 10, 1))])
+@pytest.mark.parametrize("leaf", [Leaf(50, sweep=Sweep(60, 10, 1)), Leaf(None, sweep=Sweep(60, 10, 1))])
 def test_a_pending_window_that_is_too_wide_stops_the_table(leaf):
     """In a partition that was detached half read and attached years later, ages do not tell old ids from new ones."""
     assert isinstance(planned(mark({9: leaf}), sized_table(30), horizon=50 + MAX_WIDTH - 1), Read)
@@ -251,23 +253,16 @@ def test_a_seed_restricts_first_loads_only():
     assert planned(mark(seed=seed), sized_table(3)).region.seed == seed
     assert planned(mark(seed=seed), sized_table(30)).region.seed == seed
     assert planned(mark({9: Leaf(50)}, seed=seed), sized_table(3)).region.seed is None
-    later = {9: Leaf(50, pending=Pending(60, 10, 1))}
+    later = {9: Leaf(50, sweep=Sweep(60, 10, 1))}
     assert planned(mark(later, seed=seed), sized_table(30)).region.seed is None
 
 
-def test_a_sweep_moves_the_end_of_a_box_and_keeps_its_floor():
-    step = planned(mark({9: Leaf(50, Box(1, "7", 60))}), sized_table(3))
-    assert step.region.box == Box(1, "7", 60)
-    assert step.after.leaf(9) == Leaf(70, Box(1, "7", 70))
-
-
 POINTS = [
-    SimpleNamespace(leaf=leaf, xid=xid, place=(block, line), cursor=cursor)
+    SimpleNamespace(leaf=leaf, xid=xid, place=(block, line))
     for leaf in (10, 11)
     for xid in range(4)
     for block in range(5)
     for line in (1, 2)
-    for cursor in (None, 1, 2)
 ]
 
 
@@ -275,17 +270,9 @@ def delivered(watermark):
     """The delivered points, by the definition in ``docs/architecture.md``."""
 
     def of(leaf, point):
-        box, pending = leaf.box, leaf.pending
-        return (
-            (leaf.swept is not None and point.xid < leaf.swept)
-            or (
-                box
-                and box.floor
-                and point.cursor is not None
-                and point.cursor > int(box.floor)
-                and point.xid < box.upto
-            )
-            or (pending and point.place < pending.position and point.xid < pending.upto)
+        sweep = leaf.sweep
+        return (leaf.swept is not None and point.xid < leaf.swept) or (
+            sweep and point.place < sweep.position and point.xid < sweep.upto
         )
 
     return {n for n, point in enumerate(POINTS) if of(watermark.leaf(point.leaf), point)}
@@ -295,13 +282,10 @@ def selected(region):
     """The points that the SQL of ``window_sql.where`` selects."""
 
     def chosen(point):
-        start, box = region.start, region.box
-        if box and box.floor and point.cursor is not None and point.cursor > int(box.floor):
-            start = box.upto
         first, last = region.blocks or (0, None)
         return (
             point.leaf in region.leaves
-            and (start is None or point.xid >= start)
+            and (region.start is None or point.xid >= region.start)
             and point.xid < region.end
             and (first, region.lines[0]) <= point.place
             and (last is None or point.place < (last, region.lines[1]))
@@ -312,14 +296,10 @@ def selected(region):
 
 @st.composite
 def leaves(draw):
-    swept = draw(st.none() | st.integers(0, 3))
-    box = pending = None
-    if swept is not None and draw(st.booleans()):
-        box = Box(1, draw(st.sampled_from([None, "1"])), draw(st.integers(swept, 4)))
+    swept, sweep = draw(st.none() | st.integers(0, 3)), None
     if draw(st.booleans()):
-        upto = draw(st.integers(max(swept or 0, box.upto if box else 0), 4))
-        pending = Pending(upto, draw(st.integers(0, 5)), 1, draw(st.integers(0, 3)))
-    return Leaf(swept, box, pending)
+        sweep = Sweep(draw(st.integers(swept or 0, 4)), draw(st.integers(0, 5)), 1, draw(st.integers(0, 3)))
+    return Leaf(swept, sweep)
 
 
 sizes = st.builds(SliceSize, st.just(1), st.just(1), st.integers(1, 6)) | st.builds(

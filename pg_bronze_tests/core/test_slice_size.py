@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pg_bronze.core.region import Region
 from pg_bronze.core.row_width import min_row_bytes
 from pg_bronze.core.slice_size import (
     BLOCK_BYTES,
@@ -14,7 +15,6 @@ from pg_bronze.core.slice_size import (
     initial_size,
 )
 from pg_bronze.core.table import Relation
-from pg_bronze.core.window_sql import Region
 from pg_bronze_tests.harness.literals import sized_table
 
 

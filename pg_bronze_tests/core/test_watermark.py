@@ -5,17 +5,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bronze.core.watermark import FORMAT, Box, ControlVersion, Leaf, Origin, Pending, Seed, Watermark
+from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
+from pg_bronze.core.watermark import FORMAT, ControlVersion, Origin, Seed, Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
 ORIGIN = Origin("7312345678901234567", 1, "0/16B3748", 16384, "bronze/sales")
 xids = st.integers(3, 2**62)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+sweeps = st.builds(
+    Sweep,
+    xids,
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 2**32 - 1),
+    st.integers(0, 291),
+    st.none() | texts,
+    st.none() | st.integers(0, 2**32 - 1),
+    st.none() | texts,
+)
 leaves = st.builds(
     Leaf,
     st.none() | xids,
-    st.none() | st.builds(Box, st.integers(1, 1600), st.none() | texts, xids),
-    st.none() | st.builds(Pending, xids, st.integers(0, 2**32 - 1), st.integers(1, 2**32 - 1), st.integers(0, 291)),
+    st.none() | sweeps,
+    st.none() | st.builds(Order, st.integers(1, 1600), texts) | st.builds(Order, relfilenode=st.integers(1)),
+    st.lists(st.builds(Band, texts, st.none() | xids), max_size=3).map(tuple),
+    st.none() | texts,
 )
 watermarks = st.builds(
     Watermark,
@@ -71,7 +84,7 @@ def test_500_leaves_with_the_same_state_take_less_than_1_kb(step):
 
 
 def test_an_unknown_leaf_has_nothing_delivered():
-    assert Watermark(ORIGIN, 1).leaf(5) == Leaf(None, None, None)
+    assert Watermark(ORIGIN, 1).leaf(5) == Leaf(None, None)
 
 
 def test_changing_one_leaf_does_not_change_the_others_or_the_original():
@@ -87,11 +100,21 @@ def test_a_newer_format_is_refused():
         Watermark.from_json(newer)
 
 
-def test_every_watermark_is_written_in_the_current_format():
-    whole, inside = (Watermark(ORIGIN, 1).with_leaves({5: Leaf(1, None, Pending(9, 3, 7, line))}) for line in (0, 2))
-    assert (whole.to_json()["format"], inside.to_json()["format"]) == (3, 3)
-    assert whole.to_json()["leaves"][0]["pending"] == {"upto": 9, "block": 3, "relfilenode": 7}
-    assert inside.to_json()["leaves"][0]["pending"] == {"upto": 9, "block": 3, "relfilenode": 7, "line": 2}
+def test_a_leaf_is_written_with_its_bands_in_the_current_format():
+    leaf = Leaf(5, Sweep(9, 3, 7, 2, "8", 12), Order(2, "int8"), (Band("8", 9), Band("11", 20)), "2026-01-01")
+    data = Watermark(ORIGIN, 1).with_leaves({5: leaf}).to_json()
+    assert data["format"] == 4
+    assert data["leaves"] == [
+        {
+            "oids": [[5, 5, 1]],
+            "order": {"column": 2, "type": "int8"},
+            "bands": [[None, 5], ["8", 9], ["11", 20]],
+            "sweep": {"upto": 9, "block": 3, "relfilenode": 7, "line": 2, "below": "8", "end": 12, "began_at": None},
+            "swept_at": "2026-01-01",
+        }
+    ]
+    blocks = Watermark(ORIGIN, 1).with_leaves({5: Leaf(5, None, Order(relfilenode=7), (Band("8", 9),))}).to_json()
+    assert blocks["leaves"][0]["order"] == {"blocks": 7}
 
 
 OLD_FORMATS = {
@@ -99,6 +122,10 @@ OLD_FORMATS = {
         "generation": 0, "seq": 4, "key": "movie/movie_20260102000010.parquet", "first_key": "", "cursor": null,
         "seed": null, "leaves": [{"oids": [[9, 9, 1]], "swept": 50, "box": null,
         "pending": {"upto": 70, "block": 3, "relfilenode": 16400}}]}""",
+    3: """{"format": 3, "system_id": "7", "timeline": 1, "lsn": "0/1", "database": 5, "bucket": "bronze", "table": 9,
+        "generation": 0, "seq": 4, "key": "movie/movie_20260102000010.parquet", "first_key": "", "cursor": null,
+        "seed": null, "columns_key": "", "columns_digest": "", "detached": [], "leaves": [{"oids": [[9, 9, 1]],
+        "swept": 50, "box": null, "pending": {"upto": 70, "block": 3, "relfilenode": 16400}}]}""",
     2: """{"format": 2, "system_id": "7", "timeline": 1, "lsn": "0/1", "database": 5, "bucket": "bronze", "table": 9,
         "generation": 0, "seq": 4, "key": "movie/movie_20260102000010.parquet", "first_key": "", "cursor": null,
         "seed": null, "columns_key": "", "columns_digest": "", "detached": [], "leaves": [{"oids": [[9, 9, 1]],
@@ -111,7 +138,7 @@ def test_a_watermark_in_an_older_format_is_read(number):
     """Otherwise an upgrade would copy every table again."""
     place = Origin("7", 1, "0/1", 5, "bronze")
     expected = Watermark(place, 9, seq=4, key="movie/movie_20260102000010.parquet").with_leaves(
-        {9: Leaf(50, None, Pending(70, 3, 16400, {1: 0, 2: 2}[number]))}
+        {9: Leaf(50, Sweep(70, 3, 16400, {1: 0, 2: 2, 3: 0}[number]))}
     )
     assert Watermark.from_json(json.loads(OLD_FORMATS[number])) == expected
 
@@ -159,6 +186,8 @@ def test_a_missing_entry_is_damage(name):
     [
         {"leaves": 5},
         {"leaves": [5]},
+        {"leaves": [{"oids": [[1, 2, 1]], "order": None, "bands": [], "sweep": None, "swept_at": None}]},
+        {"leaves": [{"oids": [[1, 2, 1]], "order": {}, "bands": [[None, 5]], "sweep": None, "swept_at": None}]},
         {"leaves": [{"oids": [[1]], "swept": 5, "box": None, "pending": None}]},
         {"leaves": [{"oids": "abc", "swept": 5, "box": None, "pending": None}]},
         {"leaves": [{"oids": [[1, 2, 1]], "swept": 5, "box": {"of": 1}, "pending": None}]},

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sqlite3
 
@@ -5,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bronze.core.watermark import Box, Seed
+from pg_bronze.core.cells import Cell
+from pg_bronze.core.leaf import Order
+from pg_bronze.core.region import Region, describe_region
+from pg_bronze.core.watermark import Seed
 from pg_bronze.core.window_sql import (
     HORIZON,
     MASK,
@@ -13,8 +17,6 @@ from pg_bronze.core.window_sql import (
     NEXT,
     TOO_LARGE,
     ByteLimit,
-    Region,
-    describe_region,
     exists,
     guard,
     measure,
@@ -34,9 +36,10 @@ GUARD_70 = (
     "then '1' else 'pg_bronze: this snapshot is older than horizon 70' end))) = 1"
 )
 SINCE_50 = (
-    "pg_catalog.age(t.xmin) between "
-    "(select (((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 70) & 4294967295) + 1) "
-    "and (select ((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 50) & 4294967295)"
+    "pg_catalog.age(t.xmin) <= "
+    "(select ((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 50) & 4294967295) "
+    "and pg_catalog.age(t.xmin) >= "
+    "(select (((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 70) & 4294967295) + 1)"
 )
 FIRST = (
     "not pg_catalog.age(t.xmin) between 0 "
@@ -95,18 +98,6 @@ def test_a_block_range_is_half_open_and_the_last_one_is_open_ended(blocks, expec
     assert where(region(blocks=blocks), {}) == f"{SINCE_50}\n  and {expected}\n  and {GUARD_70}"
 
 
-def test_a_box_splits_the_window_at_its_floor():
-    """With "<= floor" in place of "is not true" every row whose cursor is NULL would be lost."""
-    above = """(t."at" > '2026-01-01 00:00:00+00')"""
-    fresh = SINCE_50.replace("- 50)", "- 60)")
-    found = where(region(box=Box(2, "2026-01-01 00:00:00+00", 60)), {2: "at"})
-    assert found == f"(({above} and {fresh}) or ({above} is not true and {SINCE_50}))\n  and {GUARD_70}"
-
-
-def test_a_box_without_a_floor_changes_nothing():
-    assert where(region(box=Box(2, None, 60)), {2: "at"}) == where(region(), {})
-
-
 def test_a_seed_excludes_what_was_copied_before_and_keeps_null():
     found = where(region(start=None, seed=Seed(3, "41")), {3: "movie_id"})
     assert found == f"""{FIRST}\n  and (t."movie_id" <= '41') is not true\n  and {GUARD_70}"""
@@ -118,7 +109,9 @@ def test_names_and_values_are_quoted():
     assert relation(Region('s"', 'a"b', True, (7,), None, 70)) == 'only "s"""."a""b" t'
 
 
-@pytest.mark.parametrize("gone", [{"box": Box(2, "5", 60)}, {"seed": Seed(2, "5")}])
+@pytest.mark.parametrize(
+    "gone", [{"order": Order(2, "int8"), "cells": (Cell(50, 70, "5"),)}, {"seed": Seed(2, "5")}], ids=["bands", "seed"]
+)
 def test_a_missing_column_is_a_key_error(gone):
     """The caller starts a new generation; a query without the column would select other rows."""
     with pytest.raises(KeyError):
@@ -276,10 +269,31 @@ regions = st.builds(
     st.lists(st.integers(1, MASK), min_size=1, max_size=5).map(tuple),
     st.none() | st.integers(3, 2**62),
     st.integers(3, 2**62),
-    st.none() | st.builds(Box, st.integers(1, 1600), st.none() | texts, st.integers(3)),
     st.none() | st.tuples(st.integers(0, MASK), st.none() | st.integers(0, MASK)),
     st.none() | st.builds(Seed, st.integers(1, 1600), texts),
     st.tuples(st.integers(0, 291), st.integers(0, 291)),
+).flatmap(
+    lambda region: (
+        st.just(region)
+        | st.builds(
+            dataclasses.replace,
+            st.just(region),
+            order=st.builds(Order, st.integers(1, 1600), texts) | st.builds(Order, relfilenode=st.integers(1, MASK)),
+            cells=st.lists(
+                st.builds(
+                    Cell,
+                    st.none() | st.integers(3),
+                    st.integers(3),
+                    st.none() | texts,
+                    st.none() | texts,
+                    st.tuples(st.integers(0, MASK), st.integers(0, 291)),
+                    st.none() | st.tuples(st.integers(0, MASK), st.integers(0, 291)),
+                ),
+                min_size=1,
+                max_size=3,
+            ).map(tuple),
+        )
+    )
 )
 
 

@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from pg_bronze.core.watermark import Leaf, Origin, Watermark
-from pg_bronze.core.window_sql import Region
+from pg_bronze.core.leaf import Leaf
+from pg_bronze.core.region import Region
+from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.defs.log_lines import dagster_failure, of_batch, of_slice
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.lake.claim import Claim

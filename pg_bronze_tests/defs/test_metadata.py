@@ -1,7 +1,8 @@
 import dagster as dg
 import pytest
 
-from pg_bronze.core.watermark import Leaf, Origin, Watermark
+from pg_bronze.core.leaf import Leaf
+from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.defs.metadata import (
     GENERATION,
     QUIET_UPTO,

@@ -7,8 +7,8 @@ core/test_window_sql.py compares the SQL with the same meaning.
 import itertools
 from dataclasses import dataclass, field
 
+from pg_bronze.core.region import Region
 from pg_bronze.core.table import Column, Relation, SourceTable
-from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import (
     TableChanged,
 )

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Origin
-from pg_bronze.core.window_sql import Region
 from pg_bronze.errors import (
     PgBronzeError,
     StaleSnapshot,

@@ -10,7 +10,8 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pg_bronze.core.watermark import Leaf, Origin, Watermark
+from pg_bronze.core.leaf import Leaf
+from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.parquet import HUGE_ROW_BYTES, ROW_GROUP_ROWS, XID_FIELD_ID, Codec, encode

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pg_bronze.core.leaf import Leaf, Sweep
+from pg_bronze.core.region import Region
 from pg_bronze.core.value_policies import ExceptionalCount
-from pg_bronze.core.watermark import FORMAT, Leaf, Origin, Pending, Watermark
-from pg_bronze.core.window_sql import Region
+from pg_bronze.core.watermark import FORMAT, Origin, Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer
@@ -145,7 +146,7 @@ OLD_CLAIM_2 = f"""{{"format": 2, "nonce": "a1", "before": {OLD_BEFORE}, "after":
 
 def test_footers_and_claims_of_formats_1_and_2_are_read():
     """Otherwise an upgrade could neither find the watermark of a table nor redo a claim left behind."""
-    pending = dataclasses.replace(AFTER).with_leaves({9: Leaf(50, None, Pending(70, 3, 16400, 2))})
+    pending = dataclasses.replace(AFTER).with_leaves({9: Leaf(50, Sweep(70, 3, 16400, 2))})
     region = dataclasses.replace(REGION, blocks=(0, 3), lines=(0, 2))
     assert Footer.from_text(OLD_FOOTER, KEY) == FOOTER
     assert Claim.from_text(OLD_CLAIM, KEY) == CLAIM
@@ -153,6 +154,6 @@ def test_footers_and_claims_of_formats_1_and_2_are_read():
 
 
 @of_both_kinds
-def test_everything_is_written_in_format_3(kind, text):
+def test_everything_is_written_in_format_4(kind, text):
     data = json.loads(text)
-    assert (data["format"], data["before"]["format"], data["after"]["format"], FORMAT) == (3, 3, 3, 3)
+    assert (data["format"], data["before"]["format"], data["after"]["format"], FORMAT) == (4, 4, 4, 4)

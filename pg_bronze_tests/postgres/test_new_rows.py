@@ -1,6 +1,6 @@
 """Questions about many tables at once."""
 
-from pg_bronze.core.window_sql import Region
+from pg_bronze.core.region import Region
 from pg_bronze.postgres import new_rows
 from pg_bronze.postgres.connection import Source
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pg_bronze.core.leaf import Leaf, Sweep
 from pg_bronze.core.planning import HEARTBEAT_WIDTH
-from pg_bronze.core.watermark import Leaf, Origin, Pending, Watermark
+from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.scheduling.due import (
     Cluster,
     Decision,
@@ -50,7 +51,7 @@ def test_a_table_never_copied_is_due():
 
 
 def test_a_window_in_blocks_goes_on_however_quiet_the_cluster_is():
-    pending = Leaf(200, pending=Pending(200, 3, 1))
+    pending = Leaf(200, sweep=Sweep(200, 3, 1))
     assert said(copied(pending), hint()) == (True, "partly loaded")
 
 

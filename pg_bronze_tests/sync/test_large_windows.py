@@ -146,7 +146,7 @@ def test_a_crash_between_two_rows_of_a_block_loses_and_doubles_nothing(database,
         database.execute("delete from movie where movie_id in (select max(movie_id) from movie)")
         database.execute("vacuum movie")
         database.execute("insert into movie select max(movie_id) + 100, 'late' from movie")
-    pending = [leaf.pending for footer in lake.footers() for leaf in footer.after.leaves.values() if leaf.pending]
+    pending = [leaf.sweep for footer in lake.footers() for leaf in footer.after.leaves.values() if leaf.sweep]
     assert any(item.line for item in pending)
 
     lake.drain(slice_bytes=250_000)
@@ -223,7 +223,7 @@ def test_a_large_table_of_deleted_rows_is_copied_in_one_tick(movie, database):
     outcome = movie.tick(slice_rows=1_000)
 
     assert outcome.row_count == 10
-    assert not any(leaf.pending for leaf in outcome.watermark.leaves.values())
+    assert not any(leaf.sweep for leaf in outcome.watermark.leaves.values())
     assert movie.compare() == SAME
     assert movie.tick(slice_rows=1_000).quiet
 
@@ -236,7 +236,7 @@ def test_a_first_load_of_empty_blocks_ends(movie, database):
 
     movie.drain(slice_rows=1_000)
     watermark = movie.recorded["movie"]
-    assert not any(leaf.pending for leaf in watermark.leaves.values())
+    assert not any(leaf.sweep for leaf in watermark.leaves.values())
     database.execute(fill(1, 3))
     movie.drain(slice_rows=1_000)
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from pg_bronze.core import planning
+from pg_bronze.core.leaf import Leaf
 from pg_bronze.core.planning import Read
-from pg_bronze.core.watermark import Leaf, Watermark
+from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import HistoryChanged, LakeDamaged, Superseded
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.footer import Footer
@@ -30,8 +31,8 @@ def pending_over_a_rewrite(patch: pytest.MonkeyPatch) -> None:
         changed = {}
         for item in table.relations:
             leaf = watermark.leaf(item.oid)
-            if leaf.pending:
-                changed[item.oid] = replace(leaf, pending=replace(leaf.pending, relfilenode=item.relfilenode))
+            if leaf.sweep:
+                changed[item.oid] = replace(leaf, sweep=replace(leaf.sweep, relfilenode=item.relfilenode))
         return plan(watermark.with_leaves(changed), table, *rest)
 
     patch.setattr(planning, "plan", careless)
@@ -45,9 +46,9 @@ def a_partly_read_block_counts_as_read(patch: pytest.MonkeyPatch) -> None:
         changed = {}
         for item in table.relations:
             leaf = watermark.leaf(item.oid)
-            if leaf.pending and leaf.pending.line:
-                moved = replace(leaf.pending, block=leaf.pending.block + 1, line=0)
-                changed[item.oid] = replace(leaf, pending=moved)
+            if leaf.sweep and leaf.sweep.line:
+                moved = replace(leaf.sweep, block=leaf.sweep.block + 1, line=0)
+                changed[item.oid] = replace(leaf, sweep=moved)
         return plan(watermark.with_leaves(changed), table, *rest)
 
     patch.setattr(planning, "plan", careless)
@@ -61,9 +62,9 @@ def a_partly_read_block_is_read_again(patch: pytest.MonkeyPatch) -> None:
         changed = {}
         for item in table.relations:
             leaf = watermark.leaf(item.oid)
-            if leaf.pending and leaf.pending.line and not forgotten:
+            if leaf.sweep and leaf.sweep.line and not forgotten:
                 forgotten.append(leaf)
-                changed[item.oid] = replace(leaf, pending=replace(leaf.pending, line=0))
+                changed[item.oid] = replace(leaf, sweep=replace(leaf.sweep, line=0))
         return plan(watermark.with_leaves(changed), table, *rest)
 
     patch.setattr(planning, "plan", careless)
@@ -167,8 +168,8 @@ def pending_takes_a_new_horizon(patch: pytest.MonkeyPatch) -> None:
     plan = planning.plan
 
     def careless(watermark, table, horizon, *rest):
-        pending = {oid: leaf for oid, leaf in watermark.leaves.items() if leaf.pending}
-        moved = {oid: replace(leaf, pending=replace(leaf.pending, upto=horizon)) for oid, leaf in pending.items()}
+        pending = {oid: leaf for oid, leaf in watermark.leaves.items() if leaf.sweep}
+        moved = {oid: replace(leaf, sweep=replace(leaf.sweep, upto=horizon)) for oid, leaf in pending.items()}
         return plan(watermark.with_leaves(moved), table, horizon, *rest)
 
     patch.setattr(planning, "plan", careless)

@@ -191,7 +191,7 @@ def test_a_claimed_last_block_range_of_a_rewritten_table_is_not_lost(lake, datab
     def die_after_the_last_claim(step: str) -> None:
         if step == "claim":
             (key,) = lake.all_keys("_pg_bronze/claims/movie/")
-            if not any(leaf.pending for leaf in Claim.from_text(lake.store.get(key), key).after.leaves.values()):
+            if not any(leaf.sweep for leaf in Claim.from_text(lake.store.get(key), key).after.leaves.values()):
                 raise Crash
 
     assert lake.crash(die_after_the_last_claim, slice_rows=1_000)
