@@ -5,9 +5,8 @@ here: the difference of two states (``cells``), the steps from one to the next (
 (``watermark``).
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -140,6 +139,12 @@ class Leaf:
             return upto
         return max(upto or 0, self.sweep.upto)
 
+    def capped(self, horizon: int) -> "Leaf":
+        """Return the leaf with nothing delivered at or after a horizon, as if ids from it on were handed out again."""
+        upper = tuple(replace(band, upto=_lower(band.upto, horizon)) for band in self.upper)
+        sweep = self.sweep and replace(self.sweep, upto=min(self.sweep.upto, horizon))
+        return replace(self, swept=_lower(self.swept, horizon), upper=upper, sweep=sweep)
+
     def holds(self, relfilenode: int, types: Mapping[int, str]) -> bool:
         """Return whether the places and floors of the state still mean the same rows.
 
@@ -191,7 +196,7 @@ class Leaf:
             column = {"column": order.attnum, "type": order.type}
             data["order"] = {"blocks": order.relfilenode} if order.attnum is None else column
         if self.sweep is not None:
-            data["sweep"] = dataclasses.asdict(self.sweep)
+            data["sweep"] = asdict(self.sweep)
         return data
 
     @classmethod
@@ -203,6 +208,10 @@ class Leaf:
         order = None if data["order"] is None else _order(data["order"])
         bands = tuple(Band(floor, upto) for floor, upto in upper)
         return cls(swept, data["sweep"] and Sweep(**data["sweep"]), order, bands, data["swept_at"])
+
+
+def _lower(upto: int | None, horizon: int) -> int | None:
+    return None if upto is None else min(upto, horizon)
 
 
 def _order(data: Mapping[str, Any]) -> Order:

@@ -9,9 +9,10 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pg_bronze.core import band_steps
 from pg_bronze.core.history_check import horizon_below_watermark
 from pg_bronze.core.leaf import Leaf, Sweep
-from pg_bronze.core.region import Region
+from pg_bronze.core.region import Region, with_difference
 from pg_bronze.core.slice_size import EMPTY_BLOCKS_PER_COMMIT, SliceSize
 from pg_bronze.core.table import Relation, SourceTable, shell_argument
 from pg_bronze.core.watermark import Watermark
@@ -82,12 +83,15 @@ def plan(
             f"the name now refers to another table (oid {table.oid}, previously {watermark.table}): "
             "the table was dropped and created again, or swapped by a rename"
         )
+    types = {column.attnum: column.base for column in table.columns}
     for relation in table.relations:
         leaf = watermark.leaf(relation.oid)
         if leaf.sweep and leaf.sweep.relfilenode != relation.relfilenode:
             return NewGeneration(f"{relation.name} was rewritten while it was being read in block ranges")
-        if leaf.swept is not None and horizon < leaf.swept:
-            raise horizon_below_watermark(table.label, horizon, leaf.swept, standby)
+        if not leaf.holds(relation.relfilenode, types):
+            return NewGeneration(f"{relation.name} lost the column or the blocks that divided its rows into bands")
+        if leaf.top is not None and horizon < leaf.top:
+            raise horizon_below_watermark(table.label, horizon, leaf.top, standby)
     planner = _Planner(watermark, table, horizon, size, tick)
     reason = f"no transaction finished since {horizon}" if table.relations else "it has no partitions yet"
     return planner.continued() or planner.first_load() or planner.window() or Quiet(reason)
@@ -118,7 +122,7 @@ class _Planner:
 
     def first_load(self) -> Read | None:
         """Read the leaves that were never read: as many small ones as fit into one slice, or the first one alone."""
-        unread = [item for item in self.table.relations if self.watermark.leaf(item.oid).swept is None]
+        unread = [item for item in self.table.relations if self.watermark.leaf(item.oid).top is None]
         if not unread:
             return None
         fitting = list(self._fitting(unread))
@@ -140,8 +144,8 @@ class _Planner:
             for relation in relations:
                 if relation.oid in self.tick.by_blocks:
                     return self._block_range(relation)
-            region = self._region(None, leaf, [item.oid for item in relations], self.horizon)
-            return self._read(region, Leaf(self.horizon))
+            region, after = self._region(None, leaf, [item.oid for item in relations], self.horizon), Leaf(self.horizon)
+            return self._read(_between(region, leaf, after), after)
         return None
 
     def _fitting(self, unread: list[Relation]) -> Iterator[Relation]:
@@ -156,21 +160,21 @@ class _Planner:
     def _block_range(self, relation: Relation) -> Read:
         """Read the next block range of one leaf. Its window keeps the horizon it started with until its last block."""
         leaf = self.watermark.leaf(relation.oid)
-        sweep = leaf.sweep or Sweep(upto=self.horizon, block=0, relfilenode=relation.relfilenode)
+        sweep = leaf.sweep or Sweep(self.horizon, 0, relation.relfilenode)
+        sweeping = dataclasses.replace(leaf, sweep=sweep)
         self._check_width(sweep.upto if leaf.swept is None else leaf.swept)
         end_block, end_line = self.size.range_end(sweep.block, sweep.line)
-        is_last = end_block >= relation.page_count  # the last range is open-ended: the table may have grown since
+        is_last = band_steps.is_last(sweeping, end_block, relation.page_count)
+        after = band_steps.ended(sweeping) if is_last else band_steps.advance(sweeping, end_block, end_line)
         region = dataclasses.replace(
-            self._region(relation, leaf, [relation.oid], sweep.upto),
+            _between(self._region(relation, leaf, [relation.oid], sweep.upto), leaf, after),
+            # The last range is open-ended: the table may have grown since.
             blocks=(sweep.block, None if is_last else end_block),
             lines=(sweep.line, 0 if is_last else end_line),
             seed=self.watermark.seed if leaf.swept is None else None,
         )
-        if is_last:
-            # The end of a window that already has objects is committed even if its last range is empty.
-            return self._read(region, Leaf(sweep.upto), must_commit=sweep.position > (0, 0))
-        rest = dataclasses.replace(sweep, block=end_block, line=end_line)
-        return self._read(region, dataclasses.replace(leaf, sweep=rest))
+        # The end of a window that already has objects is committed even if its last range is empty.
+        return self._read(region, after, must_commit=is_last and sweep.position > (0, 0))
 
     def _read(self, region: Region, after: Leaf, must_commit: bool = False) -> Read:
         if region.blocks is not None:
@@ -193,3 +197,8 @@ class _Planner:
                 f"must be narrower than {MAX_WIDTH}, because PostgreSQL reuses transaction ids after that. "
                 f"Run `pg-bronze reset {shell_argument(label)}` to copy the table again."
             )
+
+
+def _between(region: Region, before: Leaf, after: Leaf) -> Region:
+    """Return the region of what one state delivers and another does not; without rows if that is nothing."""
+    return with_difference(region, before, after) or dataclasses.replace(region, start=region.end)

@@ -104,7 +104,9 @@ def reconcile(
             f"{sync.label}: a large window was only partly read, so the table cannot be compared. Nothing was changed. "
             f"Run `pg-bronze reset {shell_argument(sync.label)}` to copy the table again."
         )
-    upto = max((leaf.swept or 0 for leaf in watermark.leaves.values()), default=0)
+    # Only below it, rows of every band and leaf are in the lake.
+    attached = [leaf for oid, leaf in watermark.leaves.items() if oid not in watermark.detached]
+    upto = min((leaf.swept or 0 for leaf in attached), default=0)
     compared = compare(sync, upto, connection)
     if not compared.same:
         raise _difference(sync.label, compared)

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+from pg_bronze.core.leaf import Leaf
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import Relation, SourceTable
 from pg_bronze.errors import TableChanged
@@ -30,7 +31,7 @@ def slice_of(slices: "SliceSource", claim: Claim) -> Slice:
     if claim.region is None:
         return slices.slice_of(claim, slices.no_rows(), snapshot, redo=True)
     leaves = {item.oid: item for item in table.relations}
-    if _is_gone(claim, table.oid, leaves):
+    if _is_gone(claim, table, leaves):
         return _new_generation(slices, claim, "the table was rewritten, dropped or detached since")
     region, started = _current_region(claim.region, table, leaves), time.monotonic()
     try:
@@ -47,16 +48,26 @@ def slice_of(slices: "SliceSource", claim: Claim) -> Slice:
     return slices.slice_of(claim, frame, snapshot, redo=True, seconds=seconds, policy_counts=policy_counts)
 
 
-def _is_gone(claim: Claim, table_oid: int, leaves: dict[int, Relation]) -> bool:
+def _is_gone(claim: Claim, table: SourceTable, leaves: dict[int, Relation]) -> bool:
     """Return whether the rows of a claim cannot be found any more."""
-    if claim.region is None or table_oid != claim.after.table:
+    if claim.region is None or table.oid != claim.after.table:
         return claim.region is not None
-    if any(oid not in leaves for oid in claim.region.leaves):
+    oids = claim.region.leaves
+    if any(oid not in leaves for oid in oids):
+        return True
+    marks = (claim.before, claim.after)
+    if not all(_order_holds(mark.leaf(oid), leaves[oid], table) for oid in oids for mark in marks):
         return True
     # A rewrite moves every row, so block ranges contain other rows than they did.
     return claim.region.blocks is not None and any(
         oid not in leaves or leaves[oid].relfilenode != node for oid, node in claim.relfilenodes.items()
     )
+
+
+def _order_holds(leaf: Leaf, relation: Relation, table: SourceTable) -> bool:
+    """Return whether the column or the blocks that divide the rows of a state still do."""
+    types = {column.attnum: column.base for column in table.columns}
+    return leaf.order is None or leaf.order.holds(relation.relfilenode, types)
 
 
 def _current_region(region: Region, table: SourceTable, leaves: dict[int, Relation]) -> Region:

@@ -6,7 +6,6 @@ A change waits for the run that is copying the table, and is reported only if th
 import dataclasses
 from collections.abc import Callable
 
-from pg_bronze.core.leaf import Leaf
 from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import SettingsError, Superseded, TableBusy
@@ -49,8 +48,7 @@ def resume_compared(
                 f"{sync.label}: another writer committed an object during the comparison. Nothing was changed. Stop "
                 "the run that is copying the table, and run the command again."
             )
-        swept = {oid: leaf.swept for oid, leaf in watermark.leaves.items() if leaf.swept is not None}
-        return watermark.with_leaves({oid: Leaf(swept=min(upto, sync.horizon)) for oid, upto in swept.items()})
+        return watermark.with_leaves({oid: leaf.capped(sync.horizon) for oid, leaf in watermark.leaves.items()})
 
     return _commit(sync, recorded, writer, reason, bounded)
 

@@ -20,15 +20,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a horizon that went backwards is accepted",
         "core/planning.py",
-        "if leaf.swept is not None and horizon < leaf.swept:",
+        "if leaf.top is not None and horizon < leaf.top:",
         "if False:",
         "core/test_planning.py::test_a_horizon_below_the_watermark_stops_a_primary_and_is_retried_on_a_standby",
     ),
     Fault(
         "the block ranges of one window have different horizons",
         "core/planning.py",
-        "self._region(relation, leaf, [relation.oid], sweep.upto),",
-        "self._region(relation, leaf, [relation.oid], self.horizon),",
+        "sweeping = dataclasses.replace(leaf, sweep=sweep)",
+        "sweeping = dataclasses.replace(leaf, sweep=dataclasses.replace(sweep, upto=self.horizon))",
         "core/test_planning.py::test_a_pending_window_keeps_the_horizon_it_started_with",
     ),
     Fault(
@@ -41,8 +41,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the end of a window is not committed if its last block range is empty",
         "core/planning.py",
-        "return self._read(region, Leaf(sweep.upto), must_commit=sweep.position > (0, 0))",
-        "return self._read(region, Leaf(sweep.upto))",
+        "return self._read(region, after, must_commit=is_last and sweep.position > (0, 0))",
+        "return self._read(region, after)",
         "core/test_planning.py::test_the_end_of_a_window_is_committed_only_after_an_earlier_range",
     ),
     Fault(
@@ -55,8 +55,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the seed of a takeover also excludes rows after the first load",
         "core/planning.py",
-        "return self._read(region, Leaf(self.horizon))",
-        "return self._read(dataclasses.replace(region, seed=self.watermark.seed), Leaf(self.horizon))",
+        "return self._read(_between(region, leaf, after), after)",
+        "return self._read(dataclasses.replace(_between(region, leaf, after), seed=self.watermark.seed), after)",
         "core/test_planning.py::test_a_seed_restricts_first_loads_only",
     ),
     Fault(

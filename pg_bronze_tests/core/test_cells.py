@@ -215,3 +215,12 @@ def test_an_order_is_lost_with_its_column_its_type_or_its_file(order, relfilenod
 def test_the_places_of_a_sweep_are_lost_with_the_file():
     assert not Leaf(1, Sweep(2, 3, 7)).holds(8, {})
     assert Leaf(1, Sweep(2, 3, 7)).holds(7, {})
+
+
+@given(states(), XIDS)
+def test_a_capped_state_delivers_the_same_rows_below_the_horizon_and_none_above(state, horizon):
+    """A top band that kept its transaction would hide rows whose ids are handed out again."""
+    capped = state.capped(horizon)
+    assert capped.problem() is None
+    for row in ROWS:
+        assert is_delivered(capped, row) == (is_delivered(state, row) and row.xid < horizon)

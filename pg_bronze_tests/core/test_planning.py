@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pg_bronze.core.leaf import Leaf, Sweep
+from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
 from pg_bronze.core.planning import (
     HEARTBEAT_WIDTH,
     NewGeneration,
@@ -20,6 +20,8 @@ from pg_bronze.core.slice_size import EMPTY_BLOCKS_PER_COMMIT, LINES_PER_BLOCK, 
 from pg_bronze.core.watermark import Seed
 from pg_bronze.core.window_sql import MAX_WIDTH
 from pg_bronze.errors import HistoryChanged, OperatorError, StaleSnapshot
+from pg_bronze_tests.core.test_cells import ROWS, in_cells, is_delivered
+from pg_bronze_tests.core.test_cells import states as band_states
 from pg_bronze_tests.harness.literals import mark, sized_table
 
 SMALL = SliceSize(row_limit=100, byte_limit=2**20, blocks=10)
@@ -323,3 +325,45 @@ def test_every_read_delivers_new_rows_and_all_reads_deliver_every_row(state, dat
         assert delivered(step.after) == before | region
         watermark = step.after
     assert delivered(watermark) == set(range(len(POINTS)))
+
+
+@given(band_states(), st.integers(0, 4), st.data())
+def test_a_leaf_with_bands_is_copied_completely_into_one_band(state, pages, data):
+    """No plan divides a table yet, but a state with bands is read for what it says."""
+    if state.order is not None and state.order.attnum is not None:
+        state = dataclasses.replace(state, order=dataclasses.replace(state.order, type="int4"))
+    watermark, horizon, by_blocks = mark({9: state}), 106, frozenset()
+    seen = {n for n, row in enumerate(ROWS) if is_delivered(state, row)}
+    for turn in range(40):
+        size = data.draw(sizes) if turn < 10 else SMALL
+        by_blocks |= data.draw(st.frozensets(st.just(9)))
+        step = planned(watermark, sized_table(pages), horizon, size=size, tick=TickState(by_blocks))
+        if isinstance(step, Quiet):
+            break
+        read = {n for n, row in enumerate(ROWS) if in_region(step.region, row)}
+        assert not read & seen, "read twice"
+        seen |= read
+        watermark = step.after
+        assert seen == {n for n, row in enumerate(ROWS) if is_delivered(watermark.leaf(9), row)}
+    assert seen == set(range(len(ROWS)))
+    assert watermark.leaf(9) == Leaf(106)
+
+
+def in_region(region, row):
+    first, last = region.blocks or (0, None)
+    return (
+        (region.start is None or row.xid >= region.start)
+        and row.xid < region.end
+        and row.place >= (first, region.lines[0])
+        and (last is None or row.place < (last, region.lines[1]))
+        and (not region.cells or in_cells(region.cells, region.order, row))
+    )
+
+
+def test_lost_bands_are_a_new_generation():
+    """A row that was delivered with one band would be read again with another."""
+    by_column = Leaf(50, None, Order(1, "int8"), (Band("5", 60),))
+    assert "lost the column" in planned(mark({9: by_column}), sized_table(3)).reason
+    by_blocks = Leaf(50, None, Order(relfilenode=1), (Band("5", 60),))
+    assert isinstance(planned(mark({9: by_blocks}), sized_table(3)), Read)
+    assert isinstance(planned(mark({9: by_blocks}), sized_table(3, node=2)), NewGeneration)
