@@ -201,7 +201,7 @@ class Leaf:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Leaf":
-        """Read the JSON of ``to_json``, or of the formats 1 to 3."""
+        """Read the JSON of ``to_json``, or of the formats 1 and 2."""
         if "bands" not in data:
             return _of_older_format(data)
         (_, swept), *upper = data["bands"]
@@ -221,7 +221,7 @@ def _order(data: Mapping[str, Any]) -> Order:
 
 
 def _of_older_format(data: Mapping[str, Any]) -> Leaf:
-    """Return a leaf of format 1, 2 or 3, whose ``box`` was never written."""
+    """Return a leaf of format 1 or 2, whose ``box`` was never written."""
     if data["box"] is not None:
         raise ValueError("box")
     pending = data["pending"]

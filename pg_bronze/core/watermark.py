@@ -16,8 +16,8 @@ from pg_bronze.core.leaf import Leaf
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
 # The format that is written, and the newest that is read. 2 added the line of a pending block; 3 added Parquet field
-# ids, so that its objects can be told from those without them; 4 added bands.
-FORMAT = 4
+# ids, so that its objects can be told from those without them, and bands.
+FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def test_a_newer_format_is_refused():
 def test_a_leaf_is_written_with_its_bands_in_the_current_format():
     leaf = Leaf(5, Sweep(9, 3, 7, 2, "8", 12), Order(2, "int8"), (Band("8", 9), Band("11", 20)), "2026-01-01")
     data = Watermark(ORIGIN, 1).with_leaves({5: leaf}).to_json()
-    assert data["format"] == 4
+    assert data["format"] == 3
     assert data["leaves"] == [
         {
             "oids": [[5, 5, 1]],

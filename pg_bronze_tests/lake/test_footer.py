@@ -154,6 +154,6 @@ def test_footers_and_claims_of_formats_1_and_2_are_read():
 
 
 @of_both_kinds
-def test_everything_is_written_in_format_4(kind, text):
+def test_everything_is_written_in_format_3(kind, text):
     data = json.loads(text)
-    assert (data["format"], data["before"]["format"], data["after"]["format"], FORMAT) == (4, 4, 4, 4)
+    assert (data["format"], data["before"]["format"], data["after"]["format"], FORMAT) == (3, 3, 3, 3)
