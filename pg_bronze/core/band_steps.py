@@ -48,19 +48,22 @@ def lowest_floor(leaf: Leaf) -> str:
     return leaf.upper[0].floor if sweep is None or sweep.below is None else sweep.below
 
 
-def begin(leaf: Leaf, relfilenode: int, end: int, began_at: str | None = None) -> Leaf:
-    """Return the leaf with a sweep of all bands below the top one, up to the top's transaction.
+def begin(leaf: Leaf, relfilenode: int, end: int, began_at: str | None = None, upto: int | None = None) -> Leaf:
+    """Return the leaf with a sweep up to a transaction, of the bands that are not delivered that far.
 
     Call it after a fresh read of the same run and with its result, committed or not. A sweep up to the transaction of
     the last committed fresh read would deliver nothing while all changes are to old rows.
 
     Args:
         end: The number of blocks, read after the horizon.
+        began_at: When ``upto`` was the horizon, in UTC.
+        upto: The transaction of the top band if None; less to bring a leaf to where others of its table are.
     """
-    if not leaf.upper or leaf.top is None or leaf.sweep is not None:
+    upto = upto or leaf.top or 0
+    below = next((band.floor for band in leaf.upper if (band.upto or 0) >= upto), None)
+    if not upto or below is None or leaf.sweep is not None:
         raise ValueError("a sweep below the top band needs one that was read, and no other sweep")
-    sweep = Sweep(leaf.top, 0, relfilenode, below=leaf.upper[-1].floor, end=end, began_at=began_at)
-    return _checked(replace(leaf, sweep=sweep))
+    return _checked(replace(leaf, sweep=Sweep(upto, 0, relfilenode, below=below, end=end, began_at=began_at)))
 
 
 def begin_everything(

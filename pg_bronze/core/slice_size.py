@@ -14,8 +14,7 @@ from pg_bronze.core.row_width import min_row_bytes
 from pg_bronze.core.table import SourceTable
 
 BLOCK_BYTES = 8192
-EMPTY_BLOCKS_PER_COMMIT = 1000
-MAX_BLOCKS_PER_RANGE = EMPTY_BLOCKS_PER_COMMIT * 64
+MAX_BLOCKS_PER_RANGE = 64_000
 # Line pointers in a block of 8 KB: a row takes at least 28 bytes, its line pointer and its header. A server built with
 # larger blocks has more of them; the last range of a block includes the rest.
 LINES_PER_BLOCK = BLOCK_BYTES // 28

@@ -80,7 +80,7 @@ class Relation:
     """One physical table: an ordinary table, or one leaf of a partitioned table.
 
     ``page_count`` and ``toast_page_count`` are the current number of blocks after ``read_table``, and the planner's
-    last estimate after ``read_catalog``.
+    last estimate after ``read_catalog``. ``ordered_by`` has the columns that lead a usable index.
     """
 
     oid: int
@@ -89,6 +89,7 @@ class Relation:
     relfilenode: int
     page_count: int
     toast_page_count: int
+    ordered_by: tuple[str, ...] = ()
 
     @property
     def sql(self) -> str:
@@ -156,7 +157,7 @@ class SourceTable:
                 for column in self.columns
             ],
             "primary_key": list(self.primary_key),
-            "relations": [dict(vars(relation)) for relation in self.relations],
+            "relations": [{**vars(relation), "ordered_by": list(relation.ordered_by)} for relation in self.relations],
         }
 
     @classmethod
@@ -167,10 +168,14 @@ class SourceTable:
                 **data,
                 "columns": tuple(Column.from_description(column) for column in data["columns"]),
                 "primary_key": tuple(data["primary_key"]),
-                "relations": tuple(Relation(**relation) for relation in data["relations"]),
+                "relations": tuple(_relation(relation) for relation in data["relations"]),
                 "caveats": tuple(data.get("caveats", ())),
             }
         )
+
+
+def _relation(data: Mapping[str, Any]) -> Relation:
+    return Relation(**{**data, "ordered_by": tuple(data.get("ordered_by", ()))})
 
 
 def label(schema: str, name: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
 
+from pg_bronze.core.band_rules import Sweeps
 from pg_bronze.core.leaf import Leaf
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
@@ -83,6 +84,7 @@ class Watermark:
         detached: The oids of leaves that were not part of the table when the object was read.
         next_layout: The layout (``flat`` or ``date``) that the next object may have besides that of ``key``; ``""`` for
             none. A writer with another layout announces it here first, so that every writer knows where to list.
+        sweeps: What the reads of a table with bands found, to schedule the next ones; None for other tables.
     """
 
     origin: Origin
@@ -98,6 +100,7 @@ class Watermark:
     columns_digest: str = ""
     detached: frozenset[int] = frozenset()
     next_layout: str = ""
+    sweeps: Sweeps | None = None
 
     @property
     def highest_horizon(self) -> int | None:
@@ -137,6 +140,7 @@ class Watermark:
             "columns_digest": self.columns_digest,
             "detached": _ranges(sorted(self.detached)),
             "next_layout": self.next_layout,
+            "sweeps": self.sweeps.to_json() if self.sweeps else None,
             "leaves": [{"oids": _ranges(oids), **leaf.to_json()} for leaf, oids in groups.items()],
         }
 
@@ -164,6 +168,7 @@ class Watermark:
                 columns_digest=data.get("columns_digest", ""),
                 detached=frozenset(_unrange(data.get("detached", ()))),
                 next_layout=data.get("next_layout", ""),
+                sweeps=Sweeps.from_json(data["sweeps"]) if data.get("sweeps") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LakeDamaged(f"not a watermark of pg_bronze: {type(error).__name__} {error}") from error

@@ -6,7 +6,7 @@ read here, and no connection is opened: each function runs its statements on a `
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -149,6 +149,18 @@ def _nudge_log(session: Session) -> None:
     # test_an_open_transaction_on_an_idle_server_does_not_postpone_the_tick.
     with contextlib.suppress(PgBronzeError):
         session.ask("select pg_logical_emit_message(false, 'pg_bronze', '')")
+
+
+def counter(session: Session, oids: Sequence[int]) -> int:
+    """Return how many row versions were inserted into and updated in some relations, as far as the server counted."""
+    query = """select coalesce(sum(pg_stat_get_tuples_inserted(o) + pg_stat_get_tuples_updated(o)), 0::numeric)::bigint
+from unnest(%(oids)s::oid[]) o"""
+    return int(session.ask(query, {"oids": list(oids)})[0][0])
+
+
+def cache_blocks(session: Session) -> int:
+    """Return the size of the server's shared buffers in blocks."""
+    return int(session.ask("select setting from pg_settings where name = 'shared_buffers'")[0][0])
 
 
 def holder(session: Session) -> str | None:

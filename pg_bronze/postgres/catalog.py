@@ -151,11 +151,16 @@ def _table(root: DictRow, nodes: list[DictRow]) -> SourceTable:
         comment=root["comment"],
         columns=columns,
         primary_key=tuple(names[attnum] for attnum in root["key"] or ()),
-        relations=tuple(Relation(**{field: leaf[field] for field in _RELATION_FIELDS}) for leaf in leaves),
+        relations=tuple(_relation(leaf) for leaf in leaves),
         row_estimate=sum(max(leaf["row_estimate"], 0.0) for leaf in leaves),
         skipped=_skipped(root, nodes, columns),
         fingerprint=_fingerprint(nodes, columns),
     )
+
+
+def _relation(node: DictRow) -> Relation:
+    fields = {name: node[name] for name in _RELATION_FIELDS}
+    return Relation(**fields, ordered_by=tuple(sorted(node["ordered_by"])))
 
 
 def _fingerprint(nodes: list[DictRow], columns: tuple[Column, ...]) -> str:

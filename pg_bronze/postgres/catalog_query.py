@@ -55,7 +55,8 @@ tree as (
   join pg_inherits i on i.inhparent = p.oid and not i.inhdetachpending
 )
 select tree.root, tree.oid, n.nspname as schema, c.relname as name, c.relkind as kind, c.relpersistence as persistence,
-  c.relfilenode, c.reltuples as row_estimate, {pages}, am.amname as method, current_user as role,
+  c.relfilenode, c.reltuples as row_estimate, {pages}, {orders} as ordered_by,
+  am.amname as method, current_user as role,
   pg_is_in_recovery() as standby,
   has_schema_privilege(n.oid, 'usage') is not false as may_enter,
   row_security_active(c.oid) as filtered,
@@ -171,6 +172,17 @@ ESTIMATED = "c.relpages as page_count, coalesce(toast.relpages, 0) as toast_page
 MEASURED = """
   coalesce(pg_relation_size(c.oid), 0) / int4in(textout(current_setting('block_size'))) as page_count,
   coalesce(pg_relation_size(toast.oid), 0) / int4in(textout(current_setting('block_size'))) as toast_page_count"""
+# The columns that lead an index which PostgreSQL can use for "column > value" on every row.
+ORDERS = """array(
+    select distinct a.attname::text
+    from pg_index x
+    join pg_class i on i.oid = x.indexrelid and i.relkind = 'i'
+    join pg_am m on m.oid = i.relam and m.amname = 'btree'
+    join pg_opclass o on o.oid = x.indclass[0] and o.opcdefault
+    join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
+    where x.indrelid = c.oid and x.indisvalid and x.indisready and x.indislive
+      and x.indpred is null and x.indexprs is null
+  )"""
 DATABASE = """select to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(d.encoding))
 from pg_database d where datname = current_database()"""
 
@@ -183,4 +195,4 @@ def render(which: str, pages: str, details: str) -> str:
         pages: ``ESTIMATED`` or ``MEASURED``.
         details: ``DETAILS`` or ``null``.
     """
-    return QUERY.format(which=which, pages=pages, details=details, schemas=SCHEMAS)
+    return QUERY.format(which=which, pages=pages, details=details, orders=ORDERS, schemas=SCHEMAS)

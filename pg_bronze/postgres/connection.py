@@ -10,7 +10,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
@@ -233,6 +233,14 @@ class Source:
     def forget_horizon(self) -> None:
         """Begin a new tick: the next call of ``horizon`` reads a new one."""
         self._horizon = None
+
+    def counter(self, oids: Sequence[int]) -> int | None:
+        """Return how many row versions were written to some relations so far; None on a standby."""
+        return None if self.standby else probe.counter(self, oids)
+
+    def cache_blocks(self) -> int:
+        """Return the size of the server's shared buffers in blocks."""
+        return probe.cache_blocks(self)
 
     def holder(self) -> str | None:
         """Describe the transaction that holds the horizon back, or return None; see ``activity.holder``."""

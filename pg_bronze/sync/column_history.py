@@ -135,14 +135,13 @@ def _with_missing_values(described: Description, values: dict[int, str]) -> Desc
 
 def _partition_changes(before: Watermark, after: Watermark, table: SourceTable) -> Iterator[str]:
     """Yield one sentence for each partition that was attached or detached since the object before."""
-    known = [leaf.swept for leaf in before.leaves.values() if leaf.swept is not None]
+    known = [leaf.highest for leaf in before.leaves.values() if leaf.highest is not None]
     if not table.partitioned or before.generation != after.generation or not known:
         return
     present = {relation.oid: relation for relation in table.relations}
     for oid in sorted(present):
-        leaf = after.leaf(oid)
         # All partitions of a first load are read up to the same transaction.
-        upto = leaf.swept or (leaf.sweep and leaf.sweep.upto) or 0
+        upto = after.leaf(oid).highest or 0
         if oid not in before.leaves and upto > max(known):
             yield f"partition {present[oid].name!r} is new, and is copied completely"
         if oid in before.detached:

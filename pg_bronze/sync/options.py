@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from pg_bronze.core import cursor_column
+from pg_bronze.core.band_rules import BandRules
 from pg_bronze.core.value_policies import DEFAULT_POLICIES, Policies
 from pg_bronze.lake.parquet import Codec
 
@@ -22,6 +23,8 @@ class SyncOptions:
             to stop the table.
         unfenced: The bucket may ignore create-only writes, so every report says that rows may be duplicated.
         policies: What happens to values that their Parquet type cannot hold.
+        bands: When a large table is divided into bands, and when it is swept; None reads every table completely in
+            every tick.
     """
 
     slice_rows: int | None = None
@@ -33,3 +36,4 @@ class SyncOptions:
     takeover: str | None = None
     unfenced: bool = False
     policies: Policies = DEFAULT_POLICIES
+    bands: BandRules | None = field(default_factory=BandRules)

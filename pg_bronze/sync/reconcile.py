@@ -92,16 +92,16 @@ def reconcile(
         The commit, and a sentence with the result of the comparison.
 
     Raises:
-        HistoryChanged: Both sides differ, or a large window is only partly read. Nothing is changed.
+        HistoryChanged: Both sides differ, or the first load has not ended. Nothing is changed.
         TableBusy: Another run holds the table's lock, or committed an object during the comparison.
     """
     require_lock(sync)
     _, watermark = current(sync, recorded)
     if watermark is None:
         raise SettingsError(f"{sync.label}: nothing of the table was copied yet, so there is nothing to compare.")
-    if any(leaf.sweep for leaf in watermark.leaves.values()):
+    if any(leaf.sweep and leaf.swept is None for leaf in watermark.leaves.values()):
         raise HistoryChanged(
-            f"{sync.label}: a large window was only partly read, so the table cannot be compared. Nothing was changed. "
+            f"{sync.label}: the first load has not ended, so the table cannot be compared. Nothing was changed. "
             f"Run `pg-bronze reset {shell_argument(sync.label)}` to copy the table again."
         )
     # Only below it, rows of every band and leaf are in the lake.
@@ -133,7 +133,7 @@ def _live_rows(sync: TableSync) -> "Iterator[pl.DataFrame]":
     sync.slices.refresh_table()
     state = Watermark(place, sync.table.oid)
     while (read := sync.slices.next_slice(state)) is not None:
-        if read.claim.after.generation != state.generation:
+        if read.claim.region is None:
             raise TableChanged(
                 f"{sync.label}: the table was rewritten during the comparison. Nothing was changed. Run the command "
                 "again."

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pg_bronze.core.band_notes import BandNotes
 from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.lake.ledger import Committed
@@ -21,6 +22,7 @@ class SyncReport:
         superseded: Another writer committed first; its objects are among ``adopted``, and the run stopped there.
         unfenced: The bucket may ignore create-only writes, so rows may be duplicated by two writers.
         control_off: Why ``etl_control`` is not written, or None if it is.
+        bands: What people are told about a table that is swept by a schedule; None for any other table.
     """
 
     label: str
@@ -31,6 +33,7 @@ class SyncReport:
     superseded: bool = False
     unfenced: bool = False
     control_off: str | None = None
+    bands: BandNotes | None = None
 
     @property
     def objects(self) -> tuple[Committed, ...]:

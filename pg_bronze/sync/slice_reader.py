@@ -32,7 +32,7 @@ def read(source: Source, table: SourceTable, region: Region, size: SliceSize) ->
         else []
     )
     bound = None
-    if widths and region.blocks is None and region.start is not None:
+    if widths and region.start is not None and (region.blocks is None or region.cells):
         bound = window_sql.ByteLimit(size.byte_limit, widths)
     elif widths:
         rows, size_bytes = source.measure(window_sql.measure(region, widths, names), table.label)

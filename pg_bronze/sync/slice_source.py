@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from pg_bronze.core import column_types, cursor_column, planning, slice_size
+from pg_bronze.core import (
+    band_notes,
+    band_planning,
+    band_rules,
+    column_types,
+    cursor_column,
+    planning,
+    slice_size,
+    window_sql,
+)
+from pg_bronze.core.band_notes import BandNotes
 from pg_bronze.core.cursor_column import CursorColumn
-from pg_bronze.core.planning import NewGeneration, Quiet, Read, TickState
+from pg_bronze.core.leaf import Order
+from pg_bronze.core.next_read import Doubt, FindFloor, NewGeneration, Quiet, Read, Run, TickState
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import ExceptionalCount
@@ -27,7 +38,7 @@ from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres import catalog
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.error_mapping import explain
-from pg_bronze.sync import slice_reader
+from pg_bronze.sync import floors, slice_reader
 from pg_bronze.sync.column_history import ColumnHistory, ColumnSnapshot
 from pg_bronze.sync.options import SyncOptions
 
@@ -57,8 +68,15 @@ class SliceSource:
         table: The table as the catalog last described it.
         cursor_column: The column that shows progress, or None.
         horizon: Every transaction below it has finished; 0 until somebody sets it.
+        horizon_at: When the horizon was read, in UTC.
+        cache_blocks: The size of the server's cache in blocks; None if not known. A statement reads at most an eighth
+            of it by block ranges, which would evict other pages.
         place: The database and the bucket that new watermarks belong to.
         sign: Called once, before the first claim, with ``place``; returns the place with the signed control row.
+        progress: What was read after the last commit and found empty; None if that is nothing that a later run would
+            read again at a cost.
+        waiting: Why a part of the table was not read, as a sentence; None if all of it was.
+        counter: Row versions written to the table so far, counted before the horizon was read; None if not known.
     """
 
     def __init__(
@@ -74,8 +92,13 @@ class SliceSource:
         self.table = table.with_policies(options.policies)
         self.cursor_column: CursorColumn | None = None
         self.horizon = 0
+        self.horizon_at = now()
         self.place: Origin | None = None
         self.sign: Callable[[Origin], Origin] | None = None
+        self.progress: Watermark | None = None
+        self.waiting: str | None = None
+        self.counter: int | None = None
+        self.cache_blocks: int | None = None
         self._ledger = ledger
         self._options = options
         self._now = now
@@ -83,6 +106,7 @@ class SliceSource:
         self._columns = ColumnHistory(source, ledger, options.cursor_names, options.cursor_column)
         self._size = slice_size.SliceSize(1, 1, 1)
         self._tick_state = TickState()
+        self._orders: tuple[Order, ...] = ()
 
     def next_slice(self, watermark: Watermark) -> Slice | None:
         """Plan and read the slice after a committed watermark; None when the table is copied up to the horizon.
@@ -92,29 +116,78 @@ class SliceSource:
         Raises:
             TableChanged: The table was altered during each of three reads, or does not exist.
         """
-        planned, change_count = watermark, 0
+        planned, change_count = self._remembered(watermark), 0
         while True:
-            step = planning.plan(planned, self.table, self.horizon, self.source.standby, self._size, self._tick_state)
+            step = self._plan(planned)
             if isinstance(step, Quiet):
+                self._note_end(watermark, planned, step)
                 return self._heartbeat(watermark, planned)
-            if isinstance(step, NewGeneration):
+            if isinstance(step, FindFloor):
+                self._note_floor(step)
+                continue
+            if not isinstance(step, Read):
                 if planned is watermark:
-                    return self.empty_slice(watermark, self.new_generation(watermark), step.reason)
-                planned = watermark  # the rewritten window has no committed part yet, so it starts over
+                    settled = self._settle(watermark, step)
+                    if settled is not None:
+                        return settled
+                    change_count += 1
+                    self._check_change_count(change_count)
+                planned = watermark  # what is lost has no committed part yet, so it starts over
                 continue
             attempt = self._read(step.region)
             if attempt.changed:
                 change_count += 1
                 self._check_change_count(change_count)
             elif attempt.rows is None:
-                self._divide(step.region)
+                planned = self._divide(planned, step)
             else:
                 commits = attempt.rows[0].height > 0 or step.must_commit
-                self._note_rows(step.region, attempt.rows[0], commits)
+                step = self._noted(planned, step, attempt, commits)
                 if commits:
                     self._on_step("read")
                     return self._slice(watermark, step, attempt.rows, attempt)
                 planned = step.after
+
+    def _plan(self, planned: Watermark) -> planning.Plan:
+        standby, state = self.source.standby, self._tick_state
+        return planning.plan(planned, self.table, self.horizon, standby, self._size, state, self._run)
+
+    @property
+    def _run(self) -> Run:
+        bands = self._options.bands
+        if bands is not None and self.cache_blocks is not None:
+            bands = dataclasses.replace(bands, chunk_blocks=min(bands.chunk_blocks, max(1, self.cache_blocks // 8)))
+        return Run(bands, self.horizon_at, self._orders, self.counter)
+
+    def _remembered(self, watermark: Watermark) -> Watermark:
+        """Return the watermark with what was read after it and found empty, by this run or the one before."""
+        progress, self.progress = self.progress, None
+        if progress is None or (progress.generation, progress.seq) != (watermark.generation, watermark.seq):
+            return watermark
+        return dataclasses.replace(progress, origin=watermark.origin)
+
+    def _note_end(self, watermark: Watermark, planned: Watermark, step: Quiet) -> None:
+        self.waiting = step.reason if step.partial else None
+        if planned is not watermark and planned.sweeps is not None:
+            self.progress = dataclasses.replace(planned, origin=self.place or planned.origin)
+
+    def _note_floor(self, step: FindFloor) -> None:
+        found = floors.find(self.source, self.table, step, self._options.bands)
+        state = self._tick_state
+        self._tick_state = dataclasses.replace(state, floors=MappingProxyType({**state.floors, step.order: found}))
+
+    def _settle(self, watermark: Watermark, step: Doubt | NewGeneration) -> Slice | None:
+        """Return the slice that continues after the table was rewritten or replaced; None if it was altered since."""
+        if isinstance(step, Doubt):
+            fingerprint = self.table.fingerprint
+            query = window_sql.exists(step.region, self.table.names_by_attnum)
+            in_doubt = self.source.measure(query, self.table.label)[0]
+            if self.refresh_table() != fingerprint:
+                return None
+            if not in_doubt:
+                reason = f"{step.reason}; all its rows are newer, so the copy continues"
+                return self.empty_slice(watermark, step.after, reason)
+        return self.empty_slice(watermark, self.new_generation(watermark), step.reason)
 
     def _read(self, region: Region) -> _Attempt:
         """Read a region, and compare the table's definition before and after."""
@@ -138,20 +211,38 @@ class SliceSource:
                 "tick."
             )
 
-    def _divide(self, region: Region) -> None:
-        """Plan smaller ranges after a region that held too much."""
-        pages = sum(item.page_count for item in self.table.relations if item.oid in region.leaves)
-        self._size = self._size.halved(pages)
-        by_blocks = self._tick_state.by_blocks | set(region.leaves)
-        self._tick_state = dataclasses.replace(self._tick_state, by_blocks=by_blocks)
+    def _divide(self, planned: Watermark, step: Read) -> Watermark:
+        """Plan smaller reads after a region that contained too much, and return the watermark to plan from."""
+        state = self._tick_state
+        if step.kind == "fresh":
+            floors_known = {order: floor for order, floor in state.floors.items() if state.overflow}
+            self._tick_state = dataclasses.replace(
+                state, overflow=state.overflow + 1, floors=MappingProxyType(floors_known)
+            )
+        else:
+            pages = sum(item.page_count for item in self.table.relations if item.oid in step.region.leaves)
+            self._size = self._size.halved(step.blocks or pages)
+            self._tick_state = dataclasses.replace(state, by_blocks=state.by_blocks | set(step.region.leaves))
+        return band_planning.urgent(planned) if self._is_scheduled(planned) else planned
 
-    def _note_rows(self, region: Region, frame: "pl.DataFrame", commits: bool) -> None:
-        """Adapt the size of ranges to what was read, and count the empty blocks since the last commit."""
+    def _is_scheduled(self, watermark: Watermark) -> bool:
+        return band_rules.is_scheduled(self.table, watermark.sweeps, self._options.bands)
+
+    def _noted(self, planned: Watermark, step: Read, attempt: _Attempt, commits: bool) -> Read:
+        """Adapt the next reads to what was read, and return the step with what it adds to the watermark."""
+        if attempt.rows is None:
+            return step
+        frame, _ = attempt.rows
+        state, region = self._tick_state, step.region
         if region.blocks is not None:
             self._size = self._size.adjusted(frame.height, int(frame.estimated_size()))
-        blocks = self._size.blocks if region.blocks and not self._size.lines else 0
-        uncommitted = 0 if commits else self._tick_state.uncommitted_blocks + blocks
-        self._tick_state = dataclasses.replace(self._tick_state, uncommitted_blocks=uncommitted)
+        sweep_s = state.sweep_s + (0.0 if step.kind == "fresh" else attempt.seconds)
+        empty_s = state.uncommitted_s + (attempt.seconds if region.blocks is not None else 0.0)
+        self._tick_state = dataclasses.replace(state, uncommitted_s=0.0 if commits else empty_s, sweep_s=sweep_s)
+        if not self._is_scheduled(planned):
+            return step
+        after = band_planning.noted(planned, step, attempt.table, frame.height, attempt.seconds, self._run)
+        return dataclasses.replace(step, after=after)
 
     def _heartbeat(self, watermark: Watermark, planned: Watermark) -> Slice | None:
         if not planning.due_for_heartbeat(watermark, self.table, self.horizon):
@@ -196,6 +287,10 @@ class SliceSource:
         claim = Claim(secrets.token_hex(8), before, self._numbered(before, after, snapshot, key), None, {}, reason)
         return self.slice_of(claim, self.no_rows(), snapshot, redo=key is not None)
 
+    def notes(self, watermark: Watermark) -> BandNotes | None:
+        """Return what people are told about a table that is swept by a schedule; None for any other table."""
+        return band_notes.of_table(self.table, watermark, self._options.bands, self._now())
+
     def no_rows(self) -> "pl.DataFrame":
         """Return a frame with this table's stored columns and no row."""
         return column_types.empty_slice(self.table.columns)
@@ -213,6 +308,7 @@ class SliceSource:
             cursor=None,
             seed=None,
             leaves=MappingProxyType({}),
+            sweeps=None,
         )
 
     def _numbered(
@@ -267,4 +363,6 @@ class SliceSource:
         if self._size.byte_limit == 1:
             self._size = slice_size.initial_size(table, self._options.slice_rows, self._options.slice_bytes)
         self.table = table.with_policies(self._options.policies)
+        names, configured = self._options.cursor_names, self._options.cursor_column
+        self._orders = tuple(band_rules.orders(table, names, configured))
         return table.fingerprint

@@ -60,6 +60,7 @@ class SliceStream:
             superseded=self._superseded,
             unfenced=self._sync.options.unfenced,
             control_off=self._sync.control.off,
+            bands=self._sync.slices.notes(self.watermark),
         )
 
     def slices(self) -> Slices[SyncReport]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
 
-from pg_bronze.core import history_check
+from pg_bronze.core import band_rules, history_check
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
@@ -59,6 +59,7 @@ class TableSync:
         self.generation = -1
         self.locked = False
         self._mirrored_before: str | None = None
+        self._progress: Watermark | None = None
 
     def __enter__(self) -> Self:
         self.locked = self.source.try_lock(self.table.oid)
@@ -79,17 +80,19 @@ class TableSync:
         """Every transaction below it has finished; 0 before ``start``."""
         return self.slices.horizon
 
-    def start(self, recorded: Watermark | None) -> SliceStream | Quiet:
+    def start(self, recorded: Watermark | None, progress: Watermark | None = None) -> SliceStream | Quiet:
         """Recover, plan and read the first slice.
 
         Args:
             recorded: The watermark of the latest materialization, or None if it has none.
+            progress: What the last run read after its last commit and found empty; see ``SliceSource.progress``.
 
         Returns:
             Quiet if there is nothing to commit and nothing to record.
         """
         if not self.locked:
             return Quiet("another run is copying the table")
+        self._progress = progress
         self._check_bucket(recorded)
         stream = self._continue(recorded)
         if stream is not None:
@@ -97,7 +100,7 @@ class TableSync:
         recovered = self._listed(recorded)
         watermark, first = self._begin(recovered)
         if first is None and not recovered.adopted and not recovered.rebuilt:
-            return Quiet(f"no new row up to transaction {self.horizon}")
+            return Quiet(self.slices.waiting or f"no new row up to transaction {self.horizon}")
         if first is not None and recovered.watermark is not None:
             self.ledger.check_foreign_objects(recovered.watermark, self.now())
         return SliceStream(self, recovered, watermark, first)
@@ -159,16 +162,38 @@ class TableSync:
 
     def _refresh(self, newest: Watermark | None) -> None:
         """Read the horizon, which must not be below that of a watermark, and the table's definition."""
-        self.slices.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
+        self._read_horizon(newest)
         self.slices.refresh_table()
 
     def _first_slice(self, recovered: Recovered, watermark: Watermark) -> Slice | None:
         # The writer of an adopted object may have ended before it wrote the control row.
         self._mirrored_before = None if recovered.adopted else watermark.cursor
+        self._remember(watermark)
         self.sign_control(watermark.origin.control)
         if recovered.redo:
             return redo.slice_of(self.slices, recovered.redo)
         return self.slices.next_slice(watermark)
+
+    def _read_horizon(self, newest: Watermark | None) -> None:
+        slices = self.slices
+        if band_rules.is_scheduled(self.table, newest.sweeps if newest else None, self.options.bands):
+            # The counter first, the horizon second: what the counter includes began before the horizon.
+            slices.counter = self.source.counter([item.oid for item in self.table.relations])
+            slices.cache_blocks = self.source.cache_blocks()
+            self.source.forget_horizon()
+        slices.horizon_at = self.now()
+        slices.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
+
+    def _remember(self, watermark: Watermark) -> None:
+        """Continue after what the last run found empty, if the database continues the history of then."""
+        place, progress = self.slices.place, self._progress
+        self._progress = None  # what this run reads and finds empty replaces it
+        if progress is None or place is None or progress.table != watermark.table:
+            return
+        if (progress.highest_horizon or 0) > self.horizon:
+            return  # another table of this run read the horizon before the last run ended
+        if history_check.continues(progress.origin, place, self.source.standby):
+            self.slices.progress = progress
 
     def recover_after_conflict(self, watermark: Watermark) -> Recovered:
         """Adopt what another writer committed after a watermark."""

@@ -6,17 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
-from pg_bronze.core.planning import (
-    HEARTBEAT_WIDTH,
-    NewGeneration,
-    Quiet,
-    Read,
-    TickState,
-    due_for_heartbeat,
-    plan,
-)
+from pg_bronze.core.next_read import COMMIT_AFTER_S, Doubt, NewGeneration, Quiet, Read, TickState
+from pg_bronze.core.planning import due_for_heartbeat, plan
+from pg_bronze.core.ranges import HEARTBEAT_WIDTH
 from pg_bronze.core.region import Region
-from pg_bronze.core.slice_size import EMPTY_BLOCKS_PER_COMMIT, LINES_PER_BLOCK, SliceSize
+from pg_bronze.core.slice_size import LINES_PER_BLOCK, SliceSize
 from pg_bronze.core.watermark import Seed
 from pg_bronze.core.window_sql import MAX_WIDTH
 from pg_bronze.errors import HistoryChanged, OperatorError, StaleSnapshot
@@ -75,8 +69,8 @@ def test_the_last_range_is_open_ended_because_a_table_grows_while_it_is_read(pag
 
 
 def test_an_ordinary_window_is_one_read():
-    region = Region("public", "movie", True, (9,), 50, 70)
-    assert planned(mark({9: Leaf(50)}), sized_table(100_000)) == Read(region, mark({9: Leaf(70)}))
+    step = planned(mark({9: Leaf(50)}), sized_table(100_000))
+    assert (step.region, step.after) == (Region("public", "movie", True, (9,), 50, 70), mark({9: Leaf(70)}))
 
 
 def test_a_window_with_too_many_rows_is_read_in_block_ranges():
@@ -118,18 +112,17 @@ def test_a_range_that_starts_inside_a_block_may_end_with_the_table():
 def test_a_long_empty_stretch_is_committed():
     """A crash at its end would otherwise start the whole table again."""
     step = SliceSize(100, 1, 10)
-    before = planned(
-        mark(), sized_table(5000), size=step, tick=TickState(uncommitted_blocks=EMPTY_BLOCKS_PER_COMMIT - 11)
-    )
+    before = planned(mark(), sized_table(5000), size=step, tick=TickState(uncommitted_s=COMMIT_AFTER_S - 0.1))
     assert not before.must_commit
-    now = planned(mark(), sized_table(5000), size=step, tick=TickState(uncommitted_blocks=EMPTY_BLOCKS_PER_COMMIT - 10))
-    assert now.must_commit
+    assert planned(mark(), sized_table(5000), size=step, tick=TickState(uncommitted_s=COMMIT_AFTER_S)).must_commit
 
 
-def test_a_rewrite_of_a_pending_table_is_a_new_generation():
+def test_a_rewrite_of_a_pending_table_puts_rows_of_its_window_in_doubt():
     pending = mark({9: Leaf(50, sweep=Sweep(60, 10, 1))})
     step = planned(pending, sized_table(25, node=2))
-    assert step == NewGeneration("movie was rewritten while it was being read in block ranges")
+    region = Region("public", "movie", True, (9,), 50, 60)
+    reason = "movie was rewritten while it was being read in block ranges"
+    assert step == Doubt(region, mark({9: Leaf(60)}), reason)
 
 
 def test_a_rewrite_of_any_other_table_changes_nothing():
@@ -138,7 +131,7 @@ def test_a_rewrite_of_any_other_table_changes_nothing():
 
 def test_a_rewrite_of_a_second_pending_leaf_is_detected_immediately():
     leaves = {10: Leaf(sweep=Sweep(60, 10, 1)), 11: Leaf(sweep=Sweep(60, 10, 3))}
-    assert isinstance(planned(mark(leaves), sized_table(25, 25)), NewGeneration)
+    assert isinstance(planned(mark(leaves), sized_table(25, 25)), Doubt)
 
 
 def test_another_table_behind_the_name_is_a_new_generation():
@@ -360,10 +353,17 @@ def in_region(region, row):
     )
 
 
-def test_lost_bands_are_a_new_generation():
+def test_lost_bands_put_the_rows_in_doubt_that_only_some_bands_had_delivered():
     """A row that was delivered with one band would be read again with another."""
     by_column = Leaf(50, None, Order(1, "int8"), (Band("5", 60),))
     assert "lost the column" in planned(mark({9: by_column}), sized_table(3)).reason
     by_blocks = Leaf(50, None, Order(relfilenode=1), (Band("5", 60),))
     assert isinstance(planned(mark({9: by_blocks}), sized_table(3)), Read)
-    assert isinstance(planned(mark({9: by_blocks}), sized_table(3, node=2)), NewGeneration)
+    lost = planned(mark({9: by_blocks}), sized_table(3, node=2))
+    assert (lost.region.start, lost.region.end, lost.after.leaf(9)) == (50, 60, Leaf(60))
+
+
+def test_lost_bands_that_were_delivered_equally_far_put_no_row_in_doubt():
+    by_blocks = Leaf(60, None, Order(relfilenode=1), (Band("5", 60),))
+    step = planned(mark({9: by_blocks}), sized_table(3, node=2))
+    assert (step.region.start, step.region.end, step.region.cells) == (60, 70, ())

@@ -147,7 +147,7 @@ def without(name):
     return {key: value for key, value in Watermark(ORIGIN, 1).to_json().items() if key != name}
 
 
-ADDED_LATER = {"columns_key", "columns_digest", "detached", "started", "checkpoint", "control", "next_layout"}
+ADDED_LATER = {"columns_key", "columns_digest", "detached", "started", "checkpoint", "control", "next_layout", "sweeps"}
 
 
 def test_a_watermark_without_columns_from_an_older_version_is_read():

@@ -35,6 +35,7 @@ class AssetLake(Lake):
     def tick(self, table: str = "movie", *, crash_at: str | Callable[[str], None] | None = None, **options):
         """Evaluate the sensor and run the table if it is due; ``options`` are settings by their names."""
         on_step = crash_after(crash_at) if isinstance(crash_at, str) else crash_at
+        options.pop("bands", None)  # those of the project's settings
         if not self.loaded:
             self.project.reload()
             self.loaded = True

@@ -3,13 +3,14 @@
 import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import polars as pl
 import psycopg
 
+from pg_bronze.core.band_rules import BandRules
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import quote
 from pg_bronze.core.watermark import Watermark
@@ -39,6 +40,9 @@ MOVIE = """create table movie (
 )"""
 
 __all__ = ["SAME", "Difference", "texts"]  # most tests import them together with the lake
+
+# Divides even the smallest table, moves its floors often, and spreads a sweep over many ticks.
+FORCED_BANDS = BandRules(one_band_s=0.0, share=0.05, chunk_s=0.002, chunk_blocks=20, rank=8, top_rows=200)
 
 
 class Crash(BaseException):
@@ -109,6 +113,8 @@ class Lake:
     control: Control | None = None
     sync_class: type[TableSync] = TableSync
     reader: Literal["auto", "connectorx", "copy"] = "auto"
+    bands: BandRules = field(default_factory=BandRules)
+    progress: dict[str, Watermark | None] = field(default_factory=dict)
 
     def source(self) -> Source:
         return Source(self.database.conninfo, self.database.url, 60, self.reader)
@@ -124,7 +130,7 @@ class Lake:
         arguments: dict[str, Any] = {} if now is None else {"now": now}
         if on_step is not None:
             arguments["on_step"] = on_step
-        sync_options = SyncOptions(dated=dated, codec=codec or Codec(), **options)
+        sync_options = SyncOptions(dated=dated, codec=codec or Codec(), **{"bands": self.bands, **options})
         return self.sync_class(source, self.store, found, sync_options, self.control, **arguments)
 
     def tick(self, table: str = "movie", *, crash_at: str | Callable[[str], None] | None = None, act=None, **options):
@@ -135,18 +141,24 @@ class Lake:
             act: A change of the watermark instead of a copy, such as ``state_changes.reset``.
             options: Settings by the names of ``SyncOptions``.
         """
+        with self.source() as source:
+            return self.copy(source, table, crash_at=crash_at, act=act, **options)
+
+    def copy(self, source, table: str = "movie", *, crash_at=None, act=None, **options) -> Outcome:
+        """Run one tick over a connection that is open; see ``tick``."""
         on_step = crash_after(crash_at) if isinstance(crash_at, str) else crash_at
-        with self.source() as source, self.open(source, table, on_step=on_step, **options) as sync:
+        with self.open(source, table, on_step=on_step, **options) as sync:
             recorded = self.recorded.get(table)
             if act:
                 committed = act(sync, recorded, self.writer(sync, on_step))
                 self.recorded[table] = committed.watermark
                 return Outcome(None, (), [committed], committed.watermark)
-            stream = sync.start(recorded)
+            stream = sync.start(recorded, self.progress.get(table))
             if isinstance(stream, Quiet):
+                self.progress[table] = sync.slices.progress
                 return Outcome(quiet=stream.reason, watermark=recorded)
             report = write_all(stream.slices(), self.writer(sync, on_step))
-            self.recorded[table] = report.watermark
+            self.recorded[table], self.progress[table] = report.watermark, sync.slices.progress
             mirrored = sync.mirror(report.watermark) if self.control else None
             return Outcome(None, tuple(report.adopted), list(report.committed), report.watermark, mirrored)
 
@@ -165,8 +177,9 @@ class Lake:
     def drain(self, table: str = "movie", *, patience: int = 0, **options) -> list[Outcome]:
         """Run ticks until one is quiet that began after the horizon had passed all transactions.
 
-        ``patience`` is how many ticks may fail with a TransientError.
+        ``patience`` is how many ticks may fail with a TransientError. Tables with bands are swept in each tick.
         """
+        options = {"bands": replace(self.bands, complete=True), **options}
         outcomes = []
         for _ in range(500):
             behind = self.database.execute(

@@ -8,6 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
@@ -15,15 +16,16 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pg_bronze.core import planning, slice_size, window_sql
-from pg_bronze.core.planning import Quiet
+from pg_bronze.core import ranges, slice_size, window_sql
+from pg_bronze.core.band_rules import BandRules
+from pg_bronze.core.next_read import Quiet
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import TransientError
 from pg_bronze.lake.commit import SliceWriter, write_all
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres import catalog
-from pg_bronze.sync import slice_stream
+from pg_bronze.sync import floors, slice_stream
 from pg_bronze.sync.options import SyncOptions
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.simulated_cluster import Cluster, Transaction
@@ -35,6 +37,7 @@ from pg_bronze_tests.harness.simulated_edges import (
     SimulatedSource,
     SimulatedStore,
     StepCounter,
+    find_floor,
     read_table,
 )
 
@@ -57,6 +60,7 @@ class Protocol(RuleBasedStateMachine):
     """One table, up to three open transactions, any number of ticks in one or two processes."""
 
     partitioned = False
+    bands: BandRules | None = None
     fault: Callable[[pytest.MonkeyPatch], None] | None = None
 
     def __init__(self) -> None:
@@ -67,7 +71,9 @@ class Protocol(RuleBasedStateMachine):
         )
         self.patch.setattr(catalog, "read_table", read_table)
         self.patch.setattr(slice_stream, "ThreadPoolExecutor", SimulatedPool)
-        self.patch.setattr(planning, "EMPTY_BLOCKS_PER_COMMIT", 4)
+        self.patch.setattr(window_sql, "exists", lambda region, _names: region)
+        self.patch.setattr(floors, "find", find_floor)
+        self.patch.setattr(ranges, "COMMIT_AFTER_S", 1e-4)
         self.patch.setattr(slice_size, "LINES_PER_BLOCK", 6)
         if self.fault:
             self.fault(self.patch)
@@ -75,6 +81,7 @@ class Protocol(RuleBasedStateMachine):
         self.known = self.cluster.table()
         self.objects: dict[str, bytes] = {}
         self.recorded: list[Watermark] = []
+        self.progress: list[Watermark] = []
         self.now = START
         self.view: Cluster | None = None
         self.kept_horizon: int | None = None
@@ -199,7 +206,13 @@ class Protocol(RuleBasedStateMachine):
         return self.recorded[-1] if which == "latest" else self.recorded[len(self.recorded) // 2]
 
     def _tick(
-        self, events: dict[int, str], recorded: Watermark | None, rows: int, dated: bool = False, stale: str = ""
+        self,
+        events: dict[int, str],
+        recorded: Watermark | None,
+        rows: int,
+        dated: bool = False,
+        stale: str = "",
+        complete: bool = False,
     ) -> bool:
         """Run one tick of one process, and return whether it had anything to do. It may raise a TransientError."""
         steps = StepCounter({})
@@ -207,15 +220,22 @@ class Protocol(RuleBasedStateMachine):
         view, horizon = (self.view if stale == "view" else None), (self.kept_horizon if stale == "horizon" else None)
         source = SimulatedSource(self.cluster, steps, view, horizon)
         steps.events = {step: self._event(name, steps, store, step) for step, name in events.items()}
-        options = SyncOptions(slice_rows=rows, slice_bytes=3 * 8192, dated=dated)
+        bands = replace(self.bands, complete=complete) if self.bands else None
+        options = SyncOptions(slice_rows=rows, slice_bytes=3 * 8192, dated=dated, bands=bands)
         with TableSync(source, store, self.known, options, now=lambda: self.now, on_step=steps) as writer:
-            stream = writer.start(recorded)
+            stream = writer.start(recorded, self.progress[-1] if self.progress else None)
             if isinstance(stream, Quiet):
+                self._remember(writer)
                 return False
             report = write_all(stream.slices(), SliceWriter(Ledger(store, writer.layout), options.codec, steps))
             steps()
             self.recorded.append(report.watermark)
+            self._remember(writer)
         return True
+
+    def _remember(self, writer: TableSync) -> None:
+        if writer.slices.progress is not None:
+            self.progress.append(writer.slices.progress)
 
     def _event(self, name: str, steps: StepCounter, store: SimulatedStore, step: int) -> Callable[[], None]:
         def other() -> None:
@@ -252,7 +272,8 @@ class Protocol(RuleBasedStateMachine):
         for body in bodies:
             if body not in self._read:
                 footer = Footer.from_text(pl.read_parquet_metadata(io.BytesIO(body))["pg_bronze"], "a test")
-                self._read[body] = footer, pl.read_parquet(io.BytesIO(body)).rows()
+                frame = pl.read_parquet(io.BytesIO(body), columns=["id", "_pg_xid"])
+                self._read[body] = footer, frame.rows()
         return [self._read[body] for body in bodies]
 
     def rows(self) -> Counter[tuple[int, int]]:
@@ -286,7 +307,7 @@ class Protocol(RuleBasedStateMachine):
             self.cluster.end(transaction, commit)
         for n in range(100):
             self.now += timedelta(seconds=1)
-            if not self._tick({}, self._recorded(["latest", "older", "none"][n % 3]), 4):
+            if not self._tick({}, self._recorded(["latest", "older", "none"][n % 3]), 4, complete=True):
                 break
         else:
             raise AssertionError("not quiet after 100 ticks")
@@ -305,6 +326,39 @@ class Protocol(RuleBasedStateMachine):
 
 class PartitionedProtocol(Protocol):
     """The same with a partitioned table, whose partitions are attached and detached."""
+
+    partitioned = True
+
+
+# Every table with a block is divided, and a sweep takes several ticks.
+FORCED = BandRules(one_band_s=0.0, share=1e-5, chunk_s=1e-5, chunk_blocks=2, rank=2, top_rows=3)
+
+
+class BandedProtocol(Protocol):
+    """The same with a table that is divided into bands, whose index and columns come and go."""
+
+    bands = FORCED
+
+    @rule(
+        what=st.sampled_from(["unindex", "unindex", "replace_column"]),
+        nth=NTH,
+    )
+    def change_order(self, what, nth):
+        getattr(self.cluster, what)(nth)
+
+    @rule(now=st.booleans())
+    def change_schedule(self, now):
+        """Sweep in every tick, or after a while."""
+        self.bands = replace(FORCED, share=1.0 if now else 1e-5)
+
+    @rule()
+    def forget_progress(self):
+        """Dagster's storage was wiped, or the last observation was not written."""
+        self.progress.clear()
+
+
+class PartitionedBandedProtocol(BandedProtocol):
+    """Both."""
 
     partitioned = True
 

@@ -5,8 +5,11 @@ core/test_window_sql.py compares the SQL with the same meaning.
 """
 
 import itertools
+import math
 from dataclasses import dataclass, field
 
+from pg_bronze.core.cells import Cell
+from pg_bronze.core.leaf import Order
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import Column, Relation, SourceTable
 from pg_bronze.errors import (
@@ -16,13 +19,17 @@ from pg_bronze.errors import (
 
 @dataclass
 class Version:
-    """One row version. ``xmax`` 0 means that no transaction has updated or deleted it; ``line`` is its line pointer."""
+    """One row version. ``xmax`` 0 means that no transaction has updated or deleted it; ``line`` is its line pointer.
+
+    ``moment`` is the value of the indexed column: None for NULL, or an infinite number or NaN.
+    """
 
     id: int
     xmin: int
     block: int
     line: int
     xmax: int = 0
+    moment: float | None = 0.0
 
     @property
     def place(self) -> tuple[int, int]:
@@ -70,6 +77,10 @@ class Cluster:
         self.row_id = 0
         self.definition = 0
         self.log = 0
+        self.clock = 0
+        self.written = 0
+        self.attnum = 2
+        self.indexed = True
         self.files: dict[int, File] = {}
         self.detached: list[int] = []
         self.attached: list[int] = []
@@ -132,14 +143,29 @@ class Cluster:
 
     # Rows
 
-    def insert(self, transaction: Transaction, file: File, block: int, row_id: int | None = None) -> None:
+    def insert(
+        self,
+        transaction: Transaction,
+        file: File,
+        block: int,
+        row_id: int | None = None,
+        moment: float | str | None = "now",
+    ) -> None:
         if row_id is None:
             self.row_id += 1
             row_id = self.row_id
         xid = self.assign(transaction)
         transaction.touched.add(file.oid)
         file.pages = max(file.pages, block + 1)
-        file.versions.append(Version(row_id, xid, block, file.free_line(block)))
+        self.written += 1
+        moment = self.now() if moment == "now" else moment
+        file.versions.append(Version(row_id, xid, block, file.free_line(block), moment=moment))
+
+    def now(self) -> float | None:
+        """Return the value of the indexed column for a new row version: mostly the time, which rises."""
+        self.clock += 1
+        odd = {0: None, 1: math.inf, 2: math.nan, 3: 1.0, 4: -math.inf}
+        return odd.get(self.clock % 17, float(self.clock // 2))
 
     def change(self, transaction: Transaction, file: File, nth: int, how: str) -> None:
         """Update a row in its block (``hot``), or into another block or partition (``moved``), or delete it."""
@@ -150,7 +176,7 @@ class Cluster:
         row.xmax = self.assign(transaction)
         transaction.touched.add(file.oid)
         if how == "hot":
-            self.insert(transaction, file, row.block, row.id)
+            self.insert(transaction, file, row.block, row.id, row.moment)
         if how == "moved":
             target = self.leaf(nth) if file.oid in self.attached else file
             self.insert(transaction, target, nth % (target.pages + 1), row.id)
@@ -181,7 +207,7 @@ class Cluster:
         file = self.leaf(nth)
         if self._alter(file):
             rows = sorted(self.visible(file), key=lambda v: (v.id * 7) % 5)
-            file.versions = [Version(v.id, v.xmin, n // 2, n % 2 + 1) for n, v in enumerate(rows)]
+            file.versions = [Version(v.id, v.xmin, n // 2, n % 2 + 1, 0, v.moment) for n, v in enumerate(rows)]
             file.pages, file.node = -(-len(rows) // 2), self._next()
 
     def vacuum(self, nth: int) -> None:
@@ -217,6 +243,15 @@ class Cluster:
         if self._alter():
             self.typmod = nth % 3
 
+    def unindex(self, nth: int) -> None:
+        """Drop the index, or create it again. Neither changes the definition of the table."""
+        self.indexed = not self.indexed or bool(nth % 3)
+
+    def replace_column(self, _nth: int) -> None:
+        """Drop the indexed column and add one like it."""
+        if self._alter():
+            self.attnum += 1
+
     def detach(self, nth: int) -> None:
         if self.partitioned and self.attached and self._alter():
             oid = self.attached.pop(nth % len(self.attached))
@@ -238,16 +273,25 @@ class Cluster:
     def table(self) -> SourceTable:
         """Return the table as the catalog describes it."""
         files = [self.files[oid] for oid in self.attached]
-        relations = tuple(Relation(f.oid, "public", f.name, f.node, f.pages, 0) for f in files)
+        ordered_by = ("updated_at",) if self.indexed else ()
+        relations = tuple(Relation(f.oid, "public", f.name, f.node, f.pages, 0, ordered_by) for f in files)
         rows = float(sum(len(self.visible(f)) for f in files))
         column = Column(1, "id", "bigint", "int8", self.typmod, not_null=True)
+        moment = Column(self.attnum, "updated_at", "double precision", "float8", -1, not_null=False)
         fingerprint = f"{self.oid} {self.definition} {[(r.oid, r.relfilenode) for r in relations]}"
+        key, columns = ("id",), (column, moment)
         return SourceTable(
-            self.oid, "public", "movie", self.partitioned, None, (column,), ("id",), relations, rows, None, fingerprint
+            self.oid, "public", "movie", self.partitioned, None, columns, key, relations, rows, None, fingerprint
         )
 
-    def select(self, region: Region) -> list[tuple[int, int]]:
-        """Return ``(id, xid)`` of the row versions in a region that a snapshot taken now contains."""
+    def newest(self, rank: int) -> str | None:
+        """Return the finite value of the indexed column at a rank from the newest."""
+        rows = [v.moment for oid in self.attached for v in self.visible(self.files[oid])]
+        finite = sorted((value for value in rows if value is not None and math.isfinite(value)), reverse=True)
+        return str(int(finite[rank])) if rank < len(finite) else None
+
+    def select(self, region: Region) -> list[tuple[int, float | None, int]]:
+        """Return ``(id, moment, xid)`` of the row versions in a region that a snapshot taken now contains."""
         if region.only:
             found = [f for f in self.files.values() if f.name == region.name]
             if not found:
@@ -257,9 +301,29 @@ class Cluster:
             found = [self.files[oid] for oid in self.attached if oid in region.leaves]
         first, last = region.blocks or (0, None)
         return [
-            (v.id, v.xmin)
+            (v.id, v.moment, v.xmin)
             for f in found
             for v in self.visible(f)
             if (region.start is None or v.xmin >= region.start) and v.xmin < region.end
             if v.place >= (first, region.lines[0]) and (last is None or v.place < (last, region.lines[1]))
+            if not region.cells or any(_contains(cell, region.order, v) for cell in region.cells)
         ]
+
+
+def _contains(cell: Cell, order: Order | None, version: Version) -> bool:
+    assert order is not None
+    return (
+        (cell.start is None or version.xmin >= cell.start)
+        and version.xmin < cell.end
+        and (cell.floor is None or _is_above(order, cell.floor, version))
+        and (cell.ceiling is None or not _is_above(order, cell.ceiling, version))
+        and version.place >= cell.first
+        and (cell.last is None or version.place < cell.last)
+    )
+
+
+def _is_above(order: Order, floor: str, version: Version) -> bool:
+    """Compare as PostgreSQL does: NaN is above every number, and NULL is above nothing."""
+    if order.attnum is None:
+        return version.block >= int(floor)
+    return version.moment is not None and (math.isnan(version.moment) or version.moment > float(floor))

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import polars as pl
 
+from pg_bronze.core.band_rules import BandRules
+from pg_bronze.core.next_read import FindFloor
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Origin
@@ -141,7 +143,35 @@ class SimulatedSource:
         region, limit = query
         self.guard(region.end)
         rows = self.view.select(region)[:limit]
-        return pl.DataFrame(rows, schema={"id": pl.Int64, "_pg_xid": pl.Int64}, orient="row")
+        schema = {"id": pl.Int64, "updated_at": pl.Float64, "_pg_xid": pl.Int64}
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+    def measure(self, query: Region, _label: str) -> tuple[bool]:
+        """Answer ``exists``."""
+        self.steps()
+        self.guard(query.end)
+        return (bool(self.view.select(query)),)
+
+    def ask(self, _query: object) -> list[tuple[object, ...]]:
+        """Answer with no sample of an added column, which is NULL in older rows."""
+        return []
+
+    def counter(self, _oids: list[int]) -> int:
+        return self.cluster.written
+
+    def cache_blocks(self) -> int:
+        return 1000
+
+    def forget_horizon(self) -> None:
+        pass
+
+
+def find_floor(source: SimulatedSource, table: SourceTable, step: FindFloor, rules: BandRules | None) -> str | None:
+    source.steps()
+    if step.order.attnum is None:
+        pages = table.relations[0].page_count
+        return str(pages if step.newest else pages - 2) if pages > 2 else None
+    return source.view.newest(0 if step.newest or rules is None else rules.rank)
 
 
 def read_table(connection: SimulatedSource, _schema: str, _name: str) -> SourceTable:

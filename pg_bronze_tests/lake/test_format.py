@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pg_bronze.core.band_rules import Sweeps
 from pg_bronze.core.cells import Cell
 from pg_bronze.core.leaf import Sweep
 from pg_bronze.core.region import Region
@@ -68,7 +69,7 @@ def test_the_page_contains_exactly_the_fields_of_real_objects(lake, any_database
         "ExceptionalCount": ExceptionalCount._fields,
         **{
             kind.__name__: [field.name for field in fields(kind)]
-            for kind in (Cell, ControlVersion, Region, Seed, Sweep)
+            for kind in (Cell, ControlVersion, Region, Seed, Sweep, Sweeps)
         },
     }
     for section, names in expected.items():

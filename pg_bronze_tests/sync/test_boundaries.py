@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pg_bronze.core.planning import HEARTBEAT_WIDTH
+from pg_bronze.core.ranges import HEARTBEAT_WIDTH
 from pg_bronze.core.window_sql import written
 from pg_bronze.demo import binaries, data_dir, os_user
 from pg_bronze.demo.os_user import run_as, unprivileged_user

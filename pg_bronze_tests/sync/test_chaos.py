@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import WHERE, arena, chaos, undone
-from pg_bronze_tests.harness.lake import SAME, Lake
+from pg_bronze.core.band_rules import BandRules
+from pg_bronze_tests.harness.lake import FORCED_BANDS, SAME, Lake
 from pg_bronze_tests.harness.servers import older_servers
 
 VERSIONS = {"18": None, "15": older_servers().get("15")}
@@ -14,7 +15,8 @@ VERSIONS = {"18": None, "15": older_servers().get("15")}
 @pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("where", WHERE)
-def test_no_change_of_a_table_makes_a_row_lost_stale_or_doubled(where, version, tmp_path: Path, bucket):
+@pytest.mark.parametrize("bands", [FORCED_BANDS, BandRules()], ids=["bands", "one band"])
+def test_no_change_of_a_table_makes_a_row_lost_stale_or_doubled(bands, where, version, tmp_path: Path, bucket):
     """The promise, with rewrites, reloads, prepared transactions and cursor values that mean nothing.
 
     Everything that can be done was done, and it held in the middle of the run as at its end, where a reload or a new
@@ -23,7 +25,7 @@ def test_no_change_of_a_table_makes_a_row_lost_stale_or_doubled(where, version, 
     if version == "15" and VERSIONS["15"] is None:
         pytest.skip("no PostgreSQL 15 here")
     with arena(where, tmp_path, VERSIONS[version]) as place:
-        result = chaos(place, Lake(place.reading, bucket.store()), seconds=5, writers=8, seed=11)
+        result = chaos(place, Lake(place.reading, bucket.store(), bands=bands), seconds=5, writers=8, seed=11)
 
     assert result.difference == SAME
     assert result.comparisons == 2

@@ -168,7 +168,7 @@ def test_a_window_that_contains_too_much_for_one_slice_is_divided(movie, databas
     assert movie.compare() == SAME
 
 
-@pytest.mark.parametrize("rewrite", ["vacuum full movie", "cluster movie using movie_pkey", "truncate movie"])
+@pytest.mark.parametrize("rewrite", ["vacuum full movie", "cluster movie using movie_pkey"])
 def test_a_table_rewritten_during_a_first_load_in_block_ranges_is_a_new_generation(movie, database, rewrite):
     """After a rewrite the rows are in other blocks, and would be skipped or doubled."""
     database.execute(fill(1, 5_000))
@@ -183,6 +183,23 @@ def test_a_table_rewritten_during_a_first_load_in_block_ranges_is_a_new_generati
     assert "was rewritten while it was being read in block ranges" in movie.footers()[0].reason
     assert movie.compare() == SAME
     assert any(key.startswith("_pg_bronze/old/movie/gen=0/") for key in movie.all_keys())
+
+
+@pytest.mark.parametrize("rewrite", ["truncate movie", "alter table movie alter movie_id type bigint"])
+def test_a_rewrite_that_gives_every_row_a_new_transaction_continues_a_first_load(movie, database, rewrite):
+    """No row of the new file can have been copied."""
+    database.execute(fill(1, 5_000))
+    movie.crash("unclaim", slice_rows=1_000)
+    database.execute(rewrite)
+    database.execute(fill(6_001, 6_010))
+
+    movie.drain(slice_rows=1_000)
+
+    assert movie.recorded["movie"].generation == 0
+    assert [f.reason for f in movie.footers() if f.reason] == [
+        "movie was rewritten while it was being read in block ranges; all its rows are newer, so the copy continues"
+    ]
+    assert movie.compare() == SAME
 
 
 def test_a_rewrite_between_the_block_ranges_of_a_tick_loses_and_doubles_nothing(movie, database):

@@ -9,7 +9,13 @@ from hypothesis.stateful import run_state_machine_as_test
 from pg_bronze.errors import (
     TransientError,
 )
-from pg_bronze_tests.harness.protocol_model import PartitionedProtocol, Protocol, scene
+from pg_bronze_tests.harness.protocol_model import (
+    BandedProtocol,
+    PartitionedBandedProtocol,
+    PartitionedProtocol,
+    Protocol,
+    scene,
+)
 
 EXAMPLES = settings(
     max_examples=50,
@@ -19,7 +25,10 @@ EXAMPLES = settings(
 )
 
 
-@pytest.mark.parametrize("machine", [Protocol, PartitionedProtocol])
+MACHINES = [Protocol, PartitionedProtocol, BandedProtocol, PartitionedBandedProtocol]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 def test_every_live_row_is_in_the_lake_exactly_once(machine):
     run_state_machine_as_test(machine, settings=EXAMPLES)
 

@@ -167,9 +167,14 @@ def test_a_claimed_window_is_redone_after_the_table_was_altered(lake, database, 
 
 
 @pytest.mark.parametrize(
-    "change", ["vacuum full movie", f"drop table movie; {MOVIE}; {fill(1, 5)}"], ids=["rewritten", "created again"]
+    "change, reason",
+    [
+        ("vacuum full movie", "was rewritten while it was being read in block ranges"),
+        (f"drop table movie; {MOVIE}; {fill(1, 5)}", "cannot be read again"),
+    ],
+    ids=["rewritten", "created again"],
 )
-def test_a_claimed_block_range_of_a_rewritten_table_opens_a_new_generation(lake, database, change):
+def test_a_claimed_block_range_of_a_rewritten_table_opens_a_new_generation(lake, database, change, reason):
     """The claimed blocks contain other rows now."""
     database.execute(fill(1, 4_000))
     database.execute("delete from movie where movie_id % 3 = 0")
@@ -178,8 +183,21 @@ def test_a_claimed_block_range_of_a_rewritten_table_opens_a_new_generation(lake,
 
     lake.drain(slice_rows=1_000)
 
-    assert "cannot be read again" in lake.footers()[0].reason
+    assert reason in lake.footers()[0].reason
     assert lake.footers()[-1].after.generation == 1
+    assert lake.compare() == SAME
+
+
+def test_a_claimed_range_of_a_table_without_a_row_in_doubt_is_withdrawn(lake, database):
+    """Nothing of it was delivered, so the state before it still holds."""
+    database.execute(fill(1, 4_000))
+    lake.crash(crash_after("claim", 2), slice_rows=1_000)
+    database.execute(f"truncate movie; {fill(5_001, 5_010)}")
+
+    lake.drain(slice_rows=1_000)
+
+    assert "cannot be read again" in next(footer.reason for footer in lake.footers() if footer.reason)
+    assert lake.footers()[-1].after.generation == 0
     assert lake.compare() == SAME
 
 
