@@ -37,6 +37,7 @@ class Batches:
         process: What this process keeps between checks.
         stored: The catalog was stored in the bucket.
         pruned_at: When Dagster's storage was last pruned, in seconds since 1970.
+        large_tables: The number of tables that are swept by a schedule, as the last check found it.
     """
 
     unattended: bool = False
@@ -45,6 +46,7 @@ class Batches:
     process: "Process | None" = None
     stored: bool = False
     pruned_at: float = 0.0
+    large_tables: int = 0
 
     def print_once(self, sentence: str) -> None:
         """Print a sentence unless this command has printed it before."""
@@ -90,7 +92,8 @@ def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batche
     for first in range(0, len(tables), TABLES_PER_RUN):
         together = tables[first : first + TABLES_PER_RUN]
         definitions = build.build_definitions(settings, state.with_tables(together), _console())
-        failed |= _run(definitions, instance, together, "run" if batches.unattended else "command")
+        kind = "run" if batches.unattended else "command"
+        failed |= _run(definitions, instance, together, kind, batches.large_tables)
     if state.remembered:
         failed["the catalog"] = state.remembered
     if not failed and not batches.stored:
@@ -144,7 +147,7 @@ def _due(
     moved = generations.newest_old(open_bucket(settings), settings.prefix) if attended else {}
     with open_source(settings, "pg_bronze run") as source:
         checked = due_tables.check(instance, tables, settings, source, memory, batches.process, now, attended, moved)
-    batches.memory = checked.memory
+    batches.memory, batches.large_tables = checked.memory, checked.large_tables
     if attended:
         kept_memory.store(instance, settings, checked.memory)
     for sentence in checked.failing if batches.unattended else ():
@@ -169,7 +172,11 @@ def _prune(
 
 
 def _run(
-    definitions: "dg.Definitions", instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", kind: str
+    definitions: "dg.Definitions",
+    instance: "dg.DagsterInstance",
+    tables: "Sequence[SourceTable]",
+    kind: str,
+    large_tables: int,
 ) -> dict[str, str]:
     """Materialize today's partition of the tables; return the sentence of each failed one by its label."""
     from datetime import UTC, datetime
@@ -183,7 +190,7 @@ def _run(
         partition_key=datetime.now(UTC).date().isoformat(),
         run_config={"loggers": {"console": {}}},
         raise_on_error=False,
-        tags={metadata.BATCH_TAG: kind},
+        tags={metadata.BATCH_TAG: kind, metadata.LARGE_TABLES_TAG: str(large_tables)},
     )
     failed = _failed(result, {key.to_python_identifier(): label for key, label in keys.items()})
     if not result.success and not failed:

@@ -105,6 +105,9 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
             yield dg.Output(BronzeOutput(stream.slices(), table.label, state))
             # Dagster has stored the materialization when the generator is resumed.
             source_database.count(table.label, stream.report.row_count)
+            if sync.slices.progress is not None:
+                entries = metadata.of_progress(sync.slices.progress)
+                context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
             _record_other_days(context, stream.report, sync.layout.day)
             _mirror(context, source_database, sync, stream)
 
@@ -114,12 +117,14 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
 def _start(context: dg.AssetExecutionContext, sync: TableSync) -> SliceStream | None:
     """Start the copy, and return the slices to write; None if there is nothing to record."""
     recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
-    outcome = sync.start(recorded)
+    is_large = recorded is not None and recorded.sweeps is not None
+    outcome = sync.start(recorded, failures.last_progress(context.instance, context.asset_key) if is_large else None)
     if not isinstance(outcome, Quiet):
         return outcome
     context.log.info("%s: %s", sync.label, outcome.reason)
     # Counters may show writes without new rows; this observation prevents another run for them.
     entries = metadata.of_quiet(outcome.reason, sync.horizon, sync.generation)
+    entries |= metadata.of_progress(sync.slices.progress)
     context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
     return None
 

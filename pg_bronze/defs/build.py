@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from pg_bronze.core import cursor_column
+from pg_bronze.core import band_notes, band_rules, cursor_column
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, assets, catalog_state, new_tables, silver, verification
 from pg_bronze.defs.catalog_state import CatalogState
@@ -93,8 +93,9 @@ def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
 
 
 def _notes(table: SourceTable, settings: Settings, state: CatalogState) -> str:
-    """Return paragraphs for the description: the cursor column, what is not copied, and the latest change."""
-    paragraphs = [_cursor_note(table, settings), *(f"**Limit**: {caveat}." for caveat in table.caveats)]
+    """Return paragraphs for the description: the cursor column, when rows arrive, limits, and the latest change."""
+    paragraphs = [_cursor_note(table, settings), *_size_note(table, settings)]
+    paragraphs += [f"**Limit**: {caveat}." for caveat in table.caveats]
     if change := state.changes.get(table.label):
         paragraphs.append(f"**Changed**, noticed at {change.at}: {'; '.join(change.sentences)}.")
     return "\n\n".join(paragraphs)
@@ -109,6 +110,14 @@ def _cursor_note(table: SourceTable, settings: Settings) -> str:
     if column is None:
         return "No cursor column. The table is copied by transaction ids alone."
     return f"Cursor column `{column.name}`: {column.reason}."
+
+
+def _size_note(table: SourceTable, settings: Settings) -> list[str]:
+    """Return when rows of a large table arrive, as far as the planner's estimates tell; nothing for other tables."""
+    options, rules = settings.table_options(table.label), band_rules.rules_of(settings.interval_s, 0)
+    if options.bands == "off" or not band_rules.is_scheduled(table, None, rules):
+        return []
+    return [band_notes.outlook(table, settings.cursor_names, options.cursor_column, rules)]
 
 
 def _latest_tables(copied: Sequence[SourceTable], settings: Settings) -> tuple[list[SourceTable], list[str]]:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from pg_bronze.core import band_notes, band_planning
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, failures, log_lines, metadata, run_watchdog, table_facts
@@ -49,6 +50,8 @@ class Check:
         summary: How many tables were checked with which result, and what the last batch copied.
         failing: One sentence for each cause of failing tables.
         blocked: Which session keeps new rows from being copied; None if there is none.
+        large_tables: The number of tables that are swept by a schedule.
+        overdue: One sentence for each of them whose last sweep is too long ago.
     """
 
     tables: Sequence[TableCheck]
@@ -56,6 +59,8 @@ class Check:
     summary: str
     failing: Sequence[str] = ()
     blocked: str | None = None
+    large_tables: int = 0
+    overdue: Sequence[str] = ()
 
     @property
     def due(self) -> list[TableCheck]:
@@ -65,7 +70,7 @@ class Check:
     @property
     def sentence(self) -> str:
         """Everything that people should know about the tick."""
-        parts = [self.summary, *self.failing, *([self.blocked] if self.blocked else [])]
+        parts = [self.summary, *self.failing, *self.overdue, *([self.blocked] if self.blocked else [])]
         return ". ".join(part.rstrip(".") for part in parts)
 
 
@@ -96,7 +101,7 @@ def check(
     process.start_tick(settings, now)
     activity = source.activity()
     run_watchdog.end_abandoned_runs(instance, source, [asset_keys.bronze_key(table) for table in tables], now)
-    collected = table_facts.collect(instance, tables, activity, process)
+    collected = table_facts.collect(instance, tables, activity, process, settings)
     # The watermarks first, the log position second: the other order would take a copy in between for a restore.
     origin = source.place(keys.place(settings.minio_bucket, settings.prefix))
     cluster = due.Cluster(activity.horizon, activity.next_xid, activity.standby, origin)
@@ -111,6 +116,8 @@ def check(
         _summary(instance, checked, cluster.horizon),
         backoff.sentences(failing, now),
         _blocked(source) if now - since > STALLED_AFTER_S and cluster.next_xid > cluster.horizon else None,
+        sum(facts.scheduled for _, facts in collected),
+        _overdue(collected, cluster, now),
     )
 
 
@@ -152,15 +159,15 @@ class _Tick:
         return TableCheck(table, decision, failure, next_retry or 0.0)
 
     def _have_rows(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[bool]:
-        regions = [
-            Region(
-                *(table.schema, table.name, not table.partitioned, tuple(facts.leaves)),
-                due.delivered_upto(facts),
-                self.cluster.horizon,
-            )
-            for table, facts in collected
-        ]
-        return new_rows.exist(self.source, regions)
+        questions = [(self._region(table, facts), table.names_by_attnum) for table, facts in collected]
+        return new_rows.exist(self.source, questions)
+
+    def _region(self, table: SourceTable, facts: due.Facts) -> Region:
+        upto, horizon = due.delivered_upto(facts), self.cluster.horizon
+        whole = Region(table.schema, table.name, not table.partitioned, tuple(facts.leaves), upto, horizon)
+        if facts.watermark is None or not due.asks_fresh(facts):
+            return whole
+        return band_planning.fresh_region(whole, facts.watermark.leaf(facts.leaves[0]), horizon) or whole
 
     def _next_retry(self, failure: Failure, silent: bool, table: SourceTable) -> float:
         if self.attended or self.process.changed > failure.last:
@@ -185,6 +192,15 @@ def _summary(instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizo
         return text
     row_count = int(last[0].dagster_run.tags.get(metadata.ROWS_TAG, "0"))
     return f"{text}. The last batch copied {log_lines.counted(row_count, 'row')}"
+
+
+def _overdue(collected: Sequence[tuple[SourceTable, due.Facts]], cluster: due.Cluster, now: float) -> list[str]:
+    found = []
+    for table, facts in collected:
+        age_s = due.sweep_age_s(facts, cluster, now)
+        if facts.rules is not None and age_s is not None:
+            found.append(band_notes.overdue(table.label, age_s, facts.rules.period_s(facts.sweep_s)))
+    return [sentence for sentence in found if sentence]
 
 
 def _blocked(source: Source) -> str:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import log_lines, metadata
 from pg_bronze.errors import PgBronzeError, retry_of
 from pg_bronze.scheduling import backoff
@@ -30,11 +31,13 @@ class LastRun:
         failure: The failure of the table, or None.
         quiet: ``(generation, transaction)``: nothing new was found below this transaction; ``(-1, 0)`` if not known.
         silent: The run reported nothing, as after its worker was killed or with invalid settings.
+        progress: What it read of a large table and found empty.
     """
 
     failure: Failure | None = None
     quiet: tuple[int, int] = (-1, 0)
     silent: bool = False
+    progress: Watermark | None = None
 
 
 def last_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> LastRun:
@@ -45,8 +48,8 @@ def last_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> Las
         if failure is not None:
             return LastRun(failure if reported_by == run_id else None, silent=reported_by != run_id)
         if metadata.is_quiet(observation):
-            quiet = metadata.quiet_upto(observation)
-            return LastRun(quiet=quiet, silent=record.event_log_entry.run_id != run_id)
+            quiet, progress = metadata.quiet_upto(observation), metadata.progress_of(observation)
+            return LastRun(quiet=quiet, silent=record.event_log_entry.run_id != run_id, progress=progress)
     return LastRun(silent=True)
 
 
@@ -55,10 +58,19 @@ def quiet_in_run(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey,
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION).records
     observations = (record.event_log_entry.asset_observation for record in records)
     return {
-        observation.asset_key: LastRun(quiet=metadata.quiet_upto(observation))
+        observation.asset_key: LastRun(
+            quiet=metadata.quiet_upto(observation), progress=metadata.progress_of(observation)
+        )
         for observation in observations
         if observation is not None and metadata.is_quiet(observation)
     }
+
+
+def last_progress(instance: dg.DagsterInstance, key: dg.AssetKey) -> Watermark | None:
+    """Return what the last run of a large table read and found empty; None if it recorded nothing."""
+    records = instance.fetch_observations(key, limit=_OBSERVATION_LIMIT).records
+    found = (metadata.progress_of(record.event_log_entry.asset_observation) for record in records)
+    return next((progress for progress in found if progress), None)
 
 
 def last_failure(instance: dg.DagsterInstance, key: dg.AssetKey) -> Failure | None:

@@ -7,10 +7,11 @@ from typing import Any, get_args
 import dagster as dg
 
 from pg_bronze.core import value_policies
+from pg_bronze.core.band_notes import BandNotes
 from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.errors import FormatTooNew, LakeDamaged, Retry
+from pg_bronze.errors import FormatTooNew, LakeDamaged, PgBronzeError, Retry
 from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.sync.report import SyncReport
 
@@ -24,6 +25,9 @@ ROWS = "pg_bronze/rows"
 CONTROL_MIRROR = "pg_bronze/control_mirror"
 ROWS_TAG = "pg_bronze/new_rows"
 BATCH_TAG = "pg_bronze/batch"
+# The number of tables that are swept by a schedule, which share a budget.
+LARGE_TABLES_TAG = "pg_bronze/large_tables"
+PROGRESS = "pg_bronze/progress"
 # Batches that no person requested: those of the sensor and of `pg-bronze run`.
 UNATTENDED = ["tick", "run"]
 RETRY = "pg_bronze/retry"
@@ -60,6 +64,30 @@ def quiet_upto(observation: dg.AssetObservation | None) -> tuple[int, int]:
     entries = observation.metadata if observation else {}
     generation, upto = (entries[name].value if name in entries else None for name in (GENERATION, QUIET_UPTO))
     return (generation, upto) if isinstance(generation, int) and isinstance(upto, int) else (-1, 0)
+
+
+def progress_of(observation: dg.AssetObservation | None) -> Watermark | None:
+    """Return what a run read after its last commit and found empty; None if it recorded nothing that can be read."""
+    entry = observation.metadata.get(PROGRESS) if observation else None
+    if entry is None or not isinstance(entry.value, Mapping):
+        return None
+    try:
+        return Watermark.from_json(entry.value)
+    except PgBronzeError:
+        return None  # it is read again
+
+
+def with_progress(watermark: Watermark | None, progress: Watermark | None) -> Watermark | None:
+    """Return a watermark with what was read after it, if that continues it."""
+    if watermark is None or progress is None:
+        return watermark
+    known = (watermark.table, watermark.generation, watermark.seq)
+    return progress if known == (progress.table, progress.generation, progress.seq) else watermark
+
+
+def of_progress(progress: Watermark | None) -> dict[str, Any]:
+    """Return what the next run continues from, of tables that are too large to be read in every tick."""
+    return {PROGRESS: dg.MetadataValue.json(progress.to_json())} if progress else {}
 
 
 def is_quiet(observation: dg.AssetObservation | None) -> bool:
@@ -124,6 +152,7 @@ def of_report(report: SyncReport, uri: str | None) -> dict[str, Any]:
         **of_watermark(watermark),
         **_of_cursor(report),
     }
+    entries |= _of_bands(report.bands)
     if report.adopted:
         entries["pg_bronze/adopted_slices"] = len(report.adopted)
     if counts := value_policies.count_by_column(value for item in report.objects for value in item.exceptional):
@@ -137,6 +166,24 @@ def of_report(report: SyncReport, uri: str | None) -> dict[str, Any]:
     if report.control_off:
         entries[CONTROL_MIRROR] = report.control_off
     return entries
+
+
+def _of_bands(notes: BandNotes | None) -> dict[str, Any]:
+    """Return what a table shows that is swept by a schedule."""
+    if notes is None:
+        return {}
+    entries: dict[str, Any] = {
+        "pg_bronze/fresh_end": notes.fresh_end,
+        "pg_bronze/sweep_every_s": round(notes.sweep_every_s),
+        "pg_bronze/order": notes.order or "none: the table is read completely in each sweep",
+    }
+    optional = {
+        "pg_bronze/sweep_age_s": notes.sweep_age_s if notes.sweep_age_s is None else round(notes.sweep_age_s),
+        "pg_bronze/fresh_share": notes.fresh_share,
+        "pg_bronze/sweep_progress": notes.swept_blocks,
+        "pg_bronze/missing_index": notes.advice,
+    }
+    return entries | {name: value for name, value in optional.items() if value is not None}
 
 
 def _of_cursor(report: SyncReport) -> dict[str, Any]:

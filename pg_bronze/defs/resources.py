@@ -11,6 +11,8 @@ import psycopg
 from dagster_aws.s3 import S3Resource
 from pydantic import Field, PrivateAttr, SecretStr
 
+from pg_bronze.core import band_rules
+from pg_bronze.core.band_rules import BandRules
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import Policies
 from pg_bronze.defs import log_lines, metadata, run_watchdog
@@ -121,8 +123,12 @@ def open_control(settings: Settings, source: Source) -> Control:
         )
 
 
-def sync_options(settings: Settings, label: str) -> SyncOptions:
-    """Return the options of one table."""
+def sync_options(settings: Settings, label: str, rules: BandRules | None = None) -> SyncOptions:
+    """Return the options of one table.
+
+    Args:
+        rules: The limits of bands and sweeps; None reads the table completely.
+    """
     table = settings.table_options(label)
     return SyncOptions(
         slice_rows=table.slice_rows,
@@ -134,6 +140,7 @@ def sync_options(settings: Settings, label: str) -> SyncOptions:
         takeover=table.takeover,
         unfenced=settings.unfenced,
         policies=Policies(table.infinity, table.late_dates, table.nan),
+        bands=rules if table.bands == "auto" else None,
     )
 
 
@@ -156,6 +163,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _logged: set[str] = PrivateAttr(default_factory=set)
     _must_recheck: bool = PrivateAttr(default=False)
     _down: PgBronzeError | None = PrivateAttr(default=None)
+    _rules: BandRules | None = PrivateAttr(default=None)
 
     @classmethod
     def from_settings(cls, settings: Settings, bucket: Bucket) -> "SourceDatabase":
@@ -172,7 +180,11 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Prepare the run. The first table opens the connections."""
         tune_process()
-        run_id = context.run.run_id if context.run else ""
+        run_id, tags = (context.run.run_id, context.run.tags) if context.run else ("", {})
+        # A person expects every committed row; the sensor and `pg-bronze run` come again.
+        complete = tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
+        large_tables = int(tags.get(metadata.LARGE_TABLES_TAG, "0"))
+        self._rules = band_rules.rules_of(self.settings.interval_s, large_tables, complete)
         self._source = open_source(self.settings, run_watchdog.session_name(run_id), _ends_at(context, self.settings))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -198,7 +210,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         """
         try:
             source, store, control = self._open()
-            options = sync_options(self.settings, table.label)
+            options = sync_options(self.settings, table.label, self._rules)
             yield TableSync(source, store, table, options, control, now=_now)
         except (SourceUnavailable, StoreUnavailable, AccessDenied):
             self._must_recheck = True

@@ -5,12 +5,13 @@ tables costs one more query for all of them, once for each process. Each failing
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.storage.event_log.base import AssetEntry
 
+from pg_bronze.core import band_rules
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import asset_keys, failures, metadata
@@ -87,7 +88,11 @@ class Process:
 
 
 def collect(
-    instance: dg.DagsterInstance, tables: Sequence[SourceTable], activity: Activity, process: Process
+    instance: dg.DagsterInstance,
+    tables: Sequence[SourceTable],
+    activity: Activity,
+    process: Process,
+    settings: Settings,
 ) -> list[tuple[SourceTable, due.Facts]]:
     """Return the facts about each table that exists in the database now.
 
@@ -105,8 +110,26 @@ def collect(
         entry = entries.get(key)
         last = last_runs.get(key, failures.LastRun())
         is_running = running is None or key in running
-        found.append((table, _facts(table, oid, activity, _watermark(entry), last, is_running)))
-    return found
+        watermark = metadata.with_progress(_watermark(entry), last.progress)
+        found.append((table, _facts(table, oid, activity, watermark, last, is_running)))
+    return _with_rules(found, settings)
+
+
+def _with_rules(found: list[tuple[SourceTable, due.Facts]], settings: Settings) -> list[tuple[SourceTable, due.Facts]]:
+    """Add to each table when it is swept: the sweeps of all large tables share a budget."""
+    rules = band_rules.rules_of(settings.interval_s, 0)
+    costs = [
+        band_rules.sweep_s(table, facts.watermark.sweeps if facts.watermark else None)
+        if settings.table_options(table.label).bands == "auto"
+        else 0.0
+        for table, facts in found
+    ]
+    large_tables = sum(rules.period_s(cost) > 0 for cost in costs)
+    rules = band_rules.rules_of(settings.interval_s, large_tables)
+    return [
+        (table, replace(facts, rules=rules, sweep_s=cost) if rules.period_s(cost) > 0 else facts)
+        for (table, facts), cost in zip(found, costs, strict=True)
+    ]
 
 
 def _facts(

@@ -8,15 +8,19 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from pg_bronze.core import history_check
-from pg_bronze.core.planning import HEARTBEAT_WIDTH
+from pg_bronze.core import band_rules, history_check
+from pg_bronze.core.band_rules import BandRules, Sweeps
+from pg_bronze.core.leaf import Leaf
+from pg_bronze.core.ranges import HEARTBEAT_WIDTH
 from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.scheduling.backoff import Failure
 
 # A changed table with the signature of before would be read later, at most by PG_BRONZE_UNGATED_AFTER_S: 1 in 2^40.
 SIGNATURE_DIGITS = 10
 MAY_HAVE_ROWS = "may have new rows"
+DUE_FOR_SWEEP = "due for a sweep"
 SILENT = "the last run ended without reporting a result. See the page of that run for the reason."
 
 
@@ -72,6 +76,8 @@ class Facts:
         silent: The last run reported nothing about the table.
         failure: Why the last run could not copy the table, or None.
         small: The table is so small that asking for new rows costs less than a run.
+        rules: The limits of its bands and sweeps; None if it is read completely in every tick.
+        sweep_s: The expected seconds of a sweep.
     """
 
     oid: int
@@ -83,6 +89,13 @@ class Facts:
     silent: bool = False
     failure: Failure | None = None
     small: bool = False
+    rules: BandRules | None = None
+    sweep_s: float = 0.0
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the table is too large to be read completely in every tick."""
+        return self.rules is not None and self.rules.period_s(self.sweep_s) > 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,8 @@ class Decision:
     Attributes:
         reason: A phrase that fits behind a number of tables, as in "9 unchanged".
         hint: What to remember until the next tick.
-        swept: The transaction up to which the table is copied, or None if it has leaves that were never read.
+        swept: The transaction up to which the table is copied, or None if it has leaves that were never read. Of a
+            table with bands, only the rows with one of the newest values are copied that far.
         ask: The table is due only if it has a row that ``delivered_upto`` does not include; see ``after_asking``.
     """
 
@@ -120,9 +134,12 @@ def delivered_upto(facts: Facts) -> int | None:
 
     A question for new rows begins there and not at a hint: after a crash the server reuses ids that a hint passed.
     """
+    return min((leaf.swept or 0 for leaf in _states(facts)), default=0) or None
+
+
+def _states(facts: Facts) -> list[Leaf]:
     watermark = _watermark(facts)
-    swept = [watermark.leaf(oid).swept or 0 for oid in facts.leaves] if watermark else []
-    return min(swept, default=0) or None
+    return [watermark.leaf(oid) for oid in facts.leaves] if watermark else []
 
 
 def decide(
@@ -148,6 +165,7 @@ def decide(
     if not facts.silent:
         hint = dataclasses.replace(hint, asked=0)
     decision = _by_horizon(_by_hints(facts, hint, cluster, now, ungated_after_s), hint, cluster, now)
+    decision = _by_schedule(decision, facts, hint, cluster, now)
     if _has_other_history(facts, cluster):
         decision = Decision(True, "copied from another history", dataclasses.replace(decision.hint, due_at=now))
     if next_try is not None:
@@ -155,11 +173,36 @@ def decide(
     delivered = delivered_upto(facts)
     if exact and not decision.due and (delivered or 0) < cluster.horizon:
         requested = dataclasses.replace(decision.hint, due_at=now)
-        return _requested(Decision(True, MAY_HAVE_ROWS, requested, delivered, ask=True), hint)
+        # A question reads the newest rows of a table with bands alone; the run reads all of it.
+        return _requested(Decision(True, MAY_HAVE_ROWS, requested, delivered, ask=not facts.scheduled), hint)
     behind = decision.swept is not None and decision.swept < cluster.horizon
     # Only a run moves the watermark of a table that was not written for a billion transactions.
     narrow = cluster.horizon - (delivered or cluster.horizon) <= HEARTBEAT_WIDTH
-    return dataclasses.replace(_requested(decision, hint), ask=decision.due and behind and facts.small and narrow)
+    asks = decision.due and behind and narrow and decision.reason != DUE_FOR_SWEEP
+    cheap = asks_fresh(facts) if facts.scheduled and not exact else facts.small and not facts.scheduled
+    return dataclasses.replace(_requested(decision, hint), ask=asks and cheap)
+
+
+def asks_fresh(facts: Facts) -> bool:
+    """Return whether a question for new rows reads the newest rows alone, through an index."""
+    tops = {state.upper[-1] if state.upper else None for state in _states(facts)}
+    return facts.scheduled and len(tops) == 1 and None not in tops
+
+
+def sweep_age_s(facts: Facts, cluster: Cluster, now: float) -> float | None:
+    """Return the age in seconds of the oldest change of a large table that may not be copied.
+
+    Returns:
+        None if it is not known, or if the counters show that all of them are copied.
+    """
+    watermark, states = _watermark(facts), _states(facts)
+    times = [datetime.fromisoformat(state.swept_at).timestamp() for state in states if state.swept_at]
+    if watermark is None or not times or len(times) < len(states):
+        return None
+    counter = None if cluster.standby else sum(facts.counters)
+    if (watermark.sweeps or Sweeps()).is_unneeded(counter) or all(s.swept == cluster.horizon for s in states):
+        return None
+    return now - min(times)
 
 
 def after_asking(decision: Decision, has_rows: bool, horizon: int) -> Decision:
@@ -225,10 +268,10 @@ def judge(
     states = [watermark.leaf(oid) for oid in leaves] if watermark else []
     if any(state.sweep for state in states):
         return Decision(True, "partly loaded", requested)
-    unread = not states or any(state.swept is None for state in states)
+    unread = not states or any(state.top is None for state in states)
     if unread and (moved or not hint.quiet_upto):
         return Decision(True, "not copied yet", requested)
-    swept = max(hint.quiet_upto, 0 if unread else min(state.swept or 0 for state in states))
+    swept = max(hint.quiet_upto, 0 if unread else min(state.top or 0 for state in states))
     if swept == cluster.next_xid:
         return Decision(False, "unchanged", seen, swept)
     if swept > cluster.next_xid and not cluster.standby:
@@ -258,6 +301,25 @@ def _by_horizon(decision: Decision, before: Hint, cluster: Cluster, now: float) 
         return decision
     hint = dataclasses.replace(decision.hint, due_at=before.due_at)
     return Decision(False, "blocked by an open transaction", hint, decision.swept)
+
+
+def _by_schedule(decision: Decision, facts: Facts, before: Hint, cluster: Cluster, now: float) -> Decision:
+    """Correct a decision about a large table, of which only a part is read in every tick."""
+    watermark, states = _watermark(facts), _states(facts)
+    if not facts.scheduled or facts.rules is None or watermark is None or not states:
+        return decision
+    if all(state.swept == cluster.horizon for state in states) or any(state.top is None for state in states):
+        return decision
+    sweeps, counter = watermark.sweeps or Sweeps(), None if cluster.standby else sum(facts.counters)
+    period_s = facts.rules.period_s(facts.sweep_s)
+    wide = any(cluster.horizon - (state.swept or cluster.horizon) > HEARTBEAT_WIDTH for state in states)
+    left_s = band_rules.seconds_to_sweep(states, sweeps, period_s, counter, datetime.fromtimestamp(now, UTC))
+    if left_s <= 0 or wide or sweeps.urgent or any(state.sweep for state in states):
+        return Decision(True, DUE_FOR_SWEEP, dataclasses.replace(decision.hint, due_at=now), decision.swept)
+    if decision.due and decision.swept is not None and not any(state.upper for state in states):
+        hint = dataclasses.replace(decision.hint, due_at=before.due_at)
+        return Decision(False, "waiting for the next sweep", hint, decision.swept)
+    return decision
 
 
 def _retried(decision: Decision, before: Hint, next_try: float, now: float) -> Decision:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pg_bronze.settings.choices import Infinity, LateDates, Nan, Takeover, Untracked
+from pg_bronze.settings.choices import Bands, Infinity, LateDates, Nan, Takeover, Untracked
 from pg_bronze.settings.section import Section
 from pg_bronze.settings.text_formats import comma_separated, parse_json
 
@@ -35,6 +35,7 @@ class TableOptions(BaseModel):
     late_dates: LateDates = Field(
         default="error", description="How dates and timestamps after the year 262142 are stored."
     )
+    bands: Bands = Field(default="auto", description="Whether a large table is divided into bands.")
     nan: Nan = Field(default="error", description="How NaN in a numeric with a precision is stored.")
 
 
@@ -58,11 +59,16 @@ class TableSettings(Section):
     untracked: Untracked = Field(
         default="sweep", description="Tables without a cursor column: `sweep` copies them, `skip` does not."
     )
+    bands: Bands = Field(
+        default="auto",
+        description="Large tables: `auto` reads their newest rows in every tick and sweeps the others as often as a "
+        "budget of 1 % allows, `off` reads each table completely in every tick.",
+    )
     tables: dict[str, TableOptions] = Field(
         default_factory=dict,
         description="Options per table as a JSON object, such as "
         '`{"movie": {"cursor_column": "updated_at", "slice_rows": 5000}}`. Also `untracked`, `takeover`, '
-        "`infinity`, `late_dates` and `nan`.",
+        "`bands`, `infinity`, `late_dates` and `nan`.",
     )
     takeover: Takeover | None = Field(
         default=None,

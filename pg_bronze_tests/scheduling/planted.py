@@ -20,8 +20,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "the partition that is copied furthest decides whether a table is due",
         "scheduling/due.py",
-        "swept = max(hint.quiet_upto, 0 if unread else min(state.swept or 0 for state in states))",
-        "swept = max(hint.quiet_upto, 0 if unread else max(state.swept or 0 for state in states))",
+        "swept = max(hint.quiet_upto, 0 if unread else min(state.top or 0 for state in states))",
+        "swept = max(hint.quiet_upto, 0 if unread else max(state.top or 0 for state in states))",
         "scheduling/test_due.py::test_the_leaf_that_is_furthest_behind_decides",
     ),
     Fault(

@@ -1,11 +1,13 @@
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pg_bronze.core.leaf import Leaf, Sweep
-from pg_bronze.core.planning import HEARTBEAT_WIDTH
+from pg_bronze.core.band_rules import BandRules, Sweeps
+from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
+from pg_bronze.core.ranges import HEARTBEAT_WIDTH
 from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.scheduling.due import (
     Cluster,
@@ -13,11 +15,13 @@ from pg_bronze.scheduling.due import (
     Facts,
     Hint,
     after_asking,
+    asks_fresh,
     decide,
     delivered_upto,
     failure_of,
     judge,
     signature,
+    sweep_age_s,
 )
 
 UNGATED_S = 900
@@ -361,3 +365,72 @@ def test_a_quiet_table_whose_history_does_not_continue_is_due_at_once(now):
 def test_a_standby_that_lags_continues_the_history():
     behind = Origin("7", 1, "0/0", 5, "bronze")
     assert not decision(facts(Leaf(200)), counted(), Cluster(200, 200, standby=True, origin=behind)).due
+
+
+RULES = BandRules()
+
+
+def ago(seconds):
+    return datetime.fromtimestamp(NOW - seconds, UTC).isoformat()
+
+
+def large(*, swept=150, top=200, seconds=50, banded=True, sweep=None, sweeps=Sweeps(), counters=(7,)):  # noqa: B008
+    """A table whose sweep takes a second, which is due every 100 seconds."""
+    order, upper = (Order(1, "int8"), (Band("5", top),)) if banded else (None, ())
+    leaf = Leaf(swept, sweep, order, upper, ago(seconds))
+    watermark = replace(copied(leaf), sweeps=sweeps)
+    return Facts(9, (9,), counters, watermark, rules=RULES, sweep_s=1.0)
+
+
+def of_large(facts, *, horizon=200, exact=False, standby=False):
+    seen = replace(hint(next_xid=horizon), signature=signature(facts.leaves, facts.counters))
+    return decide(facts, seen, Cluster(horizon, horizon, standby), NOW, UNGATED_S, None, exact)
+
+
+def test_a_large_table_with_bands_is_due_if_it_may_have_fresh_rows():
+    found = of_large(large(), horizon=300)
+    assert (found.due, found.ask, found.reason) == (True, True, "may have new rows")
+    assert asks_fresh(large())
+
+
+def test_a_large_table_whose_newest_rows_are_copied_is_due_for_its_sweep_only():
+    """Its lower bands are behind in every tick between two sweeps."""
+    assert not of_large(large()).due
+    found = of_large(large(seconds=101))
+    assert (found.due, found.ask, found.reason) == (True, False, "due for a sweep")
+
+
+def test_a_large_table_is_due_while_a_sweep_is_in_progress():
+    assert of_large(large(sweep=Sweep(200, 3, 1, 0, "5", 9))).reason == "due for a sweep"
+
+
+def test_a_sweep_is_not_due_if_the_counters_show_that_every_write_arrived_fresh():
+    known = Sweeps(counter=5, fresh=2)
+    assert not of_large(large(seconds=101, sweeps=known, counters=(7,))).due
+    assert of_large(large(seconds=101, sweeps=known, counters=(8,))).due
+    assert of_large(large(seconds=101, sweeps=known), standby=True).due
+
+
+def test_a_large_table_without_an_index_waits_for_its_schedule():
+    """One row a second would otherwise scan 100 million rows in every tick."""
+    found = of_large(large(banded=False, swept=150), horizon=300)
+    assert (found.due, found.reason) == (False, "waiting for the next sweep")
+    assert of_large(large(banded=False, swept=150, seconds=101), horizon=300).due
+
+
+def test_a_person_who_asks_for_a_tick_gets_every_row_of_a_large_table():
+    found = of_large(large(), exact=True)
+    assert (found.due, found.ask) == (True, False)
+    assert not of_large(large(swept=200), exact=True).due
+
+
+def test_a_window_of_a_billion_transactions_is_due_for_a_sweep():
+    far = 150 + HEARTBEAT_WIDTH + 1
+    assert of_large(large(top=far), horizon=far).reason == "due for a sweep"
+
+
+def test_the_age_of_a_sweep_is_that_of_the_oldest_change_that_may_be_missing():
+    here = Cluster(200, 200)
+    assert sweep_age_s(large(seconds=70), here, NOW) == 70
+    assert sweep_age_s(large(seconds=70, swept=200), here, NOW) is None
+    assert sweep_age_s(large(seconds=70, sweeps=Sweeps(counter=5, fresh=2), counters=(7,)), here, NOW) is None

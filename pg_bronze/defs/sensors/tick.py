@@ -9,7 +9,7 @@ from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, metadata
 from pg_bronze.defs.catalog_state import CatalogState
-from pg_bronze.defs.due_tables import TableCheck, check
+from pg_bronze.defs.due_tables import Check, check
 from pg_bronze.defs.resources import open_source
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.postgres.connection import Source
@@ -59,7 +59,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
         if (result.failing or result.blocked or state.remembered) and process.reports_at(now.timestamp()):
             # A tick that requests runs has no reason to show. Its log is a file of its own, so not in every tick.
             context.log.warning(sentence)
-        return dg.SensorResult(run_requests=_requests(result.due, current, now), cursor=cursor)
+        return dg.SensorResult(run_requests=_requests(result, current, now), cursor=cursor)
 
     return bronze_tick
 
@@ -79,20 +79,24 @@ def _source(settings: Settings) -> Source:
     return _kept[key]
 
 
-def _requests(due: Sequence[TableCheck], settings: Settings, now: datetime) -> list[dg.RunRequest]:
+def _requests(result: Check, settings: Settings, now: datetime) -> list[dg.RunRequest]:
     """Return one run for all due tables, and a separate one for each large first load, which may take hours."""
     large_pages = settings.slice_bytes // BLOCK_BYTES * 2
     separate = [
         item.table
-        for item in due
+        for item in result.due
         if item.decision.swept is None and sum(relation.page_count for relation in item.table.relations) > large_pages
     ]
-    together = [item.table for item in due if item.table not in separate]
+    together = [item.table for item in result.due if item.table not in separate]
     return [
         dg.RunRequest(
             asset_selection=[asset_keys.bronze_key(table) for table in group],
             partition_key=now.date().isoformat(),
-            tags={metadata.BATCH_TAG: "tick", "dagster/max_runtime": str(settings.max_run_s)},
+            tags={
+                metadata.BATCH_TAG: "tick",
+                metadata.LARGE_TABLES_TAG: str(result.large_tables),
+                "dagster/max_runtime": str(settings.max_run_s),
+            },
         )
         for group in [together, *([table] for table in separate)]
         if group
