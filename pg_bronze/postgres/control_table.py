@@ -33,7 +33,8 @@ _ROLES_PATH = "set local search_path to default"  # triggers may need the role's
 _PINNED_PATH = "set local search_path to pg_catalog, pg_temp"
 # Without the flush, a crash could take back a version that a watermark names, and would look like a restore.
 _FLUSHED = "select set_config('synchronous_commit', 'local', true)"
-_SIGN = "update {table} set last_extracted_at = last_extracted_at where table_name = %s"
+# Runs with the role's own search_path, which may have another operator of this name.
+_SIGN = "update {table} set last_extracted_at = last_extracted_at where table_name operator(pg_catalog.=) %s"
 _VERSION = """select (select concat(system_identifier) from pg_control_system()),
   (select oid::bigint from pg_database where datname = current_database()),
   tableoid::bigint, int8in(xidout(xmin))

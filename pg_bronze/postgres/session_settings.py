@@ -74,18 +74,20 @@ _SUPERUSER: Mapping[str, str] = {
 }
 # Where the tables of the role's own search_path are found once it is replaced: the name of a setting of our own.
 ROLE_SCHEMAS = "pg_bronze.role_schemas"
-_KNOWN_SCHEMAS = f"nullif(pg_catalog.current_setting('{ROLE_SCHEMAS}', true), '')"
+_STORED = f"pg_catalog.current_setting('{ROLE_SCHEMAS}', true)"
+# Not nullif(), `case x when` or `in`: their equality is looked up in the search_path, and cannot be qualified.
+_KNOWN_SCHEMAS = f"case when {_STORED} operator(pg_catalog.<>) '' then {_STORED} end"
 _OWN_SCHEMAS = "pg_catalog.textin(pg_catalog.array_out(pg_catalog.current_schemas(false)))"
 
 # The schemas of the role's search_path, for a query in a session with these settings, or without them.
-SCHEMAS = f"coalesce({_KNOWN_SCHEMAS}::pg_catalog.name[], pg_catalog.current_schemas(false))"
+SCHEMAS = f"coalesce(({_KNOWN_SCHEMAS})::pg_catalog.name[], pg_catalog.current_schemas(false))"
 
 
 def settings_list(statement_timeout_s: float, local: bool, lock_timeout_s: float = 0.0) -> str:
     """Return the select list that sets everything here.
 
-    Its names are qualified, because the role's search_path is in force until it has run. The schemas of that path are
-    kept first, unless they are known.
+    Its names and operators are qualified, because the role's search_path is in force until it has run. The schemas of
+    that path are kept first, unless they are known.
 
     Args:
         statement_timeout_s: Seconds before the server cancels a statement.

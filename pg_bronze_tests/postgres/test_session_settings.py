@@ -159,6 +159,65 @@ def test_casts_types_and_functions_of_the_database_are_not_used(any_database, bu
     assert rows == [(number, Decimal("1.50"), "20:15:00", *written) for number in (1, 2, 3)]
 
 
+# A copy of every operator and function of pg_catalog that can be copied, in a schema before it. Each raises an error.
+SHADOWS = """
+create schema shadow;
+do $do$
+declare
+  found record;
+begin
+  for found in
+    select format('create function shadow.operator_%s(%s, %s) returns %s language plpgsql immutable as %L',
+        o.oid, o.oprleft::regtype, o.oprright::regtype, o.oprresult::regtype, $$begin raise 'shadow'; end$$) as routine,
+      format('create operator shadow.%s (function = shadow.operator_%s, leftarg = %s, rightarg = %s)',
+        o.oprname, o.oid, o.oprleft::regtype, o.oprright::regtype) as operator
+    from pg_operator o
+    where o.oprkind = 'b' and o.oprnamespace = 'pg_catalog'::regnamespace
+  loop
+    begin
+      execute found.routine;
+      execute found.operator;
+    exception when others then null;  -- of a pseudo-type
+    end;
+  end loop;
+  for found in
+    select format('create function shadow.%I(%s) returns %s language plpgsql immutable as %L',
+      p.proname, pg_get_function_identity_arguments(p.oid), pg_get_function_result(p.oid),
+      $$begin raise 'shadow'; end$$) as routine
+    from pg_proc p
+    where p.prokind = 'f' and p.pronamespace = 'pg_catalog'::regnamespace
+  loop
+    begin
+      execute found.routine;
+    exception when others then null;
+    end;
+  end loop;
+end $do$;
+grant usage on schema shadow to public;
+"""
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_no_operator_and_no_function_before_pg_catalog_is_used(any_database, bucket, reader):
+    """Before the settings of a session are in force, a name without a schema means what the role's search_path says."""
+    any_database.execute(MOVIE)
+    any_database.execute(fill(1, 3))
+    any_database.execute(SHADOWS)
+    for kind, column, least in (("operator", "oprnamespace", 600), ("proc", "pronamespace", 2000)):
+        count = f"select count(*) from pg_{kind} where {column} = 'shadow'::regnamespace"
+        assert any_database.execute(count)[0][0] > least
+    any_database.execute(f'alter database "{any_database.name}" set search_path = shadow, pg_catalog, public')
+    with any_database.connect() as connection:
+        lake = Lake(any_database, bucket.store(), control=Control(connection), reader=reader)
+        lake.tick()
+        any_database.execute("set search_path = public; insert into movie values (4, 'd', now(), 1)")
+        outcome = lake.tick()
+
+        assert lake.rows().height == 4
+        assert lake.control.off is None
+        assert outcome.watermark.origin.control is not None, "the row of etl_control has no new version"
+
+
 def test_the_control_table_is_that_of_the_roles_own_search_path(any_database):
     """Sessions have another search_path. The mirror must not move, and must not be copied as a source table."""
     schema, role = "odd %s {name}", f"mirror_{any_database.name}"
