@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pg_bronze.core.column_types import applicable_policies, rule, xid_column
+from pg_bronze.core.key_identity import CITEXT
 from pg_bronze.core.table import Column, SourceTable
 
 _DIGESTED = ("attnum", "name", "base", "typmod", "stored", "policy", "missing", "generated", "generated_as", "labels")
@@ -48,7 +49,9 @@ class Description:
 
 def _digested(column: Mapping[str, Any]) -> tuple[str, ...]:
     # Only where it matters, so that the digests of other columns are those of earlier versions.
-    return (*_DIGESTED, "deterministic") if column.get("deterministic") is False else _DIGESTED
+    deterministic = ("deterministic",) if column.get("deterministic") is False else ()
+    extension = ("extension",) if column.get("extension") == CITEXT else ()
+    return (*_DIGESTED, *deterministic, *extension)
 
 
 def describe_columns(columns: Sequence[Column]) -> list[dict[str, Any]]:

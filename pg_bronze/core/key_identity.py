@@ -6,7 +6,7 @@ is refused, because two spellings would silently be two rows. Polars is imported
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ _ONE_TEXT = frozenset({
 # Within a family, equal values have equal texts, or texts that the form of the family makes equal.
 _NUMBERS = frozenset({"int2", "int4", "int8", "numeric"})
 _FAMILIES = (_NUMBERS, frozenset({"float4", "float8"}), frozenset({"text", "varchar"}))
+CITEXT = "citext"  # the extension
 _OTHER = "PostgreSQL may treat different texts of this type as equal"
 
 
@@ -60,6 +61,7 @@ def key_identity(columns: Sequence[Column], locale: str, stored: "pl.DataType", 
     Returns:
         A sentence without a period that says why equal values cannot be found without the server.
     """
+    columns = _with_extensions(columns)
     if refusal := _refusal(columns):
         return _refused(name, columns[-1], refusal)
     found = list(dict.fromkeys(_kind(column, locale) for column in columns))
@@ -88,6 +90,15 @@ def _refusal(columns: Sequence[Column]) -> str | None:
     return None
 
 
+def _with_extensions(columns: Sequence[Column]) -> list[Column]:
+    """Return the columns with the newest extension, where an era before that entry has the same type."""
+    newest = columns[-1] if columns else None
+    return [
+        replace(column, extension=newest.extension) if newest and column.base == newest.base else column
+        for column in columns
+    ]
+
+
 def _compared_differently(before: Column) -> str:
     return f"its type was {before.declared}, whose values are compared in another way"
 
@@ -95,12 +106,14 @@ def _compared_differently(before: Column) -> str:
 def _kind(column: Column, locale: str) -> str:
     """Return how a column is compared: a key of ``_forms``, or the reason why that is not possible."""
     base = column.base
-    if base.rpartition(".")[2] == "citext" and column.labels is None:
+    if column.extension == CITEXT:  # its only type. Another schema may have a type of the same name.
         # In these languages the lower case of I is not i.
         return (
             "citext" if locale[:2].lower() not in ("tr", "az") else f"the locale {locale} has another lower case of I"
         )
-    by_bytes = column.collation is None or column.collation.startswith("pg_catalog.") or column.deterministic
+    by_bytes = column.deterministic
+    if by_bytes is None:  # in footers from before that entry
+        by_bytes = column.collation is None or column.collation.startswith("pg_catalog.")
     if not by_bytes:
         return f"its collation {column.collation} is not known to be deterministic, so different texts may be equal"
     if base in ("float4", "float8"):

@@ -41,6 +41,8 @@ class Column:
         labels: The labels of an enum, or of an array of one, in sort order.
         deterministic: Whether equal texts have equal bytes under ``collation``; None without it, and in footers from
             before this entry.
+        extension: The extension that the type ``base`` belongs to; None for an array, and in footers from before this
+            entry.
         policies: How exceptional values are stored. Set from the table's options; not part of the catalog.
     """
 
@@ -59,6 +61,7 @@ class Column:
     dimensions: int | None = None
     labels: tuple[str, ...] | None = None
     deterministic: bool | None = None
+    extension: str | None = None
     policies: Policies = DEFAULT_POLICIES
 
     @classmethod

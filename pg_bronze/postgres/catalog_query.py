@@ -132,6 +132,12 @@ DETAILS = """case when a.atthasmissing then (
           select co.collisdeterministic
           from pg_collation co
           where co.oid = a.attcollation and co.oid <> t.typcollation
+        ),
+        (
+          select e.extname
+          from pg_depend d join pg_extension e on e.oid = d.refobjid
+          where d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e' and t.typcategory <> 'A'
+            and d.refclassid = 'pg_extension'::regclass
         )"""
 # What core.caveats needs: the tables that inherit from a table, and the columns of composite types, of arrays, domains
 # and ranges of them. Numbers only, which every encoding can send.

@@ -46,6 +46,7 @@ def digest(*columns, **changed):
         digest(dataclasses.replace(column(), labels=("sad",))),
         digest(dataclasses.replace(column(), generated="virtual", generated_as="1")),
         digest(dataclasses.replace(column(), collation="public.ci", deterministic=False)),
+        digest(dataclasses.replace(column(), extension="citext")),
         digest(column(), column("b", attnum=2)),
         digest(column(), primary_key=()),
         digest(column(), xid_column="_pg_xid_1"),

@@ -1,5 +1,7 @@
 """Which values of a key PostgreSQL treats as equal, compared with literals."""
 
+import dataclasses
+
 import polars as pl
 import pytest
 
@@ -7,6 +9,7 @@ from pg_bronze.core.key_identity import key_identity
 from pg_bronze.core.table import Column
 from pg_bronze.core.value_policies import Policies
 
+CITEXT = "public.citext"
 EQUAL = {
     "numeric": [["1", "1.0", "1.000"], ["10"], ["0", "0.00"], ["-1.50", "-1.5"], ["NaN"], ["100", "100.0"], ["1.01"]],
     "float8": [[0.0, -0.0], [1.5], [float("nan"), -float("nan")], [float("inf")]],
@@ -20,6 +23,8 @@ REFUSED = ("interval", "jsonb", "numrange", "_numeric", "_float8", "_bpchar", "p
 
 
 def column(base: str, **attributes) -> Column:
+    if base == CITEXT:
+        attributes["extension"] = "citext"
     return Column(1, "code", base, base, -1, True, **attributes)
 
 
@@ -62,11 +67,25 @@ def test_most_types_are_compared_as_they_are(base):
     assert identity().form is None
 
 
+@pytest.mark.parametrize("base", ["x.citext", "x._citext", "x.int4", "x.numeric", "x.bpchar", "x.float8", "citext"])
+def test_a_type_is_not_known_by_the_last_part_of_its_name(base):
+    """A composite type of that name prints (Anna) and (anna), which are two keys."""
+    assert "may treat different texts of this type as equal" in refusal(column(base))
+    assert identity(column("x.citext", labels=("a", "A"))).form is None
+
+
+def test_objects_from_before_the_extension_was_recorded_are_compared_as_the_newest():
+    before = dataclasses.replace(column(CITEXT), extension=None)
+    assert identity(before, column(CITEXT)).form is not None
+    refusal(before)
+    assert "its type was x.citext" in refusal(column("x.citext"), column(CITEXT))
+
+
 def test_a_collation_is_accepted_only_if_it_is_deterministic():
     for known in (
         column("text", collation="pg_catalog.C"),
         column("text", collation="public.german", deterministic=True),
-        column("public.citext", collation="public.ci", deterministic=False),  # citext ignores it
+        column(CITEXT, collation="public.ci", deterministic=False),  # citext ignores it
     ):
         identity(known)
     for unknown in (None, False):

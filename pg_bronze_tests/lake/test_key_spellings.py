@@ -76,6 +76,21 @@ def test_a_key_that_only_the_server_can_compare_is_never_two_rows(database, buck
         compare(sync, lake.recorded["span"].highest_horizon, s3_connection(bucket))
 
 
+@pytest.mark.parametrize("made_as", ["(part text)", 'range (subtype = text, collation = "C")'])
+def test_a_type_of_a_user_is_not_that_of_the_extension_of_the_same_name(database, bucket, latest, made_as):
+    """Two keys that differ only in case would silently be one row."""
+    database.execute(
+        f"create schema x; create type x.citext as {made_as}; create table code (code x.citext primary key)"
+    )
+    values = "('(a)'), ('(A)')" if "part" in made_as else "('[a,b]'), ('[A,B]')"
+    database.execute(f"insert into code values {values}")
+    lake = Lake(database, bucket.store())
+    lake.drain("code")
+
+    with pytest.raises(SettingsError, match=r"code: column 'code' \(x\.citext\) cannot identify a row"):
+        latest("code")
+
+
 def test_citext_keys_in_doubt_are_an_error_and_others_are_not(database, bucket, latest):
     """Whether É and é are equal depends on the server's locale."""
     database.execute("create extension citext; create table word (code citext primary key)")

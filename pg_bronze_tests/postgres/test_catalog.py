@@ -90,6 +90,19 @@ def test_a_table_is_described_with_domains_resolved(sql):
     assert read_catalog(sql).table("public", "movie") == dataclasses.replace(movie, columns=brief)
 
 
+def test_the_extension_of_a_type_is_recorded(sql):
+    """Its name alone does not show what a type is."""
+    sql.execute(
+        """create schema ext; create extension citext schema ext; create schema x; create type x.citext as (a text);
+        create domain word as ext.citext;
+        create table movie (a ext.citext, b word, c ext.citext[], d x.citext, e text)"""
+    )
+
+    columns = read_table(sql, "public", "movie").columns
+
+    assert [column.extension for column in columns] == ["citext", "citext", None, None, None]
+
+
 def test_a_collation_that_is_not_deterministic_is_recorded(sql):
     """Two texts can be one key then."""
     # PostgreSQL 18 is built without ICU here, whose collations alone can be created like this.
