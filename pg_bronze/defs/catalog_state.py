@@ -21,8 +21,8 @@ from pg_bronze.defs.resources import open_bucket, open_source
 from pg_bronze.errors import PgBronzeError, StoreNotFit
 from pg_bronze.lake.keys import own_key
 from pg_bronze.postgres import catalog as source_catalog
+from pg_bronze.postgres import catalog_query
 from pg_bronze.postgres.catalog import Catalog, read_catalog
-from pg_bronze.postgres.error_mapping import explain
 from pg_bronze.settings.model import Settings
 
 KEY = "pg_bronze/catalog"
@@ -244,4 +244,4 @@ def _ask(settings: Settings, query: Callable[[psycopg.Connection], Answer]) -> A
             with source.session() as connection:
                 return query(connection)
         except psycopg.Error as error:
-            raise explain(error, source.name) from error
+            raise source.explain(error, catalog_query.everything(), source.name) from error

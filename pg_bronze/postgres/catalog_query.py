@@ -73,7 +73,11 @@ select tree.root, tree.oid, n.nspname as schema, c.relname as name, c.relkind as
     from pg_attribute a
     where a.attrelid = c.oid and a.attnum > 0
   )) as versions,
-  case when tree.oid = tree.root then obj_description(c.oid, 'pg_class') end as comment,
+  case when tree.oid = tree.root then (
+    select d.description
+    from pg_description d
+    where d.objoid = c.oid and d.classoid = 'pg_class'::regclass and d.objsubid = 0
+  ) end as comment,
   case when tree.oid = tree.root then (
     select k.conkey
     from pg_constraint k
@@ -83,7 +87,10 @@ select tree.root, tree.oid, n.nspname as schema, c.relname as name, c.relkind as
     select json_agg(json_build_array(
         a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
         case when tn.nspname = 'pg_catalog' then t.typname::text else concat(tn.nspname, '.', t.typname) end,
-        coalesce(resolved.typmod, a.atttypmod), a.attnotnull, col_description(c.oid, a.attnum),
+        coalesce(resolved.typmod, a.atttypmod), a.attnotnull,
+        (select d.description
+         from pg_description d
+         where d.objoid = c.oid and d.classoid = 'pg_class'::regclass and d.objsubid = a.attnum),
         (select concat(co_n.nspname, '.', co.collname)
          from pg_collation co join pg_namespace co_n on co_n.oid = co.collnamespace
          where co.oid = a.attcollation and co.oid <> t.typcollation),
@@ -191,6 +198,11 @@ ORDERS = """array(
   )"""
 DATABASE = """select to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(d.encoding))
 from pg_database d where datname = current_database()"""
+
+
+def everything() -> str:
+    """Return the text of all queries here, to find in it what the role may not execute."""
+    return "\n".join([render("true", MEASURED, DETAILS), CAVEATS, DATABASE])
 
 
 def render(which: str, pages: str, details: str) -> str:

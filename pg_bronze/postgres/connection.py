@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import psycopg
 
 from pg_bronze.core.watermark import Origin
-from pg_bronze.errors import SourceNotFit, SourceUnavailable
+from pg_bronze.errors import AccessDenied, PgBronzeError, SourceNotFit, SourceUnavailable
 from pg_bronze.postgres import activity as probe
-from pg_bronze.postgres import catalog, catalog_query, login
+from pg_bronze.postgres import catalog, catalog_query, login, missing_rights
 from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.error_mapping import explain, explain_sqlstate
 from pg_bronze.postgres.login import Idle
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
-from pg_bronze.postgres.readers.reading import Reader, Reading, pinned
+from pg_bronze.postgres.readers.reading import Reader, Reading, opening, pinned
 from pg_bronze.postgres.session_settings import PRINTING, settings_list
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ LOGIN_S = 35.0
 SHORTEST_READ_S = 2.0
 # First of the two 32-bit keys of an advisory lock: the letters "pgbr".
 _LOCK_SPACE = 0x70676272
+_LOCK = "select pg_advisory_lock(%(space)s, %(oid)s)"
 
 
 class Source:
@@ -139,7 +140,15 @@ class Source:
             with self.session() as connection:
                 return connection.execute(query.encode(), parameters).fetchall()
         except psycopg.Error as error:
-            raise explain(error, self.name) from error
+            raise self.explain(error, query, self.name) from error
+
+    def explain(self, error: psycopg.Error, query: str, name: str) -> PgBronzeError:
+        """Return our error for a statement that failed on the kept connection; see ``error_mapping.explain``.
+
+        Args:
+            query: The statement, to find functions in it that the role may not execute.
+        """
+        return self._revoked(error, query) or explain(error, name)
 
     def measure(self, query: str, label: str) -> tuple[int, ...]:
         """Run an aggregate over many rows and return its one row.
@@ -152,7 +161,7 @@ class Source:
                 connection.execute(timeout.encode())
                 return connection.execute(query.encode()).fetchall()[0]
         except psycopg.Error as error:
-            raise explain_sqlstate(error, label) from error
+            raise self._revoked(error, query) or explain_sqlstate(error, label) from error
 
     def read(self, query: str, label: str) -> "pl.DataFrame":
         """Read one slice in a read-only snapshot; an interrupt ends it on the server too.
@@ -168,6 +177,9 @@ class Source:
         self._reading = reading = Reading(self._reader, query, label, timeout_s, place)
         try:
             return reading.wait(timeout_s + LOGIN_S)
+        except AccessDenied as error:
+            needed = "\n".join([*opening(timeout_s, place), query])
+            raise missing_rights.error_of(self.connection, needed, self.name) or error from error.__cause__
         finally:
             self._reading = None  # it refers to the frame, which would stay in memory beside the next one
 
@@ -201,11 +213,11 @@ class Source:
                 limits = {"lock_timeout": f"{wait_s * 1000:.0f}ms", "statement_timeout": "0"}
                 settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
                 self.connection.execute(f"select {settings}".encode())
-                self.connection.execute("select pg_advisory_lock(%(space)s, %(oid)s)", _lock_key(table_oid))
+                self.connection.execute(_LOCK, _lock_key(table_oid))
         except psycopg.errors.LockNotAvailable:
             return False
         except psycopg.Error as error:
-            raise explain(error, self.name) from error
+            raise self.explain(error, f"{settings} {_LOCK}", self.name) from error
         return True
 
     def unlock(self, table_oid: int) -> None:
@@ -278,13 +290,21 @@ class Source:
         # session that another client gets next.
         direct = f"(pg_catalog.pg_backend_pid() operator(pg_catalog.=) {connection.info.backend_pid})"
         settings = f"pg_catalog.concat({self._settings(local=False)})"
+        query = f"select not {direct}, case when {direct} then {settings} end"
         try:
-            found = connection.execute(f"select not {direct}, case when {direct} then {settings} end".encode())
-            self.pooled = bool((found.fetchone() or (False,))[0])
+            self.pooled = bool((connection.execute(query.encode()).fetchone() or (False,))[0])
         except psycopg.Error as error:
-            raise explain(error, self.name) from error
+            raise self._revoked(error, query, connection) or explain(error, self.name) from error
         if self.pooled:
             connection.prepare_threshold = None  # a statement would be prepared in one session and run in another
+
+    def _revoked(
+        self, error: psycopg.Error, query: str, connection: psycopg.Connection | None = None
+    ) -> PgBronzeError | None:
+        """Return the error of a statement that needs functions which the role may not execute, else None."""
+        if error.sqlstate != missing_rights.FORBIDDEN:
+            return None
+        return missing_rights.error_of(connection or self.connection, query, self.name)
 
     def _settings(self, local: bool) -> str:
         return settings_list(self._statement_timeout_s, local)

@@ -35,9 +35,8 @@ from pg_bronze.lake.commit import Slice, Step
 from pg_bronze.lake.footer import footer_of
 from pg_bronze.lake.keys import next_time
 from pg_bronze.lake.ledger import Ledger
-from pg_bronze.postgres import catalog
+from pg_bronze.postgres import catalog, catalog_query
 from pg_bronze.postgres.connection import Source
-from pg_bronze.postgres.error_mapping import explain
 from pg_bronze.sync import floors, slice_reader
 from pg_bronze.sync.column_history import ColumnHistory, ColumnSnapshot
 from pg_bronze.sync.options import SyncOptions
@@ -351,7 +350,7 @@ class SliceSource:
             with self.source.session() as connection:
                 table = catalog.read_table(connection, self.table.schema, self.table.name)
         except psycopg.Error as error:
-            raise explain(error, label) from error
+            raise self.source.explain(error, catalog_query.everything(), label) from error
         if table is None:
             raise TableChanged(
                 f"{label}: the table does not exist any more. The catalog is read again within a minute."

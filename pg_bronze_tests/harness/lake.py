@@ -22,10 +22,9 @@ from pg_bronze.lake.ledger import Committed, Ledger
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import scan
-from pg_bronze.postgres import catalog
+from pg_bronze.postgres import catalog, catalog_query
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, Mirrored
-from pg_bronze.postgres.error_mapping import explain
 from pg_bronze.sync.options import SyncOptions
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.comparison import SAME, Difference, difference, texts
@@ -125,7 +124,7 @@ class Lake:
         try:
             found = catalog.read_table(source.connection, schema, name)
         except psycopg.Error as error:  # a standby may cancel even this query; the product explains it the same way
-            raise explain(error, table) from error
+            raise source.explain(error, catalog_query.everything(), table) from error
         assert found is not None, f"no table {table}"
         arguments: dict[str, Any] = {} if now is None else {"now": now}
         if on_step is not None:
