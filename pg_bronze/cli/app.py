@@ -11,7 +11,7 @@ from pg_bronze import __version__
 from pg_bronze.cli.batch import Batches, run_batch
 from pg_bronze.cli.interrupts import interrupts
 from pg_bronze.cli.state_changes import change
-from pg_bronze.cli.terminal import errors_as_sentences
+from pg_bronze.cli.terminal import errors_as_sentences, terminal
 
 app = typer.Typer(
     help="Copies PostgreSQL tables incrementally and exactly into Parquet on MinIO or S3.",
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"pg-bronze {__version__}")
+        terminal.print(f"pg-bronze {__version__}")
         raise typer.Exit
 
 
@@ -81,6 +81,9 @@ def run(
                 started = time.monotonic()
                 with contextlib.suppress(typer.Exit), errors_as_sentences():
                     run_batch([], batches)
+                if not terminal.is_read:
+                    terminal.complain("the program that reads standard output has ended, so this command ends too.")
+                    raise typer.Exit(1)
                 if interrupted(max(0.0, interval_s - (time.monotonic() - started))):
                     return
     except KeyboardInterrupt:

@@ -1,13 +1,13 @@
 """One batch of `pg-bronze tick` or `pg-bronze run`: materializes the assets in this process."""
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pg_bronze.cli import kept_memory
 from pg_bronze.cli.instance import open_instance
+from pg_bronze.cli.terminal import terminal
 from pg_bronze.errors import SettingsError
 from pg_bronze.scheduling import backoff
 
@@ -52,7 +52,7 @@ class Batches:
         """Print a sentence unless this command has printed it before."""
         if sentence not in self.printed:
             self.printed.add(sentence)
-            print(sentence, flush=True)
+            terminal.print(sentence)
 
 
 def run_batch(labels: Sequence[str], batches: Batches) -> bool:
@@ -67,7 +67,7 @@ def run_batch(labels: Sequence[str], batches: Batches) -> bool:
     for label, sentence in sorted(failed.items()):
         by_cause.setdefault(sentence, []).append(label)
     for sentence, named in by_cause.items():
-        print(f"pg-bronze: {backoff.name_list(named)} failed: {sentence}", file=sys.stderr)
+        terminal.complain(f"{backoff.name_list(named)} failed: {sentence}")
     return not failed
 
 
@@ -84,7 +84,7 @@ def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batche
         raise SettingsError(state.error)
     tables = _tables(labels, settings, state, batches)
     if not tables:
-        print("There is no table to copy.", flush=True)
+        terminal.print("There is no table to copy.")
     elif not labels:
         _prune(instance, tables, settings, batches)
         tables = _due(instance, tables, settings, batches)
@@ -124,6 +124,8 @@ def _tables(
         if label not in included or label in skipped:
             reason = skipped.get(label, "PG_BRONZE_INCLUDE or PG_BRONZE_EXCLUDE excludes it")
             raise SettingsError(f"{label} is not copied: {reason}.")
+    for pattern in () if labels else settings.unmatched(known):
+        batches.print_once(f"PG_BRONZE_INCLUDE: no table matches {pattern!r}")
     for label, reason in skipped.items():
         batches.print_once(f"skipped {label}: {reason}")
     return [table for label, table in included.items() if label not in skipped and (not labels or label in labels)]
@@ -153,7 +155,7 @@ def _due(
     for sentence in checked.failing if batches.unattended else ():
         batches.print_once(f"pg-bronze: {sentence}")
     if not checked.due:
-        print(". ".join(part for part in (checked.summary, checked.blocked) if part), flush=True)
+        terminal.print(". ".join(part for part in (checked.summary, checked.blocked) if part))
     return [item.table for item in checked.due]
 
 
@@ -229,8 +231,7 @@ class _PlainLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         meta = getattr(record, "dagster_meta", {})
         if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
-            # Otherwise a pipe or the journal shows a line some batches later.
-            print(meta.get("orig_message", record.getMessage()), flush=True)
+            terminal.print(str(meta.get("orig_message", record.getMessage())))
 
 
 def _console() -> "dg.LoggerDefinition":

@@ -4,12 +4,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.load import dagster_home
-from pg_bronze.settings.project import find_project
+from pg_bronze.settings.project import current_folder, find_project
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -27,7 +26,7 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
     """
     import dagster as dg
 
-    here = Path.cwd()
+    here = current_folder()
     project = find_project(here)
     if here != project.folder and (here / ".env").exists():
         # Ignoring it would copy another database than the one it names.

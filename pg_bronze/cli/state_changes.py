@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pg_bronze.cli.instance import open_instance
+from pg_bronze.cli.terminal import terminal
 from pg_bronze.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def change(label: str, act: "Change") -> None:
         partition = f"{day[:4]}-{day[4:6]}-{day[6:]}"
         instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition, metadata=entries))
     if sentence:
-        print(f"{label}: {sentence}")
-    print(f"{label}: generation {committed.watermark.generation}, object number {committed.watermark.seq}")
+        terminal.print(f"{label}: {sentence}")
+    terminal.print(f"{label}: generation {committed.watermark.generation}, object number {committed.watermark.seq}")
 
 
 def _table(settings: "Settings", label: str) -> "SourceTable":

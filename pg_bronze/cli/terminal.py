@@ -1,12 +1,66 @@
-"""Errors on the terminal."""
+"""The terminal: the lines that commands print, and errors as sentences."""
 
+import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TextIO
 
 import typer
 
 from pg_bronze.errors import PgBronzeError
+
+
+class Terminal:
+    """Standard output and standard error of this process. No copy fails because a line cannot be printed.
+
+    Attributes:
+        dated: Every line begins with the time, for a command that runs for months.
+        is_read: False after the reader of standard output has gone, as in ``pg-bronze tick | head -1``.
+    """
+
+    def __init__(self) -> None:
+        self.dated = False
+        self.is_read = True
+
+    def print(self, text: str) -> None:
+        """Print a line on standard output."""
+        if (error := self._write(sys.stdout, text)) is None:
+            return
+        self.is_read = not isinstance(error, BrokenPipeError)
+        if self.is_read:
+            self.complain(
+                f"standard output cannot be written ({error.strerror}). Tables are copied, and their lines are lost."
+            )
+
+    def complain(self, sentence: str) -> None:
+        """Print a sentence on standard error."""
+        self._write(sys.stderr, f"pg-bronze: {sentence}")
+
+    def _write(self, stream: TextIO | None, text: str) -> OSError | None:
+        """Print a line at once; otherwise a pipe or the journal shows it some batches later."""
+        if stream is None:  # it was closed when the process started
+            return None
+        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC  {text}" if self.dated else text
+        # A table may have a name that the terminal's encoding lacks.
+        encoding = stream.encoding or "utf-8"
+        try:
+            print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        except OSError as error:
+            _discard(stream)
+            return error
+        return None
+
+
+def _discard(stream: TextIO) -> None:
+    """Connect a stream to nothing: its buffer still has the line, and is written again when the process ends."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), stream.fileno())
+
+
+terminal = Terminal()
 
 
 @contextmanager
@@ -15,5 +69,5 @@ def errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except PgBronzeError as error:
-        print(f"pg-bronze: {error}", file=sys.stderr)
+        terminal.complain(str(error))
         raise typer.Exit(1) from error

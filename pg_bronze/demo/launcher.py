@@ -26,7 +26,7 @@ from pg_bronze.demo.processes import end_leftover
 from pg_bronze.demo.servers import Servers, start_servers
 from pg_bronze.demo.writer import SampleWriter
 from pg_bronze.errors import PgBronzeError, SettingsError
-from pg_bronze.settings.project import Project, find_project
+from pg_bronze.settings.project import Project, current_folder, find_project
 
 
 def run_demo(
@@ -57,8 +57,8 @@ def run_demo(
     """
     console = Console(out or sys.stdout)
     try:
-        project = find_project((project_dir or Path.cwd()).absolute())
-        environment = read_environment((Path.cwd(), project.folder))
+        project = find_project((project_dir or current_folder()).absolute())
+        environment = read_environment((current_folder(), project.folder))
         _accept_risk(environment, yes)
         with _lock(state_dir.absolute()), StopSignals() as signals:
             demo = Demo(state_dir.absolute(), project, environment, console, signals)

@@ -16,6 +16,7 @@ from pg_bronze.settings.mc_alias import EXPLICIT, server, without_overridden_ser
 from pg_bronze.settings.model import FIELDS, SECRET_NAMES, Settings
 from pg_bronze.settings.problems import (
     invalid_values,
+    library_variables,
     one_error,
     shown,
     unknown_names,
@@ -45,7 +46,7 @@ def load_settings(
     from_file, problems = read_env_file(env_file) if env_file else ({}, [])
     environment = without_service_variables(environment)
     variables = _set_variables(without_overridden_server(from_file, environment) | environment)
-    problems += unknown_names(variables)
+    problems += unknown_names(variables) + library_variables(environment)
     if lake_only:
         variables = {name: text for name, text in variables.items() if not _SOURCE_NAME.fullmatch(name)}
         variables["PG_DB"] = "none"

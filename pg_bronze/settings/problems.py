@@ -20,6 +20,8 @@ _FOREIGN = re.compile(
     r"PG_BRONZE_(PG_BINDIR|MINIO_BIN|DEMO_.*|TEST_.*"
     r"|(.*_)?SERVICE_HOST|(.*_)?SERVICE_PORT(_.*)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
+# Of Polars, which reads them itself.
+_POLARS_LIMITS = {"POLARS_MAX_THREADS": 1024, "POLARS_IDEAL_MORSEL_SIZE": 2**31 - 1}
 _SHOWN_CHARACTERS = 80
 _LONGEST = 100_000
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://\S+")
@@ -56,6 +58,16 @@ def without_service_variables(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if not (name in FIELDS and name.endswith("_PORT") and _SERVICE_URL.fullmatch(value))
     }
+
+
+def library_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each variable of Polars with which it ends in a panic; of others it warns, or nothing."""
+    problems = []
+    for name, most in _POLARS_LIMITS.items():
+        value = environment.get(name, "").strip()
+        if re.fullmatch(r"[0-9]+", value) and not (len(value) < 10 and 1 <= int(value) <= most):
+            problems.append(f"{name}{shown(value)}: it must be from 1 to {most}. Correct it, or unset it.")
+    return problems
 
 
 def unreadable_values(values: dict[str, str]) -> dict[str, str]:

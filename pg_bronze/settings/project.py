@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pg_bronze.errors import SettingsError
+
 CONFIG_FILES = ("workspace.yaml", "dagster.yaml")
 # Copies of the two files at the top of the repository, for an installation from a wheel. test_project.py compares them.
 DEFAULTS = Path(__file__).with_name("project_defaults")
@@ -23,6 +25,20 @@ class Project:
     def has_defaults(self) -> bool:
         """Whether the configuration files are those of the package."""
         return self.config_dir == DEFAULTS
+
+
+def current_folder() -> Path:
+    """Return the current folder.
+
+    Raises:
+        SettingsError: It was deleted, or cannot be entered.
+    """
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise SettingsError(
+            "The current folder was deleted or cannot be entered. Change to another folder, and run the command again."
+        ) from error
 
 
 def find_project(start: Path) -> Project:

@@ -1,6 +1,7 @@
 """Tables: which tables are copied, and the options that may differ between them."""
 
 import datetime
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pg_bronze.settings.choices import Bands, Infinity, LateDates, Nan, Takeover, Untracked
 from pg_bronze.settings.section import Section
-from pg_bronze.settings.text_formats import comma_separated, parse_json
+from pg_bronze.settings.text_formats import comma_separated, parse_json, shell_patterns
 
 SLICE_ROWS_MAX = 1_000_000_000
 # Dagster lists the days since then in a second.
@@ -97,7 +98,12 @@ class TableSettings(Section):
             raise ValueError('a JSON list must contain column names, such as ["created_at", "fecha"]')
         return tuple(names)
 
-    @field_validator("include", "exclude", "latest", mode="before")
+    @field_validator("include", "exclude", mode="before")
+    @classmethod
+    def _parse_patterns(cls, value: object) -> object:
+        return shell_patterns(value)
+
+    @field_validator("latest", mode="before")
     @classmethod
     def _parse_list(cls, value: object) -> object:
         return comma_separated(value)
@@ -134,6 +140,10 @@ class TableSettings(Section):
         if not isinstance(tables, dict):
             raise ValueError('it must be a JSON object with options per table, such as {"movie": {"slice_rows": 5000}}')
         return tables
+
+    def unmatched(self, labels: Collection[str]) -> list[str]:
+        """Return the patterns of ``PG_BRONZE_INCLUDE`` that match no table, such as a name with a typing error."""
+        return [pattern for pattern in self.include if not any(fnmatchcase(label, pattern) for label in labels)]
 
     def wants(self, label: str) -> bool:
         """Return whether ``PG_BRONZE_INCLUDE`` and ``PG_BRONZE_EXCLUDE`` select the table."""

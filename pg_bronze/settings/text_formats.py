@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _WORD_MAX = 1000
+_DIGITS_MAX = 100  # Python refuses to convert more than 4,300, with a message about itself
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
@@ -23,8 +24,42 @@ def comma_separated(value: object) -> object:
     return tuple(words)
 
 
+def shell_patterns(value: object) -> object:
+    """Split text at commas as ``comma_separated`` does.
+
+    Raises:
+        ValueError: A pattern matches no table of any name, or not what it seems to. fnmatch accepts every text.
+    """
+    patterns = comma_separated(value)
+    for pattern in patterns if isinstance(patterns, tuple) else ():
+        if problem := _pattern_problem(pattern):
+            raise ValueError(f"the pattern {pattern!r} {problem}")
+    return patterns
+
+
+def _pattern_problem(pattern: str) -> str | None:
+    """Return what is wrong with the brackets of a pattern, as a predicate; None if nothing is."""
+    rest = pattern
+    while "[" in rest:
+        # As fnmatch does: a ] at the beginning of a set is a member of it.
+        members, bracket, rest = _set_of(rest.partition("[")[2])
+        if not bracket:
+            return "has a [ without a ]. Write [[] for the character ["
+        if any(first > last for first, last in re.findall(r"(.)-(.)", members)):
+            return f"has an empty range in [{members}]"
+    return None
+
+
+def _set_of(text: str) -> tuple[str, str, str]:
+    """Divide the text after ``[`` at the ``]`` that ends the set: its members, the bracket if it is there, the rest."""
+    start = 1 if text.startswith("!") else 0
+    first = start + 1 if text[start : start + 1] == "]" else start
+    end = text.find("]", first)
+    return (text, "", "") if end < 0 else (text[start:end], "]", text[end + 1 :])
+
+
 def parse_json(text: str) -> Any:
-    """Parse JSON. Raises ValueError, also for a key that occurs twice in an object."""
+    """Parse JSON. Raises ValueError, also for a key that occurs twice in an object, and for a number too long."""
 
     def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -32,8 +67,13 @@ def parse_json(text: str) -> Any:
             raise ValueError(f"the JSON object contains {', '.join(duplicates)} twice")
         return dict(pairs)
 
+    def whole_number(digits: str) -> int:
+        if len(digits) > _DIGITS_MAX:
+            raise ValueError(f"it contains a number of {len(digits):,} digits; at most {_DIGITS_MAX} are allowed")
+        return int(digits)
+
     try:
-        return json.loads(text, object_pairs_hook=without_duplicates)
+        return json.loads(text, object_pairs_hook=without_duplicates, parse_int=whole_number)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not valid JSON ({error.msg}, at character {error.pos + 1})") from None
     except RecursionError:

@@ -1,6 +1,8 @@
 """Errors of the first day: one sentence with the remedy, within seconds, without a traceback or a secret."""
 
 import functools
+import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -136,6 +138,40 @@ def test_a_table_without_permission_is_named_with_the_grant(stocked: Shop):
         assert 'grant select on "public"."movie" to "visitor"' in named.stderr
     finally:
         stocked.database.execute("drop owned by visitor; drop role visitor")
+
+
+def test_a_folder_that_was_deleted_is_named(stocked: Shop):
+    gone = stocked.folder / "gone"
+    gone.mkdir()
+    command = f"cd {shlex.quote(str(gone))} && rmdir ../gone && exec {shlex.quote(str(BIN / 'pg-bronze'))} tick"
+
+    done = subprocess.run(["sh", "-c", command], env=stocked.environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        "pg-bronze: The current folder was deleted or cannot be entered. Change to another folder, and run the command "
+        "again.\n"
+    )
+
+
+def test_a_terminal_without_the_letters_of_a_name_stops_no_table(stocked: Shop):
+    """Cron and containers often have the locale C; its Python may be told to use ASCII."""
+    stocked.database.execute("create table película (id int); insert into película values (1)")
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    for encoding, output in (("ascii", subprocess.PIPE), ("utf-8", writer)):
+        stocked.database.execute("insert into película values (2)")
+        stocked.database.execute("insert into movie values (7, 'x') on conflict do nothing")
+        done = subprocess.run(
+            [BIN / "pg-bronze", "tick"], cwd=stocked.folder, env=stocked.environment | {"PYTHONIOENCODING": encoding},
+            stdout=output, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b"")
+
+    os.close(writer)
+    assert len(lake.ids(stocked.bucket, "película")) == 3
+    assert lake.ids(stocked.bucket, "movie") == [1, 7]
 
 
 def test_a_missing_bucket_is_created(stocked: Shop):

@@ -130,3 +130,47 @@ def test_a_folder_of_dagster_in_the_home_directory_is_found(tmp_path, monkeypatc
 
 def test_a_value_that_is_not_utf8_is_not_reported_as_missing():
     assert problem_of({"PG_DB": "cine\udcff"}).startswith("PG_DB contains bytes that are not valid UTF-8")
+
+
+@pytest.mark.parametrize("name", ["PG_BRONZE_INCLUDE", "PG_BRONZE_EXCLUDE"])
+@pytest.mark.parametrize(
+    "pattern, problem",
+    [
+        ("[", "'[' has a [ without a ]. Write [[] for the character [."),
+        ("movie, sales.[ab", "'sales.[ab' has a [ without a ]."),
+        ("[]", "'[]' has a [ without a ]."),
+        ("[!]", "'[!]' has a [ without a ]."),
+        ("[a]*[", "'[a]*[' has a [ without a ]."),
+        ("movie_[9-0]", "'movie_[9-0]' has an empty range in [9-0]."),
+        ("[!z-a]", "'[!z-a]' has an empty range in [z-a]."),
+    ],
+)
+def test_a_pattern_that_does_not_mean_what_it_seems_to_is_reported(name, pattern, problem):
+    """It matches no table, so that nothing is copied, or an excluded table is."""
+    found = problem_of({name: pattern})
+
+    assert found is not None
+    assert found.startswith(f"{name} is ")
+    assert f"the pattern {problem}" in found
+
+
+def test_a_pattern_with_complete_brackets_is_accepted():
+    found = load(PG_BRONZE_INCLUDE="movie_[0-9], [[]x, []]y, [!a-c]z, a]b, [-a], [a-]")
+    for label in ("movie_7", "[x", "]y", "dz", "a]b", "-"):
+        assert found.wants(label), label
+
+
+def test_a_number_of_thousands_of_digits_is_explained_without_python():
+    found = problem_of({"PG_BRONZE_TABLES": '{"movie": {"slice_rows": ' + "9" * 5000 + "}}"})
+
+    assert found is not None
+    assert found.startswith("PG_BRONZE_TABLES is ")
+    assert found.endswith(": it contains a number of 5,000 digits; at most 100 are allowed.")
+
+
+@pytest.mark.parametrize("name, value", [("POLARS_MAX_THREADS", "0"), ("POLARS_MAX_THREADS", "9" * 5000)])
+def test_a_variable_with_which_polars_ends_in_a_panic_is_a_problem(name, value):
+    """Every table would fail with a traceback that names no variable."""
+    expected = rf"{name} is '.*': it must be from 1 to 1024\. Correct it, or unset it\.$"
+    assert re.match(expected, problem_of({name: value}))
+    assert problem_of({name: "2"}) is None

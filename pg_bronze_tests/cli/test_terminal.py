@@ -1,0 +1,70 @@
+"""What a command prints, and where it is printed, decides nothing about the copies."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pg_bronze.cli.terminal import Terminal
+
+LINES = """
+from pg_bronze.cli.terminal import Terminal
+terminal = Terminal()
+for number in range(3):
+    terminal.print(f"line {number}")
+terminal.complain(f"goes on, read: {terminal.is_read}")
+"""
+
+
+def test_a_reader_that_has_gone_stops_nothing():
+    """`pg-bronze tick | head -1` would otherwise fail every table but the first."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", LINES], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (0, "pg-bronze: goes on, read: False\n")
+
+
+def test_a_full_disk_is_said_once():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", LINES]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    first, second = done.stderr.splitlines()
+    assert first == (
+        "pg-bronze: standard output cannot be written (No space left on device). Tables are copied, and their lines "
+        "are lost."
+    )
+    assert (done.returncode, second) == (0, "pg-bronze: goes on, read: True")
+
+
+def test_closed_streams_stop_nothing():
+    done = subprocess.run(["sh", "-c", f"{sys.executable} - >&- 2>&-"], input=LINES, text=True, check=False)
+
+    assert done.returncode == 0
+
+
+def test_a_name_that_the_encoding_lacks_is_printed_with_escapes(monkeypatch: pytest.MonkeyPatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii", errors="strict"))
+
+    Terminal().print("copied película: 1 row, a\udcff")
+
+    assert printed.getvalue() == b"copied pel\\xedcula: 1 row, a\\udcff\n"
+
+
+def test_each_line_of_a_command_that_runs_for_months_has_the_time(capsys: pytest.CaptureFixture[str]):
+    terminal = Terminal()
+    terminal.dated = True
+
+    terminal.print("copied movie")
+    terminal.complain("movie failed")
+
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  copied movie\n", printed.out)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  pg-bronze: movie failed\n", printed.err)
