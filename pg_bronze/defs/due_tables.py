@@ -19,13 +19,13 @@ from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.lake import keys
 from pg_bronze.postgres import new_rows
+from pg_bronze.postgres.activity import STALLED_AFTER_S
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import backoff, due
 from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.scheduling.memory import Memory, place_of
 from pg_bronze.settings.model import Settings
 
-STALLED_AFTER_S = 60.0
 # A batch in which some tables failed has copied the others.
 _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
 
@@ -49,7 +49,7 @@ class Check:
         memory: What to pass to the next tick.
         summary: How many tables were checked with which result, and what the last batch copied.
         failing: One sentence for each cause of failing tables.
-        blocked: Which session keeps new rows from being copied; None if there is none.
+        blocked: Which transaction keeps new rows from being copied; None if there is none.
         large_tables: The number of tables that are swept by a schedule.
         overdue: One sentence for each of them whose last sweep is too long ago.
     """
@@ -115,7 +115,7 @@ def check(
         Memory(hints, activity.horizon, since),
         _summary(instance, checked, cluster.horizon),
         backoff.sentences(failing, now),
-        _blocked(source) if now - since > STALLED_AFTER_S and cluster.next_xid > cluster.horizon else None,
+        _blocked(source, cluster, now - since, attended),
         sum(facts.scheduled for _, facts in collected),
         _overdue(collected, cluster, now),
     )
@@ -203,9 +203,15 @@ def _overdue(collected: Sequence[tuple[SourceTable, due.Facts]], cluster: due.Cl
     return [sentence for sentence in found if sentence]
 
 
-def _blocked(source: Source) -> str:
+def _blocked(source: Source, cluster: due.Cluster, held_s: float, attended: bool) -> str | None:
+    """Return which transaction keeps new rows from being copied; a person is told at once."""
+    stalled = held_s > STALLED_AFTER_S
+    if cluster.next_xid <= cluster.horizon or not (stalled or attended):
+        return None
     try:
-        holder = source.holder()
+        holder = source.holder(0.0 if stalled else STALLED_AFTER_S)
     except PgBronzeError:
         holder = None  # its name cannot be read; that is no reason to copy nothing
+    if holder is None and not stalled:
+        return None
     return f"New rows are blocked: {holder or 'an open transaction holds the horizon'}"

@@ -16,6 +16,7 @@ from pg_bronze.errors import PgBronzeError, SourceUnavailable
 from pg_bronze.postgres import server_identity
 
 FLUSH_WAIT_S = 2.0
+STALLED_AFTER_S = 60.0  # a transaction that is open for longer is named with the statement that ends it
 NUDGE_AFTER_S = 0.02
 # A flush position can be at the start of a page while the insert position already includes that page's header.
 PAGE_BYTES, HEADER_BYTES = 8192, 40
@@ -109,18 +110,18 @@ def place(session: Session, bucket: str) -> tuple[Origin, bool]:
     return Origin(system_id, timeline, lsn, database, bucket, started, checkpoint), standby
 
 
-def durable_horizon(session: Session) -> tuple[int, bool]:
-    """Return a horizon that no crash of the server can take back, and whether the server is a standby.
+def durable_horizon(session: Session) -> tuple[int, int, bool]:
+    """Return a horizon that no crash of the server can take back, the next id, and whether the server is a standby.
 
     Every transaction below the horizon has finished. On a primary this waits until the write-ahead log is flushed.
 
     Raises:
         SourceUnavailable: The log was not flushed within 2 s.
     """
-    horizon, standby = session.ask(f"{window_sql.HORIZON}, pg_is_in_recovery()")[0]
+    horizon, next_xid, standby = session.ask(_TRANSACTIONS)[0]
     if not standby:
         _wait_until_durable(session)
-    return horizon, standby
+    return horizon, next_xid, standby
 
 
 def _wait_until_durable(session: Session) -> None:
@@ -163,8 +164,11 @@ def cache_blocks(session: Session) -> int:
     return int(session.ask("select setting from pg_settings where name = 'shared_buffers'")[0][0])
 
 
-def holder(session: Session) -> str | None:
+def holder(session: Session, remedy_after_s: float = 0.0) -> str | None:
     """Describe the transaction that holds the horizon back, for how long, and how to end it.
+
+    Args:
+        remedy_after_s: Seconds after which the statement that ends it is named. Most transactions end by themselves.
 
     Returns:
         A sentence, or None if this role can see no such transaction.
@@ -174,7 +178,8 @@ def holder(session: Session) -> str | None:
         return None
     who, seconds, remedy = rows[0]
     duration = "" if seconds is None else f" for {seconds:.0f} s"
-    return f"{who} has held the horizon{duration}; to end it: {remedy}"
+    end = f"; to end it: {remedy}" if (seconds or 0.0) >= remedy_after_s else ""
+    return f"{who} has held the horizon{duration}{end}"
 
 
 def has_session(session: Session, application_name: str) -> bool:

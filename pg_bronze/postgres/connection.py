@@ -86,6 +86,8 @@ class Source:
         self.limitation = limitation
         self.server_version = 0
         self._horizon: int | None = None
+        self._next_xid = 0
+        self._held_back: str | None = None
         self._place: Origin | None = None
         self._database: Mapping[str, Any] | None = None
 
@@ -239,7 +241,8 @@ class Source:
     def horizon(self, at_least: int | None = None) -> int:
         """Return the horizon of this tick, or a new one if that is below ``at_least``; see ``durable_horizon``."""
         if self._horizon is None or self._horizon < (at_least or 0):
-            self._horizon, self.standby = probe.durable_horizon(self)
+            self._horizon, self._next_xid, self.standby = probe.durable_horizon(self)
+            self._held_back = None
         return self._horizon
 
     def forget_horizon(self) -> None:
@@ -254,9 +257,24 @@ class Source:
         """Return the size of the server's shared buffers in blocks."""
         return probe.cache_blocks(self)
 
-    def holder(self) -> str | None:
+    def holder(self, remedy_after_s: float = 0.0) -> str | None:
         """Describe the transaction that holds the horizon back, or return None; see ``activity.holder``."""
-        return probe.holder(self)
+        return probe.holder(self, remedy_after_s)
+
+    def held_back(self) -> str:
+        """Return what holds the horizon of this tick back, for the end of a sentence; empty if nothing did.
+
+        It takes one statement for each horizon, and none if no transaction was open. A standby does not know.
+        """
+        if self._held_back is None:
+            self._held_back = ""
+            if self._horizon is not None and self._horizon < self._next_xid and not self.standby:
+                found = None
+                with contextlib.suppress(PgBronzeError):  # a name that cannot be read
+                    found = probe.holder(self, probe.STALLED_AFTER_S)
+                found = found or "a transaction was open when the horizon was read"
+                self._held_back = f". Rows of later transactions are blocked: {found}"
+        return self._held_back
 
     def has_session(self, application_name: str) -> bool:
         """Return whether a session of that application name is connected, or one that reads for it."""

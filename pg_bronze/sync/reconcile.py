@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pg_bronze.core import column_types
 from pg_bronze.core.key_identity import key_identity
-from pg_bronze.core.table import shell_argument
+from pg_bronze.core.table import Column, SourceTable, shell_argument
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import HistoryChanged, SettingsError, TableChanged
 from pg_bronze.lake.commit import SliceWriter
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
+
+
+# Types whose output function prints the name of an object, a role or a privilege's holder.
+_NAMES = frozenset({
+    "regclass", "regproc", "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace", "regconfig",
+    "regdictionary", "regcollation", "regdatabase", "aclitem",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,20 +116,32 @@ def reconcile(
     upto = min((leaf.swept or 0 for leaf in attached), default=0)
     compared = compare(sync, upto, connection)
     if not compared.same:
-        raise _difference(sync.label, compared)
+        raise _difference(sync.table, compared)
     reason = f"reconciled: all {compared.row_count - compared.not_copied} live rows copied so far are in the lake"
     if compared.only_in_lake:
         reason += f"; {compared.only_in_lake} more keys are only in the lake: deleted since, or lost"
     return resume_compared(sync, recorded, writer, watermark, reason), reason
 
 
-def _difference(label: str, compared: Comparison) -> HistoryChanged:
+def _difference(table: SourceTable, compared: Comparison) -> HistoryChanged:
+    named = [f"{column.name!r} ({column.declared})" for column in table.columns if _prints_names(column)]
+    other = ""
+    if named:
+        other = (
+            f" Or something that a value of column {', '.join(named)} names was renamed or dropped since, which "
+            f"changes its text and no row: then `pg-bronze continue {shell_argument(table.label)}` keeps the objects."
+        )
     return HistoryChanged(
-        f"{label}: of {compared.row_count} live rows, {compared.missing} were copied before and are not in the lake "
-        f"with their current values, and {compared.ahead} row versions in the lake are later than the database: "
-        "transactions were lost, or their ids were used again. Nothing was changed. Run "
-        f"`pg-bronze reset {shell_argument(label)}` to copy the table again."
+        f"{table.label}: of {compared.row_count} live rows, {compared.missing} were copied before and are not in the "
+        f"lake with their current values, and {compared.ahead} row versions in the lake are later than the database: "
+        f"transactions were lost, or their ids were used again.{other} Nothing was changed. Run "
+        f"`pg-bronze reset {shell_argument(table.label)}` to copy the table again."
     )
+
+
+def _prints_names(column: Column) -> bool:
+    """Return whether the text of a value contains names from the catalog, so that a rename changes it."""
+    return column.labels is not None or column.base.removeprefix("_") in _NAMES
 
 
 def _live_rows(sync: TableSync) -> "Iterator[pl.DataFrame]":

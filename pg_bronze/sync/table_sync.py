@@ -100,7 +100,8 @@ class TableSync:
         recovered = self._listed(recorded)
         watermark, first = self._begin(recovered)
         if first is None and not recovered.adopted and not recovered.rebuilt:
-            return Quiet(self.slices.waiting or f"no new row up to transaction {self.horizon}")
+            blocked = self.source.held_back()
+            return Quiet(self.slices.waiting or f"no new row up to transaction {self.horizon}{blocked}")
         if first is not None and recovered.watermark is not None:
             self.ledger.check_foreign_objects(recovered.watermark, self.now())
         return SliceStream(self, recovered, watermark, first)

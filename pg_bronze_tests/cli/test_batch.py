@@ -165,6 +165,27 @@ def test_a_batch_of_tick_copies_rows_that_are_committed_and_not_counted_yet(shar
     assert lake.ids(shared.bucket, "event") == [1]
 
 
+@pytest.mark.parametrize("labels", [["movie"], []], ids=["named", "all"])
+def test_a_batch_of_tick_says_what_holds_the_horizon_back(
+    shared: Project, capsys: pytest.CaptureFixture[str], labels: list[str]
+):
+    """Committed rows are not copied then, although the exit status is 0."""
+    settle(Batches(), shared)
+    with shared.database.connect(autocommit=False) as held:
+        held.execute("insert into movie values (900, 'prepared', now()); prepare transaction 'two phases'")
+    shared.database.execute("insert into movie values (901, 'after', now())")
+    try:
+        capsys.readouterr()
+        assert run_batch(labels, Batches())
+        printed = capsys.readouterr().out
+    finally:
+        shared.database.execute("rollback prepared 'two phases'")
+        shared.database.execute("delete from movie where id = 901")
+
+    assert "ows of later transactions are blocked" in printed or "New rows are blocked" in printed
+    assert "prepared transaction 'two phases' has held the horizon for" in printed
+
+
 def test_a_batch_of_tick_copies_a_table_beside_the_unfinished_run_of_a_killed_worker(shared: Project):
     """Its run counts as running for 90 s."""
     create_run_for_test(

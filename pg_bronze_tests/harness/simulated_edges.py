@@ -122,6 +122,9 @@ class SimulatedSource:
         self.cluster.log += 1
         return Origin("7", 1, f"0/{self.cluster.log:X}", 5, bucket)
 
+    def held_back(self) -> str:
+        return ""
+
     def horizon(self, at_least: int | None = None) -> int:
         self.steps()
         if self._horizon is None or self._horizon < (at_least or 0):

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pg_bronze.errors import Superseded, TableBusy
+from pg_bronze.errors import HistoryChanged, Superseded, TableBusy
 from pg_bronze.lake.object_store import Store
 from pg_bronze.postgres.connection import Source
 from pg_bronze.sync import state_changes
@@ -199,3 +199,28 @@ def test_reconcile_is_refused_if_another_writer_commits_during_the_comparison(pa
 
     assert one.footers()[-1].after == two.recorded["movie"]
     assert_exact(one, two)
+
+
+def test_reconcile_names_columns_whose_texts_depend_on_names_in_the_catalog(database, bucket, reconciling):
+    """A rename of another table changes the text of a regclass, and no transaction is lost."""
+    database.execute("create table other (i int); create type mood as enum ('sad')")
+    for name, declared, value in (
+        ("plain", "text", "'other'"),
+        ("named", "regclass", "'other'"),
+        ("feels", "mood", "'sad'"),
+    ):
+        database.execute(
+            f"create table {name} (id int primary key, kind {declared}); insert into {name} values (1, {value})"
+        )
+    lake = Lake(database, bucket.store())
+    for name in ("plain", "named", "feels"):
+        lake.drain(name)
+    database.execute("alter table other rename to another; alter type mood rename value 'sad' to 'blue'")
+
+    lake.tick("plain", act=reconciling)
+    for name, column in (("named", r"'kind' \(regclass\)"), ("feels", r"'kind' \(public.mood\)")):
+        possible = (
+            rf"Or something that a value of column {column} names was renamed .* `pg-bronze continue {name}` keeps"
+        )
+        with pytest.raises(HistoryChanged, match=rf"{name}: of 1 live rows, 1 .*{possible}"):
+            lake.tick(name, act=reconciling)

@@ -45,7 +45,7 @@ def test_a_quiet_table_is_reported_and_writes_nothing(movie, database):
 
     quiet = movie.tick()
 
-    assert re.fullmatch(r"no new row up to transaction \d+", quiet.quiet)
+    assert re.match(r"no new row up to transaction \d+", quiet.quiet)
     assert movie.all_keys() == before
 
 

@@ -1,7 +1,10 @@
 """Rows of transactions that end late or out of order, and rows whose cursor value does not increase."""
 
+import re
+
 import pytest
 
+from pg_bronze.postgres import activity
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
 
 
@@ -122,14 +125,30 @@ def test_a_prepared_transaction_is_copied_after_its_commit(movie, database):
     database.execute(fill(3, 3))
     try:
         assert movie.tick().row_counts == [1]
-        assert movie.tick().quiet
+        quiet = movie.tick().quiet
     finally:
         database.execute("commit prepared 'copy_me'")
+    # Without this sentence the table seems to be copied completely.
+    blocked = r"Rows of later transactions are blocked: prepared transaction 'copy_me' has held the horizon for \d+ s"
+    assert re.fullmatch(rf"no new row up to transaction \d+\. {blocked}", quiet)
 
     movie.drain()
 
     assert movie.column() == [1, 2, 3, 4]
     assert movie.compare() == SAME
+
+
+def test_a_transaction_that_is_open_for_long_is_named_with_the_statement_that_ends_it(movie, database, monkeypatch):
+    monkeypatch.setattr(activity, "STALLED_AFTER_S", 0.0)
+    movie.tick()
+    with database.connect(autocommit=False) as late:
+        late.execute(fill(1, 2))
+        database.execute(fill(3, 3))
+        quiet, session = movie.tick().quiet, late.info.backend_pid
+        late.rollback()
+
+    assert f"are blocked: session {session} (idle in transaction) has held the horizon for " in quiet
+    assert quiet.endswith(f"; to end it: select pg_terminate_backend({session})")
 
 
 def test_rolled_back_rows_are_not_copied(movie, database):
