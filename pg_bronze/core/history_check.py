@@ -96,14 +96,18 @@ def check_control(watermark: Watermark, found: ControlVersion | None, label: str
     Raises:
         StateRestored: The row is older.
     """
-    written = watermark.origin.control
-    if written is None or found is None or (found.database, found.table) != (written.database, written.table):
-        return
-    if 0 < (written.xid - found.xid) & MASK < 2**31:
+    if is_older(found, watermark.origin.control):
         raise StateRestored(
             f"{label}: the row of the table in etl_control is older than the one that was written before the last "
             f"object: an older state was restored. {_remedy(label)}"
         )
+
+
+def is_older(found: ControlVersion | None, written: ControlVersion | None) -> bool:
+    """Return whether a version of a control row is older than the one that was written; False if it is of another."""
+    if written is None or found is None or (found.database, found.table) != (written.database, written.table):
+        return False
+    return 0 < (written.xid - found.xid) & MASK < 2**31
 
 
 def _remedy(label: str) -> str:

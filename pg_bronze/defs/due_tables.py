@@ -18,8 +18,8 @@ from pg_bronze.defs import asset_keys, failures, log_lines, metadata, run_watchd
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.lake import keys
-from pg_bronze.postgres import new_rows
-from pg_bronze.postgres.activity import STALLED_AFTER_S
+from pg_bronze.postgres import control_table, new_rows
+from pg_bronze.postgres.activity import STALLED_AFTER_S, Activity
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import backoff, due
 from pg_bronze.scheduling.backoff import Failure
@@ -105,6 +105,8 @@ def check(
     # The watermarks first, the log position second: the other order would take a copy in between for a restore.
     origin = source.place(keys.place(settings.minio_bucket, settings.prefix))
     cluster = due.Cluster(activity.horizon, activity.next_xid, activity.standby, origin)
+    if not cluster.standby:
+        collected = _with_control(collected, source, activity, process, origin.database)
     tick = _Tick(settings, source, memory, process, cluster, now, attended, moved)
     checked = tick.check_all(collected)
     since = memory.horizon_since if memory.horizon == activity.horizon else now
@@ -174,6 +176,20 @@ class _Tick:
             return failure.last  # the state contains no secret, so a changed password is noticed here
         state = failure.state if silent else failures.state_of(self.settings.fingerprint(), table.fingerprint)
         return backoff.next_retry_at(failure, state, self.process.started)
+
+
+def _with_control(
+    collected: Sequence[tuple[SourceTable, due.Facts]],
+    source: Source,
+    activity: Activity,
+    process: Process,
+    database: int,
+) -> list[tuple[SourceTable, due.Facts]]:
+    """Return the facts with the current version of each control row, which one statement reads."""
+    written = {facts.watermark.origin.control for _, facts in collected if facts.watermark}
+    names = {oid: name for name, oid in activity.oids.items()}
+    found = process.control_rows.read(source, names, {item for item in written if item}, database)
+    return [(table, replace(facts, control=found.get(control_table.key(table.label)))) for table, facts in collected]
 
 
 def _hint_key(table: SourceTable) -> str:

@@ -17,6 +17,7 @@ from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import asset_keys, failures, metadata
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.postgres.activity import Activity
+from pg_bronze.postgres.control_rows import ControlRows
 from pg_bronze.scheduling import due
 from pg_bronze.settings.model import Settings
 
@@ -44,6 +45,7 @@ class Process:
         changed: The last tick at which the settings differed, secrets included; 0 for never.
         last_runs: What each table's last run reported, with the run's id: it is read once for each run.
         reported: When a tick last wrote its sentence to a log, in seconds since 1970.
+        control_rows: Reads the versions of the control rows.
     """
 
     settings: Settings | None = None
@@ -51,6 +53,7 @@ class Process:
     changed: float = 0.0
     last_runs: dict[str, tuple[str, failures.LastRun]] = field(default_factory=dict)
     reported: float = 0.0
+    control_rows: ControlRows = field(default_factory=ControlRows)
 
     def start_tick(self, settings: Settings, now: float) -> None:
         """Start a tick with these settings."""

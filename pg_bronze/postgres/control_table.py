@@ -180,7 +180,7 @@ class Control:
                 return None
             if new and not _renew(self.connection, table, state):
                 return None
-            found = self.connection.execute(_with_table(_VERSION, state), (_key(table),)).fetchone()
+            found = self.connection.execute(_with_table(_VERSION, state), (key(table),)).fetchone()
             return ControlVersion(*found[1:]) if found and found[0] == system_id else None
         return None
 
@@ -258,7 +258,7 @@ def _obstacle(state: _State, user: str) -> str | None:
 def _row(connection: psycopg.Connection, table: str, state: _State) -> ControlRow | None:
     if not (state.exists and state.complete and state.readable):
         return None
-    row = connection.execute(_with_table(_SELECT, state), (_key(table),)).fetchone()
+    row = connection.execute(_with_table(_SELECT, state), (key(table),)).fetchone()
     return ControlRow(*row) if row else None
 
 
@@ -270,7 +270,7 @@ def _renew(connection: psycopg.Connection, table: str, state: _State) -> bool:
     """Write a row again as it is; return False if there is none, or if a trigger prevents it."""
     connection.execute(_FLUSHED)
     connection.execute(_ROLES_PATH)
-    rows = connection.execute(_with_table(_SIGN, state), (_key(table),)).rowcount
+    rows = connection.execute(_with_table(_SIGN, state), (key(table),)).rowcount
     connection.execute(_PINNED_PATH)
     return rows == 1
 
@@ -285,11 +285,11 @@ def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> Co
         with contextlib.suppress(*exists), connection.transaction():
             connection.execute(_CREATE.format(table=_name(state)).encode())
     value, column = row.value and row.value[:255], row.column and row.column[:255]
-    connection.execute(_with_table(_UPSERT, state), {"table": _key(row.table), "value": value, "column": column})
+    connection.execute(_with_table(_UPSERT, state), {"table": key(row.table), "value": value, "column": column})
     return found
 
 
-def _key(label: str) -> str:
+def key(label: str) -> str:
     """Return the ``table_name`` of a label: the label itself, if it has at most 255 characters.
 
     Schema and name of 63 double quotes each make a label of 257; two such tables must not share a row.

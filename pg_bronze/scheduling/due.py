@@ -14,7 +14,7 @@ from pg_bronze.core import band_rules, history_check
 from pg_bronze.core.band_rules import BandRules, Sweeps
 from pg_bronze.core.leaf import Leaf
 from pg_bronze.core.ranges import HEARTBEAT_WIDTH
-from pg_bronze.core.watermark import Origin, Watermark
+from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
 from pg_bronze.scheduling.backoff import Failure
 
 # A changed table with the signature of before would be read later, at most by PG_BRONZE_UNGATED_AFTER_S: 1 in 2^40.
@@ -78,6 +78,7 @@ class Facts:
         small: The table is so small that asking for new rows costs less than a run.
         rules: The limits of its bands and sweeps; None if it is read completely in every tick.
         sweep_s: The expected seconds of a sweep.
+        control: The current version of the table's row in the control table; None if not known.
     """
 
     oid: int
@@ -89,6 +90,7 @@ class Facts:
     silent: bool = False
     failure: Failure | None = None
     small: bool = False
+    control: ControlVersion | None = None
     rules: BandRules | None = None
     sweep_s: float = 0.0
 
@@ -230,7 +232,10 @@ def _has_other_history(facts: Facts, cluster: Cluster) -> bool:
     """Return whether the watermark does not belong to this point of history, which a run explains."""
     if facts.watermark is None or cluster.origin is None:
         return False
-    return not history_check.continues(facts.watermark.origin, cluster.origin, cluster.standby)
+    recorded = facts.watermark.origin
+    if not cluster.standby and history_check.is_older(facts.control, recorded.control):
+        return True
+    return not history_check.continues(recorded, cluster.origin, cluster.standby)
 
 
 def _watermark(facts: Facts) -> Watermark | None:

@@ -1,15 +1,19 @@
 """Due tables on servers whose counters are wrong: rows are copied late, but never missed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import dagster as dg
+import psycopg
 import pytest
 
+from pg_bronze.defs import metadata
 from pg_bronze.defs.sensors import tick
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import MOVIES, Project, requested, set_dagsters_clock, settle
+from pg_bronze_tests.harness.project import MOVIES, Project, key, requested, set_dagsters_clock, settle
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, until
 from pg_bronze_tests.harness.servers import Database
 
@@ -76,3 +80,31 @@ def test_new_rows_on_a_standby_without_counters_are_copied(project: Project, bin
             settle(project)
 
             assert copied(project) == [1, 2, 3, 4]
+
+
+def test_a_quiet_table_whose_control_row_went_back_is_stopped_at_the_next_tick(quiet: Project):
+    """A restore after which ids and checkpoints have passed shows in this row alone, and `exists` finds no row."""
+    quiet.database.execute("insert into movie values (100, 'names the version', now())")
+    settle(quiet)
+    watermark = metadata.watermark_of(quiet.instance.get_latest_materialization_event(key("movie")))
+    control = watermark.origin.control
+    assert control is not None
+    assert requested(quiet.evaluate()) == []
+    # As if the row had been written by a later transaction than the one that the database has now.
+    later = replace(watermark.origin, control=replace(control, xid=control.xid + 1000))
+    entries = metadata.of_watermark(replace(watermark, origin=later))
+    quiet.instance.report_runless_asset_event(dg.AssetMaterialization(key("movie"), metadata=entries))
+
+    assert requested(quiet.evaluate()) == [{"movie"}]
+
+
+def test_one_statement_reads_all_control_rows_of_a_tick(quiet: Project, monkeypatch: pytest.MonkeyPatch):
+    quiet.database.execute("insert into movie values (100, 'a', now()); insert into person values (100, 'b')")
+    settle(quiet)
+    read: list[bytes] = []
+    execute = psycopg.Cursor.execute
+    monkeypatch.setattr(psycopg.Cursor, "execute", lambda *call, **more: read.append(call[1]) or execute(*call, **more))
+
+    quiet.evaluate()
+
+    assert sum(b"etl_control" in statement for statement in read if isinstance(statement, bytes)) == 1

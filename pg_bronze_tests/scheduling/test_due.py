@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pg_bronze.core.band_rules import BandRules, Sweeps
 from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
 from pg_bronze.core.ranges import HEARTBEAT_WIDTH
-from pg_bronze.core.watermark import Origin, Watermark
+from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
 from pg_bronze.scheduling.due import (
     Cluster,
     Decision,
@@ -360,6 +360,30 @@ def test_a_quiet_table_whose_history_does_not_continue_is_due_at_once(now):
     )
     assert not same.due
     assert (other.due, other.reason, other.ask) == (True, "copied from another history", False)
+
+
+@pytest.mark.parametrize(
+    "found, standby, due",
+    [
+        (ControlVersion(5, 7, 99), False, True),
+        (ControlVersion(5, 7, 2**32 - 9), False, True),  # the id before the wraparound
+        (ControlVersion(5, 7, 100), False, False),
+        (ControlVersion(5, 7, 101), False, False),
+        (ControlVersion(5, 8, 99), False, False),
+        (ControlVersion(6, 7, 99), False, False),
+        (None, False, False),
+        (ControlVersion(5, 7, 99), True, False),
+    ],
+)
+def test_a_quiet_table_whose_control_row_is_older_than_written_is_due_at_once(found, standby, due):
+    """After a restore this row may be the only trace, and a table without new rows is not read."""
+    place = Origin("7", 1, "0/1", 5, "bronze", checkpoint="0/1", control=ControlVersion(5, 7, 100))
+    seen = facts(Leaf(200))
+    seen = replace(seen, watermark=replace(seen.watermark, origin=place), control=found)
+
+    decided = decision(seen, counted(), Cluster(200, 200, standby, place))
+
+    assert (decided.due, decided.reason == "copied from another history") == (due, due)
 
 
 def test_a_standby_that_lags_continues_the_history():

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pg_bronze.core.history_check import is_older
 from pg_bronze.demo import data_dir, os_user
 from pg_bronze.demo.os_user import unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import HistoryChanged, StateRestored
+from pg_bronze.postgres.control_rows import ControlRows
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.sync import state_changes
 from pg_bronze.sync.reconcile import reconcile
@@ -92,6 +94,7 @@ def test_each_evidence_stops_a_restored_table(films, server, bucket):
     films.execute("checkpoint")
     with pytest.raises(StateRestored, match=r"was started from a state at log .*pg-bronze reset movie"):
         seen.tick()
+    assert is_noticed_by_a_tick(controlled)
     with mirrored(controlled):
         for _ in range(2):
             with pytest.raises(StateRestored, match=r"row of the table in etl_control is older.*pg-bronze reset movie"):
@@ -111,6 +114,16 @@ def test_each_evidence_stops_a_restored_table(films, server, bucket):
     seen.tick(act=state_changes.reset)
     seen.drain()
     assert seen.compare() == SAME
+
+
+def is_noticed_by_a_tick(lake: Lake) -> bool:
+    """Return whether the versions of all control rows, which every tick reads, show it for a table without new rows."""
+    written = lake.recorded["movie"].origin.control
+    assert written is not None
+    with lake.source() as source:
+        names = {oid: name for name, oid in source.activity().oids.items()}
+        found = ControlRows().read(source, names, {written}, written.database)
+    return is_older(found.get("movie"), written)
 
 
 def compare(lake: Lake, bucket) -> None:
@@ -161,6 +174,7 @@ def test_no_change_of_the_control_table_looks_like_a_restore(database, bucket):
             for statement in edit.split("; "):
                 database.execute(statement)
             database.execute(fill(30 + number, 30 + number))
+            assert not is_noticed_by_a_tick(lake)
             lake.tick()
         lake.drain()
         assert lake.compare() == SAME
