@@ -75,6 +75,7 @@ def run(
     in the project folder, or in the current folder outside of a project.
     """
     interval_s, batches = _seconds(every), Batches(unattended=True)
+    terminal.lasting = True
     try:
         with interrupts() as interrupted:
             while True:
@@ -88,6 +89,8 @@ def run(
                     return
     except KeyboardInterrupt:
         return
+    finally:
+        terminal.lasting = False
 
 
 @app.command()

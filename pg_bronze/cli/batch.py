@@ -1,8 +1,9 @@
 """One batch of `pg-bronze tick` or `pg-bronze run`: materializes the assets in this process."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pg_bronze.cli import kept_memory
@@ -10,6 +11,7 @@ from pg_bronze.cli.instance import open_instance
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.errors import SettingsError
 from pg_bronze.scheduling import backoff
+from pg_bronze.scheduling.backoff import Failure
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 # A run keeps its definitions, its plan and its events in memory until it ends.
 TABLES_PER_RUN = 500
 PRUNE_EVERY_S = 60.0
+# Of the control table and the reader: the same for all tables of a run.
+_NOTICES = ("etl_control is not mirrored", "Slices are read with COPY")
 
 
 @dataclass
@@ -33,6 +37,9 @@ class Batches:
         unattended: True for `pg-bronze run`, which copies the tables that are due, as the sensor does. False is a batch
             that a person requested: it copies every committed row, and retries failing tables at once.
         printed: Sentences that are not repeated.
+        notices: What the runs of this batch said about the control table and the reader.
+        former_notices: What those of the last batch with runs said; it is not repeated.
+        reported: The failures that were printed, by table and time.
         memory: What the last check returned; None before the first one.
         process: What this process keeps between checks.
         stored: The catalog was stored in the bucket.
@@ -42,6 +49,9 @@ class Batches:
 
     unattended: bool = False
     printed: set[str] = field(default_factory=set)
+    notices: set[str] = field(default_factory=set)
+    former_notices: set[str] = field(default_factory=set)
+    reported: set[tuple[str, float]] = field(default_factory=set)
     memory: "Memory | None" = None
     process: "Process | None" = None
     stored: bool = False
@@ -54,6 +64,23 @@ class Batches:
             self.printed.add(sentence)
             terminal.print(sentence)
 
+    def knows(self, notice: str) -> bool:
+        """Return whether the batch before this one, or a run of this one, has said the same."""
+        known = notice in self.former_notices | self.notices
+        self.notices.add(notice)
+        return known
+
+    def report(self, failing: Mapping[str, tuple[Failure, float]]) -> None:
+        """Print one sentence for each cause of failures that were not printed yet.
+
+        Args:
+            failing: The failure of each table and the time of its next retry, by label.
+        """
+        new = {name: found for name, found in failing.items() if (name, found[0].last) not in self.reported}
+        self.reported |= {(name, failure.last) for name, (failure, _) in new.items()}
+        for sentence in backoff.sentences(new, datetime.now(UTC).timestamp()):
+            terminal.complain(sentence)
+
 
 def run_batch(labels: Sequence[str], batches: Batches) -> bool:
     """Copy the named tables, the due ones or all, and print one sentence for each cause of a failure.
@@ -62,17 +89,21 @@ def run_batch(labels: Sequence[str], batches: Batches) -> bool:
         Whether no table failed.
     """
     with open_instance() as instance:
-        failed = _copy(labels, instance, batches)
+        failed, explained = _copy(labels, instance, batches)
     by_cause: dict[str, list[str]] = {}
     for label, sentence in sorted(failed.items()):
+        if label in explained:
+            continue
         by_cause.setdefault(sentence, []).append(label)
     for sentence, named in by_cause.items():
         terminal.complain(f"{backoff.name_list(named)} failed: {sentence}")
     return not failed
 
 
-def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batches) -> dict[str, str]:
-    """Run one batch and return the sentence of each failed table by its label."""
+def _copy(
+    labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batches
+) -> tuple[dict[str, str], Collection[str]]:
+    """Run one batch; return the sentence of each failed table by its label, and the labels that it has printed."""
     from pg_bronze.defs import build, catalog_state
     from pg_bronze.settings.load import load_settings
     from pg_bronze.settings.process import tune_process
@@ -89,17 +120,35 @@ def _copy(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batche
         _prune(instance, tables, settings, batches)
         tables = _due(instance, tables, settings, batches)
     failed: dict[str, str] = {}
+    explained: set[str] = set()
+    if tables:
+        batches.former_notices, batches.notices = batches.notices, set()
     for first in range(0, len(tables), TABLES_PER_RUN):
         together = tables[first : first + TABLES_PER_RUN]
-        definitions = build.build_definitions(settings, state.with_tables(together), _console())
+        definitions = build.build_definitions(settings, state.with_tables(together), _console(batches))
         kind = "run" if batches.unattended else "command"
-        failed |= _run(definitions, instance, together, kind, batches.large_tables)
+        found = _run(definitions, instance, together, kind, batches.large_tables)
+        if batches.unattended:
+            explained |= _explain(instance, [table for table in together if table.label in found], batches)
+        failed |= found
     if state.remembered:
         failed["the catalog"] = state.remembered
     if not failed and not batches.stored:
         catalog_state.store_in_bucket(settings, state)
         batches.stored = True
-    return failed
+    return failed, explained
+
+
+def _explain(instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", batches: Batches) -> set[str]:
+    """Print since when tables fail and when they are retried; return the labels of those of which that is known."""
+    from pg_bronze.defs import asset_keys, failures
+
+    found = {table.label: failures.last_failure(instance, asset_keys.bronze_key(table)) for table in tables}
+    known = {
+        label: (failure, backoff.next_retry_at(failure, failure.state)) for label, failure in found.items() if failure
+    }
+    batches.report(known)
+    return set(known)
 
 
 def _tables(
@@ -135,8 +184,6 @@ def _due(
     instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches
 ) -> "list[SourceTable]":
     """Return the tables that have to be copied now, and print why the others are not."""
-    from datetime import UTC, datetime
-
     from pg_bronze.defs import due_tables
     from pg_bronze.defs.resources import open_bucket, open_source
     from pg_bronze.defs.table_facts import Process
@@ -152,8 +199,9 @@ def _due(
     batches.memory, batches.large_tables = checked.memory, checked.large_tables
     if attended:
         kept_memory.store(instance, settings, checked.memory)
-    for sentence in checked.failing if batches.unattended else ():
-        batches.print_once(f"pg-bronze: {sentence}")
+    if batches.unattended:
+        failing = {item.table.label: (item.failure, item.next_retry) for item in checked.tables if item.failure}
+        batches.report(failing)
     if not checked.due:
         terminal.print(". ".join(part for part in (checked.summary, checked.blocked) if part))
     return [item.table for item in checked.due]
@@ -181,8 +229,6 @@ def _run(
     large_tables: int,
 ) -> dict[str, str]:
     """Materialize today's partition of the tables; return the sentence of each failed one by its label."""
-    from datetime import UTC, datetime
-
     from pg_bronze.defs import asset_keys, metadata
 
     keys = {asset_keys.bronze_key(table): table.label for table in tables}
@@ -226,22 +272,31 @@ def _sentence(event: Any) -> str:
 
 
 class _PlainLines(logging.Handler):
-    """Prints the log lines of a run without Dagster's prefix. Failures are printed at the end of the batch."""
+    """Prints the log lines of a run without Dagster's prefix. Failures are printed at the end of the batch.
+
+    What every run of a process would say again is printed once, until a run does not say it.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self._batches = batches
 
     def emit(self, record: logging.LogRecord) -> None:
         meta = getattr(record, "dagster_meta", {})
         if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
-            terminal.print(str(meta.get("orig_message", record.getMessage())))
+            text = str(meta.get("orig_message", record.getMessage()))
+            if not (text.startswith(_NOTICES) and self._batches.knows(text)):
+                terminal.print(text)
 
 
-def _console() -> "dg.LoggerDefinition":
+def _console(batches: Batches) -> "dg.LoggerDefinition":
     import dagster as dg
 
     @dg.logger
     def plain(_context: dg.InitLoggerContext) -> logging.Logger:
         # Not getLogger: a second batch in this process would add a second handler, and print every line twice.
         logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001
-        logger.addHandler(_PlainLines())
+        logger.addHandler(_PlainLines(batches))
         return logger
 
     return plain

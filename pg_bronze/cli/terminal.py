@@ -12,17 +12,22 @@ import typer
 
 from pg_bronze.errors import PgBronzeError
 
+_RETRIES = {
+    "It is retried at the next tick": "Run the command again to retry it",
+    "It is retried after the fix": "Run the command again after the fix",
+}
+
 
 class Terminal:
     """Standard output and standard error of this process. No copy fails because a line cannot be printed.
 
     Attributes:
-        dated: Every line begins with the time, for a command that runs for months.
+        lasting: The command runs until Ctrl-C and retries what failed: every line begins with the time.
         is_read: False after the reader of standard output has gone, as in ``pg-bronze tick | head -1``.
     """
 
     def __init__(self) -> None:
-        self.dated = False
+        self.lasting = False
         self.is_read = True
 
     def print(self, text: str) -> None:
@@ -36,14 +41,16 @@ class Terminal:
             )
 
     def complain(self, sentence: str) -> None:
-        """Print a sentence on standard error."""
+        """Print a sentence on standard error, with what is true of a command that ends."""
+        for of_a_tick, of_a_command in () if self.lasting else _RETRIES.items():
+            sentence = sentence.replace(of_a_tick, of_a_command)
         self._write(sys.stderr, f"pg-bronze: {sentence}")
 
     def _write(self, stream: TextIO | None, text: str) -> OSError | None:
         """Print a line at once; otherwise a pipe or the journal shows it some batches later."""
         if stream is None:  # it was closed when the process started
             return None
-        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC  {text}" if self.dated else text
+        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC  {text}" if self.lasting else text
         # A table may have a name that the terminal's encoding lacks.
         encoding = stream.encoding or "utf-8"
         try:

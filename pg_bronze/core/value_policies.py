@@ -122,7 +122,7 @@ def _policy_error(label: str, column: str, declared: str, kind: ValueKind, row_c
     return DataError(
         f"{label}: column {column!r} ({declared}) contains {_DESCRIPTIONS[kind]}, in {rows} of the slice. Correct it "
         f"in the source, or set PG_BRONZE_{kind.upper()} to text, which stores such columns as PostgreSQL prints "
-        f"them, or to null; for this table only: PG_BRONZE_TABLES={override}. The table is not copied until then."
+        f"them, or to null; for this table only: PG_BRONZE_TABLES={override}. A retry fails until then."
     )
 
 

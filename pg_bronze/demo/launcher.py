@@ -126,7 +126,9 @@ class Demo:
             dagster = self._dagster(stack, servers, port)
             if activity:
                 activity.start()
-            code = Monitor(self._console, self._signals, dagster, servers, self._shell_file).run()
+            monitor = Monitor(self._console, self._signals, dagster, servers, self._shell_file)
+            code = monitor.run()
+        monitor.print_last_slices()
         self._console.print("stopped")
         return code
 

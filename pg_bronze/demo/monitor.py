@@ -45,6 +45,12 @@ class Monitor:
         self._console.print(failure)
         return 1
 
+    def print_last_slices(self) -> None:
+        """Print the slices that runs in flight committed while the demo was stopped."""
+        for line in filter(None, map(summarize, self._log.lines())):
+            if is_slice(line):
+                self._console.print(line)
+
     def _check(self) -> str | None:
         """Print what is new, and return why the demo has failed."""
         for line in filter(None, map(summarize, self._log.lines())):

@@ -102,7 +102,7 @@ def _sentence(cause: str, names: list[str], failures_by_table: Mapping[str, tupl
     since = _clock(min(failure.since for failure in failures), now)
     count = max(failure.count for failure in failures)
     attempts = f"{count} attempts" if count > 1 else "1 attempt"
-    retry = f"next retry at {_clock(retry_at, now)}, or on manual materialization"
+    retry = f"next retry at {_clock(retry_at, now)}, or at once by `pg-bronze tick` or Materialize in the UI"
     if retry_at <= now:
         retry = "due for a retry now"
     return f"{name_list(names)} failing since {since} ({attempts}); {retry}: {cause}"

@@ -1,6 +1,7 @@
 """Batches of `pg-bronze run`: the tables that the sensor would request, with the retry state that the sensor uses."""
 
 import contextlib
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -105,7 +106,46 @@ def test_a_batch_does_not_try_a_table_right_after_it_failed_in_a_run_of_the_sens
 
     assert not any("movie" in tables for tables in started)
     assert failures_in_a_row(shared, "movie") == [1]
-    assert f"{STRAY}" in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("pg-bronze: "))
+    assert f"{STRAY}" in next(line for line in capsys.readouterr().err.splitlines() if line.startswith("pg-bronze: "))
+
+
+def test_a_batch_of_run_prints_each_failure_once_with_the_next_retry(
+    shared: Project, batches: Batches, capsys: pytest.CaptureFixture[str]
+):
+    """Two lines for one failure, and one more in each batch, hide what is new."""
+    shared.bucket.store().create(STRAY, b"")
+    assert not run_batch([], batches)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if STRAY in line)
+    assert re.match(
+        r"pg-bronze: movie failing since [\d:]{8} UTC \(1 attempt\); next retry at [\d:]{8} UTC, or at once by "
+        r"`pg-bronze tick` or Materialize in the UI: ",
+        line,
+    )
+
+    settle(batches, shared)
+
+    printed = capsys.readouterr()
+    assert STRAY not in printed.out + printed.err
+    shared.set(PG_BRONZE_COMPRESSION="snappy")  # which is a reason to retry
+    assert not run_batch([], batches)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if STRAY in line)
+    assert "movie failing since" in line
+
+
+def test_batches_of_run_say_once_why_the_control_table_is_not_mirrored(
+    shared: Project, batches: Batches, capsys: pytest.CaptureFixture[str]
+):
+    """The same 300 characters in every batch hide what is new; after a batch in which it was mirrored they are new."""
+    shared.set(PG_CONTROL_URL="off")
+    said = []
+    for number in range(10, 14):
+        shared.database.execute(f"insert into person values ({number}, 'new')")
+        shared.set(PG_CONTROL_URL="" if number == 12 else "off")
+        tick_of_one = copied_by(shared, lambda: run_batch(["person"], batches))
+        assert tick_of_one == [{"person"}]
+        said.append(capsys.readouterr().out.count("etl_control is not mirrored: PG_CONTROL_URL is off"))
+
+    assert said == [1, 0, 0, 1]
 
 
 def test_the_sensor_does_not_request_a_table_right_after_it_failed_in_a_batch(shared: Project, batches: Batches):

@@ -60,11 +60,22 @@ def test_a_name_that_the_encoding_lacks_is_printed_with_escapes(monkeypatch: pyt
 
 def test_each_line_of_a_command_that_runs_for_months_has_the_time(capsys: pytest.CaptureFixture[str]):
     terminal = Terminal()
-    terminal.dated = True
+    terminal.lasting = True
 
     terminal.print("copied movie")
-    terminal.complain("movie failed")
+    terminal.complain("movie failed. It is retried at the next tick.")
 
     printed = capsys.readouterr()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  copied movie\n", printed.out)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  pg-bronze: movie failed\n", printed.err)
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  pg-bronze: movie failed\. It is retried at the next tick\.\n", printed.err
+    )
+
+
+def test_a_command_that_ends_does_not_promise_a_retry(capsys: pytest.CaptureFixture[str]):
+    """`pg-bronze tick` in cron is repeated, in a shell it is not."""
+    Terminal().complain("no bucket. It is retried at the next tick; check the log. It is retried after the fix.")
+
+    assert capsys.readouterr().err == (
+        "pg-bronze: no bucket. Run the command again to retry it; check the log. Run the command again after the fix.\n"
+    )

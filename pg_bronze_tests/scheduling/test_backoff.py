@@ -130,8 +130,8 @@ def test_tables_with_the_same_error_are_reported_in_one_sentence():
     assert reported == [
         "b failing since 2025-12-31 12:00 UTC (1 attempt); due for a retry now: b: no.",
         (
-            "4 tables (a, c, d, …) failing since 11:58:30 UTC (5 attempts); next retry at 12:00:30 UTC, or on manual "
-            "materialization: no connection to the S3 server."
+            "4 tables (a, c, d, …) failing since 11:58:30 UTC (5 attempts); next retry at 12:00:30 UTC, or at once by "
+            "`pg-bronze tick` or Materialize in the UI: no connection to the S3 server."
         ),
     ]
 
