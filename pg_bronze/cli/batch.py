@@ -39,7 +39,7 @@ class Batches:
         printed: Sentences that are not repeated.
         notices: What the runs of this batch said about the control table and the reader.
         former_notices: What those of the last batch with runs said; it is not repeated.
-        reported: The failures that were printed, by table and time.
+        reported: The time of the last failure of each table that was printed.
         memory: What the last check returned; None before the first one.
         process: What this process keeps between checks.
         stored: The catalog was stored in the bucket.
@@ -51,7 +51,7 @@ class Batches:
     printed: set[str] = field(default_factory=set)
     notices: set[str] = field(default_factory=set)
     former_notices: set[str] = field(default_factory=set)
-    reported: set[tuple[str, float]] = field(default_factory=set)
+    reported: dict[str, float] = field(default_factory=dict)
     memory: "Memory | None" = None
     process: "Process | None" = None
     stored: bool = False
@@ -76,8 +76,8 @@ class Batches:
         Args:
             failing: The failure of each table and the time of its next retry, by label.
         """
-        new = {name: found for name, found in failing.items() if (name, found[0].last) not in self.reported}
-        self.reported |= {(name, failure.last) for name, (failure, _) in new.items()}
+        new = {name: found for name, found in failing.items() if self.reported.get(name) != found[0].last}
+        self.reported |= {name: failure.last for name, (failure, _) in new.items()}
         for sentence in backoff.sentences(new, datetime.now(UTC).timestamp()):
             terminal.complain(sentence)
 
