@@ -45,13 +45,6 @@ FAULTS: tuple[Fault, ...] = (
         "defs/test_run_watchdog.py::test_a_run_that_reads_for_minutes_without_an_event_is_not_ended",
     ),
     Fault(
-        "a batch waits for a server that does not answer again for each table",
-        "defs/resources.py",
-        "self._down = error",
-        "pass",
-        "defs/test_faults.py::test_a_batch_waits_only_once_for_a_server_that_does_not_answer",
-    ),
-    Fault(
         "a new table is not copied if the definitions cannot be reloaded",
         "defs/sensors/catalog.py",
         "if found and not new_tables.in_progress(context.instance):",

@@ -39,13 +39,6 @@ FAULTS: tuple[Fault, ...] = (
         "scheduling/test_due.py::test_a_table_copied_further_than_a_primary_is_due",
     ),
     Fault(
-        "a changed setting does not end the pause of a failing table",
-        "scheduling/backoff.py",
-        "if state != failure.state:",
-        "if False:",
-        "scheduling/test_backoff.py::test_a_changed_setting_or_definition_is_retried_immediately",
-    ),
-    Fault(
         "an older control row of a table without new rows is not noticed",
         "scheduling/due.py",
         "if not cluster.standby and history_check.is_older(facts.control, recorded.control):",
