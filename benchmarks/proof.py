@@ -30,17 +30,24 @@ from benchmarks.chaos import WHERE, arena, chaos
 from benchmarks.large import large
 from benchmarks.memory import ALLOWED_MB
 from benchmarks.race import race
+from pg_bronze.core.band_rules import BandRules
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze_tests import planting
 from pg_bronze_tests.harness.asset_lake import lake_of
-from pg_bronze_tests.harness.lake import Difference
+from pg_bronze_tests.harness.lake import FORCED_BANDS, Difference
 from pg_bronze_tests.harness.servers import ROOT, Bucket, Database, new_bucket, older_servers
 
 REPORT = ROOT / "docs/proof.md"
 RESULTS = ROOT / ".cache/proof"
 PARTS = ("attacks", "suite", "planted")
 PAIRS = (("18", "SeaweedFS"), ("15", "MinIO"))
+# How tables are copied: by the sync alone, with tables of any size divided into bands, and through Dagster's assets.
+MODES = (
+    ("copier", "sync", BandRules()),
+    ("copier", "sync with bands", FORCED_BANDS),
+    ("assets", "Dagster", BandRules()),
+)
 # CI runs the suite on PostgreSQL 18 and SeaweedFS; the proof runs it on the other pair.
 OTHER_PAIR = ("--postgres=15", "--s3=minio")
 
@@ -95,8 +102,11 @@ def both_servers(version: str, kind: str) -> Iterator[tuple[Path, Database, Buck
         yield folder, database, new_bucket(servers.enter_context(s3_server(kind, folder / "s3")))
 
 
-def run_race(total: Total, version: str, kind: str, seconds: float, seed: int, through: str, dlt: Path | None) -> None:
+def run_race(
+    total: Total, version: str, kind: str, seconds: float, seed: int, through: str, dlt: Path | None, bands: BandRules
+) -> None:
     with both_servers(version, kind) as (folder, database, bucket), lake_of(database, bucket, folder, through) as lake:
+        lake.bands = bands
         found = race(lake, seconds, 12, seed, dlt)
     total.add(found.ticks, found.crashes, found.commits, found.versions, found.difference)
     total.note = f"`created_at > last` beside it: {found.poller_lost:,} lost, {found.poller_stale:,} stale"
@@ -104,11 +114,14 @@ def run_race(total: Total, version: str, kind: str, seconds: float, seed: int, t
         total.note += f"; dlt: {found.dlt_lost:,} lost, {found.dlt_stale:,} stale"
 
 
-def run_chaos(total: Total, where: str, version: str, kind: str, seconds: float, seed: int, through: str) -> None:
+def run_chaos(
+    total: Total, where: str, version: str, kind: str, seconds: float, seed: int, through: str, bands: BandRules
+) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
         place = servers.enter_context(arena(where, Path(folder), older_servers().get(version)))
         bucket = new_bucket(servers.enter_context(s3_server(kind, Path(folder) / "s3")))
         lake = servers.enter_context(lake_of(place.reading, bucket, Path(folder), through))
+        lake.bands = bands
         found = chaos(place, lake, seconds, 8, seed)
     total.add(found.ticks, found.crashes, found.commits, found.versions, found.difference)
 
@@ -123,20 +136,20 @@ def run_load(total: Total, version: str, kind: str, rows: int, seed: int) -> Non
 
 
 def attacks(minutes: float, rows: int, seed: int, dlt: Path | None) -> Part:
-    """Races and chaos through the sync alone and through Dagster's assets, and killed first loads."""
+    """Races and chaos in each mode, and killed first loads."""
     totals: dict[str, Total] = {}
     steps: list[tuple[str, Callable[[Total], None]]] = []
-    seconds = minutes * 60 / (2 * (1 + len(WHERE)))
+    seconds = minutes * 60 / (len(MODES) * (1 + len(WHERE)))
     pairs = itertools.cycle(PAIRS)
-    for through, label in (("copier", "sync"), ("assets", "Dagster")):
-        pair = next(pairs)
-        steps.append((f"race, {label}", lambda t, p=pair, w=through: run_race(t, *p, seconds, seed, w, dlt)))
-        for where in WHERE:
-            pair = next(pairs)
-            storm = functools.partial(
-                run_chaos, where=where, version=pair[0], kind=pair[1], seconds=seconds, seed=seed, through=through
-            )
-            steps.append((f"chaos on a {where}, {label}", storm))
+    for through, label, bands in MODES:
+        for where in (None, *WHERE):
+            version, kind = next(pairs)
+            same = {"version": version, "kind": kind, "seconds": seconds, "seed": seed}
+            same |= {"through": through, "bands": bands}
+            if where is None:
+                steps.append((f"race, {label}", functools.partial(run_race, dlt=dlt, **same)))
+            else:
+                steps.append((f"chaos on a {where}, {label}", functools.partial(run_chaos, where=where, **same)))
     steps += [(f"killed first load, {p[0]}", lambda t, p=p: run_load(t, *p, rows, seed)) for p in PAIRS]
     for kind, step in steps:
         step(totals.setdefault(kind, Total()))
