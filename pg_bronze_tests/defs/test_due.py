@@ -85,7 +85,7 @@ def test_new_rows_on_a_standby_without_counters_are_copied(project: Project, bin
 def test_a_quiet_table_whose_control_row_went_back_is_stopped_at_the_next_tick(quiet: Project):
     """A restore after which ids and checkpoints have passed shows in this row alone, and `exists` finds no row."""
     quiet.database.execute("insert into movie values (100, 'names the version', now())")
-    settle(quiet)
+    quiet.copy("movie")
     watermark = metadata.watermark_of(quiet.instance.get_latest_materialization_event(key("movie")))
     control = watermark.origin.control
     assert control is not None
@@ -100,7 +100,7 @@ def test_a_quiet_table_whose_control_row_went_back_is_stopped_at_the_next_tick(q
 
 def test_one_statement_reads_all_control_rows_of_a_tick(quiet: Project, monkeypatch: pytest.MonkeyPatch):
     quiet.database.execute("insert into movie values (100, 'a', now()); insert into person values (100, 'b')")
-    settle(quiet)
+    quiet.copy()
     read: list[bytes] = []
     execute = psycopg.Cursor.execute
     monkeypatch.setattr(psycopg.Cursor, "execute", lambda *call, **more: read.append(call[1]) or execute(*call, **more))

@@ -86,7 +86,7 @@ def test_tick_and_asset_show_since_when_a_table_fails_why_and_the_next_retry(bro
 
     assert "1 failing" in data.skip_message
     assert re.search(
-        r"movie failing since \d\d:\d\d:\d\d UTC \(1 attempt\); next retry at \d\d:\d\d:\d\d UTC, or on .*: "
+        r"movie failing since \d\d:\d\d:\d\d UTC \(1 attempt\); next retry at \d\d:\d\d:\d\d UTC, or at once by .*: "
         r"s3://.*/movie/movie_stray.parquet is among",
         data.skip_message,
     )
