@@ -1,7 +1,7 @@
 """The steps of a leaf with bands, in random histories: nothing is lost, and nothing is read twice."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pg_bronze.core import band_steps
@@ -13,6 +13,7 @@ from pg_bronze_tests.harness.band_histories import history
 ABOVE_5 = Leaf(50, None, COLUMN, (Band("5", 70),))
 
 
+@settings(max_examples=20)
 @given(st.randoms(use_true_random=False), st.sampled_from([COLUMN, BLOCKS]))
 def test_every_step_of_a_history_reads_exactly_what_its_state_delivers(rnd, order):
     """Whatever the order of steps: an object with other rows than these would lose or double some."""

@@ -2,7 +2,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
@@ -302,6 +302,7 @@ sizes = st.builds(SliceSize, st.just(1), st.just(1), st.integers(1, 6)) | st.bui
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.sampled_from([10, 11]), leaves()), st.data())
 def test_every_read_delivers_new_rows_and_all_reads_deliver_every_row(state, data):
     """A point read twice is a row copied twice; a point never read is a lost row."""
@@ -320,6 +321,7 @@ def test_every_read_delivers_new_rows_and_all_reads_deliver_every_row(state, dat
     assert delivered(watermark) == set(range(len(POINTS)))
 
 
+@settings(max_examples=40)
 @given(band_states(), st.integers(0, 4), st.data())
 def test_a_leaf_with_bands_is_copied_completely_into_one_band(state, pages, data):
     """No plan divides a table yet, but a state with bands is read for what it says."""

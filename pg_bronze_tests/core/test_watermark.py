@@ -2,7 +2,7 @@ import json
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
@@ -64,6 +64,7 @@ def text(watermark):
     return json.dumps(watermark.to_json())
 
 
+@settings(max_examples=40)
 @given(watermarks)
 def test_a_watermark_survives_a_round_trip_through_json(before):
     assert Watermark.from_json(json.loads(text(before))) == before

@@ -3,7 +3,7 @@ import json
 import sqlite3
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pg_bronze.core.cells import Cell
@@ -297,6 +297,7 @@ regions = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(regions)
 def test_a_region_survives_a_round_trip_through_json(before):
     assert Region.from_json(json.loads(json.dumps(before.to_json()))) == before
