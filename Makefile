@@ -15,7 +15,7 @@ unexport PYTHONPATH
 PYTHON = python3
 ARGS =
 BIN = .venv/bin
-UNIT = pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings pg_bronze_tests/house
+UNIT = pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings
 
 .PHONY: help install demo test test-unit mutants proof planted lint format lock minio postgres clean
 
@@ -38,7 +38,7 @@ demo: .venv/.demo ## PostgreSQL, an S3 server, sample data and Dagster, all in .
 test: .venv/.dev minio postgres ## the whole suite, on real servers, two processes more than there are cores
 	@exec $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
-# .venv/bin/python -m pytest -n 2 pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings pg_bronze_tests/house
+# .venv/bin/python -m pytest -n 2 pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings
 test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds
 	@exec $(BIN)/python -m pytest -n 2 $(UNIT) $(ARGS)
 
