@@ -15,7 +15,7 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster import RunsFilter
+from dagster import DagsterRunStatus
 from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.storage.event_log.schema import AssetEventTagsTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
@@ -30,6 +30,8 @@ ASSET_HISTORY = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION", "ASSET_CHECK_EVAL
 STORAGE_ERRORS = (sa.exc.DBAPIError, sqlite3.Error)
 ORPHAN_AFTER_S = 3600.0
 VACUUM_FREE_BYTES = 8 * 2**20
+# The entries of an event in the indexes, and the space that removed ones keep until autovacuum has freed it.
+ROW_BYTES = 1000
 # The ids of snapshots in the body of a run.
 _ID = re.compile(r"[0-9a-f]{40}")
 _PARENT = re.compile(r'"parent_snapshot_id": ?"([0-9a-f]{40})"')
@@ -56,10 +58,33 @@ class DagsterHistory:
             return None
         return f"Dagster's storage is {type(self._events).__name__}, which pg_bronze does not know. Nothing is removed."
 
-    def runs(self, filters: RunsFilter, limit: int, oldest_first: bool) -> list[tuple[str, float]]:
-        """Return the ids of runs and their times of creation in seconds since 1970."""
-        records = self.instance.get_run_records(filters, limit=limit, ascending=oldest_first)
-        return [(record.dagster_run.run_id, record.create_timestamp.timestamp()) for record in records]
+    def created_at(
+        self, tag: str, values: Collection[str], statuses: Collection[DagsterRunStatus], place: int
+    ) -> float | None:
+        """Return when the run at a place was created, 0 for the newest one with a tag; None if there is none."""
+        query = (
+            sa.select(RunsTable.c.create_timestamp)
+            .join(RunTagsTable, RunTagsTable.c.run_id == RunsTable.c.run_id)
+            .where(RunTagsTable.c.key == tag, RunTagsTable.c.value.in_(values))
+            .where(RunsTable.c.status.in_([status.value for status in statuses]))
+            .order_by(RunsTable.c.id.desc())
+            .offset(place)
+            .limit(1)
+        )
+        with self._runs.connect() as connection:
+            found = connection.execute(query).scalar()
+        return None if found is None else found.replace(tzinfo=UTC).timestamp()
+
+    def size_of(self, run_ids: Collection[str]) -> int:
+        """Return about how many bytes the events of runs take."""
+        if isinstance(self._events, SqliteEventLogStorage):
+            # The index has the events of assets once more, which stay longer.
+            files = (Path(self._events.path_for_shard(run_id)) for run_id in run_ids)
+            return sum(file.stat().st_size for file in files if file.exists())
+        events = SqlEventLogStorageTable.c
+        size = sa.func.sum(sa.func.length(events.event) + ROW_BYTES)
+        with self._events.index_connection() as connection:
+            return int(connection.execute(sa.select(size).where(events.run_id.in_(run_ids))).scalar() or 0)
 
     def remove_runs(self, run_ids: Collection[str]) -> None:
         """Remove runs with their events, logs and tags, and keep the history of their assets.
@@ -152,14 +177,16 @@ class DagsterHistory:
         with self._runs.connect() as connection:
             connection.execute(SnapshotsTable.delete().where(SnapshotsTable.c.snapshot_id.in_(ids)))
 
-    def purge_ticks(self, sensors: Collection[str], before: float) -> None:
-        """Remove the ticks of sensors that ended without an error. `retention` in ``dagster.yaml`` counts in days."""
+    def purge_ticks(self, sensors: Collection[str], before: float, failed_before: float) -> None:
+        """Remove old ticks of sensors. `retention` in ``dagster.yaml`` counts in days and keeps failed ones longer."""
         if self._ticks is None:
             return
         for state in self.instance.all_instigator_state():
             if state.instigator_name in sensors:
                 statuses = [TickStatus.SKIPPED, TickStatus.SUCCESS]
                 self.instance.purge_ticks(state.instigator_origin_id, state.selector_id, before, statuses)
+                failed = [TickStatus.FAILURE]
+                self.instance.purge_ticks(state.instigator_origin_id, state.selector_id, failed_before, failed)
 
     def shrink(self) -> None:
         """Rewrite SQLite files of which more than half is free. PostgreSQL reuses the space by itself."""

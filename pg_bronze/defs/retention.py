@@ -1,31 +1,37 @@
 """Retention: one pass removes what is too old from Dagster's storage, in a bounded number of steps.
 
-Recent runs are complete. Older ones are removed with their logs, and of the events of an asset the last one an hour is
-kept, later the last one a day; so watermark, partitions and plots stay. Failed runs are kept longer. Runs and assets
-that are not those of pg_bronze are left alone.
+Recent runs are complete. Older ones are removed with their logs, and of the events of an asset the last one in ten
+minutes is kept, later the last one an hour and a day; so watermark, partitions and plots stay. Failed runs, and those
+that a person launched, are kept longer. Runs and assets that are not those of pg_bronze are left alone.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
-from pg_bronze.defs import metadata
+from pg_bronze.defs import metadata, new_tables, verification
 from pg_bronze.defs.dagster_history import STORAGE_ERRORS, DagsterHistory
 from pg_bronze.scheduling.retention import DAY_S, HOUR_S, thin
 from pg_bronze.settings.history import HistorySettings
 
 KEY = "pg_bronze/retention"
 RUNS_PER_PASS = 200
+RUNS_MEASURED = 100
 EVENTS_PER_PASS = 5000
-TICKS_KEPT_S = 6 * HOUR_S
-# Ten tables add 1.2 MB a day while one event an hour is kept.
+TICKS_KEPT_S = 3 * HOUR_S
+SHORT_S = 600.0
 DAILY_AFTER_DAYS = 14
+SUCCEEDED = (DagsterRunStatus.SUCCESS,)
+FAILED = (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 THINNED = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION")
-BATCHES = ["tick", "run", "command", "silver", "verify"]
+BATCHES = ["tick", "run", "command", "silver", "verify", "new"]
+JOBS = {"bronze", verification.JOB, new_tables.JOB}
 SENSORS = {"bronze_tick", "bronze_catalog", "bronze_retention", "silver_latest"}
 
 
@@ -37,14 +43,22 @@ class _State:
         resume: The id of the first event to read, by type of event and step.
         hour: When the hourly work was last done, in seconds since 1970.
         unused: The snapshots that no run named then.
+        launched: When the last run was created that was looked at among those that a person launched.
     """
 
     resume: dict[str, int] = field(default_factory=dict)
     hour: float = 0.0
     unused: list[str] = field(default_factory=list)
+    launched: float = 0.0
 
 
-def prune(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey], settings: HistorySettings, now: float) -> str:
+def prune(
+    instance: dg.DagsterInstance,
+    keys: Collection[dg.AssetKey],
+    settings: HistorySettings,
+    now: float,
+    location: str | None = None,
+) -> str:
     """Remove what is too old, and return a sentence about it.
 
     Args:
@@ -52,6 +66,7 @@ def prune(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey], settings:
         keys: The assets of pg_bronze.
         settings: What is kept.
         now: Seconds since 1970.
+        location: The label of the code location, whose runs without a tag of pg_bronze a person launched.
     """
     history = DagsterHistory(instance)
     if not settings.retention:
@@ -59,24 +74,36 @@ def prune(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey], settings:
     if history.unsupported:
         return history.unsupported
     try:
-        return _prune(history, {key.to_string() for key in keys}, settings, now)
+        return _prune(history, keys, settings, now, location)
     except STORAGE_ERRORS as error:
         # A file that another process locks, or two removals of the same rows. The rest waits for the next pass.
         return f"Dagster's storage could not be pruned ({type(error).__name__}). It is retried in a minute."
 
 
-def _prune(history: DagsterHistory, keys: set[str], settings: HistorySettings, now: float) -> str:
+def _prune(
+    history: DagsterHistory,
+    keys: Collection[dg.AssetKey],
+    settings: HistorySettings,
+    now: float,
+    location: str | None,
+) -> str:
     instance = history.instance
     state = _load(instance)
-    since = _kept_since(history, settings, now)
-    runs = _remove_runs(history, settings, since, now)
-    events = _thin_all(history, keys, state, (since, now - DAILY_AFTER_DAYS * DAY_S))
-    history.purge_ticks(SENSORS, now - min(TICKS_KEPT_S, settings.keep_runs_h * HOUR_S))
+    before = now - settings.keep_days * DAY_S
+    since = _kept_since(history, SUCCEEDED, settings.keep_runs_mb, now - settings.keep_runs_h * HOUR_S)
+    failed_since = _kept_since(history, FAILED, settings.keep_runs_mb, before)
+    old = [*_old_runs(history, SUCCEEDED, since), *_old_runs(history, FAILED, failed_since)]
+    if location:
+        old += _launched(history, keys, state, location, before)
+    history.remove_runs(old)
+    names = {key.to_string() for key in keys}
+    events, _ = _thin(history, names, state, SHORT_S, since)
+    history.purge_ticks(SENSORS, now - min(TICKS_KEPT_S, settings.keep_runs_h * HOUR_S), now - DAY_S)
     if now - state.hour >= HOUR_S:
-        _hourly(history, state, now)
+        events += _hourly(history, names, state, now)
     instance.daemon_cursor_storage.set_cursor_values({KEY: json.dumps(asdict(state))})
     kept = f"runs are kept since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC"
-    return f"Removed {runs:,} runs and {events:,} events from Dagster's storage; {kept}."
+    return f"Removed {len(old):,} runs and {events:,} events from Dagster's storage; {kept}."
 
 
 def _load(instance: dg.DagsterInstance) -> _State:
@@ -92,45 +119,74 @@ def _filter(*statuses: DagsterRunStatus, before: float | None = None) -> RunsFil
     return RunsFilter(tags={metadata.BATCH_TAG: BATCHES}, statuses=statuses, created_before=created_before)
 
 
-def _kept_since(history: DagsterHistory, settings: HistorySettings, now: float) -> float:
-    """Return the time since which runs and events are complete: that of the oldest run to keep, at most a day ago."""
-    newest = history.runs(_filter(DagsterRunStatus.SUCCESS), settings.keep_runs, oldest_first=False)
-    oldest = newest[-1][1] if len(newest) == settings.keep_runs else 0.0
-    return max(oldest, now - settings.keep_runs_h * HOUR_S)
+def _kept_since(history: DagsterHistory, kind: Sequence[DagsterRunStatus], megabytes: float, since: float) -> float:
+    """Return the time since which runs that ended so are kept: a given one, or a later one if they take too much."""
+    newest = history.instance.get_run_ids(_filter(*kind), limit=RUNS_MEASURED)
+    if not newest:
+        return since
+    mean = max(1.0, history.size_of(newest) / len(newest))
+    fit = max(1, int(megabytes * 1e6 / mean))
+    oldest = history.created_at(metadata.BATCH_TAG, BATCHES, kind, fit - 1)
+    return since if oldest is None else max(since, oldest)
 
 
-def _remove_runs(history: DagsterHistory, settings: HistorySettings, since: float, now: float) -> int:
-    failed_since = now - settings.keep_failed_days * DAY_S
-    old = [
-        *history.runs(_filter(DagsterRunStatus.SUCCESS, before=since), RUNS_PER_PASS, oldest_first=True),
-        *history.runs(
-            _filter(DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED, before=failed_since),
-            RUNS_PER_PASS,
-            oldest_first=True,
-        ),
-    ]
-    history.remove_runs([run_id for run_id, _ in old])
-    return len(old)
+def _old_runs(history: DagsterHistory, kind: Sequence[DagsterRunStatus], before: float) -> list[str]:
+    """Return the oldest runs that no person launched and that ended so before a time."""
+    records = history.instance.get_run_records(_filter(*kind, before=before), limit=RUNS_PER_PASS, ascending=True)
+    return [record.dagster_run.run_id for record in records]
 
 
-def _thin_all(history: DagsterHistory, keys: set[str], state: _State, until: tuple[float, float]) -> int:
-    """Keep one event an hour before the first time, and one a day before the second; return how many were removed."""
-    removed = 0
+def _launched(
+    history: DagsterHistory, keys: Collection[dg.AssetKey], state: _State, location: str, before: float
+) -> list[str]:
+    """Return the oldest runs that a person launched, in the UI for example, among the next ones that have ended."""
+    filters = RunsFilter(
+        tags={REPOSITORY_LABEL_TAG: location},
+        statuses=FINISHED_STATUSES,
+        created_after=datetime.fromtimestamp(state.launched, UTC),
+        created_before=datetime.fromtimestamp(before, UTC),
+    )
+    records = history.instance.get_run_records(filters, limit=RUNS_PER_PASS, ascending=True)
+    # A location with other jobs and assets beside those of pg_bronze may have many old runs of these.
+    complete = len(records) < RUNS_PER_PASS
+    state.launched = 0.0 if complete else records[-1].create_timestamp.timestamp()
+    runs = [record.dagster_run for record in records]
+    return [run.run_id for run in runs if metadata.BATCH_TAG not in run.tags and _is_ours(run, keys)]
+
+
+def _is_ours(run: dg.DagsterRun, keys: Collection[dg.AssetKey]) -> bool:
+    selected = run.asset_selection or ()
+    return run.job_name in JOBS or (bool(selected) and all(key in keys or key.path[0] == "bronze" for key in selected))
+
+
+def _thin(history: DagsterHistory, keys: set[str], state: _State, step_s: float, time: float) -> tuple[int, bool]:
+    """Keep the last event of each asset and partition in every step before a time.
+
+    Returns:
+        How many events were removed, and whether there are more to look at.
+    """
+    removed, more = 0, False
     for kind in THINNED:
-        for step_s, time in zip((HOUR_S, DAY_S), until, strict=True):
-            name = f"{kind}/{step_s:.0f}"
-            resume = state.resume.get(name, 0)
-            found = history.asset_events(kind, resume, max(EVENTS_PER_PASS, 4 * len(keys)))
-            thinning = thin(found, resume, time, step_s)
-            ours = {event.number for event in found if event.asset in keys}
-            remove = [number for number in thinning.remove if number in ours]
-            history.remove_events(remove)
-            state.resume[name] = thinning.resume
-            removed += len(remove)
-    return removed
+        name = f"{kind}/{step_s:.0f}"
+        resume = state.resume.get(name, 0)
+        limit = max(EVENTS_PER_PASS, 4 * len(keys))
+        found = history.asset_events(kind, resume, limit)
+        thinning = thin(found, resume, time, step_s)
+        ours = {event.number for event in found if event.asset in keys}
+        remove = [number for number in thinning.remove if number in ours]
+        history.remove_events(remove)
+        state.resume[name] = thinning.resume
+        removed += len(remove)
+        more |= len(found) == limit and found[-1].time < time
+    return removed, more
 
 
-def _hourly(history: DagsterHistory, state: _State, now: float) -> None:
+def _hourly(history: DagsterHistory, keys: set[str], state: _State, now: float) -> int:
+    """Do what one pass in an hour is enough for, and return how many events were removed."""
+    hours, more_hours = _thin(history, keys, state, HOUR_S, now - DAY_S)
+    days, more_days = _thin(history, keys, state, DAY_S, now - DAILY_AFTER_DAYS * DAY_S)
+    if more_hours or more_days:
+        return hours + days  # the next pass continues
     # A run that is being created names a snapshot that was stored just before. Two passes apart, it has its row.
     unused = history.unused_snapshots()
     history.remove_snapshots(unused & set(state.unused))
@@ -138,3 +194,4 @@ def _hourly(history: DagsterHistory, state: _State, now: float) -> None:
     history.remove_copies_outside_runs(now - HOUR_S)
     history.shrink()
     state.unused, state.hour = sorted(unused), now
+    return hours + days

@@ -14,13 +14,16 @@ class HistorySettings(Section):
     keep_runs_h: float = Field(
         default=24.0, gt=0, le=87600, description="Hours after which successful runs are removed with their logs."
     )
-    keep_runs: int = Field(
-        default=50,
-        ge=1,
-        le=100_000,
-        description="Number of successful runs that are kept, 1 to 100000. More recent ones are removed too, because "
-        "each takes about 0.4 MB with ten tables.",
+    keep_runs_mb: float = Field(
+        default=10.0,
+        gt=0,
+        le=1_000_000,
+        description="Megabytes for the logs of successful runs, and as many for failed ones. Beyond that, more recent "
+        "ones are removed.",
     )
-    keep_failed_days: float = Field(
-        default=30.0, gt=0, le=3650, description="Days after which failed and canceled runs are removed."
+    keep_days: float = Field(
+        default=30.0,
+        gt=0,
+        le=3650,
+        description="Days after which runs are removed that failed, were canceled, or were launched by a person.",
     )

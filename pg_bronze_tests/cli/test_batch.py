@@ -300,7 +300,7 @@ def test_many_due_tables_are_copied_in_several_runs(shared: Project, monkeypatch
 
 def test_a_batch_removes_old_runs(shared: Project):
     """Without `dagster dev` there is no sensor that does."""
-    shared.set(PG_BRONZE_KEEP_RUNS="1")
+    shared.set(PG_BRONZE_KEEP_RUNS_MB="0.001")
     for number in range(3):
         shared.database.execute(f"insert into movie values ({100 + number}, 'new', now())")
         assert run_batch([], Batches())

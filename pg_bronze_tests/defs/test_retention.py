@@ -10,11 +10,19 @@ import pytest
 import sqlalchemy
 from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
 from dagster._core.storage.event_log.schema import SqlEventLogStorageMetadata
 from dagster._core.storage.runs.schema import RunStorageSqlMetadata
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._core.test_utils import create_run_for_test, instance_for_test
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.error import SerializableErrorInfo
 
 from pg_bronze.defs import dagster_history, metadata, retention
@@ -25,6 +33,7 @@ from pg_bronze_tests.harness.project import Project, key
 
 TICK = {metadata.BATCH_TAG: "tick"}
 KEYS = [key("movie"), key("person")]
+LOCATION = "__repository__@pg_bronze"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -44,7 +53,7 @@ def stored(request: pytest.FixtureRequest, cinema: Project, tmp_path: Path) -> I
 
 def prune(project: Project, ahead_s: float = 1.0, **settings: Any) -> str:
     now = datetime.now(UTC).timestamp() + ahead_s
-    return retention.prune(project.instance, KEYS, HistorySettings(**{"keep_runs": 1} | settings), now)
+    return retention.prune(project.instance, KEYS, HistorySettings(**{"keep_runs_mb": 0.001} | settings), now, LOCATION)
 
 
 def copy_often(project: Project, count: int) -> list[str]:
@@ -75,7 +84,7 @@ def test_old_runs_are_removed_and_the_state_of_the_assets_stays(stored: Project)
     assert stored.instance.get_materialized_partitions(key("movie")) == days
     assert stored.instance.get_asset_records([key("movie")])[0].asset_entry == asset
     events = stored.instance.fetch_materializations(key("movie"), 10).records
-    assert 1 <= len(events) <= 2, "one an hour; the runs may have crossed one"
+    assert 1 <= len(events) <= 2, "one in ten minutes; the runs may have crossed a boundary"
     kept = [event for run_id in old for event in stored.instance.all_logs(run_id)]
     assert {event.dagster_event_type.value for event in kept if event.dagster_event} <= {"ASSET_MATERIALIZATION"}
     stored.database.execute("insert into movie values (200, 'after', now())")
@@ -90,22 +99,76 @@ def test_failed_runs_and_those_of_others_are_kept(stored: Project):
     unfinished = create_run_for_test(stored.instance, "bronze", status=DagsterRunStatus.STARTED, tags=TICK).run_id
     (newest,) = copy_often(stored, 1)
 
-    prune(stored, keep_runs=1)
+    prune(stored)
     assert run_ids(stored) == {own, failed, unfinished, newest}
 
     prune(stored, ahead_s=31 * 86400)
     assert run_ids(stored) == {own, unfinished}
 
 
-def test_a_run_is_removed_after_a_day_although_few_are_kept(stored: Project):
+def test_a_run_is_removed_after_a_day_although_there_is_space(stored: Project):
     copy_often(stored, 1)
 
-    prune(stored, ahead_s=23 * HOUR_S, keep_runs=100)
+    prune(stored, ahead_s=23 * HOUR_S, keep_runs_mb=100)
     assert len(run_ids(stored)) == 1
 
-    prune(stored, ahead_s=25 * HOUR_S, keep_runs=100)
+    prune(stored, ahead_s=25 * HOUR_S, keep_runs_mb=100)
     assert run_ids(stored) == set()
     assert stored.watermark("movie") is not None
+
+
+def test_as_many_runs_are_kept_as_the_setting_has_space_for(stored: Project):
+    runs = copy_often(stored, 5)
+    mean = dagster_history.DagsterHistory(stored.instance).size_of(runs) / 5
+    assert mean > 10_000
+
+    prune(stored, keep_runs_mb=2.5 * mean / 1e6)
+
+    assert run_ids(stored) == set(runs[-2:])
+
+
+def test_failed_runs_are_bounded_by_the_same_setting(stored: Project):
+    """A table that fails in every second minute for a month would leave 21,600 of them."""
+    failed = []
+    for _ in range(3):
+        failed.append(create_run_for_test(stored.instance, "bronze", status=DagsterRunStatus.FAILURE, tags=TICK).run_id)
+        stored.instance.report_engine_event("failed", stored.instance.get_run_by_id(failed[-1]))
+
+    prune(stored, keep_runs_mb=100)
+    assert run_ids(stored) == set(failed)
+
+    prune(stored, keep_runs_mb=0.0001)
+    assert run_ids(stored) == {failed[-1]}
+
+
+def launched(project: Project, job: str, location: str, *tables: str) -> str:
+    """A run that ended, without a tag of pg_bronze, as one from the UI."""
+    selection = frozenset(dg.AssetKey(table.split("/")) for table in tables) or None
+    tags = {REPOSITORY_LABEL_TAG: location}
+    status = DagsterRunStatus.SUCCESS
+    return create_run_for_test(project.instance, job, status=status, tags=tags, asset_selection=selection).run_id
+
+
+def test_runs_that_a_person_launched_are_removed_after_a_month(stored: Project, monkeypatch: pytest.MonkeyPatch):
+    """They are few, but for ever. Those of another project in the same Dagster instance are not ours to remove."""
+    monkeypatch.setattr(retention, "RUNS_PER_PASS", 2)
+    others = {
+        launched(stored, "__ASSET_JOB", LOCATION, "bronze/movie", "report"),
+        launched(stored, "__ASSET_JOB", LOCATION),
+        launched(stored, "nightly", LOCATION),
+        launched(stored, "bronze", "__repository__@other"),
+    }
+    own = {
+        launched(stored, "__ASSET_JOB", LOCATION, "bronze/movie", "bronze/dropped"),
+        launched(stored, "bronze_verify", LOCATION),
+    }
+
+    prune(stored, ahead_s=29 * 86400)
+    assert run_ids(stored) == others | own
+
+    for _ in range(4):
+        prune(stored, ahead_s=31 * 86400)
+    assert run_ids(stored) == others
 
 
 def test_one_setting_keeps_everything(stored: Project):
@@ -156,13 +219,13 @@ def test_snapshots_are_removed_when_no_run_has_named_them_for_an_hour(stored: Pr
     assert stored.instance.get_execution_plan_snapshot(plan)
 
 
-def test_ticks_are_removed_and_failed_ones_are_kept(stored: Project):
+def test_ticks_are_removed_after_hours_and_failed_ones_after_a_day(stored: Project):
     location = RegisteredCodeLocationOrigin("pg_bronze")
     origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "bronze_tick")
     state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
     stored.instance.add_instigator_state(state)
     now = datetime.now(UTC).timestamp()
-    for hours, status in ((7, "SKIPPED"), (7, "SUCCESS"), (7, "FAILURE"), (1, "SKIPPED")):
+    for hours, status in ((25, "FAILURE"), (7, "SKIPPED"), (7, "SUCCESS"), (7, "FAILURE"), (1, "SKIPPED")):
         stored.instance.create_tick(
             TickData(
                 state.instigator_origin_id,
@@ -255,3 +318,19 @@ def test_a_locked_storage_is_reported_and_fails_nothing(stored: Project, monkeyp
 
     assert prune(stored) == "Dagster's storage could not be pruned (OperationalError). It is retried in a minute."
     assert run_ids(stored) == set(runs)
+
+
+def test_the_sensor_names_its_code_location_as_dagster_does_in_the_tags_of_runs(
+    cinema: Project, monkeypatch: pytest.MonkeyPatch
+):
+    """Otherwise no run that a person launched would be found."""
+    origin = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="pg_bronze.definitions"), "here")
+    monkeypatch.setattr(dg.SensorEvaluationContext, "code_location_origin", origin)
+    given: list[object] = []
+    monkeypatch.setattr(retention, "prune", lambda *arguments: given.append(arguments[-1]) or "")
+
+    cinema.evaluate("bronze_retention")
+
+    job = RemoteJobOrigin(RemoteRepositoryOrigin(origin, "__repository__"), "bronze")
+    run = create_run_for_test(cinema.instance, "bronze", remote_job_origin=job)
+    assert given == [run.tags_for_storage()[REPOSITORY_LABEL_TAG]]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.remote_origin import RemoteRepositoryOrigin
 
 from pg_bronze.defs import retention
 from pg_bronze.settings.model import Settings
@@ -27,6 +28,9 @@ def build_retention(keys: Sequence[dg.AssetKey], settings: Settings) -> dg.Senso
         description="Removes old runs, logs, events and ticks from Dagster's storage.",
     )
     def bronze_retention(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        return dg.SkipReason(retention.prune(context.instance, keys, settings, datetime.now(UTC).timestamp()))
+        origin, repository = context.code_location_origin, context.repository_def
+        location = RemoteRepositoryOrigin(origin, repository.name).get_label() if origin and repository else None
+        now = datetime.now(UTC).timestamp()
+        return dg.SkipReason(retention.prune(context.instance, keys, settings, now, location))
 
     return bronze_retention
