@@ -38,6 +38,7 @@ TABLE = """create table race (
 );
 create index on race (created_at)"""
 TICK_S = 0.25
+SLICE_ROWS = (30, 200)
 GRACE_S = 60
 
 
@@ -235,7 +236,7 @@ def race(lake: Lake, seconds: float, writers: int, seed: int, dlt: Path | None =
                 started = time.monotonic()
                 poller.poll(connection)
                 chance = random.Random(f"{seed} tick {ticks}")
-                options = {"slice_rows": chance.choice([30, 200])} if chance.random() < 0.3 else {}
+                options = {"slice_rows": chance.choice(SLICE_ROWS)} if chance.random() < 0.3 else {}
                 ticks += 1
                 try:
                     if chance.random() < 0.25:

@@ -63,7 +63,7 @@ def test_new_rows_are_one_materialization_with_all_numbers(cinema: Project):
     assert entries["pg_bronze/lag_s"] > 0
     assert entries["dagster/uri"] == f"s3://{cinema.bucket.name}/{object_key}"
     assert entries["pg_bronze/watermark"]["key"] == object_key
-    assert entries["pg_bronze/window_end"] == entries["pg_bronze/watermark"]["leaves"][0]["swept"]
+    assert entries["pg_bronze/window_end"] == entries["pg_bronze/watermark"]["leaves"][0]["bands"][0][1]
 
 
 def test_events_stay_small(cinema: Project):

@@ -41,7 +41,7 @@ MOVIE = """create table movie (
 __all__ = ["SAME", "Difference", "texts"]  # most tests import them together with the lake
 
 # Divides even the smallest table, moves its floors often, and spreads a sweep over many ticks.
-FORCED_BANDS = BandRules(one_band_s=0.0, share=0.05, chunk_s=0.002, chunk_blocks=20, rank=8, top_rows=200)
+FORCED_BANDS = BandRules(one_band_s=0.0, share=0.05, chunk_s=0.002, chunk_blocks=40, rank=100, top_rows=400)
 
 
 class Crash(BaseException):

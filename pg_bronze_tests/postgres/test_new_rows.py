@@ -13,8 +13,8 @@ def test_every_table_gets_its_own_answer_although_one_cannot_be_read(database, m
     database.execute("insert into t1 values (1); insert into t6 values (1)")
     with Source(database.conninfo, database.url, 30) as source:
         horizon = source.activity().horizon
-        regions = [Region("public", name, True, (), None, horizon) for name in names]
+        regions = [(Region("public", name, True, (), None, horizon), {}) for name in names]
 
         assert new_rows.exist(source, regions) == [False, True, True, False, False, False, True]
-        later = [Region("public", name, True, (), horizon, horizon) for name in names]
+        later = [(Region("public", name, True, (), horizon, horizon), {}) for name in names]
         assert new_rows.exist(source, later) == [False, False, True, False, False, False, False]
