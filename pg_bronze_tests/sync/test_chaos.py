@@ -10,12 +10,21 @@ from pg_bronze_tests.harness.lake import FORCED_BANDS, SAME, Lake
 from pg_bronze_tests.harness.servers import older_servers
 
 VERSIONS = {"18": None, "15": older_servers().get("15")}
+# Bands on servers to write to and to read from, old and new; one band, as small tables have, everywhere on the newest.
+CASES = [
+    *((FORCED_BANDS, where, version) for where in ("primary", "standby") for version in VERSIONS),
+    *((BandRules(), where, "18") for where in WHERE),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("where", WHERE)
-@pytest.mark.parametrize("bands", [FORCED_BANDS, BandRules()], ids=["bands", "one band"])
+@pytest.mark.parametrize(
+    "bands, where, version",
+    [
+        pytest.param(*case, id=f"{'bands' if case[0] is FORCED_BANDS else 'one band'}-{case[1]}-{case[2]}")
+        for case in CASES
+    ],
+)
 def test_no_change_of_a_table_makes_a_row_lost_stale_or_doubled(bands, where, version, tmp_path: Path, bucket):
     """The promise, with rewrites, reloads, prepared transactions and cursor values that mean nothing.
 
