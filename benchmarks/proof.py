@@ -233,7 +233,7 @@ def main() -> int:
     for name in given.only:
         started = time.monotonic()
         if name == "attacks":
-            part = attacks(given.minutes, given.rows, given.seed, given.dlt)
+            part = attacks(given.minutes, given.rows, given.seed, given.dlt and given.dlt.absolute())
         else:
             part = suite() if name == "suite" else planted()
         clean = clean and part.clean
