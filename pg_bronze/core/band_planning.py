@@ -37,7 +37,7 @@ def noted(watermark: Watermark, step: Read, table: SourceTable, rows: int, secon
     if step.kind == "fresh":
         return dataclasses.replace(after, sweeps=sweeps.after_fresh(rows, step.moves))
     if step.begins:
-        sweeps = sweeps.after_begin(run.counter)
+        sweeps = sweeps.after_begin(run.counted if run.idle else None)
     table_blocks = sum(item.page_count for item in table.relations)
     sweeps = sweeps.after_range(rows, step.blocks, seconds, table_blocks)
     if step.ends and len({after.leaf(item.oid).swept for item in table.relations}) == 1:
@@ -99,7 +99,7 @@ class _Tick:
         return [order for order in self.at.run.orders if self.sweeps.allows(order)]
 
     def _used_order(self) -> Order | None:
-        return next((leaf.order for _, leaf in self._leaves if leaf.order), None)
+        return next((leaf.order.of_root for _, leaf in self._leaves if leaf.order), None)
 
     def _gives_up(self) -> bool:
         """Whether the order finds so few of the new row versions that the next one is tried after the next sweep."""
@@ -127,9 +127,13 @@ class _Tick:
             return None
         unset = not any(leaf.upper for _, leaf in self._leaves)
         crowded = self.sweeps.above >= self.rules.top_rows
-        if unset or crowded or self.at.tick.overflow or (self._due() and self._at_horizon() is False):
+        if unset or crowded or self.at.tick.overflow or self._begins_round():
             return FindFloor(order, newest=self.at.tick.overflow > 0)
         return None
+
+    def _begins_round(self) -> bool:
+        """Whether a fresh read and the begin of a sweep follow. A floor that is too high or too low is noticed then."""
+        return self._due() and not self._at_horizon() and not any(leaf.sweep for _, leaf in self._leaves)
 
     def _at_horizon(self) -> bool:
         return all(leaf.top == self.at.horizon for _, leaf in self._leaves)
@@ -139,14 +143,15 @@ class _Tick:
         order = self._order()
         if order is None:
             return None
-        groups: dict[tuple[Cell, ...], dict[int, tuple[Leaf, Leaf]]] = {}
+        groups: dict[tuple[Order, tuple[Cell, ...]], dict[int, tuple[Leaf, Leaf]]] = {}
         # Leaves that were attached since come first, so that the description of the object says so.
         for relation, leaf in sorted(self._leaves, key=lambda item: item[1].top is not None):
             if leaf.top == self.at.horizon or (leaf.sweep is not None and leaf.sweep.below is None):
                 continue
-            states = self._fresh_states(leaf, leaf.order or order)
+            own = relation.own_attnum(order.attnum) if order.attnum is not None else None
+            states = self._fresh_states(leaf, leaf.order or dataclasses.replace(order, own=own))
             if states is not None:
-                groups.setdefault(difference(*states), {})[relation.oid] = states
+                groups.setdefault(((leaf.order or order).of_root, difference(*states)), {})[relation.oid] = states
         for changed in groups.values():
             before, after = next(iter(changed.values()))
             alone = self._relation(*changed) if len(changed) == 1 else None
@@ -164,7 +169,7 @@ class _Tick:
 
     def _fresh_states(self, leaf: Leaf, order: Order) -> tuple[Leaf, Leaf] | None:
         """Return a leaf before and after its fresh read; None if it has no floor to start from."""
-        wanted = self.at.tick.floors.get(order) or self._floor_of_others()
+        wanted = self.at.tick.floors.get(order.of_root) or self._floor_of_others(order.of_root)
         top = fresh_floor(leaf)
         if wanted is None and top is None:
             return None
@@ -183,11 +188,11 @@ class _Tick:
         after = band_steps.fresh(divided, start, self.at.horizon)
         return divided, after if wanted is None else band_steps.split(after, order, wanted)
 
-    def _floor_of_others(self) -> str | None:
-        """The top floor of the leaves that have one, for those that were attached since."""
+    def _floor_of_others(self, order: Order) -> str | None:
+        """The top floor of the leaves with an order, for those that were attached since."""
         if all(leaf.upper for _, leaf in self._leaves):
             return None
-        return next((fresh_floor(leaf) for _, leaf in self._leaves if leaf.upper), None)
+        return next((fresh_floor(leaf) for _, leaf in self._leaves if leaf.order and leaf.order.of_root == order), None)
 
     def _relation(self, oid: int) -> Relation:
         return next(item for item in self.at.table.relations if item.oid == oid)
@@ -221,7 +226,7 @@ class _Tick:
 
     def _seconds_left(self) -> float:
         leaves, period_s = [leaf for _, leaf in self._leaves], self.rules.period_s(self.at.sweep_s)
-        return band_rules.seconds_to_sweep(leaves, self.sweeps, period_s, self.at.run.counter, self.at.run.now)
+        return band_rules.seconds_to_sweep(leaves, self.sweeps, period_s, self.at.run.counted, self.at.run.now)
 
     def begin(self) -> Read | None:
         """Begin the next sweep of the rows below the top floor: the first of a round, or one that the round lacks."""

@@ -37,6 +37,8 @@ POOR_SHARE, POOR_SWEEPS = 0.5, 3
 LONGEST_POSTPONED_S = 86_400.0
 # The time of a range with many rows is that of sending them.
 FEW_ROWS = 1000
+# Row versions written so far, and a text that changes when the server starts to count again.
+Counted = tuple[int, str]
 BLOCKS = 0  # stands for the block number among the attnums of rejected orders
 
 
@@ -79,6 +81,7 @@ class Sweeps:
         counter: Row versions written to the table before the horizon of the last finished sweep, as the server's
             statistics counted them; None if not known.
         next_counter: The same for the sweep in progress.
+        since: Since when the server counted these; the two cannot be compared with later ones otherwise.
         fresh: Row versions delivered by fresh reads since the last sweep began.
         covered: Row versions that fresh reads had delivered of those that the sweep in progress covers.
         found: Row versions that the sweep in progress delivered.
@@ -93,6 +96,7 @@ class Sweeps:
     block_us: float = CACHED_BLOCK_US
     counter: int | None = None
     next_counter: int | None = None
+    since: str = ""
     fresh: int = 0
     covered: int = 0
     found: int = 0
@@ -110,9 +114,17 @@ class Sweeps:
         """
         return dataclasses.replace(self, fresh=self.fresh + rows, above=0 if moved else self.above + rows)
 
-    def after_begin(self, counter: int | None) -> Self:
-        """Return what is known after a sweep began."""
-        return dataclasses.replace(self, next_counter=counter, covered=self.fresh, fresh=0, found=0)
+    def after_begin(self, counted: Counted | None) -> Self:
+        """Return what is known after a sweep began.
+
+        Args:
+            counted: None also if a transaction was open at the horizon: its rows may be counted and not copied.
+        """
+        count, since = counted or (None, "")
+        counter = self.counter if since == self.since else None
+        return dataclasses.replace(
+            self, counter=counter, next_counter=count, since=since, covered=self.fresh, fresh=0, found=0
+        )
 
     def after_range(self, rows: int, blocks: int, seconds: float, table_blocks: int) -> Self:
         """Return what is known after a part of a sweep."""
@@ -144,9 +156,11 @@ class Sweeps:
         """Return whether an order was not given up."""
         return (order.attnum or BLOCKS) not in self.rejected
 
-    def is_unneeded(self, counter: int | None) -> bool:
+    def is_unneeded(self, counted: Counted | None) -> bool:
         """Return whether the server's counters show that a sweep would find nothing: all writes arrived fresh."""
-        return counter is not None and self.counter is not None and 0 <= counter - self.counter <= self.fresh
+        if counted is None or self.counter is None or counted[1] != self.since:
+            return False
+        return 0 <= counted[0] - self.counter <= self.fresh
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -182,22 +196,22 @@ def rules_of(interval_s: float, large_tables: int, complete: bool = False) -> Ba
 
 
 def seconds_to_sweep(
-    leaves: Sequence[Leaf], sweeps: Sweeps, period_s: float, counter: int | None, now: datetime
+    leaves: Sequence[Leaf], sweeps: Sweeps, period_s: float, counted: Counted | None, now: datetime
 ) -> float:
     """Return the seconds until the next sweep of a table; at most 0 if it is due.
 
     Args:
         leaves: What is delivered of each of its leaves.
         period_s: The seconds between the begins of two sweeps.
-        counter: Row versions written to the table so far; None if not known.
+        counted: Row versions written to the table so far; None if not known.
         now: In UTC.
     """
     times = [leaf.swept_at for leaf in leaves]
     known = [datetime.fromisoformat(time) for time in times if time is not None]
-    if len(known) < len(times) or not known:
-        return 0.0
+    if len(known) < len(times) or not known or max(known) > now:
+        return 0.0  # a sweep in the future shows that a clock was wrong
     left_s = period_s - (now - min(known)).total_seconds()
-    if left_s <= 0 and sweeps.is_unneeded(counter):
+    if left_s <= 0 and sweeps.is_unneeded(counted):
         left_s += max(0.0, LONGEST_POSTPONED_S - period_s)
     return left_s
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from pg_bronze.core.cursor_column import time_key
+from pg_bronze.core.table import Relation
 
 MAX_BANDS = 8
 _NUMBERS = frozenset({"int2", "int4", "int8", "numeric", "float4", "float8"})
@@ -29,19 +30,31 @@ class Order:
         attnum: The column; None for the block number.
         type: The base type of the column, one of ``ORDERED_TYPES``; ``""`` for the block number.
         relfilenode: The file whose block numbers count; None for a column.
+        own: The number of the column in the leaf, if that is another one than in the root of the partitioned table.
     """
 
     attnum: int | None = None
     type: str = ""
     relfilenode: int | None = None
+    own: int | None = None
 
-    def holds(self, relfilenode: int, types: Mapping[int, str]) -> bool:
-        """Return whether a file and column types are still those of the order."""
+    def holds(self, relation: Relation, types: Mapping[int, str]) -> bool:
+        """Return whether the file or the column of a leaf is still that of the order.
+
+        A column may have been replaced while the partition was detached: the table still has the former number.
+        """
         if self.attnum is None:
-            return self.relfilenode == relfilenode
+            return self.relfilenode == relation.relfilenode
+        if relation.own_attnum(self.attnum) != self.own:
+            return False
         # A table whose timestamps get or lose a time zone is rewritten, or keeps their order and their text in UTC.
         now = types.get(self.attnum, "")
         return now == self.type or {now, self.type} == {"timestamp", "timestamptz"}
+
+    @property
+    def of_root(self) -> "Order":
+        """The order as the root of the partitioned table knows it."""
+        return replace(self, own=None)
 
     def key(self, floor: str) -> Any:
         """Return a key that sorts floors as PostgreSQL sorts their values."""
@@ -145,16 +158,16 @@ class Leaf:
         sweep = self.sweep and replace(self.sweep, upto=min(self.sweep.upto, horizon))
         return replace(self, swept=_lower(self.swept, horizon), upper=upper, sweep=sweep)
 
-    def holds(self, relfilenode: int, types: Mapping[int, str]) -> bool:
+    def holds(self, relation: Relation, types: Mapping[int, str]) -> bool:
         """Return whether the places and floors of the state still mean the same rows.
 
         Args:
-            relfilenode: The file of the leaf now.
-            types: The base type of each column now, by attnum.
+            relation: The leaf now.
+            types: The base type of each column of the table now, by attnum.
         """
-        if self.sweep is not None and self.sweep.relfilenode != relfilenode:
+        if self.sweep is not None and self.sweep.relfilenode != relation.relfilenode:
             return False
-        return self.order is None or self.order.holds(relfilenode, types)
+        return self.order is None or self.order.holds(relation, types)
 
     def problem(self) -> str | None:
         """Return which invariant the state violates; None if it violates none."""
@@ -193,7 +206,9 @@ class Leaf:
         }
         if self.order is not None:
             order = self.order
-            column = {"column": order.attnum, "type": order.type}
+            column: dict[str, Any] = {"column": order.attnum, "type": order.type}
+            if order.own is not None:
+                column["own"] = order.own
             data["order"] = {"blocks": order.relfilenode} if order.attnum is None else column
         if self.sweep is not None:
             data["sweep"] = asdict(self.sweep)
@@ -217,7 +232,7 @@ def _lower(upto: int | None, horizon: int) -> int | None:
 def _order(data: Mapping[str, Any]) -> Order:
     if "blocks" in data:
         return Order(relfilenode=data["blocks"])
-    return Order(data["column"], data["type"])
+    return Order(data["column"], data["type"], own=data.get("own"))
 
 
 def _of_older_format(data: Mapping[str, Any]) -> Leaf:

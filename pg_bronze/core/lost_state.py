@@ -25,7 +25,7 @@ def check(watermark: Watermark, table: SourceTable) -> tuple[Watermark, Doubt | 
     settled: dict[int, Leaf] = {}
     for relation in table.relations:
         leaf = watermark.leaf(relation.oid)
-        if leaf.holds(relation.relfilenode, types):
+        if leaf.holds(relation, types):
             continue
         before, after, reason = _lost(leaf, relation, types)
         whole = Region(relation.schema, relation.name, True, (relation.oid,), before.swept, 0)
@@ -38,7 +38,7 @@ def check(watermark: Watermark, table: SourceTable) -> tuple[Watermark, Doubt | 
 
 def _lost(leaf: Leaf, relation: Relation, types: Mapping[int, str]) -> tuple[Leaf, Leaf, str]:
     """Return a state that delivers nothing in doubt, one that delivers all of it, and what was lost."""
-    if leaf.order is not None and not leaf.order.holds(relation.relfilenode, types):
+    if leaf.order is not None and not leaf.order.holds(relation, types):
         reason = f"{relation.name} lost the column or the blocks that divided its rows into bands"
         return Leaf(leaf.swept), Leaf(leaf.highest, swept_at=leaf.swept_at), reason
     reason = f"{relation.name} was rewritten while it was being read in block ranges"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Literal
 
-from pg_bronze.core.band_rules import BandRules
+from pg_bronze.core.band_rules import BandRules, Counted
 from pg_bronze.core.leaf import Order
 from pg_bronze.core.region import Region
 from pg_bronze.core.watermark import Watermark
@@ -93,13 +93,15 @@ class Run:
         bands: The limits of bands and sweeps; None reads every table completely in every tick.
         now: The time at which the horizon was read, in UTC.
         orders: What may divide the table's rows into bands, best first.
-        counter: Row versions written to the table so far, counted before the horizon was read; None on a standby.
+        counted: Row versions written to the table so far, counted before the horizon was read; None if not known.
+        idle: No transaction was open at the horizon.
     """
 
     bands: BandRules | None = None
     now: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     orders: tuple[Order, ...] = ()
-    counter: int | None = None
+    counted: Counted | None = None
+    idle: bool = False
 
 
 @dataclass(frozen=True)

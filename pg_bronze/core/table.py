@@ -83,7 +83,8 @@ class Relation:
     """One physical table: an ordinary table, or one leaf of a partitioned table.
 
     ``page_count`` and ``toast_page_count`` are the current number of blocks after ``read_table``, and the planner's
-    last estimate after ``read_catalog``. ``ordered_by`` has the columns that lead a usable index.
+    last estimate after ``read_catalog``. ``ordered_by`` has the columns that lead a usable index. ``moved_columns`` has
+    the columns of a partition whose attnum is not that of the root: pairs of the root's attnum and its own.
     """
 
     oid: int
@@ -93,6 +94,11 @@ class Relation:
     page_count: int
     toast_page_count: int
     ordered_by: tuple[str, ...] = ()
+    moved_columns: tuple[tuple[int, int], ...] = ()
+
+    def own_attnum(self, attnum: int) -> int | None:
+        """Return the attnum in this partition of a column of the root; None if it is the same."""
+        return dict(self.moved_columns).get(attnum)
 
     @property
     def sql(self) -> str:
@@ -160,7 +166,14 @@ class SourceTable:
                 for column in self.columns
             ],
             "primary_key": list(self.primary_key),
-            "relations": [{**vars(relation), "ordered_by": list(relation.ordered_by)} for relation in self.relations],
+            "relations": [
+                {
+                    **vars(relation),
+                    "ordered_by": list(relation.ordered_by),
+                    "moved_columns": [list(pair) for pair in relation.moved_columns],
+                }
+                for relation in self.relations
+            ],
         }
 
     @classmethod
@@ -178,7 +191,8 @@ class SourceTable:
 
 
 def _relation(data: Mapping[str, Any]) -> Relation:
-    return Relation(**{**data, "ordered_by": tuple(data.get("ordered_by", ()))})
+    moved = tuple((root, own) for root, own in data.get("moved_columns", ()))
+    return Relation(**{**data, "ordered_by": tuple(data.get("ordered_by", ())), "moved_columns": moved})
 
 
 def label(schema: str, name: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pg_bronze.core.cells import Cell
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import literal, quote
+from pg_bronze.core.watermark import Seed
 
 MASK = 4294967295
 MAX_WIDTH = 2**31 - 10**6
@@ -88,10 +89,13 @@ def where(region: Region, names_by_attnum: Mapping[int, str]) -> str:
     if region.blocks is not None:
         first, end = region.blocks
         conditions += _places((first, region.lines[0]), None if end is None else (end, region.lines[1]))
-    if region.seed is not None:
-        column = quote(names_by_attnum[region.seed.attnum])
-        conditions.append(f"(t.{column} <= {literal(region.seed.value)}) is not true")
+    if region.seed is not None and not region.cells:
+        conditions.append(_not_seeded(region.seed, names_by_attnum))
     return "\n  and ".join([*conditions, guard(region.end)])
+
+
+def _not_seeded(seed: Seed, names_by_attnum: Mapping[int, str]) -> str:
+    return f"(t.{quote(names_by_attnum[seed.attnum])} <= {literal(seed.value)}) is not true"
 
 
 def _places(first: tuple[int, int], last: tuple[int, int] | None) -> Iterator[str]:
@@ -124,9 +128,12 @@ def _in_cells(region: Region, names_by_attnum: Mapping[int, str]) -> Iterator[st
         edges = [edge for edge in edges if order.key(edge) > min(map(order.key, floors))]
     if column is None and len(ceilings) == len(region.cells):
         yield f"t.ctid < '({max(ceilings, key=order.key)},0)'::pg_catalog.tid"
-    arms = [(above(edge), _bounds(region, _cells_at(region, edge, order.key))) for edge in reversed(edges)]
-    lowest = min(floors, key=order.key) if len(floors) == len(region.cells) else None
-    rest = _bounds(region, _cells_at(region, lowest, order.key))
+
+    def bounds_at(floor: str | None) -> str:
+        return _bounds(region, _cells_at(region, floor, order.key), names_by_attnum)
+
+    arms = [(above(edge), bounds_at(edge)) for edge in reversed(edges)]
+    rest = bounds_at(min(floors, key=order.key) if len(floors) == len(region.cells) else None)
     if any(bounds != rest for _, bounds in arms):
         whens = " ".join(f"when {condition} then {bounds}" for condition, bounds in arms)
         yield f"case {whens} else {rest} end"
@@ -146,13 +153,16 @@ def _cells_at(region: Region, floor: str | None, key: Callable[[str], object]) -
     return [cell for cell in region.cells if contains(cell)]
 
 
-def _bounds(region: Region, cells: Sequence[Cell]) -> str:
+def _bounds(region: Region, cells: Sequence[Cell], names_by_attnum: Mapping[int, str]) -> str:
     """Return the condition of the cells of one band, as far as the window and places of the region do not imply it."""
-    alternatives = [" and ".join(_bounds_of_cell(region, cell)) or "true" for cell in cells]
+    alternatives = [" and ".join(_bounds_of_cell(region, cell, names_by_attnum)) or "true" for cell in cells]
     return " or ".join(f"({text})" for text in alternatives) if len(cells) > 1 else next(iter(alternatives), "false")
 
 
-def _bounds_of_cell(region: Region, cell: Cell) -> Iterator[str]:
+def _bounds_of_cell(region: Region, cell: Cell, names_by_attnum: Mapping[int, str]) -> Iterator[str]:
+    if region.seed is not None and cell.start is None:
+        # What was copied before is bounded by a transaction; the seed excludes rows of the first load only.
+        yield _not_seeded(region.seed, names_by_attnum)
     if (region.start is None and cell.start is not None) or (cell.start is None and cell.end != region.end):
         yield written(cell.start, cell.end)
     elif region.start is not None and cell.start is not None:

@@ -105,8 +105,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
             yield dg.Output(BronzeOutput(stream.slices(), table.label, state))
             # Dagster has stored the materialization when the generator is resumed.
             source_database.count(table.label, stream.report.row_count)
-            if sync.slices.progress is not None:
-                entries = metadata.of_progress(sync.slices.progress)
+            if entries := metadata.of_progress(sync.slices.progress_after(stream.watermark)):
                 context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
             _record_other_days(context, stream.report, sync.layout.day)
             _mirror(context, source_database, sync, stream)
@@ -124,7 +123,8 @@ def _start(context: dg.AssetExecutionContext, sync: TableSync) -> SliceStream | 
     context.log.info("%s: %s", sync.label, outcome.reason)
     # Counters may show writes without new rows; this observation prevents another run for them.
     entries = metadata.of_quiet(outcome.reason, sync.horizon, sync.generation)
-    entries |= metadata.of_progress(sync.slices.progress)
+    if sync.watermark is not None:
+        entries |= metadata.of_progress(sync.slices.progress_after(sync.watermark))
     context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
     return None
 

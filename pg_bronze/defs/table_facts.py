@@ -153,6 +153,7 @@ def _facts(
         quiet=last.quiet,
         silent=last.silent,
         failure=last.failure,
+        counted_since=activity.counted_since,
         small=not table.partitioned and is_small(table),
     )
 

@@ -50,6 +50,14 @@ where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'informat
 _TRANSACTIONS = """select int8in(xid8out(pg_snapshot_xmin(s))), int8in(xid8out(pg_snapshot_xmax(s))),
   pg_is_in_recovery()
 from pg_current_snapshot() s"""
+# A text that changes when the counters are reset, by a person or by a crash; empty while nothing is counted.
+COUNTED_SINCE = """case when current_setting('track_counts') = 'on' then concat(pg_postmaster_start_time(), '/',
+    pg_stat_get_bgwriter_stat_reset_time(), '/',
+    pg_stat_get_db_stat_reset_time((select d.oid from pg_database d where d.datname = current_database())))
+  else '' end"""
+_PROBE = f"""select int8in(xid8out(pg_snapshot_xmin(s))), int8in(xid8out(pg_snapshot_xmax(s))),
+  pg_is_in_recovery(), {COUNTED_SINCE}
+from pg_current_snapshot() s"""
 _HAS_SESSION = "select exists (select 1 from pg_stat_activity where starts_with(application_name, %(name)s))"
 
 
@@ -69,7 +77,8 @@ class Activity:
     """One probe: the horizon, the next transaction id, and the tables of the database.
 
     ``oids`` maps ``(schema, name)`` to an oid, ``children`` the oid of a partitioned table to those of its partitions,
-    and ``tuples`` an oid to the row versions inserted and updated so far according to the statistics.
+    and ``tuples`` an oid to the row versions inserted and updated so far according to the statistics. ``counted_since``
+    is a text that changes when these begin again, and empty if they do not count.
     """
 
     horizon: int
@@ -78,6 +87,7 @@ class Activity:
     oids: Mapping[tuple[str, str], int]
     children: Mapping[int, tuple[int, ...]]
     tuples: Mapping[int, int]
+    counted_since: str = ""
 
     def leaves(self, oid: int) -> tuple[int, ...]:
         """Return the leaf partitions of a table, or the table itself, in ascending order."""
@@ -99,9 +109,9 @@ def read(session: Session) -> Activity:
         tuples[oid] = count
         if parent is not None:
             children.setdefault(parent, []).append(oid)
-    horizon, next_xid, standby = session.ask(_TRANSACTIONS)[0]
+    horizon, next_xid, standby, since = session.ask(_PROBE)[0]
     partitions = {oid: tuple(below) for oid, below in children.items()}
-    return Activity(horizon, next_xid, standby, oids, partitions, tuples)
+    return Activity(horizon, next_xid, standby, oids, partitions, tuples, since)
 
 
 def place(session: Session, bucket: str) -> tuple[Origin, bool]:
@@ -152,11 +162,14 @@ def _nudge_log(session: Session) -> None:
         session.ask("select pg_logical_emit_message(false, 'pg_bronze', '')")
 
 
-def counter(session: Session, oids: Sequence[int]) -> int:
-    """Return how many row versions were inserted into and updated in some relations, as far as the server counted."""
-    query = """select coalesce(sum(pg_stat_get_tuples_inserted(o) + pg_stat_get_tuples_updated(o)), 0::numeric)::bigint
+def counter(session: Session, oids: Sequence[int]) -> tuple[int, str]:
+    """Return how many row versions were written to some relations, and a text that changes when the count restarts."""
+    query = f"""select
+  coalesce(sum(pg_stat_get_tuples_inserted(o) + pg_stat_get_tuples_updated(o)), 0::numeric)::bigint,
+  {COUNTED_SINCE}
 from unnest(%(oids)s::oid[]) o"""
-    return int(session.ask(query, {"oids": list(oids)})[0][0])
+    count, since = session.ask(query, {"oids": list(oids)})[0]
+    return int(count), str(since)
 
 
 def cache_blocks(session: Session) -> int:

@@ -160,7 +160,8 @@ def _table(root: DictRow, nodes: list[DictRow]) -> SourceTable:
 
 def _relation(node: DictRow) -> Relation:
     fields = {name: node[name] for name in _RELATION_FIELDS}
-    return Relation(**fields, ordered_by=tuple(sorted(node["ordered_by"])))
+    moved = tuple((root, own) for root, own in node["moved_columns"] or ())
+    return Relation(**fields, ordered_by=tuple(sorted(node["ordered_by"])), moved_columns=moved)
 
 
 def _fingerprint(nodes: list[DictRow], columns: tuple[Column, ...]) -> str:

@@ -56,6 +56,12 @@ tree as (
 )
 select tree.root, tree.oid, n.nspname as schema, c.relname as name, c.relkind as kind, c.relpersistence as persistence,
   c.relfilenode, c.reltuples as row_estimate, {pages}, {orders} as ordered_by,
+  case when tree.oid <> tree.root then (
+    select json_agg(json_build_array(r.attnum, l.attnum) order by r.attnum)
+    from pg_attribute r
+    join pg_attribute l on l.attrelid = tree.oid and l.attname = r.attname and l.attnum <> r.attnum
+    where r.attrelid = tree.root and r.attnum > 0 and not r.attisdropped
+  ) end as moved_columns,
   am.amname as method, current_user as role,
   pg_is_in_recovery() as standby,
   has_schema_privilege(n.oid, 'usage') is not false as may_enter,
@@ -185,7 +191,8 @@ ESTIMATED = "c.relpages as page_count, coalesce(toast.relpages, 0) as toast_page
 MEASURED = """
   coalesce(pg_relation_size(c.oid), 0) / int4in(textout(current_setting('block_size'))) as page_count,
   coalesce(pg_relation_size(toast.oid), 0) / int4in(textout(current_setting('block_size'))) as toast_page_count"""
-# The columns that lead an index which PostgreSQL can use for "column > value" on every row.
+# The columns that lead an index which PostgreSQL can use for "column > value" on every row, and for the newest values:
+# it has to be ascending, or descending, with NULL where PostgreSQL puts it by default.
 ORDERS = """array(
     select distinct a.attname::text
     from pg_index x
@@ -194,7 +201,7 @@ ORDERS = """array(
     join pg_opclass o on o.oid = x.indclass[0] and o.opcdefault
     join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
     where x.indrelid = c.oid and x.indisvalid and x.indisready and x.indislive
-      and x.indpred is null and x.indexprs is null
+      and x.indpred is null and x.indexprs is null and x.indoption[0] in (0, 3)
   )"""
 DATABASE = """select to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(d.encoding))
 from pg_database d where datname = current_database()"""

@@ -249,9 +249,19 @@ class Source:
         """Begin a new tick: the next call of ``horizon`` reads a new one."""
         self._horizon = None
 
-    def counter(self, oids: Sequence[int]) -> int | None:
-        """Return how many row versions were written to some relations so far; None on a standby."""
-        return None if self.standby else probe.counter(self, oids)
+    def counter(self, oids: Sequence[int]) -> tuple[int, str] | None:
+        """Return how many row versions were written to some relations, and since when that is counted.
+
+        Returns:
+            None on a standby, or if the server does not count.
+        """
+        counted = None if self.standby else probe.counter(self, oids)
+        return counted if counted and counted[1] else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no transaction with an id was open when the horizon of this tick was read."""
+        return self._horizon is not None and self._horizon == self._next_xid
 
     def cache_blocks(self) -> int:
         """Return the size of the server's shared buffers in blocks."""

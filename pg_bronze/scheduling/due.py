@@ -78,6 +78,7 @@ class Facts:
         small: The table is so small that asking for new rows costs less than a run.
         rules: The limits of its bands and sweeps; None if it is read completely in every tick.
         sweep_s: The expected seconds of a sweep.
+        counted_since: Since when the server counts ``counters``; empty if it does not.
         control: The current version of the table's row in the control table; None if not known.
     """
 
@@ -93,6 +94,7 @@ class Facts:
     control: ControlVersion | None = None
     rules: BandRules | None = None
     sweep_s: float = 0.0
+    counted_since: str = ""
 
     @property
     def scheduled(self) -> bool:
@@ -201,10 +203,16 @@ def sweep_age_s(facts: Facts, cluster: Cluster, now: float) -> float | None:
     times = [datetime.fromisoformat(state.swept_at).timestamp() for state in states if state.swept_at]
     if watermark is None or not times or len(times) < len(states):
         return None
-    counter = None if cluster.standby else sum(facts.counters)
-    if (watermark.sweeps or Sweeps()).is_unneeded(counter) or all(s.swept == cluster.horizon for s in states):
+    unneeded = (watermark.sweeps or Sweeps()).is_unneeded(_counted(facts, cluster))
+    if unneeded or all(state.swept == cluster.horizon for state in states):
         return None
     return now - min(times)
+
+
+def _counted(facts: Facts, cluster: Cluster) -> band_rules.Counted | None:
+    if cluster.standby or not facts.counted_since:
+        return None
+    return sum(facts.counters), facts.counted_since
 
 
 def after_asking(decision: Decision, has_rows: bool, horizon: int) -> Decision:
@@ -315,10 +323,10 @@ def _by_schedule(decision: Decision, facts: Facts, before: Hint, cluster: Cluste
         return decision
     if all(state.swept == cluster.horizon for state in states) or any(state.top is None for state in states):
         return decision
-    sweeps, counter = watermark.sweeps or Sweeps(), None if cluster.standby else sum(facts.counters)
+    sweeps, counted = watermark.sweeps or Sweeps(), _counted(facts, cluster)
     period_s = facts.rules.period_s(facts.sweep_s)
     wide = any(cluster.horizon - (state.swept or cluster.horizon) > HEARTBEAT_WIDTH for state in states)
-    left_s = band_rules.seconds_to_sweep(states, sweeps, period_s, counter, datetime.fromtimestamp(now, UTC))
+    left_s = band_rules.seconds_to_sweep(states, sweeps, period_s, counted, datetime.fromtimestamp(now, UTC))
     if left_s <= 0 or wide or sweeps.urgent or any(state.sweep for state in states):
         return Decision(True, DUE_FOR_SWEEP, dataclasses.replace(decision.hint, due_at=now), decision.swept)
     if decision.due and decision.swept is not None and not any(state.upper for state in states):

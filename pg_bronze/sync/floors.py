@@ -30,12 +30,19 @@ def find(source: Source, table: SourceTable, step: FindFloor, rules: BandRules |
 
 
 def _uses_index(source: Source, table: SourceTable, order: Order, floor: str) -> bool:
-    if all(relation.page_count <= FEW_BLOCKS for relation in table.relations):
+    large = {(item.schema, item.name) for item in table.relations if item.page_count > FEW_BLOCKS}
+    if not large:
         return True
     only = "" if table.partitioned else "only "
     condition = f"t.{quote(table.names_by_attnum[order.attnum or 0])} > {literal(floor)}"
-    answer = source.ask(f"explain (format json, costs off) select 1 from {only}{table.sql} t where {condition}")
-    return not any(node["Node Type"] == "Seq Scan" for node in _nodes(answer[0][0][0]["Plan"]))
+    options = "format json, costs off, verbose"
+    answer = source.ask(f"explain ({options}) select 1 from {only}{table.sql} t where {condition}")
+    scanned = {
+        (node["Schema"], node["Relation Name"])
+        for node in _nodes(answer[0][0][0]["Plan"])
+        if node["Node Type"] == "Seq Scan"
+    }
+    return not scanned & large
 
 
 def _nodes(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from pg_bronze.core import column_types
 from pg_bronze.core.key_identity import key_identity
+from pg_bronze.core.leaf import Leaf
+from pg_bronze.core.region import Region, with_difference
 from pg_bronze.core.table import Column, SourceTable, shell_argument
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import HistoryChanged, SettingsError, TableChanged
@@ -15,6 +17,7 @@ from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.ledger import Committed
 from pg_bronze.lake.reading import scan
 from pg_bronze.settings.bucket import S3Connection
+from pg_bronze.sync import slice_reader
 from pg_bronze.sync.state_changes import current, require_lock, resume_compared
 from pg_bronze.sync.table_sync import TableSync
 
@@ -57,8 +60,12 @@ class Comparison:
         return not self.missing and not self.ahead
 
 
-def compare(sync: TableSync, upto: int, connection: S3Connection) -> Comparison:
+def compare(sync: TableSync, upto: int, connection: S3Connection, watermark: Watermark | None = None) -> Comparison:
     """Compare a table, copied up to transaction ``upto``, with its newest generation in the lake.
+
+    Args:
+        watermark: Which rows of later transactions were copied too, by fresh reads and by a sweep in progress; None
+            if there are none.
 
     All columns that both sides have are compared. A row that only the lake has counts as deleted, unless its
     transaction is not below the horizon: once another transaction has used the id of a lost one, their rows cannot be
@@ -80,7 +87,8 @@ def compare(sync: TableSync, upto: int, connection: S3Connection) -> Comparison:
         live = [sync.slices.no_rows().select(_numbers(shared, forms, xid))]
     source = pl.concat(live)
     copied = lake.select(_numbers(shared, forms, xid)).collect(engine="streaming")
-    expected = source.filter(pl.col("xid") < upto)
+    later = [frame.select(_numbers(shared, forms, xid)) for frame in _copied_later(sync, watermark, upto)]
+    expected = pl.concat([source.filter(pl.col("xid") < upto), *later])
     return Comparison(
         row_count=source.height,
         missing=_missing(expected, copied),
@@ -114,7 +122,7 @@ def reconcile(
     # Only below it, rows of every band and leaf are in the lake.
     attached = [leaf for oid, leaf in watermark.leaves.items() if oid not in watermark.detached]
     upto = min((leaf.swept or 0 for leaf in attached), default=0)
-    compared = compare(sync, upto, connection)
+    compared = compare(sync, upto, connection, watermark)
     if not compared.same:
         raise _difference(sync.table, compared)
     reason = f"reconciled: all {compared.row_count - compared.not_copied} live rows copied so far are in the lake"
@@ -159,6 +167,27 @@ def _live_rows(sync: TableSync) -> "Iterator[pl.DataFrame]":
             )
         yield read.frame
         state = read.claim.after
+
+
+def _copied_later(sync: TableSync, watermark: Watermark | None, upto: int) -> "Iterator[pl.DataFrame]":
+    """Yield the live rows at or after a transaction that a watermark calls copied.
+
+    Raises:
+        HistoryChanged: The places or floors of the watermark mean other rows in this database.
+    """
+    table, types = sync.table, {column.attnum: column.base for column in sync.table.columns}
+    for relation in table.relations if watermark else ():
+        leaf = watermark.leaf(relation.oid).capped(sync.horizon) if watermark else Leaf()
+        if not leaf.holds(relation, types):
+            raise HistoryChanged(
+                f"{sync.label}: {relation.name} was rewritten while a part of it was copied, so the table cannot be "
+                f"compared. Nothing was changed. Run `pg-bronze reset {shell_argument(sync.label)}` to copy the table "
+                "again."
+            )
+        whole = Region(relation.schema, relation.name, True, (relation.oid,), None, 0)
+        region = with_difference(whole, Leaf(min(upto, sync.horizon)), leaf)
+        if region is not None:
+            yield slice_reader.read_all(sync.source, table, region, slice_reader.query(table, region))[0]
 
 
 def _key_forms(sync: TableSync) -> "dict[str, pl.Expr]":

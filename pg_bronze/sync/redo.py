@@ -56,7 +56,7 @@ def _is_moved(claim: Claim, region: Region, table: SourceTable, leaves: dict[int
     types = {column.attnum: column.base for column in table.columns}
     for oid in region.leaves:
         for leaf in (claim.before.leaf(oid), claim.after.leaf(oid)):
-            if leaf.order is not None and not leaf.order.holds(leaves[oid].relfilenode, types):
+            if leaf.order is not None and not leaf.order.holds(leaves[oid], types):
                 return True
     # A rewrite moves every row, so block ranges contain other rows than they did.
     nodes = claim.relfilenodes

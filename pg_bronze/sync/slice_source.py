@@ -22,6 +22,7 @@ from pg_bronze.core import (
     window_sql,
 )
 from pg_bronze.core.band_notes import BandNotes
+from pg_bronze.core.band_rules import Counted
 from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.leaf import Order
 from pg_bronze.core.next_read import Doubt, FindFloor, NewGeneration, Quiet, Read, Run, TickState
@@ -72,10 +73,8 @@ class SliceSource:
             of it by block ranges, which would evict other pages.
         place: The database and the bucket that new watermarks belong to.
         sign: Called once, before the first claim, with ``place``; returns the place with the signed control row.
-        progress: What was read after the last commit and found empty; None if that is nothing that a later run would
-            read again at a cost.
         waiting: Why a part of the table was not read, as a sentence; None if all of it was.
-        counter: Row versions written to the table so far, counted before the horizon was read; None if not known.
+        counted: Row versions written to the table so far, counted before the horizon was read; None if not known.
     """
 
     def __init__(
@@ -94,9 +93,9 @@ class SliceSource:
         self.horizon_at = now()
         self.place: Origin | None = None
         self.sign: Callable[[Origin], Origin] | None = None
-        self.progress: Watermark | None = None
+        self._progress: tuple[Watermark, Watermark] | None = None
         self.waiting: str | None = None
-        self.counter: int | None = None
+        self.counted: Counted | None = None
         self.cache_blocks: int | None = None
         self._ledger = ledger
         self._options = options
@@ -156,19 +155,27 @@ class SliceSource:
         bands = self._options.bands
         if bands is not None and self.cache_blocks is not None:
             bands = dataclasses.replace(bands, chunk_blocks=min(bands.chunk_blocks, max(1, self.cache_blocks // 8)))
-        return Run(bands, self.horizon_at, self._orders, self.counter)
+        return Run(bands, self.horizon_at, self._orders, self.counted, self.source.is_idle)
+
+    def remember(self, watermark: Watermark, progress: Watermark) -> None:
+        """Continue ``watermark`` with what an earlier run read after it and found empty."""
+        self._progress = watermark, progress
+
+    def progress_after(self, watermark: Watermark) -> Watermark | None:
+        """Return what was read after a watermark and found empty; None if that is nothing that costs much.
+
+        A slice read ahead of a commit may end with progress after a watermark that is then not committed.
+        """
+        return self._progress[1] if self._progress and self._progress[0] == watermark else None
 
     def _remembered(self, watermark: Watermark) -> Watermark:
-        """Return the watermark with what was read after it and found empty, by this run or the one before."""
-        progress, self.progress = self.progress, None
-        if progress is None or (progress.generation, progress.seq) != (watermark.generation, watermark.seq):
-            return watermark
-        return dataclasses.replace(progress, origin=watermark.origin)
+        progress = self.progress_after(watermark)
+        return watermark if progress is None else dataclasses.replace(progress, origin=watermark.origin)
 
     def _note_end(self, watermark: Watermark, planned: Watermark, step: Quiet) -> None:
         self.waiting = step.reason if step.partial else None
         if planned is not watermark and planned.sweeps is not None:
-            self.progress = dataclasses.replace(planned, origin=self.place or planned.origin)
+            self._progress = watermark, dataclasses.replace(planned, origin=self.place or planned.origin)
 
     def _note_floor(self, step: FindFloor) -> None:
         found = floors.find(self.source, self.table, step, self._options.bands)

@@ -34,6 +34,7 @@ class TableSync:
         ledger: The objects and claims of the table.
         generation: The generation of the recovered watermark; -1 before the first object.
         locked: This run holds the table's advisory lock.
+        watermark: The watermark that a quiet table continues from; None before ``start``.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class TableSync:
         self.slices = SliceSource(source, self.ledger, table, options, now, on_step)
         self.generation = -1
         self.locked = False
+        self.watermark: Watermark | None = None
         self._mirrored_before: str | None = None
         self._progress: Watermark | None = None
 
@@ -85,7 +87,7 @@ class TableSync:
 
         Args:
             recorded: The watermark of the latest materialization, or None if it has none.
-            progress: What the last run read after its last commit and found empty; see ``SliceSource.progress``.
+            progress: What the last run read after its last commit and found empty; see ``SliceSource.progress_after``.
 
         Returns:
             Quiet if there is nothing to commit and nothing to record.
@@ -99,6 +101,7 @@ class TableSync:
             return stream
         recovered = self._listed(recorded)
         watermark, first = self._begin(recovered)
+        self.watermark = watermark
         if first is None and not recovered.adopted and not recovered.rebuilt:
             blocked = self.source.held_back()
             return Quiet(self.slices.waiting or f"no new row up to transaction {self.horizon}{blocked}")
@@ -179,7 +182,7 @@ class TableSync:
         slices = self.slices
         if band_rules.is_scheduled(self.table, newest.sweeps if newest else None, self.options.bands):
             # The counter first, the horizon second: what the counter includes began before the horizon.
-            slices.counter = self.source.counter([item.oid for item in self.table.relations])
+            slices.counted = self.source.counter([item.oid for item in self.table.relations])
             slices.cache_blocks = self.source.cache_blocks()
             self.source.forget_horizon()
         slices.horizon_at = self.now()
@@ -189,12 +192,15 @@ class TableSync:
         """Continue after what the last run found empty, if the database continues the history of then."""
         place, progress = self.slices.place, self._progress
         self._progress = None  # what this run reads and finds empty replaces it
-        if progress is None or place is None or progress.table != watermark.table:
+        known = (watermark.table, watermark.generation, watermark.seq, watermark.key, watermark.seed)
+        if progress is None or place is None:
+            return
+        if known != (progress.table, progress.generation, progress.seq, progress.key, progress.seed):
             return
         if (progress.highest_horizon or 0) > self.horizon:
             return  # another table of this run read the horizon before the last run ended
         if history_check.continues(progress.origin, place, self.source.standby):
-            self.slices.progress = progress
+            self.slices.remember(watermark, progress)
 
     def recover_after_conflict(self, watermark: Watermark) -> Recovered:
         """Adopt what another writer committed after a watermark."""

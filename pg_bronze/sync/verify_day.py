@@ -195,7 +195,7 @@ def _regions_between(sync: TableSync, before: Watermark | None, after: Watermark
         known, relation = before.leaf(oid), present.get(oid)
         if known == leaf:
             continue
-        if relation is None or not all(state.holds(relation.relfilenode, types) for state in (known, leaf)):
+        if relation is None or not all(state.holds(relation, types) for state in (known, leaf)):
             return None
         seed = before.seed if known.swept is None else None  # it bounds first loads only
         region = Region(relation.schema, relation.name, True, (oid,), None, 0, seed=seed)

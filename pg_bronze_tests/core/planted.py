@@ -13,7 +13,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a rewrite of a table that is half read in block ranges is ignored",
         "core/lost_state.py",
-        "if leaf.holds(relation.relfilenode, types):",
+        "if leaf.holds(relation, types):",
         "if True:",
         "core/test_planning.py::test_a_rewrite_of_a_pending_table_puts_rows_of_its_window_in_doubt",
     ),

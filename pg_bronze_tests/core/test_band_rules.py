@@ -86,16 +86,30 @@ def test_a_sweep_is_due_a_period_after_the_last_one_or_if_there_was_none():
 
 
 def test_a_sweep_is_postponed_for_a_day_if_the_counters_show_that_every_write_arrived_fresh():
-    old = (NOW - timedelta(seconds=101)).isoformat()
-    assert left_s(old, Sweeps(counter=70, fresh=5), 75) == LONGEST_POSTPONED_S - 101
-    assert left_s(old, Sweeps(counter=70, fresh=5), 76) == -1
-    assert left_s(old, Sweeps(counter=70, fresh=5), 60) == -1  # the statistics were reset
-    assert left_s(old, Sweeps(counter=70, fresh=5), None) == -1  # a standby counts nothing
-    assert left_s((NOW - timedelta(days=1)).isoformat(), Sweeps(counter=70, fresh=5), 75) == 0
+    old, known = (NOW - timedelta(seconds=101)).isoformat(), Sweeps(counter=70, since="a", fresh=5)
+    assert left_s(old, known, (75, "a")) == LONGEST_POSTPONED_S - 101
+    assert left_s(old, known, (76, "a")) == -1
+    assert left_s(old, known, (60, "a")) == -1
+    assert left_s(old, known, (75, "b")) == -1  # the server counts again since a crash or a reset
+    assert left_s(old, known, None) == -1  # a standby counts nothing
+    assert left_s((NOW - timedelta(days=1)).isoformat(), known, (75, "a")) == 0
+
+
+def test_a_sweep_that_was_recorded_in_the_future_is_due_now():
+    """The clock was wrong once. A sweep after that time could be a year away."""
+    assert left_s((NOW + timedelta(days=400)).isoformat()) == 0
+
+
+def test_a_counter_is_kept_only_while_the_server_counts_on():
+    counted = Sweeps().after_begin((70, "a")).after_end(counts=False)
+    assert (counted.counter, counted.since) == (70, "a")
+    assert counted.after_begin((90, "a")).counter == 70
+    assert counted.after_begin((5, "b")).counter is None
+    assert counted.after_begin(None).after_end(counts=False).counter is None
 
 
 def swept(sweeps, fresh, found):
-    began = sweeps.after_fresh(fresh, moved=False).after_begin(counter=None)
+    began = sweeps.after_fresh(fresh, moved=False).after_begin(None)
     return began.after_range(found, 10, 0.1, 10).after_end(counts=True)
 
 

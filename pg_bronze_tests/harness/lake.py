@@ -154,10 +154,11 @@ class Lake:
                 return Outcome(None, (), [committed], committed.watermark)
             stream = sync.start(recorded, self.progress.get(table))
             if isinstance(stream, Quiet):
-                self.progress[table] = sync.slices.progress
+                self.progress[table] = sync.watermark and sync.slices.progress_after(sync.watermark)
                 return Outcome(quiet=stream.reason, watermark=recorded)
             report = write_all(stream.slices(), self.writer(sync, on_step))
-            self.recorded[table], self.progress[table] = report.watermark, sync.slices.progress
+            self.recorded[table] = report.watermark
+            self.progress[table] = sync.slices.progress_after(report.watermark)
             mirrored = sync.mirror(report.watermark) if self.control else None
             return Outcome(None, tuple(report.adopted), list(report.committed), report.watermark, mirrored)
 

@@ -225,17 +225,17 @@ class Protocol(RuleBasedStateMachine):
         with TableSync(source, store, self.known, options, now=lambda: self.now, on_step=steps) as writer:
             stream = writer.start(recorded, self.progress[-1] if self.progress else None)
             if isinstance(stream, Quiet):
-                self._remember(writer)
+                self._remember(writer, writer.watermark)
                 return False
             report = write_all(stream.slices(), SliceWriter(Ledger(store, writer.layout), options.codec, steps))
             steps()
             self.recorded.append(report.watermark)
-            self._remember(writer)
+            self._remember(writer, report.watermark)
         return True
 
-    def _remember(self, writer: TableSync) -> None:
-        if writer.slices.progress is not None:
-            self.progress.append(writer.slices.progress)
+    def _remember(self, writer: TableSync, watermark: Watermark | None) -> None:
+        if watermark is not None and (progress := writer.slices.progress_after(watermark)):
+            self.progress.append(progress)
 
     def _event(self, name: str, steps: StepCounter, store: SimulatedStore, step: int) -> Callable[[], None]:
         def other() -> None:

@@ -159,8 +159,12 @@ class SimulatedSource:
         """Answer with no sample of an added column, which is NULL in older rows."""
         return []
 
-    def counter(self, _oids: list[int]) -> int:
-        return self.cluster.written
+    @property
+    def is_idle(self) -> bool:
+        return self.cluster.horizon == self.cluster.next_xid
+
+    def counter(self, _oids: list[int]) -> tuple[int, str]:
+        return self.cluster.written, "begin"
 
     def cache_blocks(self) -> int:
         return 1000

@@ -403,7 +403,7 @@ def large(*, swept=150, top=200, seconds=50, banded=True, sweep=None, sweeps=Swe
     order, upper = (Order(1, "int8"), (Band("5", top),)) if banded else (None, ())
     leaf = Leaf(swept, sweep, order, upper, ago(seconds))
     watermark = replace(copied(leaf), sweeps=sweeps)
-    return Facts(9, (9,), counters, watermark, rules=RULES, sweep_s=1.0)
+    return Facts(9, (9,), counters, watermark, rules=RULES, sweep_s=1.0, counted_since="begin")
 
 
 def of_large(facts, *, horizon=200, exact=False, standby=False):
@@ -429,7 +429,7 @@ def test_a_large_table_is_due_while_a_sweep_is_in_progress():
 
 
 def test_a_sweep_is_not_due_if_the_counters_show_that_every_write_arrived_fresh():
-    known = Sweeps(counter=5, fresh=2)
+    known = Sweeps(counter=5, since="begin", fresh=2)
     assert not of_large(large(seconds=101, sweeps=known, counters=(7,))).due
     assert of_large(large(seconds=101, sweeps=known, counters=(8,))).due
     assert of_large(large(seconds=101, sweeps=known), standby=True).due
@@ -457,4 +457,7 @@ def test_the_age_of_a_sweep_is_that_of_the_oldest_change_that_may_be_missing():
     here = Cluster(200, 200)
     assert sweep_age_s(large(seconds=70), here, NOW) == 70
     assert sweep_age_s(large(seconds=70, swept=200), here, NOW) is None
-    assert sweep_age_s(large(seconds=70, sweeps=Sweeps(counter=5, fresh=2), counters=(7,)), here, NOW) is None
+    assert (
+        sweep_age_s(large(seconds=70, sweeps=Sweeps(counter=5, since="begin", fresh=2), counters=(7,)), here, NOW)
+        is None
+    )

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from pg_bronze.core import band_notes
+from pg_bronze.core import band_notes, window_sql
 from pg_bronze.core.band_rules import BandRules
-from pg_bronze.core.leaf import Order
-from pg_bronze_tests.harness.lake import SAME, Lake
+from pg_bronze.core.leaf import Band, Leaf, Order
+from pg_bronze.core.region import Region, with_difference
+from pg_bronze.core.watermark import Seed
+from pg_bronze_tests.harness.lake import SAME, STEPS, Lake, NoLock
 
 # Every table is divided, and no sweep is due again within a test.
 FORCED = BandRules(one_band_s=0.0, share=1e-9, rank=3)
@@ -206,3 +208,158 @@ def test_the_notes_name_the_order_the_age_and_the_index_that_is_missing(lake, da
     with lake.source() as source, lake.open(source) as sync:
         notes = band_notes.of_table(sync.table, lake.recorded["movie"], FORCED, sync.now())
     assert notes.advice == 'create index concurrently on "public"."movie" ("updated_at")'
+
+
+def kill_before_recording(lake, database):
+    database.execute("insert into movie values (201, 'one')")
+    assert lake.crash("unclaim")
+    database.execute("insert into movie values (202, 'two')")
+
+
+def test_what_was_read_ahead_of_an_object_that_was_not_written_is_not_remembered(lake, database):
+    """Another object has its number, and rows of that window were not in it."""
+    lake.tick()
+    kill_before_recording(lake, database)
+    lake.tick(bands=replace(FORCED, complete=True))
+    lake.drain()
+    assert lake.compare() == SAME
+
+
+def test_two_writers_with_bands_lose_nothing_whatever_step_one_of_them_dies_at(database, bucket):
+    """The second one plans the same object from an older record."""
+    database.execute(f"{TABLE}; create index on movie (updated_at)")
+    database.execute("insert into movie select i, 'x' from generate_series(1, 60) i")
+    one = Lake(database, bucket.store(), bands=FORCED, sync_class=NoLock)
+    one.tick()
+    for number, step in enumerate(STEPS):
+        two = Lake(database, bucket.store(), dict(one.recorded), bands=FORCED, sync_class=NoLock)
+        database.execute(f"insert into movie values ({100 + 2 * number}, 'one')")
+        one.crash(step)
+        database.execute(f"insert into movie values ({101 + 2 * number}, 'two')")
+        two.tick(bands=replace(FORCED, complete=True))
+        one.tick(bands=replace(FORCED, complete=True))
+    one.drain()
+    assert one.compare() == SAME
+
+
+def test_a_counter_that_includes_rows_above_the_horizon_postpones_no_sweep(lake, database):
+    """They are counted before the sweep, and are not in it."""
+    soon = replace(FORCED, share=1.0)
+    lake.tick()
+    with database.connect(autocommit=False) as holder:
+        holder.execute("select pg_current_xact_id()")
+        database.execute("update movie set title = 'old' where movie_id = 7; select pg_stat_force_next_flush()")
+        lake.tick(bands=soon)
+        lake.tick(bands=soon)
+        holder.commit()
+    database.execute("insert into movie values (201, 'new'); select pg_stat_force_next_flush()")
+    for _ in range(3):
+        lake.tick(bands=soon)
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("deed", ["select pg_stat_reset()", "alter role current_user set track_counts = off"])
+def test_counters_that_begin_again_postpone_no_sweep(lake, database, deed):
+    soon = replace(FORCED, share=1.0)
+    lake.tick()
+    database.execute(deed)
+    database.execute("update movie set title = 'old' where movie_id = 7; select pg_stat_force_next_flush()")
+    database.execute("insert into movie values (201, 'new')")
+    for _ in range(3):
+        lake.tick(bands=soon)
+    assert lake.compare() == SAME
+
+
+def test_a_partition_without_rows_does_not_keep_the_others_from_being_divided(database, bucket):
+    """Partitions of the future are scanned, because they have nothing."""
+    database.execute("create table movie (movie_id int, updated_at int, pad text) partition by range (movie_id)")
+    database.execute("create table movie_0 partition of movie for values from (0) to (100000)")
+    database.execute("create table movie_1 partition of movie for values from (100000) to (200000)")
+    database.execute("create index on movie (updated_at)")
+    database.execute("insert into movie select i, i, repeat('x', 1500) from generate_series(1, 6000) i; analyze movie")
+    lake = Lake(database, bucket.store(), bands=FORCED)
+    lake.tick()
+    assert {leaf.order for leaf in lake.recorded["movie"].leaves.values() if leaf.order} == {Order(2, "int4")}
+
+
+def test_a_partition_whose_column_was_replaced_while_it_was_detached_loses_and_doubles_nothing(database, bucket):
+    """Its floor means other rows now, although the column of the table is the same."""
+    database.execute(
+        "create table movie (movie_id int, title text, updated_at timestamptz default clock_timestamp())"
+        " partition by range (movie_id);"
+        "create table m1 partition of movie for values from (0) to (1000);"
+        "create table m2 partition of movie for values from (1000) to (2000);"
+        "create index on movie (updated_at);"
+        "insert into movie select i, 'x' from generate_series(1, 100) i"
+    )
+    lake = Lake(database, bucket.store(), bands=FORCED)
+    lake.tick()
+    database.execute(
+        "update movie set title = 'old' where movie_id = 7; insert into movie values (201, 'a'), (202, 'b')"
+    )
+    lake.tick()
+    database.execute(
+        "alter table movie detach partition m1; alter table m1 drop updated_at;"
+        "alter table m1 add updated_at timestamptz default 'infinity'; alter table m1 alter updated_at drop default;"
+        "alter table movie attach partition m1 for values from (0) to (1000)"
+    )
+    lake.drain()
+    assert lake.compare() == SAME
+
+
+def test_a_leaf_that_comes_back_with_another_order_keeps_it(database, bucket):
+    """A floor of one column says nothing about another one."""
+    database.execute(
+        "create table movie (movie_id int, updated_at timestamptz default clock_timestamp(),"
+        " primary key (movie_id)) partition by range (movie_id);"
+        "create table m1 partition of movie for values from (0) to (1000);"
+        "create table m2 partition of movie for values from (1000) to (2000);"
+        "create index by_time on movie (updated_at);"
+        "insert into movie select i from generate_series(1, 50) i;"
+        "insert into movie select i from generate_series(1001, 1050) i"
+    )
+    lake = Lake(database, bucket.store(), bands=FORCED)
+    lake.tick()
+    database.execute("alter table movie detach partition m1; drop index by_time")
+    lake.drain()
+    database.execute("insert into movie values (1060)")
+    lake.drain()
+    database.execute(
+        "create index by_time on movie (updated_at); create index on m1 (updated_at);"
+        "alter table movie attach partition m1 for values from (0) to (1000);"
+        "create table m3 partition of movie for values from (2000) to (3000);"
+        "insert into movie values (2001), (60), (1061)"
+    )
+    lake.tick()
+    lake.drain()
+    assert lake.compare() == SAME
+
+
+@pytest.mark.parametrize("order", ["updated_at nulls first", "updated_at desc nulls last"])
+def test_an_index_that_does_not_begin_with_the_newest_values_is_not_used(database, bucket, order):
+    """The floor would sort the whole table."""
+    database.execute(f"create table movie (movie_id int, updated_at int); create index on movie ({order})")
+    database.execute("insert into movie select i, i from generate_series(1, 100) i")
+    lake = Lake(database, bucket.store(), bands=FORCED)
+    with lake.source() as source, lake.open(source) as sync:
+        assert sync.table.relations[0].ordered_by == ()
+
+
+def test_a_seed_excludes_rows_of_the_first_load_only(lake, database):
+    """What the original system had copied is below it; a row that was changed since is not."""
+    before, after = Leaf(None, None, Order(3, "timestamptz"), (Band("2020-01-01 00:00:00+00", 4),)), Leaf(2**40)
+    whole = Region("public", "movie", True, (), None, 0, seed=Seed(1, "100"))
+    region = with_difference(whole, before, after)
+    with lake.source() as source:
+        region = replace(
+            region, end=source.horizon(), cells=tuple(replace(c, end=source.horizon()) for c in region.cells)
+        )
+        query = window_sql.measure(region, [], {1: "movie_id", 3: "updated_at"})
+        assert source.measure(query, "movie")[0] == 200  # all are above the floor, and of transactions after 4
+        database.execute("update movie set updated_at = '2019-01-01' where movie_id in (7, 107)")
+        source.forget_horizon()
+        region = replace(
+            region, end=source.horizon(), cells=tuple(replace(c, end=source.horizon()) for c in region.cells)
+        )
+        query = window_sql.measure(region, [], {1: "movie_id", 3: "updated_at"})
+        assert source.measure(query, "movie")[0] == 199

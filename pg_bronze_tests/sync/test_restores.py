@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from pg_bronze.postgres.control_rows import ControlRows
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.sync import state_changes
 from pg_bronze.sync.reconcile import reconcile
-from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
+from pg_bronze_tests.harness.lake import FORCED_BANDS, MOVIE, SAME, Lake, fill
 from pg_bronze_tests.harness.servers import Database, s3_connection
 
 PAST_THE_LOG = "create table filler as select repeat('x', 1000) from generate_series(1, 3000); drop table filler"
@@ -192,3 +193,23 @@ def test_a_quiet_tick_does_not_write_the_control_row(database, bucket):
         assert lake.tick().quiet
 
         assert database.execute("select xmin::text, ctid::text from etl_control") == before
+
+
+def test_reconcile_compares_what_fresh_reads_of_a_large_table_had_copied(server, bucket):
+    """Their ids are above those of the last sweep. After a restore other rows have them."""
+    films = Database(server, "postgres")
+    films.execute(f"{MOVIE}; create index on movie (updated_at); {fill(1, 8)}")
+    lake = Lake(films, bucket.store(), bands=replace(FORCED_BANDS, rank=3, share=1e-9))
+    lake.tick()
+    copy = Copy(server)
+    for number in range(201, 221):
+        films.execute(f"insert into movie values ({number}, 'lost')")
+    assert lake.tick().row_count == 20
+    copy.put_back()
+    for number in range(301, 331):
+        films.execute(f"insert into movie values ({number}, 'since')")
+    films.execute(PAST_THE_LOG)
+    with pytest.raises(StateRestored):
+        lake.tick()
+    with lake.source() as source, lake.open(source) as sync, pytest.raises(HistoryChanged, match="were copied before"):
+        reconcile(sync, lake.recorded["movie"], lake.writer(sync), s3_connection(bucket))
