@@ -68,7 +68,7 @@ class Doubt:
 class Quiet:
     """There is nothing to read now; ``reason`` is a sentence for an operator.
 
-    ``partial``: the rest of the table waits for its next sweep.
+    ``partial``: the rest of the table is read later: by its next sweep, or by the next run of its first load.
     """
 
     reason: str
@@ -95,6 +95,7 @@ class Run:
         orders: What may divide the table's rows into bands, best first.
         counted: Row versions written to the table so far, counted before the horizon was read; None if not known.
         idle: No transaction was open at the horizon.
+        turn_s: A first load stops after so many seconds, with its current slice; None for no such limit.
     """
 
     bands: BandRules | None = None
@@ -102,6 +103,7 @@ class Run:
     orders: tuple[Order, ...] = ()
     counted: Counted | None = None
     idle: bool = False
+    turn_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class TickState:
         sweep_s: Seconds spent on sweeps that have a budget.
         floors: The floor that was found for each order; None if it has none.
         overflow: How often the rows above the top floor exceeded the size of a slice.
+        loading_s: Seconds since the first slice of a first load was begun that this tick commits; 0 before its end.
     """
 
     by_blocks: frozenset[int] = field(default_factory=frozenset)
@@ -121,3 +124,4 @@ class TickState:
     sweep_s: float = 0.0
     floors: Mapping[Order, str | None] = field(default_factory=lambda: MappingProxyType({}))
     overflow: int = 0
+    loading_s: float = 0.0

@@ -49,7 +49,20 @@ def plan(
             raise horizon_below_watermark(table.label, horizon, top, standby)
     at = Situation(known, table, horizon, size, tick, run)
     step = band_planning.next_step(at) if at.scheduled else ranges.next_step(at)
+    if isinstance(step, Read) and _gives_way(step, at):
+        return Quiet("its first load goes on in the next tick, after that of other tables", partial=True)
     return step or Quiet(f"no transaction finished since {horizon}" if table.relations else "it has no partitions yet")
+
+
+def is_first_load(step: Read, watermark: Watermark) -> bool:
+    """Return whether a step reads a part of a first load, other than the newest rows of a large table."""
+    return step.kind != "fresh" and any(watermark.leaf(oid).swept is None for oid in step.region.leaves)
+
+
+def _gives_way(step: Read, at: Situation) -> bool:
+    """Return whether a first load has had its turn in this run. It has committed a slice then."""
+    turn_s = at.run.turn_s
+    return turn_s is not None and at.tick.loading_s > turn_s and is_first_load(step, at.watermark)
 
 
 def due_for_heartbeat(watermark: Watermark, table: SourceTable, horizon: int) -> bool:

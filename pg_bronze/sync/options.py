@@ -25,6 +25,7 @@ class SyncOptions:
         policies: What happens to values that their Parquet type cannot hold.
         bands: When a large table is divided into bands, and when it is swept; None reads every table completely in
             every tick.
+        turn_s: A first load stops after so many seconds, and the next run continues it; None loads to the end.
     """
 
     slice_rows: int | None = None
@@ -37,3 +38,4 @@ class SyncOptions:
     unfenced: bool = False
     policies: Policies = DEFAULT_POLICIES
     bands: BandRules | None = field(default_factory=BandRules)
+    turn_s: float | None = None

@@ -105,6 +105,7 @@ class SliceSource:
         self._size = slice_size.SliceSize(1, 1, 1)
         self._tick_state = TickState()
         self._orders: tuple[Order, ...] = ()
+        self._loading_since: float | None = None
 
     def next_slice(self, watermark: Watermark) -> Slice | None:
         """Plan and read the slice after a committed watermark; None when the table is copied up to the horizon.
@@ -147,7 +148,9 @@ class SliceSource:
                 planned = step.after
 
     def _plan(self, planned: Watermark) -> planning.Plan:
-        standby, state = self.source.standby, self._tick_state
+        standby = self.source.standby
+        since = self._loading_since
+        state = dataclasses.replace(self._tick_state, loading_s=time.monotonic() - since if since else 0.0)
         return planning.plan(planned, self.table, self.horizon, standby, self._size, state, self._run)
 
     @property
@@ -155,7 +158,7 @@ class SliceSource:
         bands = self._options.bands
         if bands is not None and self.cache_blocks is not None:
             bands = dataclasses.replace(bands, chunk_blocks=min(bands.chunk_blocks, max(1, self.cache_blocks // 8)))
-        return Run(bands, self.horizon_at, self._orders, self.counted, self.source.is_idle)
+        return Run(bands, self.horizon_at, self._orders, self.counted, self.source.is_idle, self._options.turn_s)
 
     def remember(self, watermark: Watermark, progress: Watermark) -> None:
         """Continue ``watermark`` with what an earlier run read after it and found empty."""
@@ -240,6 +243,8 @@ class SliceSource:
             return step
         frame, _ = attempt.rows
         state, region = self._tick_state, step.region
+        if commits and self._loading_since is None and planning.is_first_load(step, planned):
+            self._loading_since = time.monotonic() - attempt.seconds
         if region.blocks is not None:
             self._size = self._size.adjusted(frame.height, int(frame.estimated_size()))
         sweep_s = state.sweep_s + (0.0 if step.kind == "fresh" else attempt.seconds)

@@ -26,10 +26,10 @@ def found(floor, order=ORDER):
     return TickState(floors={order: floor})
 
 
-def step(leaf, *, horizon=70, of=LARGE, tick=None, rules=RULES, sweeps=Sweeps(), orders=(ORDER,)):  # noqa: B008
+def step(leaf, *, horizon=70, of=LARGE, tick=None, rules=RULES, sweeps=Sweeps(), orders=(ORDER,), turn_s=None):  # noqa: B008
     leaves = leaf if isinstance(leaf, dict) else {9: leaf}
     watermark = replace(mark(leaves), sweeps=sweeps)
-    run = Run(rules, NOW, orders)
+    run = Run(rules, NOW, orders, turn_s=turn_s)
     return plan(watermark, of, horizon, False, SliceSize(100, 2**20, 10), tick or TickState(), run)
 
 
@@ -55,6 +55,15 @@ def test_the_first_load_continues_below_the_floor_up_to_the_transaction_of_the_f
     begun = step(Leaf(None, None, ORDER, (Band("5", 70),)))
     assert (begun.kind, begun.begins, begun.region.blocks) == ("sweep", True, (0, 10))
     assert begun.after.leaf(9).sweep == Sweep(70, 10, 1, 0, "5", BLOCKS, RECENT)
+
+
+def test_the_newest_rows_are_read_although_the_first_load_of_the_others_gives_way():
+    """They arrive in every run; only the rest of the load waits for the next one."""
+    loading = Leaf(None, Sweep(60, 10, 1, 0, "5", 100), ORDER, (Band("5", 60),))
+    late = replace(found("5"), loading_s=61.0)
+    fresh = step(loading, tick=late, turn_s=60.0)
+    assert (fresh.kind, fresh.region.start, fresh.region.end) == ("fresh", 60, 70)
+    assert step(fresh.after.leaf(9), tick=late, turn_s=60.0).partial
 
 
 def test_an_order_without_a_floor_is_passed_over():

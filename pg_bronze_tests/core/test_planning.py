@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
-from pg_bronze.core.next_read import COMMIT_AFTER_S, Doubt, NewGeneration, Quiet, Read, TickState
+from pg_bronze.core.next_read import COMMIT_AFTER_S, Doubt, NewGeneration, Quiet, Read, Run, TickState
 from pg_bronze.core.planning import due_for_heartbeat, plan
 from pg_bronze.core.ranges import HEARTBEAT_WIDTH
 from pg_bronze.core.region import Region
@@ -21,8 +21,8 @@ from pg_bronze_tests.harness.literals import mark, sized_table
 SMALL = SliceSize(row_limit=100, byte_limit=2**20, blocks=10)
 
 
-def planned(watermark, of, horizon=70, standby=False, size=SMALL, tick=None):
-    return plan(watermark, of, horizon, standby, size, tick or TickState())
+def planned(watermark, of, horizon=70, standby=False, size=SMALL, tick=None, run=None):
+    return plan(watermark, of, horizon, standby, size, tick or TickState(), run or Run())
 
 
 def test_a_quiet_table_reports_the_horizon_it_is_copied_up_to():
@@ -58,6 +58,26 @@ def test_a_pending_window_keeps_the_horizon_it_started_with():
     step = planned(mark({9: Leaf(50, sweep=Sweep(60, 10, 1))}), sized_table(25), horizon=99)
     assert (step.region.start, step.region.end, step.region.blocks) == (50, 60, (10, 20))
     assert step.after.leaf(9) == Leaf(50, sweep=Sweep(60, 20, 1))
+
+
+LOADING = Leaf(None, sweep=Sweep(60, 10, 1))
+
+
+@pytest.mark.parametrize("state", [LOADING, Leaf()])
+def test_a_first_load_gives_way_after_its_turn(state):
+    """One large table would otherwise occupy a run until it is loaded, and get no new rows."""
+    late = TickState(loading_s=61.0)
+    assert planned(mark({9: state}), sized_table(25), tick=late, run=Run(turn_s=60.0)).partial
+    assert isinstance(planned(mark({9: state}), sized_table(25), tick=TickState(), run=Run(turn_s=0.0)), Read)
+    assert isinstance(planned(mark({9: state}), sized_table(25), tick=late, run=Run(turn_s=None)), Read)
+    assert isinstance(planned(mark({9: state}), sized_table(25), tick=late, run=Run(turn_s=61.0)), Read)
+
+
+def test_only_a_first_load_gives_way():
+    """A window of a table that is copied has a horizon, which its next run would read again."""
+    window = mark({9: Leaf(50, sweep=Sweep(60, 10, 1))})
+    late = TickState(loading_s=61.0)
+    assert isinstance(planned(window, sized_table(25), tick=late, run=Run(turn_s=60.0)), Read)
 
 
 @pytest.mark.parametrize("pages", [0, 20, 25, 30])

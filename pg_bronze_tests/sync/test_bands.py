@@ -40,6 +40,20 @@ def test_a_first_load_divides_the_table_at_the_newest_rows(lake):
     assert top(lake).swept == top(lake).top
 
 
+def test_new_rows_of_a_table_arrive_while_its_first_load_takes_several_ticks(lake, database):
+    """A run copies at one horizon, so that a load in one run would hold its new rows back for hours."""
+    turns = {"turn_s": 0.0, "slice_rows": 20}
+    seen = []
+    for number in range(201, 205):
+        lake.tick(**turns)
+        seen.append(number - 1 in lake.column())
+        assert top(lake).sweep is not None
+        database.execute(f"insert into movie values ({number}, 'new')")
+    assert all(seen)
+    lake.tick()
+    assert lake.compare() == SAME
+
+
 def test_a_new_row_arrives_in_the_next_tick_and_a_change_of_an_old_one_with_the_sweep(lake, database):
     lake.tick()
     database.execute("insert into movie values (201, 'new')")

@@ -35,6 +35,22 @@ def test_nothing_is_lost_or_doubled_at_the_end_of_a_full_slice(movie, database, 
     assert movie.tick(slice_rows=10_000).quiet
 
 
+@pytest.mark.parametrize("turn_s", [None, 0.0])
+def test_a_first_load_takes_one_run_or_a_slice_in_each_and_delivers_the_same(movie, database, turn_s):
+    """A run of its own for each large table would otherwise occupy its slot for hours."""
+    database.execute(fill(1, 5_000))
+
+    ticks = [movie.tick(slice_rows=1_000, turn_s=turn_s).row_counts]
+    database.execute("update movie set title = 'changed' where movie_id % 1000 = 0")
+    while rows := movie.tick(slice_rows=1_000, turn_s=turn_s).row_counts:
+        ticks.append(rows)
+
+    loads = ticks[:-1]  # the last one copies the update
+    assert all(len(rows) == 1 for rows in loads) == (turn_s is not None)
+    assert (len(loads) > 4) == (turn_s is not None)
+    assert movie.compare() == SAME
+
+
 @pytest.mark.parametrize("row_count", [999, 1_000, 1_001])
 def test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_several(movie, database, row_count):
     database.execute(fill(1, 10))
