@@ -1,7 +1,7 @@
 """One batch of `pg-bronze tick` or `pg-bronze run`: materializes the assets in this process."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # A run keeps its definitions, its plan and its events in memory until it ends.
 TABLES_PER_RUN = 500
 PRUNE_EVERY_S = 60.0
+# Of `pg-bronze run`: the other tables wait for its turn.
+FIRST_LOADS_PER_BATCH = 1
 # Of the control table and the reader: the same for all tables of a run.
 _NOTICES = ("etl_control is not mirrored", "Slices are read with COPY")
 
@@ -45,6 +47,7 @@ class Batches:
         stored: The catalog was stored in the bucket.
         pruned_at: When Dagster's storage was last pruned, in seconds since 1970.
         large_tables: The number of tables that are swept by a schedule, as the last check found it.
+        large: The tables of this batch whose first load takes long.
     """
 
     unattended: bool = False
@@ -57,6 +60,7 @@ class Batches:
     stored: bool = False
     pruned_at: float = 0.0
     large_tables: int = 0
+    large: Collection[str] = ()
 
     def print_once(self, sentence: str) -> None:
         """Print a sentence unless this command has printed it before."""
@@ -123,11 +127,9 @@ def _copy(
     explained: set[str] = set()
     if tables:
         batches.former_notices, batches.notices = batches.notices, set()
-    for first in range(0, len(tables), TABLES_PER_RUN):
-        together = tables[first : first + TABLES_PER_RUN]
+    for together in _groups(tables, batches.large):
         definitions = build.build_definitions(settings, state.with_tables(together), _console(batches))
-        kind = "run" if batches.unattended else "command"
-        found = _run(definitions, instance, together, kind, batches.large_tables)
+        found = _run(definitions, instance, together, _tags(together, batches))
         if batches.unattended:
             explained |= _explain(instance, [table for table in together if table.label in found], batches)
         failed |= found
@@ -137,6 +139,25 @@ def _copy(
         catalog_state.store_in_bucket(settings, state)
         batches.stored = True
     return failed, explained
+
+
+def _groups(tables: "Sequence[SourceTable]", large: Collection[str]) -> "Iterator[Sequence[SourceTable]]":
+    """Yield the tables of each run: those with little to copy come first, a large first load is alone."""
+    small = [table for table in tables if table.label not in large]
+    for first in range(0, len(small), TABLES_PER_RUN):
+        yield small[first : first + TABLES_PER_RUN]
+    for table in tables:
+        if table.label in large:
+            yield [table]
+
+
+def _tags(tables: "Sequence[SourceTable]", batches: Batches) -> dict[str, str]:
+    from pg_bronze.defs import metadata
+
+    kind = "run" if batches.unattended else "command"
+    tags = {metadata.BATCH_TAG: kind, metadata.LARGE_TABLES_TAG: str(batches.large_tables)}
+    is_load = any(table.label in batches.large for table in tables)
+    return tags | ({metadata.FIRST_LOAD_TAG: "true"} if is_load else {})
 
 
 def _explain(instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", batches: Batches) -> set[str]:
@@ -195,8 +216,11 @@ def _due(
     now = datetime.now(UTC).timestamp()
     moved = generations.newest_old(open_bucket(settings), settings.prefix) if attended else {}
     with open_source(settings, "pg_bronze run") as source:
-        checked = due_tables.check(instance, tables, settings, source, memory, batches.process, now, attended, moved)
+        checked = due_tables.check(
+            instance, tables, settings, source, memory, batches.process, now, attended, moved, FIRST_LOADS_PER_BATCH
+        )
     batches.memory, batches.large_tables = checked.memory, checked.large_tables
+    batches.large = {item.table.label for item in checked.due if item.large}
     if attended:
         kept_memory.store(instance, settings, checked.memory)
     if batches.unattended:
@@ -225,11 +249,10 @@ def _run(
     definitions: "dg.Definitions",
     instance: "dg.DagsterInstance",
     tables: "Sequence[SourceTable]",
-    kind: str,
-    large_tables: int,
+    tags: dict[str, str],
 ) -> dict[str, str]:
     """Materialize today's partition of the tables; return the sentence of each failed one by its label."""
-    from pg_bronze.defs import asset_keys, metadata
+    from pg_bronze.defs import asset_keys
 
     keys = {asset_keys.bronze_key(table): table.label for table in tables}
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
@@ -238,7 +261,7 @@ def _run(
         partition_key=datetime.now(UTC).date().isoformat(),
         run_config={"loggers": {"console": {}}},
         raise_on_error=False,
-        tags={metadata.BATCH_TAG: kind, metadata.LARGE_TABLES_TAG: str(large_tables)},
+        tags=tags,
     )
     failed = _failed(result, {key.to_python_identifier(): label for key, label in keys.items()})
     if not result.success and not failed:

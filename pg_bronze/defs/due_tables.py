@@ -21,7 +21,7 @@ from pg_bronze.lake import keys
 from pg_bronze.postgres import control_table, new_rows
 from pg_bronze.postgres.activity import STALLED_AFTER_S, Activity
 from pg_bronze.postgres.connection import Source
-from pg_bronze.scheduling import backoff, due
+from pg_bronze.scheduling import backoff, due, first_loads
 from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.scheduling.memory import Memory, place_of
 from pg_bronze.settings.model import Settings
@@ -32,12 +32,16 @@ _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
 
 @dataclass(frozen=True)
 class TableCheck:
-    """The decision about one table; for a failing one also its failure and the time of its next retry."""
+    """The decision about one table; for a failing one also its failure and the time of its next retry.
+
+    ``large``: the rest of its first load is so large that it is copied in a run of its own.
+    """
 
     table: SourceTable
     decision: due.Decision
     failure: Failure | None = None
     next_retry: float = 0.0
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def check(
     now: float,
     attended: bool = False,
     moved: Mapping[str, int] = MappingProxyType({}),
+    slots: int = first_loads.SLOTS,
 ) -> Check:
     """Decide which tables are due.
 
@@ -94,6 +99,7 @@ def check(
         attended: A person requested the tick: it finds every committed row, whether counted yet or not, retries
             failing tables at once, and does not leave tables to unfinished runs, which may be those of a dead worker.
         moved: The newest generation that was moved away, by folder. The watermark of such a generation is outdated.
+        slots: The most large first loads at once; a person's are not limited.
 
     Raises:
         PgBronzeError: The database did not answer.
@@ -108,7 +114,7 @@ def check(
     if not cluster.standby:
         collected = _with_control(collected, source, activity, process, origin.database)
     tick = _Tick(settings, source, memory, process, cluster, now, attended, moved)
-    checked = tick.check_all(collected)
+    checked = _in_turn(instance, tick, tick.check_all(collected), collected, slots)
     since = memory.horizon_since if memory.horizon == activity.horizon else now
     hints = {_hint_key(item.table): item.decision.hint for item in checked}
     failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
@@ -176,6 +182,31 @@ class _Tick:
             return failure.last  # the state contains no secret, so a changed password is noticed here
         state = failure.state if silent else failures.state_of(self.settings.fingerprint(), table.fingerprint)
         return backoff.next_retry_at(failure, state, self.process.started)
+
+
+def _in_turn(
+    instance: dg.DagsterInstance,
+    tick: "_Tick",
+    checked: list[TableCheck],
+    collected: Sequence[tuple[SourceTable, due.Facts]],
+    slots: int,
+) -> list[TableCheck]:
+    """Mark the large first loads among the tables that are due, and postpone those that do not have their turn."""
+    facts = [facts for _, facts in collected]
+    loading = [place for place, item in enumerate(checked) if item.decision.due and first_loads.unread(facts[place])]
+    sizes = table_facts.sizes(tick.source, [collected[place] for place in loading])
+    left = {place: first_loads.blocks_left(facts[place], sizes) for place in loading}
+    large = [place for place in loading if first_loads.is_large(left[place], tick.settings.slice_bytes)]
+    since = [tick.memory.hints.get(_hint_key(checked[place].table), due.Hint()).due_at for place in large]
+    waiting = list(zip(since, (left[place] for place in large), strict=True))
+    running = table_facts.first_loads_running(instance) if large and not tick.attended else 0
+    now = first_loads.chosen(waiting, running, len(large) if tick.attended else slots)
+    for number, place in enumerate(large):
+        decision = checked[place].decision
+        if number not in now:
+            decision = first_loads.postponed(decision, since[number])
+        checked[place] = replace(checked[place], decision=decision, large=True)
+    return checked
 
 
 def _with_control(

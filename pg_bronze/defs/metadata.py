@@ -27,6 +27,8 @@ ROWS_TAG = "pg_bronze/new_rows"
 BATCH_TAG = "pg_bronze/batch"
 # The number of tables that are swept by a schedule, which share a budget.
 LARGE_TABLES_TAG = "pg_bronze/large_tables"
+# A run that only copies one table, whose first load takes long. dagster.yaml limits how many of them run at once.
+FIRST_LOAD_TAG = "pg_bronze/first_load"
 PROGRESS = "pg_bronze/progress"
 # Batches that no person requested: those of the sensor and of `pg-bronze run`.
 UNATTENDED = ["tick", "run"]

@@ -22,6 +22,7 @@ from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import scan
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
+from pg_bronze.scheduling import first_loads
 from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.settings.model import Settings
 from pg_bronze.settings.process import tune_process
@@ -123,11 +124,14 @@ def open_control(settings: Settings, source: Source) -> Control:
         )
 
 
-def sync_options(settings: Settings, label: str, rules: BandRules | None = None) -> SyncOptions:
+def sync_options(
+    settings: Settings, label: str, rules: BandRules | None = None, turn_s: float | None = None
+) -> SyncOptions:
     """Return the options of one table.
 
     Args:
         rules: The limits of bands and sweeps; None reads the table completely.
+        turn_s: The seconds after which a first load stops; None loads to the end.
     """
     table = settings.table_options(label)
     return SyncOptions(
@@ -141,6 +145,7 @@ def sync_options(settings: Settings, label: str, rules: BandRules | None = None)
         unfenced=settings.unfenced,
         policies=Policies(table.infinity, table.late_dates, table.nan),
         bands=rules if table.bands == "auto" else None,
+        turn_s=turn_s,
     )
 
 
@@ -164,6 +169,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _must_recheck: bool = PrivateAttr(default=False)
     _down: PgBronzeError | None = PrivateAttr(default=None)
     _rules: BandRules | None = PrivateAttr(default=None)
+    _turn_s: float | None = PrivateAttr(default=None)
 
     @classmethod
     def from_settings(cls, settings: Settings, bucket: Bucket) -> "SourceDatabase":
@@ -185,6 +191,8 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         complete = tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
         large_tables = int(tags.get(metadata.LARGE_TABLES_TAG, "0"))
         self._rules = band_rules.rules_of(self.settings.interval_s, large_tables, complete)
+        alone = metadata.FIRST_LOAD_TAG in tags and tags.get(metadata.BATCH_TAG) == "tick"
+        self._turn_s = first_loads.turn_s(attended=complete, alone=alone)
         self._source = open_source(self.settings, run_watchdog.session_name(run_id), _ends_at(context, self.settings))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -210,7 +218,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         """
         try:
             source, store, control = self._open()
-            options = sync_options(self.settings, table.label, self._rules)
+            options = sync_options(self.settings, table.label, self._rules, self._turn_s)
             yield TableSync(source, store, table, options, control, now=_now)
         except (SourceUnavailable, StoreUnavailable, AccessDenied):
             self._must_recheck = True

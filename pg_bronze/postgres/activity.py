@@ -58,6 +58,11 @@ COUNTED_SINCE = """case when current_setting('track_counts') = 'on' then concat(
 _PROBE = f"""select int8in(xid8out(pg_snapshot_xmin(s))), int8in(xid8out(pg_snapshot_xmax(s))),
   pg_is_in_recovery(), {COUNTED_SINCE}
 from pg_current_snapshot() s"""
+# The size of a locked table would wait for the lock, so it is not asked for; the time limit is for a lock since then.
+_SIZES = """with wait as materialized (select set_config('lock_timeout', '500ms', true) as limited)
+select o::bigint, pg_table_size(o)
+from wait, unnest(%(oids)s::oid[]) o
+where not exists (select 1 from pg_locks where relation = o and mode = 'AccessExclusiveLock')"""
 _HAS_SESSION = "select exists (select 1 from pg_stat_activity where starts_with(application_name, %(name)s))"
 
 
@@ -170,6 +175,14 @@ def counter(session: Session, oids: Sequence[int]) -> tuple[int, str]:
 from unnest(%(oids)s::oid[]) o"""
     count, since = session.ask(query, {"oids": list(oids)})[0]
     return int(count), str(since)
+
+
+def sizes(session: Session, oids: Sequence[int]) -> dict[int, int]:
+    """Return the bytes of some relations with their TOAST values.
+
+    Those that do not exist, and those that another session has locked or waits to lock exclusively, are left out.
+    """
+    return {oid: size for oid, size in session.ask(_SIZES, {"oids": list(oids)}) if size is not None}
 
 
 def cache_blocks(session: Session) -> int:

@@ -16,6 +16,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from pg_bronze.cli import batch
 from pg_bronze.cli.batch import Batches, run_batch
+from pg_bronze.scheduling import first_loads
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, requested
 
@@ -306,3 +307,33 @@ def test_a_batch_removes_old_runs(shared: Project):
         assert run_batch([], Batches())
 
     assert len(shared.instance.get_run_records()) == 2, "the newest one when the last batch began, and its own"
+
+
+def test_a_batch_of_run_copies_small_tables_first_and_large_ones_in_turn(
+    shared: Project, batches: Batches, monkeypatch: pytest.MonkeyPatch
+):
+    """One process copies them one after the other: new rows of the others would wait for a first load of hours."""
+    monkeypatch.setattr(first_loads, "SHARED_TURN_S", 0.0)
+    shared.set(PG_BRONZE_SLICE_BYTES="64KiB")
+    for name in ("large_1", "large_2"):
+        shared.database.execute(f"create table {name} (id int, filler text)")
+        shared.database.execute(f"insert into {name} select i, repeat('x', 500) from generate_series(1, 1000) i")
+    turns = []
+    for _ in range(3):
+        turns.append(copied_by(shared, lambda: run_batch([], batches)))
+    assert turns[0][::-1] == [{"movie", "person"}, {"large_1"}]  # oldest first
+    assert [tables[0] for tables in turns[1:]] == [{"large_2"}, {"large_1"}]
+    assert len(lake.ids(shared.bucket, "large_1")) < 1000
+
+
+def test_a_tick_of_a_person_loads_every_table_to_its_end_and_small_ones_first(
+    shared: Project, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(first_loads, "SHARED_TURN_S", 0.0)
+    shared.set(PG_BRONZE_SLICE_BYTES="64KiB")
+    for name in ("a_large", "b_large", "c_large"):
+        shared.database.execute(f"create table {name} (id int, filler text)")
+        shared.database.execute(f"insert into {name} select i, repeat('x', 500) from generate_series(1, 1000) i")
+    started = copied_by(shared, lambda: run_batch([], Batches()))
+    assert started[::-1] == [{"movie", "person"}, {"a_large"}, {"b_large"}, {"c_large"}]
+    assert len(lake.ids(shared.bucket, "c_large")) == 1000

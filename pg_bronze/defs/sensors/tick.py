@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, metadata
 from pg_bronze.defs.catalog_state import CatalogState
@@ -80,24 +79,21 @@ def _source(settings: Settings) -> Source:
 
 
 def _requests(result: Check, settings: Settings, now: datetime) -> list[dg.RunRequest]:
-    """Return one run for all due tables, and a separate one for each large first load, which may take hours."""
-    large_pages = settings.slice_bytes // BLOCK_BYTES * 2
-    separate = [
-        item.table
-        for item in result.due
-        if item.decision.swept is None and sum(relation.page_count for relation in item.table.relations) > large_pages
-    ]
-    together = [item.table for item in result.due if item.table not in separate]
+    """Return one run for all due tables, and a separate one of low priority for each large first load."""
+    together = [item.table for item in result.due if not item.large]
+    tags = {
+        metadata.BATCH_TAG: "tick",
+        metadata.LARGE_TABLES_TAG: str(result.large_tables),
+        "dagster/max_runtime": str(settings.max_run_s),
+    }
+    alone = {metadata.FIRST_LOAD_TAG: "true", "dagster/priority": "-1"}
+    loads = [([item.table], tags | alone) for item in result.due if item.large]
     return [
         dg.RunRequest(
             asset_selection=[asset_keys.bronze_key(table) for table in group],
             partition_key=now.date().isoformat(),
-            tags={
-                metadata.BATCH_TAG: "tick",
-                metadata.LARGE_TABLES_TAG: str(result.large_tables),
-                "dagster/max_runtime": str(settings.max_run_s),
-            },
+            tags=group_tags,
         )
-        for group in [together, *([table] for table in separate)]
+        for group, group_tags in [(together, tags), *loads]
         if group
     ]

@@ -1,0 +1,130 @@
+"""First loads give way: their runs, their slots, their turns, and the size that decides."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import create_run_for_test
+
+from pg_bronze.defs import metadata
+from pg_bronze.postgres import activity
+from pg_bronze.scheduling import first_loads
+from pg_bronze_tests.harness.lake import SAME, Lake
+from pg_bronze_tests.harness.project import Project, key, requested
+
+LOADS = ["load_1", "load_2", "load_3"]
+FILL = "insert into {} select i, repeat('x', 500) from generate_series(1, 1500) i"
+
+
+@pytest.fixture
+def empty(project: Project) -> Project:
+    """Three tables without rows and a small one, loaded. Two slices are 16 blocks."""
+    project.set(PG_BRONZE_SLICE_BYTES="64KiB")
+    for name in [*LOADS, "small"]:
+        project.database.execute(f"create table {name} (id int, filler text); analyze {name}")
+    project.database.execute("insert into small values (1)")
+    project.reload()
+    return project
+
+
+@pytest.fixture
+def loading(empty: Project) -> Project:
+    """Three of its tables were filled since."""
+    for name in LOADS:
+        empty.database.execute(FILL.format(name))
+    return empty
+
+
+@pytest.fixture
+def slice_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every turn is one slice."""
+    monkeypatch.setattr(first_loads, "TURN_S", 0.0)
+    monkeypatch.setattr(first_loads, "SHARED_TURN_S", 0.0)
+
+
+def run(project: Project, data) -> list[str]:
+    """Run what a sensor requested, and return the tables of the runs for first loads."""
+    for request in data.run_requests:
+        tables = [".".join(item.path[1:]) for item in request.asset_selection]
+        assert project.copy(*tables, tags=dict(request.tags)).success
+    alone = [request for request in data.run_requests if metadata.FIRST_LOAD_TAG in request.tags]
+    return [request.asset_selection[0].path[-1] for request in alone]
+
+
+def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[int]]]:
+    asked, sizes = [], activity.sizes
+    monkeypatch.setattr(activity, "sizes", lambda session, oids: asked.append(list(oids)) or sizes(session, oids))
+    return asked
+
+
+def test_a_table_that_was_filled_after_the_catalog_was_read_gets_a_run_of_its_own(loading: Project):
+    """One that was created and filled within a minute held up the others of its run for 22 s."""
+    data = loading.evaluate()
+    assert requested(data) == [{"small"}, {"load_1"}, {"load_2"}]
+    together, *alone = data.run_requests
+    assert metadata.FIRST_LOAD_TAG not in together.tags
+    assert "dagster/priority" not in together.tags
+    assert all(request.tags[metadata.FIRST_LOAD_TAG] == "true" for request in alone)
+    assert all(request.tags["dagster/priority"] == "-1" for request in alone)
+
+
+def test_a_tick_reports_the_loads_that_wait_for_others(loading: Project):
+    run(loading, loading.evaluate())
+    create_run_for_test(
+        loading.instance, job_name="bronze", asset_selection=frozenset([key("load_3")]),
+        tags={metadata.FIRST_LOAD_TAG: "true"}, status=dg.DagsterRunStatus.STARTED,
+    )  # fmt: skip
+    assert "1 running" in loading.evaluate().skip_message
+
+
+@pytest.mark.parametrize("unfinished", [1, 2])
+def test_no_more_loads_are_requested_than_are_free(loading: Project, unfinished: int):
+    """With a dagster.yaml of one's own, all runs would be first loads, and the other tables would wait for them."""
+    for _ in range(unfinished):
+        create_run_for_test(
+            loading.instance, job_name="bronze", asset_selection=frozenset([key("gone")]),
+            tags={metadata.FIRST_LOAD_TAG: "true"}, status=dg.DagsterRunStatus.STARTED,
+        )  # fmt: skip
+    assert requested(loading.evaluate()) == [{"small"}, *[{name} for name in LOADS[: 2 - unfinished]]]
+    loading.copy("small")
+    if unfinished == 2:
+        assert "3 waiting for other first loads" in loading.evaluate().skip_message
+
+
+def test_tables_are_loaded_in_turn_until_all_are_copied(loading: Project, slice_each: None):
+    """The first ones would otherwise be loaded to their ends, and the last ones would wait for hours."""
+    turns = [set(run(loading, loading.evaluate())) for _ in range(3)]
+    assert turns == [{"load_1", "load_2"}, {"load_3", "load_1"}, {"load_2", "load_3"}]
+    for _ in range(60):
+        data = loading.evaluate()
+        if not data.run_requests:
+            break
+        run(loading, data)
+    lake = Lake(loading.database, loading.bucket.store())
+    assert [lake.compare(name, "id") for name in LOADS] == [SAME] * 3
+    assert len(lake.keys("load_1")) > 6
+
+
+def test_a_load_that_a_person_requested_is_not_interrupted(loading: Project, slice_each: None):
+    assert loading.copy("load_1").success
+    assert Lake(loading.database, loading.bucket.store()).compare("load_1", "id") == SAME
+
+
+def test_sizes_are_measured_with_one_statement_and_only_of_tables_that_were_not_read(
+    empty: Project, monkeypatch: pytest.MonkeyPatch
+):
+    asked = statements(monkeypatch)
+    run(empty, empty.evaluate())
+    assert [len(oids) for oids in asked] == [4]
+    empty.database.execute("insert into small values (2); select pg_stat_force_next_flush()")
+    empty.evaluate()
+    assert len(asked) == 1
+
+
+def test_a_tick_does_not_wait_for_a_table_that_is_locked(loading: Project):
+    """Its size cannot be read then. Every other table would wait for the transaction that has it locked."""
+    with loading.database.connect() as connection, connection.transaction():
+        connection.execute("lock table load_2 in access exclusive mode")
+        data = loading.evaluate()
+    assert {"small", "load_2"} in requested(data)  # as large as the catalog says
+    assert {"load_1"} in requested(data)
