@@ -8,11 +8,13 @@ from typing import Any
 
 import dagster as dg
 
+from pg_bronze.core import load_progress
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, control_mirror, failures, metadata
 from pg_bronze.defs.resources import SourceDatabase
 from pg_bronze.lake.commit import Slices
+from pg_bronze.sync.load_meter import LoadMeter
 from pg_bronze.sync.report import SyncReport
 from pg_bronze.sync.slice_stream import SliceStream
 from pg_bronze.sync.table_sync import TableSync
@@ -30,11 +32,13 @@ class BronzeOutput:
         slices: The slices to write, for ``lake.commit.write_all``.
         label: The table as messages name it.
         state: ``failures.state_of`` the table, recorded if writing fails.
+        load: Counts the slices of a first load.
     """
 
     slices: Slices[SyncReport]
     label: str
     state: str
+    load: LoadMeter
 
 
 def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.AssetSpec:
@@ -102,7 +106,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
             for sentence in (_REBUILT if stream.rebuilt else None, source_database.reader_note):
                 if sentence and source_database.first_time(sentence):
                     context.log.info(sentence)
-            yield dg.Output(BronzeOutput(stream.slices(), table.label, state))
+            yield dg.Output(BronzeOutput(stream.slices(), table.label, state, _meter(context, sync, stream)))
             # Dagster has stored the materialization when the generator is resumed.
             source_database.count(table.label, stream.report.row_count)
             if entries := metadata.of_progress(sync.slices.progress_after(stream.watermark)):
@@ -127,6 +131,15 @@ def _start(context: dg.AssetExecutionContext, sync: TableSync) -> SliceStream | 
         entries |= metadata.of_progress(sync.slices.progress_after(sync.watermark))
     context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
     return None
+
+
+def _meter(context: dg.AssetExecutionContext, sync: TableSync, stream: SliceStream) -> LoadMeter:
+    """Return the meter of the table's first load, which continues what its last run counted."""
+    if not load_progress.is_loading(stream.watermark, sync.table):
+        return LoadMeter(sync.slices, stream.watermark)
+    row_count, size_bytes = metadata.loaded_before(context.instance.get_latest_materialization_event(context.asset_key))
+    report = stream.report
+    return LoadMeter(sync.slices, stream.watermark, row_count + report.row_count, size_bytes + report.size_bytes)
 
 
 def _record_other_days(

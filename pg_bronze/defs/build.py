@@ -11,7 +11,7 @@ from pg_bronze.core import band_notes, band_rules, cursor_column
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, assets, catalog_state, new_tables, silver, verification
 from pg_bronze.defs.catalog_state import CatalogState
-from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager
+from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager, Watch
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
 from pg_bronze.defs.sensors import catalog, retention, tick
 from pg_bronze.defs.sensors import silver as silver_sensor
@@ -30,13 +30,17 @@ def load_definitions() -> dg.Definitions:
 
 
 def build_definitions(
-    settings: Settings | None, state: CatalogState, console: dg.LoggerDefinition | None = None
+    settings: Settings | None,
+    state: CatalogState,
+    console: dg.LoggerDefinition | None = None,
+    watch: Watch | None = None,
 ) -> dg.Definitions:
     """Return assets, sensors and resources for a catalog.
 
     Args:
         settings: None returns only the sensors, which report the invalid setting.
         console: Replaces the logger that prints the log of a run on the terminal.
+        watch: Called after each slice of a first load, with the table's label and the progress.
     """
     if settings is None:
         return dg.Definitions(sensors=[tick.build_tick([], None, state), catalog.build_catalog(state, None, None)])
@@ -53,7 +57,7 @@ def build_definitions(
             *([silver_sensor.build_sensor(latest, left_out)] if latest else []),
             *([retention.build_retention(keys, settings)] if keys else []),
         ],
-        resources=_resources(settings),
+        resources=_resources(settings, watch),
         executor=dg.in_process_executor,
         loggers={"console": console} if console else None,
     )
@@ -132,10 +136,12 @@ def _latest_tables(copied: Sequence[SourceTable], settings: Settings) -> tuple[l
     return latest, left_out
 
 
-def _resources(settings: Settings) -> dict[str, object]:
+def _resources(settings: Settings, watch: Watch | None) -> dict[str, object]:
     bucket = Bucket.from_settings(settings)
     return {
-        assets.IO_MANAGER: S3ParquetIOManager(bucket=bucket, settings=resource_of(settings)),
+        assets.IO_MANAGER: S3ParquetIOManager(
+            bucket=bucket, settings=resource_of(settings), watch=dg.ResourceDefinition.hardcoded_resource(watch)
+        ),
         silver.IO_MANAGER: NewestParquetIOManager(bucket=bucket, settings=resource_of(settings)),
         "source_database": SourceDatabase.from_settings(settings, bucket),
     }

@@ -1,11 +1,14 @@
 """IO managers: write slices as Parquet objects to S3, and read them back as one LazyFrame."""
 
+import time
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
 import dagster as dg
 from pydantic import PrivateAttr
 
+from pg_bronze.core.load_progress import LoadProgress
 from pg_bronze.defs import failures, log_lines, metadata
 from pg_bronze.defs.assets import BronzeOutput
 from pg_bronze.defs.resources import Bucket
@@ -18,12 +21,18 @@ from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import latest_object, scan
 from pg_bronze.settings.model import Settings
 
+# A slice takes some seconds, so that the progress of a load is never older than 30 s while slices are written.
+PROGRESS_EVERY_S = 20.0
+Watch = Callable[[str, LoadProgress], None]
+
 
 class S3ParquetIOManager(dg.ConfigurableIOManager):
     """Writes each slice of a table as its own object while the next slice is read."""
 
     bucket: dg.ResourceDependency[Bucket]
     settings: dg.ResourceDependency[Settings]
+    # Called with a table's label and the progress of its first load after each slice; None in a run worker.
+    watch: dg.ResourceDependency[Any]
 
     _instance: dg.DagsterInstance | None = PrivateAttr(default=None)
     _run: dg.DagsterRun | None = PrivateAttr(default=None)
@@ -42,14 +51,15 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
             self._store = store = self._store or self.bucket.open()
             codec = Codec(self.settings.compression, self.settings.compression_level)
             writer = SliceWriter(Ledger(store, _layout(context, self.settings)), codec)
-            report = write_all(obj.slices, writer, _SliceLog(context, store, obj.label))
+            report = write_all(obj.slices, writer, _SliceLog(context, store, obj, self.watch))
+            _log_rest(context, obj)
         for adopted in report.adopted:
             context.log.info(
                 "adopted %s: %s rows were written and not recorded", store.uri(adopted.key), f"{adopted.row_count:,}"
             )
             _log_drift(context, obj.label, adopted)
         uri = store.uri(report.watermark.key) if report.watermark.key else None
-        context.add_output_metadata(metadata.of_report(report, uri))
+        context.add_output_metadata(metadata.of_report(report, uri) | metadata.of_load(obj.load.progress))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the objects of the requested days as one LazyFrame, or all if the downstream asset has no partitions.
@@ -92,12 +102,18 @@ class NewestParquetIOManager(dg.ConfigurableIOManager):
 
 
 class _SliceLog:
-    """Writes one log line for each slice, always with the same fields in the same order."""
+    """Writes one log line for each slice, always with the same fields in the same order.
 
-    def __init__(self, context: dg.OutputContext, store: Store, label: str) -> None:
+    While a first load runs, it also writes how far that is: a line and an observation every 20 s.
+    """
+
+    def __init__(self, context: dg.OutputContext, store: Store, output: BronzeOutput, watch: Watch | None) -> None:
         self._context = context
         self._store = store
-        self._label = label
+        self._label = output.label
+        self._load = output.load
+        self._watch = watch
+        self._shown_at = time.monotonic()
 
     def __call__(self, piece: Slice, committed: Committed | None, seconds: float) -> None:
         if committed is None:
@@ -106,6 +122,25 @@ class _SliceLog:
         _log_drift(self._context, self._label, committed)
         uri, cursor = self._store.uri(committed.key), committed.watermark.cursor
         self._context.log.info(log_lines.of_slice(self._label, piece, cursor, uri, piece.seconds + seconds))
+        self._show(self._load.add(committed))
+
+    def _show(self, progress: LoadProgress | None) -> None:
+        if progress is None:
+            return
+        if self._watch is not None:
+            self._watch(self._label, progress)
+        now = time.monotonic()
+        if now - self._shown_at >= PROGRESS_EVERY_S:
+            self._shown_at = now
+            self._context.log.info(progress.sentence(self._label))
+            # Stored at once; the materialization is stored after the last slice.
+            self._context.log_event(dg.AssetObservation(self._context.asset_key, metadata=metadata.of_load(progress)))
+
+
+def _log_rest(context: dg.OutputContext, output: BronzeOutput) -> None:
+    """Log how far a first load is that stops before its end."""
+    if output.load.progress is not None and output.load.is_loading:
+        context.log.info("%s; the next run continues it", output.load.progress.sentence(output.label))
 
 
 def _log_drift(context: dg.OutputContext, label: str, item: Committed) -> None:

@@ -9,6 +9,7 @@ import dagster as dg
 from pg_bronze.core import value_policies
 from pg_bronze.core.band_notes import BandNotes
 from pg_bronze.core.cursor_column import CursorColumn
+from pg_bronze.core.load_progress import LoadProgress
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged, PgBronzeError, Retry
@@ -32,6 +33,8 @@ FIRST_LOAD_TAG = "pg_bronze/first_load"
 PROGRESS = "pg_bronze/progress"
 # Batches that no person requested: those of the sensor and of `pg-bronze run`.
 UNATTENDED = ["tick", "run"]
+LOAD_ROWS, LOAD_BYTES = "pg_bronze/load_rows", "pg_bronze/load_bytes"
+LOAD_SHARE, LOAD_LEFT = "pg_bronze/load_share", "pg_bronze/load_left_s"
 RETRY = "pg_bronze/retry"
 _FAILED, _COUNT = "pg_bronze/failed", "pg_bronze/failures_in_a_row"
 _SINCE, _LAST, _NEXT = "pg_bronze/failing_since", "pg_bronze/failed_at", "pg_bronze/next_retry"
@@ -90,6 +93,26 @@ def with_progress(watermark: Watermark | None, progress: Watermark | None) -> Wa
 def of_progress(progress: Watermark | None) -> dict[str, Any]:
     """Return what the next run continues from, of tables that are too large to be read in every tick."""
     return {PROGRESS: dg.MetadataValue.json(progress.to_json())} if progress else {}
+
+
+def of_load(progress: LoadProgress | None) -> dict[str, Any]:
+    """Return how far a first load is; nothing if there is none."""
+    if progress is None:
+        return {}
+    entries = {
+        LOAD_ROWS: progress.row_count,
+        LOAD_BYTES: progress.size_bytes,
+        LOAD_SHARE: round(progress.share, 4),
+    }
+    return entries if progress.left_s is None else {**entries, LOAD_LEFT: round(progress.left_s)}
+
+
+def loaded_before(event: dg.EventLogEntry | None) -> tuple[int, int]:
+    """Return the rows and bytes that a first load had copied at the end of its last run; zeros if not known."""
+    materialization = event.asset_materialization if event else None
+    entries = materialization.metadata if materialization else {}
+    rows, size = (entries[name].value if name in entries else None for name in (LOAD_ROWS, LOAD_BYTES))
+    return (rows, size) if isinstance(rows, int) and isinstance(size, int) else (0, 0)
 
 
 def is_quiet(observation: dg.AssetObservation | None) -> bool:

@@ -6,11 +6,12 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from pg_bronze.defs import metadata
+from pg_bronze.defs import io_managers, metadata
+from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.postgres import activity
 from pg_bronze.scheduling import first_loads
 from pg_bronze_tests.harness.lake import SAME, Lake
-from pg_bronze_tests.harness.project import Project, key, requested
+from pg_bronze_tests.harness.project import Project, key, messages, requested, values
 
 LOADS = ["load_1", "load_2", "load_3"]
 FILL = "insert into {} select i, repeat('x', 500) from generate_series(1, 1500) i"
@@ -128,3 +129,54 @@ def test_a_tick_does_not_wait_for_a_table_that_is_locked(loading: Project):
         data = loading.evaluate()
     assert {"small", "load_2"} in requested(data)  # as large as the catalog says
     assert {"load_1"} in requested(data)
+
+
+def shares(project: Project, table: str) -> list[float]:
+    """Return the progress in the observations of an asset, oldest first."""
+    found = project.instance.fetch_observations(key(table), limit=100).records[::-1]
+    entries = [record.event_log_entry.asset_observation.metadata for record in found]
+    return [item[metadata.LOAD_SHARE].value for item in entries if metadata.LOAD_SHARE in item]
+
+
+def test_progress_is_visible_while_a_first_load_runs(loading: Project, monkeypatch: pytest.MonkeyPatch):
+    """The materialization comes after the last slice: nobody would know for hours how far the load is."""
+    monkeypatch.setattr(io_managers, "PROGRESS_EVERY_S", 0.0)
+    write, seen = SliceWriter.write, []
+    monkeypatch.setattr(
+        SliceWriter, "write", lambda self, piece: seen.append(shares(loading, "load_1")) or write(self, piece)
+    )
+    result = loading.copy("load_1")
+    assert [len(found) for found in seen] == list(range(len(seen)))
+    assert len(seen) > 6
+    assert shares(loading, "load_1") == sorted(set(shares(loading, "load_1")))
+    assert shares(loading, "load_1")[-1] == 1.0
+    assert any(
+        "first load of load_1: 50" in line or "first load of load_1: 4" in line for line in messages(loading, result)
+    )
+    assert values(loading.latest("load_1"))["pg_bronze/load_rows"] == 1500
+
+
+def test_a_short_load_has_no_progress_in_its_log(loading: Project):
+    result = loading.copy("load_1")
+    assert shares(loading, "load_1") == []
+    assert not [line for line in messages(loading, result) if "first load of" in line]
+
+
+def test_progress_counts_the_slices_of_all_runs(loading: Project, slice_each: None):
+    known = []
+    for _ in range(3):
+        result = loading.copy("load_1", tags={metadata.BATCH_TAG: "tick"})
+        known.append(values(loading.latest("load_1")))
+        assert any("the next run continues it" in line for line in messages(loading, result))
+    rows = [found["pg_bronze/load_rows"] for found in known]
+    assert rows == [sum(found["pg_bronze/rows"] for found in known[: n + 1]) for n in range(3)]
+    assert known[0]["pg_bronze/load_bytes"] < known[1]["pg_bronze/load_bytes"]
+    assert 0 < known[0]["pg_bronze/load_share"] < known[1]["pg_bronze/load_share"] < 1
+    assert known[2]["pg_bronze/load_left_s"] >= 0
+
+
+def test_a_table_that_is_copied_shows_no_progress(loading: Project):
+    loading.copy("load_1")
+    loading.database.execute("insert into load_1 values (0, 'new')")
+    loading.copy("load_1")
+    assert "pg_bronze/load_rows" not in values(loading.latest("load_1"))

@@ -25,6 +25,7 @@ from dagster._core.test_utils import create_run_for_test, instance_for_test
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.error import SerializableErrorInfo
 
+from pg_bronze.core.load_progress import LoadProgress
 from pg_bronze.defs import dagster_history, metadata, retention
 from pg_bronze.scheduling.retention import HOUR_S
 from pg_bronze.settings.history import HistorySettings
@@ -334,3 +335,12 @@ def test_the_sensor_names_its_code_location_as_dagster_does_in_the_tags_of_runs(
     job = RemoteJobOrigin(RemoteRepositoryOrigin(origin, "__repository__"), "bronze")
     run = create_run_for_test(cinema.instance, "bronze", remote_job_origin=job)
     assert given == [run.tags_for_storage()[REPOSITORY_LABEL_TAG]]
+
+
+def test_of_the_progress_of_a_first_load_one_observation_an_hour_stays(stored: Project):
+    """A load of an hour adds 180 of them."""
+    for step in range(5):
+        entries = metadata.of_load(LoadProgress(step, step, step / 5, None))
+        stored.instance.report_runless_asset_event(dg.AssetObservation(key("movie"), metadata=entries))
+    prune(stored, ahead_s=49 * HOUR_S)
+    assert len(stored.instance.fetch_observations(key("movie"), limit=10).records) <= 2
