@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pg_bronze.cli import kept_memory
 from pg_bronze.cli.instance import open_instance
+from pg_bronze.cli.progress_bars import bars
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.errors import SettingsError
 from pg_bronze.scheduling import backoff
@@ -128,8 +129,10 @@ def _copy(
     if tables:
         batches.former_notices, batches.notices = batches.notices, set()
     for together in _groups(tables, batches.large):
-        definitions = build.build_definitions(settings, state.with_tables(together), _console(batches))
-        found = _run(definitions, instance, together, _tags(together, batches))
+        with bars() as shown:
+            watch = shown.show if shown else None
+            definitions = build.build_definitions(settings, state.with_tables(together), _console(batches), watch)
+            found = _run(definitions, instance, together, _tags(together, batches))
         if batches.unattended:
             explained |= _explain(instance, [table for table in together if table.label in found], batches)
         failed |= found

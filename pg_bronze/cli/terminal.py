@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
@@ -24,11 +24,13 @@ class Terminal:
     Attributes:
         lasting: The command runs until Ctrl-C and retries what failed: every line begins with the time.
         is_read: False after the reader of standard output has gone, as in ``pg-bronze tick | head -1``.
+        above_bars: Prints a line of standard output while progress bars are shown; None without them.
     """
 
     def __init__(self) -> None:
         self.lasting = False
         self.is_read = True
+        self.above_bars: Callable[[str], None] | None = None
 
     def print(self, text: str) -> None:
         """Print a line on standard output."""
@@ -53,8 +55,12 @@ class Terminal:
         line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC  {text}" if self.lasting else text
         # A table may have a name that the terminal's encoding lacks.
         encoding = stream.encoding or "utf-8"
+        line = line.encode(encoding, "backslashreplace").decode(encoding)
         try:
-            print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+            if self.above_bars is not None and stream is sys.stdout:
+                self.above_bars(line)
+            else:
+                print(line, file=stream, flush=True)
         except OSError as error:
             _discard(stream)
             return error
