@@ -25,7 +25,7 @@ from pg_bronze.postgres.control_table import Control
 from pg_bronze.scheduling import first_loads
 from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.settings.model import Settings
-from pg_bronze.settings.process import tune_process
+from pg_bronze.settings.process import lower_priority, tune_process
 from pg_bronze.sync.options import SyncOptions
 from pg_bronze.sync.table_sync import TableSync
 
@@ -193,6 +193,8 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         self._rules = band_rules.rules_of(self.settings.interval_s, large_tables, complete)
         alone = metadata.FIRST_LOAD_TAG in tags and tags.get(metadata.BATCH_TAG) == "tick"
         self._turn_s = first_loads.turn_s(attended=complete, alone=alone)
+        if alone:
+            lower_priority()
         self._source = open_source(self.settings, run_watchdog.session_name(run_id), _ends_at(context, self.settings))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:

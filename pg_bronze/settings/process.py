@@ -1,4 +1,4 @@
-"""Process options: memory allocator and garbage collector, set once when a process starts.
+"""Process options: memory allocator, garbage collector and CPU priority, set once when a process starts.
 
 Each function changes the whole process. Importing this module changes nothing.
 """
@@ -6,6 +6,7 @@ Each function changes the whole process. Importing this module changes nothing.
 import contextlib
 import ctypes
 import gc
+import multiprocessing
 import os
 from functools import cache
 
@@ -14,6 +15,7 @@ _ALLOCATOR = "_RJEM_MALLOC_CONF"
 _POLARS_DEFAULT = "dirty_decay_ms:500,muzzy_decay_ms:1000"
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _MMAP_THRESHOLD_BYTES = 2**20
+_NICENESS = 10
 
 
 @cache
@@ -28,6 +30,16 @@ def tune_process() -> None:
     # traverse them: a third of the CPU time of a process (benchmarks/process.py). What is frozen is never collected,
     # so a second time would keep the definitions of every batch of `pg-bronze run`: 80 kB for each table.
     gc.freeze()
+
+
+def lower_priority() -> None:
+    """Give a run worker that a code server started on this machine a low CPU priority, until it ends.
+
+    Such a worker is a child process of multiprocessing. Any other process is left alone: a command or a pod continues
+    with other work, or has a machine of its own.
+    """
+    if multiprocessing.parent_process() is not None and hasattr(os, "nice"):
+        os.nice(_NICENESS)
 
 
 def _return_freed_memory() -> None:

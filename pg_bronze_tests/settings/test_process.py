@@ -72,3 +72,24 @@ def test_what_is_created_after_the_first_call_is_collected_despite_a_second_one(
     )
 
     assert run(code) == "True"
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="the system has no niceness")
+def test_only_a_worker_that_another_process_started_gets_a_low_priority():
+    """The process of a command copies other tables after a first load."""
+    code = (
+        "import multiprocessing\n"
+        "from pg_bronze.settings.process import lower_priority\n"
+        "def worker():\n"
+        "    before = os.nice(0)\n"
+        "    lower_priority()\n"
+        "    print(os.nice(0) > before or before >= 19, flush=True)\n"
+        "before = os.nice(0)\n"
+        "lower_priority()\n"
+        "print(os.nice(0) == before, flush=True)\n"
+        "child = multiprocessing.get_context('fork').Process(target=worker)\n"
+        "child.start()\n"
+        "child.join()"
+    )
+
+    assert run(code).split() == ["True", "True"]
