@@ -6,6 +6,8 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
+from pg_bronze.core import band_rules
+from pg_bronze.core.band_rules import BandRules
 from pg_bronze.defs import io_managers, metadata
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.postgres import activity
@@ -104,6 +106,26 @@ def test_tables_are_loaded_in_turn_until_all_are_copied(loading: Project, slice_
     lake = Lake(loading.database, loading.bucket.store())
     assert [lake.compare(name, "id") for name in LOADS] == [SAME] * 3
     assert len(lake.keys("load_1")) > 6
+
+
+def test_new_rows_of_a_large_table_arrive_in_each_turn_of_its_load(
+    project: Project, slice_each: None, monkeypatch: pytest.MonkeyPatch
+):
+    """They would otherwise arrive after hours, when all older rows are loaded."""
+    forced = BandRules(one_band_s=0.0, share=1e-9, rank=3)
+    monkeypatch.setattr(band_rules, "rules_of", lambda _interval, _tables, complete=False: forced)
+    project.set(PG_BRONZE_SLICE_BYTES="64KiB")
+    project.database.execute("create table movie (movie_id int primary key, title text, created_at timestamptz)")
+    project.database.execute("create index on movie (created_at)")
+    project.database.execute("insert into movie select i, repeat('x', 500), now() from generate_series(1, 1500) i")
+    project.reload()
+    lake = Lake(project.database, project.bucket.store())
+    for number in range(2001, 2004):
+        project.database.execute(f"insert into movie values ({number}, 'new', clock_timestamp())")
+        assert run(project, project.evaluate()) == ["movie"]
+        assert number in lake.column()
+        assert len(lake.column()) < 1000
+        assert values(project.latest("movie"))["pg_bronze/load_share"] < 1
 
 
 def test_a_load_that_a_person_requested_is_not_interrupted(loading: Project, slice_each: None):
