@@ -199,8 +199,9 @@ def _in_turn(
     large = [place for place in loading if first_loads.is_large(left[place], tick.settings.slice_bytes)]
     since = [tick.memory.hints.get(_hint_key(checked[place].table), due.Hint()).due_at for place in large]
     waiting = list(zip(since, (left[place] for place in large), strict=True))
-    running = table_facts.first_loads_running(instance) if large and not tick.attended else 0
-    now = first_loads.chosen(waiting, running, len(large) if tick.attended else slots)
+    now = set(range(len(large)))
+    if large and not tick.attended:
+        now = first_loads.chosen(waiting, table_facts.first_loads_running(instance), slots)
     for number, place in enumerate(large):
         decision = checked[place].decision
         if number not in now:

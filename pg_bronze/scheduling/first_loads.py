@@ -12,6 +12,8 @@ from pg_bronze.scheduling.due import Decision, Facts
 
 # Runs of first loads at once, of the four that dagster.yaml allows: the others are for tables with new rows.
 SLOTS = 2
+# Each one that starts takes several CPU seconds, while the run of the tables with new rows starts too.
+PER_TICK = 1
 # A run costs several CPU seconds to start, a tenth of this. New rows of a loading table arrive once in a turn.
 TURN_S = 60.0
 # In a process that copies other tables too: `pg-bronze run`, or a table that grew since the run was planned.
@@ -46,15 +48,18 @@ def is_large(blocks: int, slice_bytes: int) -> bool:
 
 
 def chosen(waiting: Sequence[tuple[float, int]], running: int, slots: int) -> set[int]:
-    """Return the places of the first loads whose runs start now: those that were not requested for the longest time.
+    """Return the place of the first load whose run starts now: the one that was not requested for the longest time.
 
     Args:
         waiting: When each of them was last requested, in seconds since 1970, or 0 for never; and the blocks that are
             left, of which more come first.
         running: How many runs of first loads are not finished.
         slots: How many may run at once.
+
+    Returns:
+        The empty set if no slot is free.
     """
-    free = max(0, slots - running)
+    free = min(PER_TICK, max(0, slots - running))
     return set(sorted(range(len(waiting)), key=lambda place: (waiting[place][0], -waiting[place][1]))[:free])
 
 
