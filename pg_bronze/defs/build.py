@@ -118,8 +118,11 @@ def _cursor_note(table: SourceTable, settings: Settings) -> str:
 
 def _size_note(table: SourceTable, settings: Settings) -> list[str]:
     """Return when rows of a large table arrive, as far as the planner's estimates tell; nothing for other tables."""
-    options, rules = settings.table_options(table.label), band_rules.rules_of(settings.interval_s, 0)
-    if options.bands == "off" or not band_rules.is_scheduled(table, None, rules):
+    rules = band_rules.rules_of(settings.interval_s, 0)
+    if not band_rules.is_scheduled(table, None, rules):
+        return []
+    options = settings.table_options(table.label)
+    if options.bands == "off":
         return []
     return [band_notes.outlook(table, settings.cursor_names, options.cursor_column, rules)]
 

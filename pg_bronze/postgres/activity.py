@@ -47,17 +47,14 @@ _RELATIONS = f"""select c.oid::bigint, n.nspname, c.relname,
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and {window_sql.is_utf8("concat(n.nspname, '.', c.relname)")}"""
-_TRANSACTIONS = """select int8in(xid8out(pg_snapshot_xmin(s))), int8in(xid8out(pg_snapshot_xmax(s))),
-  pg_is_in_recovery()
-from pg_current_snapshot() s"""
+_IDS = "int8in(xid8out(pg_snapshot_xmin(s))), int8in(xid8out(pg_snapshot_xmax(s))), pg_is_in_recovery()"
+_TRANSACTIONS = f"select {_IDS} from pg_current_snapshot() s"
 # A text that changes when the counters are reset, by a person or by a crash; empty while nothing is counted.
 COUNTED_SINCE = """case when current_setting('track_counts') = 'on' then concat(pg_postmaster_start_time(), '/',
     pg_stat_get_bgwriter_stat_reset_time(), '/',
     pg_stat_get_db_stat_reset_time((select d.oid from pg_database d where d.datname = current_database())))
   else '' end"""
-_PROBE = f"""select int8in(xid8out(pg_snapshot_xmin(s))), int8in(xid8out(pg_snapshot_xmax(s))),
-  pg_is_in_recovery(), {COUNTED_SINCE}
-from pg_current_snapshot() s"""
+_PROBE = f"select {_IDS}, {COUNTED_SINCE} from pg_current_snapshot() s"
 # The size of a locked table would wait for the lock, so it is not asked for; the time limit is for a lock since then.
 _SIZES = """with wait as materialized (select set_config('lock_timeout', '500ms', true) as limited)
 select o::bigint, pg_table_size(o)
