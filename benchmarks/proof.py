@@ -48,8 +48,8 @@ MODES = (
     ("copier", "sync with bands", FORCED_BANDS),
     ("assets", "Dagster", BandRules()),
 )
-# CI runs the suite on PostgreSQL 18 and SeaweedFS; the proof runs it on the other pair.
-OTHER_PAIR = ("--postgres=15", "--s3=minio")
+# CI runs the suite on PostgreSQL 18 and SeaweedFS; the proof runs it on the other pair, with all repetitions.
+OTHER_PAIR = ("--postgres=15", "--s3=minio", "--repetitions")
 
 
 @dataclass
@@ -169,7 +169,17 @@ def suite() -> Part:
     """The whole test suite on the pair of servers that CI does not use."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist=worksteal", f"--junitxml={report}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "auto",
+            "--dist=loadfile",
+            "--no-loadscope-reorder",
+            f"--junitxml={report}",
+        ]
         done = subprocess.run([*command, *OTHER_PAIR], cwd=ROOT, check=False)
         outcomes = Counter(
             "failed" if {child.tag for child in case} & {"failure", "error"} else "passed"

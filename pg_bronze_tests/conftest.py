@@ -20,6 +20,7 @@ planting.install()  # before the product is imported
 
 from pg_bronze.demo.postgres import PostgresServer  # noqa: E402
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer  # noqa: E402
+from pg_bronze_tests.harness.repetitions import also  # noqa: E402
 from pg_bronze_tests.harness.servers import (  # noqa: E402
     ROOT,
     Bucket,
@@ -42,11 +43,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Modules of one to two minutes, and folders in the order in which their modules are started.
+LONG_MODULES = ["test_dev.py", "test_reload.py", "test_recovery.py", "test_s3_faults.py"]
+FOLDERS = ["sync", "e2e", "defs", "postgres", "demo", "lake", "cli"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("servers", "the servers that tests run on")
     group.addoption(
         "--postgres", choices=["18", *older_servers()], default="18", help="version of PostgreSQL (default: 18)"
     )
+    group.addoption("--repetitions", action="store_true", help="run what `make test` leaves out as well")
     group.addoption("--s3", choices=["seaweed", "minio"], default="seaweed", help="S3 server (default: seaweed)")
 
 
@@ -69,9 +76,21 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that share a `dagster dev`: later ones may move to other processes, which start one more."""
-    items.sort(key=lambda item: item.path.name != "test_dev.py")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the modules that take minutes, and leave out repetitions: a module is run by one process."""
+    items.sort(key=_place)
+    if not config.getoption("repetitions"):
+        left_out = [item for item in items if item.get_closest_marker("repetition")]
+        items[:] = [item for item in items if not item.get_closest_marker("repetition")]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _place(item: pytest.Item) -> int:
+    """Return the place of a test among all: long modules, then the other folders, those without servers last."""
+    if item.path.name in LONG_MODULES:
+        return LONG_MODULES.index(item.path.name)
+    folder = item.path.parent.name
+    return len(LONG_MODULES) + (FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS))
 
 
 def pytest_collection_finish() -> None:
@@ -107,7 +126,8 @@ def database(postgres_server: PostgresServer) -> Iterator[Database]:
         yield found
 
 
-@pytest.fixture(scope="session", params=["18", *older_servers()])
+# The newest and the oldest version, and with `--repetitions` those in between.
+@pytest.fixture(scope="session", params=["18", *list(older_servers())[:1], *also(*list(older_servers())[1:])])
 def any_postgres_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PostgresServer]:

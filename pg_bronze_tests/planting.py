@@ -120,7 +120,8 @@ def run(name: str, fault: Fault) -> Outcome:
     """Run the test of one fault in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n0", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "--repetitions", f"--junitxml={report}"]
+        command += ["-p", "no:cacheprovider"]
         try:
             done = subprocess.run(
                 [*command, f"pg_bronze_tests/{fault.test}"], cwd=ROOT, env={**os.environ, VARIABLE: name},

@@ -8,10 +8,11 @@ from benchmarks.chaos import WHERE, arena, chaos, undone
 from benchmarks.race import race
 from pg_bronze_tests.harness.asset_lake import asset_lake
 from pg_bronze_tests.harness.lake import SAME
+from pg_bronze_tests.harness.repetitions import also, repetition
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("where", [WHERE[0], *also(*WHERE[1:])])
 def test_no_row_is_lost_or_duplicated_whatever_happens_to_a_table(where, bindir, tmp_path: Path, bucket):
     """The promise, from the sensor's tick to the event in Dagster's storage."""
     with arena(where, tmp_path, bindir) as place, asset_lake(place.reading, bucket, tmp_path) as lake:
@@ -23,6 +24,7 @@ def test_no_row_is_lost_or_duplicated_whatever_happens_to_a_table(where, bindir,
 
 
 @pytest.mark.slow
+@repetition
 def test_no_row_is_lost_or_duplicated_while_twelve_writers_race(database, bucket, tmp_path: Path):
     """A plain poller must lose rows in the same run, or the race would prove nothing."""
     with asset_lake(database, bucket, tmp_path) as lake:

@@ -19,6 +19,7 @@ from pg_bronze.lake import s3_client
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.faults import Proxy, held_reads
 from pg_bronze_tests.harness.project import MOVIES, Project, key, requested, sentences
+from pg_bronze_tests.harness.repetitions import combinations
 from pg_bronze_tests.harness.servers import Bucket, new_bucket
 from pg_bronze_tests.harness.slow import SLOW, wait_until_gone
 
@@ -120,8 +121,7 @@ def elsewhere(copied: Project) -> Iterator[dict[str, dict[str, str]]]:
     copied.database.execute(f'drop database "{other}" with (force)')
 
 
-@pytest.mark.parametrize("storage_is_new", [False, True], ids=["recorded", "storage is new"])
-@pytest.mark.parametrize("setting", ["MINIO_BUCKET", "PG_DB"])
+@pytest.mark.parametrize("setting, storage_is_new", combinations(["MINIO_BUCKET", "PG_DB"], [False, True]))
 def test_a_setting_that_points_elsewhere_stops_every_table(
     copied: Project, elsewhere: dict[str, dict[str, str]], setting: str, storage_is_new: bool
 ):

@@ -31,10 +31,14 @@ from pg_bronze.scheduling.retention import HOUR_S
 from pg_bronze.settings.history import HistorySettings
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key
+from pg_bronze_tests.harness.repetitions import also
 
 TICK = {metadata.BATCH_TAG: "tick"}
 KEYS = [key("movie"), key("person")]
 LOCATION = "__repository__@pg_bronze"
+
+
+ON_SQLITE = pytest.mark.parametrize("stored", ["sqlite", *also("postgres")], indirect=True)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -107,6 +111,7 @@ def test_failed_runs_and_those_of_others_are_kept(stored: Project):
     assert run_ids(stored) == {own, unfinished}
 
 
+@ON_SQLITE
 def test_a_run_is_removed_after_a_day_although_there_is_space(stored: Project):
     copy_often(stored, 1)
 
@@ -118,6 +123,7 @@ def test_a_run_is_removed_after_a_day_although_there_is_space(stored: Project):
     assert stored.watermark("movie") is not None
 
 
+@ON_SQLITE
 def test_as_many_runs_are_kept_as_the_setting_has_space_for(stored: Project):
     runs = copy_often(stored, 5)
     mean = dagster_history.DagsterHistory(stored.instance).size_of(runs) / 5
@@ -128,6 +134,7 @@ def test_as_many_runs_are_kept_as_the_setting_has_space_for(stored: Project):
     assert run_ids(stored) == set(runs[-2:])
 
 
+@ON_SQLITE
 def test_failed_runs_are_bounded_by_the_same_setting(stored: Project):
     """A table that fails in every second minute for a month would leave 21,600 of them."""
     failed = []
@@ -150,6 +157,7 @@ def launched(project: Project, job: str, location: str, *tables: str) -> str:
     return create_run_for_test(project.instance, job, status=status, tags=tags, asset_selection=selection).run_id
 
 
+@ON_SQLITE
 def test_runs_that_a_person_launched_are_removed_after_a_month(stored: Project, monkeypatch: pytest.MonkeyPatch):
     """They are few, but for ever. Those of another project in the same Dagster instance are not ours to remove."""
     monkeypatch.setattr(retention, "RUNS_PER_PASS", 2)
@@ -172,6 +180,7 @@ def test_runs_that_a_person_launched_are_removed_after_a_month(stored: Project, 
     assert run_ids(stored) == others
 
 
+@ON_SQLITE
 def test_one_setting_keeps_everything(stored: Project):
     runs = copy_often(stored, 2)
 
@@ -181,6 +190,7 @@ def test_one_setting_keeps_everything(stored: Project):
     assert run_ids(stored) == set(runs)
 
 
+@ON_SQLITE
 def test_events_of_other_assets_are_kept(stored: Project):
     for _ in range(3):
         stored.instance.report_runless_asset_event(dg.AssetMaterialization("report"))
@@ -272,6 +282,7 @@ def test_the_files_of_removed_runs_are_removed_and_the_others_shrink(stored: Pro
     assert index.with_name(".db").stat().st_size < before / 4
 
 
+@ON_SQLITE
 def test_an_unknown_storage_is_left_alone_with_a_sentence(stored: Project, monkeypatch: pytest.MonkeyPatch):
     runs = copy_often(stored, 2)
     monkeypatch.setattr(dagster_history, "SqlRunStorage", int)
@@ -300,6 +311,7 @@ def test_the_tables_of_dagsters_storage_are_those_that_the_retention_changes():
     ]  # fmt: skip
 
 
+@ON_SQLITE
 def test_the_sensor_reports_what_it_removed(stored: Project):
     stored.reload()
     data = stored.evaluate("bronze_retention")
@@ -308,6 +320,7 @@ def test_the_sensor_reports_what_it_removed(stored: Project):
     assert stored.instance.get_run_records(RunsFilter()) == []
 
 
+@ON_SQLITE
 def test_a_locked_storage_is_reported_and_fails_nothing(stored: Project, monkeypatch: pytest.MonkeyPatch):
     """A copy of the command line would fail with it, and so would the sensor."""
     runs = copy_often(stored, 2)
@@ -337,6 +350,7 @@ def test_the_sensor_names_its_code_location_as_dagster_does_in_the_tags_of_runs(
     assert given == [run.tags_for_storage()[REPOSITORY_LABEL_TAG]]
 
 
+@ON_SQLITE
 def test_of_the_progress_of_a_first_load_one_observation_an_hour_stays(stored: Project):
     """A load of an hour adds 180 of them."""
     for step in range(5):

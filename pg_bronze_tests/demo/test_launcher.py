@@ -21,6 +21,7 @@ import pytest
 from pg_bronze.demo.data_dir import remove_data_dir
 from pg_bronze.demo.launcher import run_demo
 from pg_bronze_tests.demo.process_end import has_ended
+from pg_bronze_tests.harness.repetitions import repetition
 
 PROJECT = {
     "workspace.yaml": """
@@ -143,6 +144,7 @@ def demos() -> Iterator[list[Demo]]:
 
 
 @pytest.mark.slow
+@repetition
 @pytest.mark.timeout(300)
 def test_a_killed_demo_resumes_and_finishes_its_run_before_it_stops(
     demos: list[Demo], project: Path, tmp_path: Path

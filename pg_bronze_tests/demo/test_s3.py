@@ -19,6 +19,7 @@ from pg_bronze.demo.ports import free_ports
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze.demo.s3_server import S3Server
 from pg_bronze.errors import SettingsError
+from pg_bronze_tests.harness.repetitions import repetition
 from pg_bronze_tests.harness.servers import ROOT
 
 
@@ -116,7 +117,13 @@ def test_it_listens_on_the_loopback_address_only_and_nothing_runs_after_a_stop(f
 
 
 @pytest.mark.parametrize(
-    "kind, role", [(SeaweedServer, "s3"), (SeaweedServer, "master"), (MinioServer, "s3"), (MinioServer, "console")]
+    "kind, role",
+    [
+        (SeaweedServer, "s3"),
+        (MinioServer, "console"),
+        pytest.param(SeaweedServer, "master", marks=repetition),
+        pytest.param(MinioServer, "s3", marks=repetition),
+    ],
 )
 def test_a_port_that_is_taken_before_the_server_listens_is_replaced(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: type[S3Server], role: str

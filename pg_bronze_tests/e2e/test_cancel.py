@@ -7,6 +7,7 @@ import pytest
 
 from pg_bronze_tests.e2e.conftest import Shop
 from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.repetitions import repetition
 from pg_bronze_tests.harness.slow import FAST, SLOW, wait_until_gone, wait_until_slow
 
 SOON_S = 20  # on a machine with other work
@@ -17,8 +18,9 @@ SOON_S = 20  # on a machine with other work
     "number, reader",
     [
         (signal.SIGINT, "connectorx"),
-        (signal.SIGINT, "copy"),
-        (signal.SIGTERM, "connectorx"),
+        (signal.SIGTERM, "copy"),
+        pytest.param(signal.SIGINT, "copy", marks=repetition),
+        pytest.param(signal.SIGTERM, "connectorx", marks=repetition),
         (signal.SIGKILL, "connectorx"),
     ],
 )

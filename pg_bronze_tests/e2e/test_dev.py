@@ -9,6 +9,7 @@ import pytest
 
 from pg_bronze_tests.e2e.conftest import Dev, Writers, command_lines, texts, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.repetitions import repetition
 from pg_bronze_tests.harness.secrets import spellings
 from pg_bronze_tests.harness.slow import FAST, SLOW, wait_until_gone, wait_until_slow
 
@@ -50,6 +51,7 @@ def test_each_source_table_is_upstream_of_its_bronze_table(dev: Dev):
     assert assets["silver/movie_latest"] == {"bronze/movie"}
 
 
+@repetition
 def test_no_row_is_lost_stale_or_duplicated_while_tables_are_written_created_and_dropped(dev: Dev):
     """The promise with real processes: the daemon, its queue, run workers, sensors, and a reload."""
     shop = dev.shop

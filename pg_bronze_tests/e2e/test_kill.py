@@ -6,9 +6,11 @@ import pytest
 
 from benchmarks.large import large
 from pg_bronze_tests.harness.lake import SAME
+from pg_bronze_tests.harness.repetitions import repetition
 
 
 @pytest.mark.slow
+@repetition
 @pytest.mark.timeout(240)
 def test_a_large_first_load_that_is_killed_neither_loses_nor_duplicates_rows(database, bucket, tmp_path: Path):
     """The next process has only the claims and objects of the killed one.

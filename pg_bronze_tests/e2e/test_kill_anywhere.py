@@ -12,12 +12,14 @@ import pytest
 from pg_bronze.demo.processes import kill_all, session_members, start_time_s
 from pg_bronze_tests.e2e.conftest import TABLES, Dev, Shop, Writers, running, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.repetitions import repetition
 
 COPIED = ("movie", "person", "note")
 COPYING = "select pid from pg_stat_activity where starts_with(application_name, 'pg_bronze run ')"
 
 
 @pytest.mark.slow
+@repetition
 @pytest.mark.timeout(240)
 def test_ticks_that_are_killed_at_any_moment_neither_lose_nor_duplicate_rows(shop: Shop):
     """The random moment may be during a table, between two, or before metadata and control row are written."""

@@ -47,7 +47,7 @@ def answers(port: int) -> bool:
 
 def expect_copy_of_new_table(shop: Shop, name: str) -> None:
     shop.database.execute(f"create table {name} (id int); insert into {name} values (1)")
-    wait_until(lambda: lake.ids(shop.bucket, name) == [1], f"the new table {name}", PATIENCE_S)
+    wait_for_ids(shop, name, [1])
 
 
 @contextlib.contextmanager
@@ -73,7 +73,15 @@ def deployed(shop: Shop) -> Shop:
 
 
 def wait_for_first_copy(shop: Shop) -> None:
-    wait_until(lambda: lake.ids(shop.bucket, "movie") == [1, 2, 3, 4, 5], "the first copy", 90)
+    wait_for_ids(shop, "movie", [1, 2, 3, 4, 5])
+
+
+def wait_for_ids(shop: Shop, table: str, ids: list[int]) -> None:
+    """Wait until a table was copied; a failure shows what the services printed last."""
+    try:
+        wait_until(lambda: lake.ids(shop.bucket, table) == ids, f"the rows of {table}", PATIENCE_S)
+    except AssertionError as error:
+        raise AssertionError("\n".join(log.read_text()[-4000:] for log in shop.folder.glob("*.log"))) from error
 
 
 def test_a_new_table_is_copied_by_a_daemon_and_shown_by_a_web_server_that_have_code_servers_of_their_own(
@@ -81,18 +89,15 @@ def test_a_new_table_is_copied_by_a_daemon_and_shown_by_a_web_server_that_have_c
 ):
     """The daemon starts its code server again every 60 s, and cannot be asked to do it earlier."""
     port = free_port()
-    with (
-        service(deployed, "dagster-daemon", "run"),
-        service(deployed, "dagster-webserver", "-h", "127.0.0.1", "-p", str(port)) as web_server,
-    ):
+    with service(deployed, "dagster-daemon", "run"):
         wait_for_first_copy(deployed)
+        with service(deployed, "dagster-webserver", "-h", "127.0.0.1", "-p", str(port)) as web_server:
+            expect_copy_of_new_table(deployed, "award")
 
-        expect_copy_of_new_table(deployed, "award")
-
-        web = Dev(deployed, port, deployed.folder / "dagster-webserver_-h.log", web_server.pid)
-        wait_until(web.loaded, "the web server", 60)
-        web.ask('mutation { reloadRepositoryLocation(repositoryLocationName: "pg_bronze") { __typename } }')
-        assert "bronze/award" in web.assets()
+            web = Dev(deployed, port, deployed.folder / "dagster-webserver_-h.log", web_server.pid)
+            wait_until(web.loaded, "the web server", 60)
+            web.ask('mutation { reloadRepositoryLocation(repositoryLocationName: "pg_bronze") { __typename } }')
+            assert "bronze/award" in web.assets()
 
 
 def test_a_new_table_is_copied_whether_the_code_server_was_reloaded_without_the_database_or_cannot_be_reloaded(

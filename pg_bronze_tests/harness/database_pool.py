@@ -27,6 +27,11 @@ OUTSIDE = """select exists (select from pg_db_role_setting where setdatabase = d
 from pg_database d where datname = current_database()"""
 
 
+# Settings of the role that all tests share, which would last for all later tests on the server.
+OF_THE_ROLE = """select setconfig from pg_db_role_setting
+where setdatabase = 0 and setrole = (select oid from pg_roles where rolname = current_user)"""
+
+
 class DatabasePool:
     """The databases of one server that no test uses now."""
 
@@ -55,6 +60,9 @@ class DatabasePool:
         with self._server.connect(autocommit=True) as admin:
             admin.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", (name,))
             created, clean = self._clean.pop(name)
+            if left := admin.execute(OF_THE_ROLE).fetchall():
+                admin.execute("alter role current_user reset all")
+                raise AssertionError(f"the test has changed the role of all tests, and left {left[0][0]}")
             try:
                 with self._server.connect(autocommit=True, dbname=name) as connection:
                     self._empty(connection)

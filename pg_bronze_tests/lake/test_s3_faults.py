@@ -19,6 +19,7 @@ from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
 from pg_bronze_tests.harness.faults import Proxy, freeze, impatient, stocked
 from pg_bronze_tests.harness.lake import SAME, Lake, fill
+from pg_bronze_tests.harness.repetitions import also
 from pg_bronze_tests.harness.servers import ROOT, Bucket, new_bucket, until_killed
 
 CLAIM, DATA = "_pg_bronze/claims/movie/", "/movie/movie_"
@@ -218,7 +219,7 @@ def test_a_conflict_is_retried_and_left_to_the_next_tick_if_it_persists(lake: La
     assert_recovered(lake)
 
 
-@pytest.fixture(scope="module", params=["seaweed", "minio"])
+@pytest.fixture(scope="module", params=["seaweed", *also("minio")])
 def own_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """A server of each kind that no other test uses, to be stopped, frozen and killed."""
     folder, binary = tmp_path_factory.mktemp("s3"), ROOT / ".cache/minio/minio"

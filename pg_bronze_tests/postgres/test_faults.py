@@ -18,6 +18,7 @@ from pg_bronze.postgres import activity, connection
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.faults import held_reads, stocked
 from pg_bronze_tests.harness.lake import MOVIE, READERS, SAME, STEPS, Lake, fill
+from pg_bronze_tests.harness.repetitions import combinations, repetition
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, until
 from pg_bronze_tests.harness.servers import Database, older_servers
 from pg_bronze_tests.harness.slow import FAST, SLOW, wait_until_gone
@@ -59,8 +60,7 @@ def test_a_connection_lost_after_any_step_loses_and_doubles_nothing(lake, databa
 ENDINGS = {"terminated": "select pg_terminate_backend({})", "cancelled": "select pg_cancel_backend({})"}
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name, ending", combinations(READERS, ENDINGS))
 def test_a_read_ended_between_its_rows_copies_none_of_them(lake, database, name, ending):
     """The rows received so far would count as all of them."""
     lake.reader = name
@@ -293,8 +293,7 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name, damage", combinations(READERS, DAMAGE))
 def test_a_damaged_table_stops_with_its_own_error_until_it_is_restored(own, own_server, name, damage):
     """A message about the network, or an altered table, would send the operator to the wrong place."""
     stocked(own)
@@ -365,8 +364,7 @@ def _asynchronous(connection: psycopg.Connection) -> None:
 CASES = {"rolled back": _rolled_back, "only an id": _only_an_id, "asynchronous commit": _asynchronous}
 
 
-@pytest.mark.parametrize("how", ["immediate", "a session killed"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case, how", combinations(CASES, ["immediate", "a session killed"]))
 def test_ids_that_a_crash_hands_out_again_hide_no_row(own, own_server, case, how):
     """Rows written under a reused id are below a horizon that no flushed record mentions, and lost for good."""
     database = own.database
@@ -445,8 +443,8 @@ CONFLICTS = {
     "pair, name, conflict",
     [
         *(("18", name, conflict) for name in READERS for conflict in CONFLICTS),
-        ("15", "copy", "snapshot"),
-        ("15", "connectorx", "lock"),
+        pytest.param("15", "copy", "snapshot", marks=repetition),
+        pytest.param("15", "connectorx", "lock", marks=repetition),
     ],
     indirect=["pair"],
     scope="module",  # otherwise each case would start servers of its own

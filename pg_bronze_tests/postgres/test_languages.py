@@ -33,6 +33,7 @@ from pg_bronze.errors import (
 from pg_bronze.postgres.catalog import read_table
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.lake import READERS
+from pg_bronze_tests.harness.repetitions import combinations
 from pg_bronze_tests.harness.replicas import until
 from pg_bronze_tests.harness.servers import Database, older_servers, start_postgres
 
@@ -118,8 +119,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", READERS)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault, name", combinations(FAULTS, READERS))
 def test_a_failed_read_is_explained_alike_in_every_language_and_by_both_readers(database, name, fault):
     """What only a person can mend would be retried in silence, with a message about the network."""
     query, kind, words = FAULTS[fault]

@@ -272,11 +272,11 @@ def test_a_counter_that_includes_rows_above_the_horizon_postpones_no_sweep(lake,
     assert lake.compare() == SAME
 
 
-@pytest.mark.parametrize("deed", ["select pg_stat_reset()", "alter role current_user set track_counts = off"])
+@pytest.mark.parametrize("deed", ["select pg_stat_reset()", 'alter database "{name}" set track_counts = off'])
 def test_counters_that_begin_again_postpone_no_sweep(lake, database, deed):
     soon = replace(FORCED, share=1.0)
     lake.tick()
-    database.execute(deed)
+    database.execute(deed.format(name=database.name))
     database.execute("update movie set title = 'old' where movie_id = 7; select pg_stat_force_next_flush()")
     database.execute("insert into movie values (201, 'new')")
     for _ in range(3):

@@ -12,6 +12,7 @@ from pg_bronze.demo.os_user import run_as, unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import OperatorError
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
+from pg_bronze_tests.harness.repetitions import also
 from pg_bronze_tests.harness.servers import Database, older_servers
 
 XACT_SEGMENT = 2**20  # transactions whose status is in one file of pg_xact
@@ -54,7 +55,7 @@ class Cluster:
             Database(self.server, name).execute("vacuum freeze")
 
 
-@pytest.fixture(params=["18", "15"])
+@pytest.fixture(params=["18", *also("15")])
 def cluster(request, tmp_path: Path):
     bindir = None if request.param == "18" else older_servers().get(request.param)
     if request.param == "15" and bindir is None:

@@ -7,6 +7,7 @@ import pytest
 from benchmarks.chaos import WHERE, arena, chaos, undone
 from pg_bronze.core.band_rules import BandRules
 from pg_bronze_tests.harness.lake import FORCED_BANDS, SAME, Lake
+from pg_bronze_tests.harness.repetitions import repetition
 from pg_bronze_tests.harness.servers import older_servers
 
 VERSIONS = {"18": None, "15": older_servers().get("15")}
@@ -15,13 +16,19 @@ CASES = [
     *((FORCED_BANDS, where, version) for where in ("primary", "standby") for version in VERSIONS),
     *((BandRules(), where, "18") for where in WHERE),
 ]
+# ``defs/test_chaos.py`` has one on a primary, through Dagster.
+SHORT = [(FORCED_BANDS, "standby", "15")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "bands, where, version",
     [
-        pytest.param(*case, id=f"{'bands' if case[0] is FORCED_BANDS else 'one band'}-{case[1]}-{case[2]}")
+        pytest.param(
+            *case,
+            id=f"{'bands' if case[0] is FORCED_BANDS else 'one band'}-{case[1]}-{case[2]}",
+            marks=() if case in SHORT else repetition,
+        )
         for case in CASES
     ],
 )

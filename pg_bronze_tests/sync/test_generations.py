@@ -8,6 +8,7 @@ from pg_bronze.errors import HistoryChanged, LakeDamaged, SettingsError
 from pg_bronze.lake.object_store import Store
 from pg_bronze.sync import state_changes
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Crash, Difference, Lake, fill
+from pg_bronze_tests.harness.repetitions import combinations
 from pg_bronze_tests.harness.servers import new_bucket
 
 OLD = "_pg_bronze/old/movie/"
@@ -226,8 +227,7 @@ def test_repeated_resets_keep_every_generation_apart(lake, database):
     assert lake.compare() == SAME
 
 
-@pytest.mark.parametrize("step", ["claim", "list", "put", "unclaim"])
-@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("step, forgotten", combinations(["claim", "list", "put", "unclaim"], [False, True]))
 def test_the_next_tick_completes_a_reset_that_was_killed(lake, database, step, forgotten):
     with pytest.raises(Crash):
         lake.tick(act=state_changes.reset, crash_at=step)
@@ -241,8 +241,7 @@ def test_the_next_tick_completes_a_reset_that_was_killed(lake, database, step, f
 
 
 @pytest.mark.parametrize("half_way", [False, True])
-@pytest.mark.parametrize("after", [0, 1])
-@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("forgotten, after", combinations([False, True], [0, 1]))
 def test_the_next_tick_completes_a_move_of_old_objects_that_was_killed(lake, database, after, half_way, forgotten):
     """Until then, a reader of ``movie/*.parquet`` receives rows of two generations."""
     whole = lake.store

@@ -20,11 +20,12 @@ from pg_bronze.sync.reconcile import reconcile
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.faults import freeze
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, crash_after, fill
+from pg_bronze_tests.harness.repetitions import also
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, Upgraded
 from pg_bronze_tests.harness.servers import Database, older_servers, s3_connection
 
 
-@pytest.fixture(params=["18", "15"])
+@pytest.fixture(params=["18", *also("15")])
 def primary(request, tmp_path: Path):
     bindir = None if request.param == "18" else older_servers().get(request.param)
     if request.param == "15" and bindir is None:
@@ -302,7 +303,7 @@ def test_a_backup_restored_in_place_stops_the_table(lake, primary, reconciling):
 
 
 @pytest.mark.parametrize("primary", ["15"], indirect=True)
-@pytest.mark.parametrize("compared", [True, False])
+@pytest.mark.parametrize("compared", [True, *also(False)])
 def test_pg_upgrade_stops_a_table_until_continue_and_loses_nothing(lake, primary, tmp_path, reconciling, compared):
     """The cluster has another identifier, and its rows keep their transaction ids."""
     primary.stop()

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from benchmarks import memory
+from pg_bronze_tests.harness.repetitions import also
 
 CASES = {
     "rows of 20 MB": [
@@ -21,7 +22,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak of a process")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [next(iter(CASES)), *also(*list(CASES)[1:])])
 def test_a_worker_stays_within_200_mb_of_an_idle_one(database, bucket, case, monkeypatch):
     """One heap block may point to gigabytes, and a megabyte of it may hold gigabytes compressed."""
     # As in a worker started by a process that has imported Polars; respecting the inherited value took 230 MB more.

@@ -10,6 +10,7 @@ from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, crash_after, fill
+from pg_bronze_tests.harness.repetitions import combinations
 
 STATES = ("as recorded", "an older one", "footers only")
 
@@ -31,8 +32,7 @@ def lose(lake: Lake, state: str, older) -> None:
         lake.recorded["movie"] = older
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step, state", combinations(STEPS, STATES))
 def test_a_crash_in_a_window_loses_and_doubles_nothing(lake, database, step, state):
     """Each step leaves other traces in the bucket, and the recorded watermark may be old or lost."""
     database.execute(fill(1, 20))
@@ -49,8 +49,7 @@ def test_a_crash_in_a_window_loses_and_doubles_nothing(lake, database, step, sta
     assert lake.compare() == SAME
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("step", ["read", "claim", "put", "unclaim"])
+@pytest.mark.parametrize("step, state", combinations(["read", "claim", "put", "unclaim"], STATES))
 def test_a_crash_between_block_ranges_loses_and_doubles_nothing(lake, database, step, state):
     """The next tick must continue the window after the claimed range."""
     database.execute(fill(1, 1))
@@ -92,8 +91,7 @@ def test_repeated_crashes_lose_and_double_nothing(lake, database):
     assert lake.compare() == SAME
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("step", ["claim", "put", "unclaim", "a later slice"])
+@pytest.mark.parametrize("step, state", combinations(["claim", "put", "unclaim", "a later slice"], STATES))
 def test_a_crash_in_a_new_generation_loses_and_doubles_nothing(lake, database, step, state):
     """The recorded object was moved away with the old generation. That must not be reported as damage."""
     database.execute(fill(1, 3))

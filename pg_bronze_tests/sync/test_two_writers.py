@@ -11,6 +11,7 @@ from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Store
 from pg_bronze.sync import state_changes
 from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, NoLock, crash_after, fill, once_after
+from pg_bronze_tests.harness.repetitions import combinations
 
 NOW = datetime(2026, 1, 2, 0, 0, 10, tzinfo=UTC)
 SKEWS = [timedelta(hours=-1), timedelta(0), timedelta(hours=1)]
@@ -37,8 +38,7 @@ def settle(database, one: Lake, two: Lake) -> None:
     assert not [key for key in one.all_keys() if "claims" in key]
 
 
-@pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
-@pytest.mark.parametrize("step", ["read", "claim", "list", "put"])
+@pytest.mark.parametrize("step, skew", combinations(["read", "claim", "list", "put"], SKEWS))
 def test_a_writer_that_pauses_while_another_copies_the_same_rows_doubles_nothing(pair, database, step, skew):
     """The second writer has to notice the first after every step."""
     one, two = pair
@@ -64,8 +64,9 @@ def test_a_writer_that_pauses_while_another_commits_several_objects_doubles_noth
     settle(database, one, two)
 
 
-@pytest.mark.parametrize("killed_after", ["read", "claim", "put"])
-@pytest.mark.parametrize("pauses_after", ["recover", "read", "list"])
+@pytest.mark.parametrize(
+    "pauses_after, killed_after", combinations(["recover", "read", "list"], ["put", "read", "claim"])
+)
 def test_a_writer_that_pauses_while_another_is_killed_loses_and_doubles_nothing(
     pair, database, pauses_after, killed_after
 ):
@@ -80,8 +81,7 @@ def test_a_writer_that_pauses_while_another_is_killed_loses_and_doubles_nothing(
     settle(database, one, two)
 
 
-@pytest.mark.parametrize("skew", SKEWS, ids=SKEW_IDS)
-@pytest.mark.parametrize("step", ["recover", "put", "unclaim"])
+@pytest.mark.parametrize("step, skew", combinations(["recover", "put", "unclaim"], SKEWS))
 def test_a_claim_that_two_writers_redo_is_written_once(pair, database, step, skew):
     """Both found the claim and listed again, so only the key of the object separates them."""
     one, two = pair
