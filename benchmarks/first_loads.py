@@ -95,8 +95,8 @@ def loaded(store: Store, names: list[str]) -> bool:
 
 
 @contextlib.contextmanager
-def dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """Run `dagster dev` in a project folder."""
+def dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `dagster dev` in a project folder; yield its process."""
     for name in ("workspace.yaml", "dagster.yaml"):
         shutil.copy(ROOT / name, folder)
     program = Path(sys.executable).parent / "dagster"
@@ -106,7 +106,7 @@ def dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[None]:
             start_new_session=True,
         )  # fmt: skip
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -11,6 +11,7 @@ import dagster as dg
 from pg_bronze.core import load_progress
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
+from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import asset_keys, control_mirror, failures, metadata
 from pg_bronze.defs.resources import SourceDatabase
 from pg_bronze.lake.commit import Slices
@@ -99,14 +100,15 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
             failures.recorded(context.instance, context.run, context.asset_key, table.label, state),
             source_database.table_sync(table) as sync,
         ):
-            stream = _start(context, sync)
+            latest = context.instance.get_latest_materialization_event(context.asset_key)
+            stream = _start(context, sync, metadata.watermark_of(latest))
             if stream is None:
                 source_database.count_without_rows(table.label, busy=not sync.locked)
                 return
             for sentence in (_REBUILT if stream.rebuilt else None, source_database.reader_note):
                 if sentence and source_database.first_time(sentence):
                     context.log.info(sentence)
-            yield dg.Output(BronzeOutput(stream.slices(), table.label, state, _meter(context, sync, stream)))
+            yield dg.Output(BronzeOutput(stream.slices(), table.label, state, _meter(latest, sync, stream)))
             # Dagster has stored the materialization when the generator is resumed.
             source_database.count(table.label, stream.report.row_count)
             if entries := metadata.of_progress(sync.slices.progress_after(stream.watermark)):
@@ -117,9 +119,8 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
     return bronze
 
 
-def _start(context: dg.AssetExecutionContext, sync: TableSync) -> SliceStream | None:
-    """Start the copy, and return the slices to write; None if there is nothing to record."""
-    recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(context.asset_key))
+def _start(context: dg.AssetExecutionContext, sync: TableSync, recorded: Watermark | None) -> SliceStream | None:
+    """Start the copy after a watermark, and return the slices to write; None if there is nothing to record."""
     is_large = recorded is not None and recorded.sweeps is not None
     outcome = sync.start(recorded, failures.last_progress(context.instance, context.asset_key) if is_large else None)
     if not isinstance(outcome, Quiet):
@@ -133,11 +134,11 @@ def _start(context: dg.AssetExecutionContext, sync: TableSync) -> SliceStream | 
     return None
 
 
-def _meter(context: dg.AssetExecutionContext, sync: TableSync, stream: SliceStream) -> LoadMeter:
-    """Return the meter of the table's first load, which continues what its last run counted."""
+def _meter(latest: dg.EventLogEntry | None, sync: TableSync, stream: SliceStream) -> LoadMeter:
+    """Return the meter of the table's first load, which continues what its last materialization counted."""
     if not load_progress.is_loading(stream.watermark, sync.table):
         return LoadMeter(sync.slices, stream.watermark)
-    row_count, size_bytes = metadata.loaded_before(context.instance.get_latest_materialization_event(context.asset_key))
+    row_count, size_bytes = metadata.loaded_before(latest)
     report = stream.report
     return LoadMeter(sync.slices, stream.watermark, row_count + report.row_count, size_bytes + report.size_bytes)
 

@@ -38,15 +38,18 @@ KEYS = [key("movie"), key("person")]
 LOCATION = "__repository__@pg_bronze"
 
 
-ON_SQLITE = pytest.mark.parametrize("stored", ["sqlite", *also("postgres")], indirect=True)
+POOLED = {"module": "pg_bronze.defs.sqlite_storage", "class": "PooledSqliteStorage"}
+ON_SQLITE = pytest.mark.parametrize("stored", ["pooled", *also("postgres", "sqlite")], indirect=True)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["pooled", "postgres", *also("sqlite")])
 def stored(request: pytest.FixtureRequest, cinema: Project, tmp_path: Path) -> Iterator[Project]:
-    """The project with a storage as in each of the two files ``dagster.yaml``."""
+    """The project with a storage as in each of the two files ``dagster.yaml``, or as Dagster has it by default."""
     folder = tmp_path / "home"
     folder.mkdir()
     overrides: dict[str, Any] = {"storage": {"sqlite": {"base_dir": str(folder / "storage")}}}
+    if request.param == "pooled":
+        overrides = {"storage": {"custom": POOLED | {"config": {"base_dir": str(folder / "storage")}}}}
     if request.param == "postgres":
         url = cinema.database.url.replace("postgresql://", "postgresql+psycopg2://")
         overrides = {"storage": {"postgres": {"postgres_url": url}}}
@@ -260,7 +263,7 @@ def files(project: Project, folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("?*.db") if path.stem not in {"index", "runs", "schedules"})
 
 
-@pytest.mark.parametrize("stored", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("stored", ["pooled", *also("sqlite")], indirect=True)
 def test_the_files_of_removed_runs_are_removed_and_the_others_shrink(stored: Project, tmp_path: Path):
     runs = copy_often(stored, 3)
     orphan = tmp_path / "home/storage/history/runs/11111111-2222-3333-4444-555555555555.db"

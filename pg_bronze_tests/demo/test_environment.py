@@ -87,7 +87,9 @@ def test_dagsters_storage_is_in_the_state_folder_wherever_a_command_is_started(t
     copied = yaml.safe_load((home / "dagster.yaml").read_text())
     original = yaml.safe_load((project / "dagster.yaml").read_text())
     assert home == cwd == state / "dagster_home"
-    assert copied["storage"]["sqlite"]["base_dir"] == str(home / original["storage"]["sqlite"]["base_dir"])
+    assert copied["storage"]["custom"]["config"]["base_dir"] == str(
+        home / original["storage"]["custom"]["config"]["base_dir"]
+    )
     assert "base_dir: ." not in (home / "dagster.yaml").read_text()
 
 

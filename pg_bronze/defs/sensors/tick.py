@@ -1,5 +1,6 @@
-"""The tick sensor: every few seconds, one run for all tables that are due."""
+"""The tick sensor: every few seconds, one run for all tables that are due, or a few if there are many."""
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -12,6 +13,7 @@ from pg_bronze.defs.due_tables import Check, check
 from pg_bronze.defs.resources import open_source
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.postgres.connection import Source
+from pg_bronze.scheduling import batches
 from pg_bronze.scheduling.memory import Memory
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
@@ -21,7 +23,7 @@ _kept: dict[str, Source] = {}
 
 
 def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: CatalogState) -> dg.SensorDefinition:
-    """Return the sensor that requests one run of all due tables, and reports what it checked if no table is due.
+    """Return the sensor that requests runs of all due tables, and reports what it checked if no table is due.
 
     Args:
         tables: All tables that are copied.
@@ -36,7 +38,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
         **({"job_name": "bronze"} if tables else {"target": dg.AssetSelection.groups("bronze")}),
         minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Checks all tables, and requests one run of those that may have new rows.",
+        description="Checks all tables, and requests runs of those that may have new rows.",
     )
     def bronze_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         current = load_settings()  # a SettingsError names the setting that is invalid now
@@ -79,8 +81,8 @@ def _source(settings: Settings) -> Source:
 
 
 def _requests(result: Check, settings: Settings, now: datetime) -> list[dg.RunRequest]:
-    """Return one run for all due tables, and a separate one of low priority for each large first load."""
-    together = [item.table for item in result.due if not item.large]
+    """Return the runs of all due tables, and a separate one of low priority for each large first load."""
+    together = batches.divide([item.table for item in result.due if not item.large], os.cpu_count() or 1)
     tags = {
         metadata.BATCH_TAG: "tick",
         metadata.LARGE_TABLES_TAG: str(result.large_tables),
@@ -94,6 +96,5 @@ def _requests(result: Check, settings: Settings, now: datetime) -> list[dg.RunRe
             partition_key=now.date().isoformat(),
             tags=group_tags,
         )
-        for group, group_tags in [(together, tags), *loads]
-        if group
+        for group, group_tags in [*((group, tags) for group in together), *loads]
     ]

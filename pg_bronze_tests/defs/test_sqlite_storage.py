@@ -1,0 +1,85 @@
+"""The pooled SQLite storage: the same files as Dagster's, and few connections."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.test_utils import create_run_for_test, instance_for_test
+from sqlalchemy import Engine, event
+
+from pg_bronze_tests.harness.project import Project, key
+
+POOLED = {"module": "pg_bronze.defs.sqlite_storage", "class": "PooledSqliteStorage"}
+
+
+@contextmanager
+def pooled(folder: Path) -> Iterator[dg.DagsterInstance]:
+    folder.mkdir(exist_ok=True)
+    storage = {"custom": POOLED | {"config": {"base_dir": str(folder / "storage")}}}
+    with instance_for_test({"storage": storage}, temp_dir=str(folder)) as instance:
+        yield instance
+
+
+@contextmanager
+def stock(folder: Path) -> Iterator[dg.DagsterInstance]:
+    storage = {"sqlite": {"base_dir": str(folder / "storage")}}
+    with instance_for_test({"storage": storage}, temp_dir=str(folder)) as instance:
+        yield instance
+
+
+@contextmanager
+def counted_connections() -> Iterator[list[object]]:
+    """Count the connections that SQLAlchemy opens."""
+    opened: list[object] = []
+
+    def note(connection: object, _record: object) -> None:
+        opened.append(connection)
+
+    event.listen(Engine, "connect", note)
+    try:
+        yield opened
+    finally:
+        event.remove(Engine, "connect", note)
+
+
+def test_a_run_opens_a_few_connections_and_not_one_for_each_statement(cinema: Project, tmp_path: Path):
+    """It also fails if Dagster opens its connections elsewhere, and the storage has no effect any more."""
+    with pooled(tmp_path / "home") as cinema.instance, counted_connections() as opened:
+        assert cinema.copy().success
+        first = len(opened)
+        cinema.database.execute("insert into movie select max(id) + 1, 'new', now() from movie")
+        assert cinema.copy("movie").success
+    assert first < 40
+    assert len(opened) - first < 10
+
+
+def test_dagsters_own_storage_continues_the_same_files_and_the_other_way_round(cinema: Project, tmp_path: Path):
+    """So that the lines in ``dagster.yaml`` can be removed or added at any time."""
+    for kind in (pooled, stock, pooled):
+        with kind(tmp_path / "home") as cinema.instance:
+            cinema.database.execute("insert into movie select max(id) + 1, 'new', now() from movie")
+            assert cinema.copy("movie").success
+            found = cinema.instance.get_latest_materialization_event(key("movie"))
+            assert found is not None
+            assert found.run_id == cinema.instance.get_runs(limit=1)[0].run_id
+    with stock(tmp_path / "home") as instance:
+        assert len(instance.get_runs()) == 3
+        assert all(instance.all_logs(run.run_id) for run in instance.get_runs())
+
+
+def test_many_threads_and_more_runs_than_stay_open_read_their_own_events(tmp_path: Path):
+    with pooled(tmp_path / "home") as instance:
+        runs = [create_run_for_test(instance) for _ in range(12)]
+
+        def write(run: dg.DagsterRun) -> None:
+            for number in range(5):
+                instance.report_engine_event(f"{run.run_id} {number}", run)
+
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(write, runs))
+
+        for run in runs:
+            messages = [entry.message for entry in instance.all_logs(run.run_id)]
+            assert messages == [f"{run.run_id} {number}" for number in range(5)]
