@@ -3,6 +3,7 @@
     PgBronzeError
     ├── TransientError            retried automatically at the next tick
     │   ├── SourceUnavailable     the database does not answer, or a read was interrupted
+    │   │   └── NoConnectionFree  all connections that PG_BRONZE_MAX_CONNECTIONS allows are in use
     │   ├── StoreUnavailable      the bucket does not answer
     │   ├── StaleSnapshot         a read used a snapshot older than its horizon
     │   ├── TableChanged          the table's definition changed during a read
@@ -52,6 +53,10 @@ class TransientError(PgBronzeError):
 
 class SourceUnavailable(TransientError):
     """The source database did not answer, or a read was interrupted."""
+
+
+class NoConnectionFree(SourceUnavailable):
+    """Runs use all connections that ``PG_BRONZE_MAX_CONNECTIONS`` allows. A run leaves its tables to a later tick."""
 
 
 class StoreUnavailable(TransientError):

@@ -10,7 +10,7 @@ from pg_bronze.cli import kept_memory
 from pg_bronze.cli.instance import open_instance
 from pg_bronze.cli.progress_bars import bars
 from pg_bronze.cli.terminal import terminal
-from pg_bronze.errors import SettingsError
+from pg_bronze.errors import NoConnectionFree, SettingsError
 from pg_bronze.scheduling import backoff
 from pg_bronze.scheduling.backoff import Failure
 
@@ -123,7 +123,11 @@ def _copy(
         terminal.print("There is no table to copy.")
     elif not labels:
         _prune(instance, tables, settings, batches)
-        tables = _due(instance, tables, settings, batches)
+        try:
+            tables = _due(instance, tables, settings, batches)
+        except NoConnectionFree as error:
+            terminal.print(f"The tables are left to a later tick. {error}")
+            tables = []
     failed: dict[str, str] = {}
     explained: set[str] = set()
     if tables:

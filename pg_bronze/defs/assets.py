@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -14,6 +15,7 @@ from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import asset_keys, control_mirror, failures, metadata
 from pg_bronze.defs.resources import SourceDatabase
+from pg_bronze.errors import NoConnectionFree
 from pg_bronze.lake.commit import Slices
 from pg_bronze.sync.load_meter import LoadMeter
 from pg_bronze.sync.report import SyncReport
@@ -98,6 +100,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
         state = failures.state_of(source_database.settings.fingerprint(), table.fingerprint)
         with (
             failures.recorded(context.instance, context.run, context.asset_key, table.label, state),
+            _left_to_a_later_tick(context, source_database, table.label),
             source_database.table_sync(table) as sync,
         ):
             latest = context.instance.get_latest_materialization_event(context.asset_key)
@@ -117,6 +120,21 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
             _mirror(context, source_database, sync, stream)
 
     return bronze
+
+
+@contextmanager
+def _left_to_a_later_tick(
+    context: dg.AssetExecutionContext, source_database: SourceDatabase, label: str
+) -> Iterator[None]:
+    """End the step without a failure if this run gets no connection."""
+    try:
+        yield
+    except NoConnectionFree as error:
+        if source_database.first_time(str(error)):
+            context.log.info("The tables of this run are left to a later tick. %s", error)
+        # Without it, the table would count as one whose run ended without a report.
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=metadata.of_quiet(str(error), 0, -1)))
+        source_database.count_left(label)
 
 
 def _start(context: dg.AssetExecutionContext, sync: TableSync, recorded: Watermark | None) -> SliceStream | None:

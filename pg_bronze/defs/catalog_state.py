@@ -239,7 +239,7 @@ def tables_mark(settings: Settings) -> tuple[int, int]:
 
 
 def _ask(settings: Settings, query: Callable[[psycopg.Connection], Answer]) -> Answer:
-    with open_source(settings, "pg_bronze catalog") as source:
+    with open_source(settings, "pg_bronze catalog", "short") as source:
         try:
             with source.session() as connection:
                 return query(connection)

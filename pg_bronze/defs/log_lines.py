@@ -21,19 +21,24 @@ def of_slice(label: str, piece: Slice, cursor: str | None, uri: str, seconds: fl
     return f"copied {label}: {counted(piece.row_count, 'row')}, {window}{progress} -> {uri} in {seconds:.2f} s{reason}"
 
 
-def of_batch(rows: Mapping[str, int], unchanged: Sequence[str], busy: Sequence[str] = ()) -> str:
+def of_batch(
+    rows: Mapping[str, int], unchanged: Sequence[str], busy: Sequence[str] = (), left: Sequence[str] = ()
+) -> str:
     """Return the log line of a batch: how many new rows in how many tables.
 
     Args:
         rows: The new rows of each table that was copied.
         unchanged: The tables without new rows.
         busy: The tables that another run is copying.
+        left: The tables that are left to a later tick, because no connection was free.
     """
     counts = [count for count in rows.values() if count]
     text = f"{counted(sum(counts), 'new row')} in {counted(len(counts), 'table')}"
     if unchanged:
         text += f", {len(unchanged):,} unchanged"
-    return f"{text}, {len(busy):,} being copied by another run" if busy else text
+    if busy:
+        text += f", {len(busy):,} being copied by another run"
+    return f"{text}, {len(left):,} left to a later tick" if left else text
 
 
 def dagster_failure(error: PgBronzeError, label: str = "") -> dg.Failure:

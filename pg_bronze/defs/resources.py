@@ -21,6 +21,7 @@ from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import scan
 from pg_bronze.postgres.connection import Source
+from pg_bronze.postgres.connection_limit import ConnectionLimit, Use
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.scheduling import first_loads
 from pg_bronze.settings.bucket import S3Connection
@@ -88,12 +89,17 @@ def resource_of(settings: Settings) -> Any:
     return dg.ResourceDefinition.hardcoded_resource(settings)
 
 
-def open_source(settings: Settings, application_name: str, ends_at: float | None = None) -> Source:
+def open_source(settings: Settings, application_name: str, use: Use = "run", ends_at: float | None = None) -> Source:
     """Return the source database that the settings name. It connects on first use.
 
     Args:
+        use: As in ``ConnectionLimit``.
         ends_at: As in ``Source``.
     """
+    limit = None
+    if settings.max_connections is not None and settings.run_slots is not None:
+        place = f"{settings.pg_host}:{settings.pg_port}/{settings.pg_db}"
+        limit = ConnectionLimit(settings.max_connections, settings.run_slots, place, use)
     return Source(
         settings.source_conninfo(application_name),
         settings.source_url(),
@@ -101,6 +107,7 @@ def open_source(settings: Settings, application_name: str, ends_at: float | None
         settings.reader,
         ends_at,
         None if settings.reader == "copy" else settings.connectorx_limitation,
+        limit,
     )
 
 
@@ -165,6 +172,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _rows: dict[str, int] = PrivateAttr(default_factory=dict)
     _unchanged: list[str] = PrivateAttr(default_factory=list)
     _busy: list[str] = PrivateAttr(default_factory=list)
+    _left: list[str] = PrivateAttr(default_factory=list)
     _logged: set[str] = PrivateAttr(default_factory=set)
     _must_recheck: bool = PrivateAttr(default=False)
     _down: PgBronzeError | None = PrivateAttr(default=None)
@@ -195,14 +203,16 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         self._turn_s = first_loads.turn_s(attended=complete, alone=alone)
         if alone:
             lower_priority()
-        self._source = open_source(self.settings, run_watchdog.session_name(run_id), _ends_at(context, self.settings))
+        self._source = open_source(
+            self.settings, run_watchdog.session_name(run_id), ends_at=_ends_at(context, self.settings)
+        )
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the connection, and write the number of new rows to the run's log and tags."""
         if self._source is not None:
             self._source.close()
-        if context.log is not None and (self._rows or self._unchanged or self._busy):
-            context.log.info("batch: %s", log_lines.of_batch(self._rows, self._unchanged, self._busy))
+        if context.log is not None and (self._rows or self._unchanged or self._busy or self._left):
+            context.log.info("batch: %s", log_lines.of_batch(self._rows, self._unchanged, self._busy, self._left))
         if context.instance is not None and context.run and self._rows:
             context.instance.add_run_tags(context.run.run_id, {metadata.ROWS_TAG: str(sum(self._rows.values()))})
 
@@ -270,6 +280,10 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     def count_without_rows(self, label: str, busy: bool) -> None:
         """Count a table that was found unchanged, or ``busy`` because another run is copying it."""
         (self._busy if busy else self._unchanged).append(label)
+
+    def count_left(self, label: str) -> None:
+        """Count a table that is left to a later tick, because this run got no connection."""
+        self._left.append(label)
 
 
 def _ends_at(context: dg.InitResourceContext, settings: Settings) -> float:

@@ -20,6 +20,7 @@ from pg_bronze.errors import AccessDenied, PgBronzeError, SourceNotFit, SourceUn
 from pg_bronze.postgres import activity as probe
 from pg_bronze.postgres import catalog, catalog_query, login, missing_rights
 from pg_bronze.postgres.activity import Activity
+from pg_bronze.postgres.connection_limit import ConnectionLimit
 from pg_bronze.postgres.error_mapping import explain, explain_sqlstate
 from pg_bronze.postgres.login import Idle
 from pg_bronze.postgres.readers.binary_copy import CopyReader
@@ -52,12 +53,13 @@ class Source:
         reader: ``auto`` is connectorx where it can connect, else COPY.
         ends_at: The ``time.monotonic`` by which every read has to end; None for no such time.
         limitation: Why there is no URL for connectorx, as a predicate, unless COPY was chosen.
+        limit: What bounds the connections; None for nothing.
 
     Attributes:
         limitation: Why ``auto`` reads with COPY, as a predicate; after the first read also what its login requires.
 
     Raises:
-        SourceUnavailable: The server does not answer. Retried at the next tick.
+        SourceUnavailable: The server does not answer, or the limit is reached. Retried at the next tick.
         AccessDenied: The server rejects the login. Retried after the fix.
         SourceNotFit: The server is older than PostgreSQL 14. Retried after the fix.
     """
@@ -70,12 +72,14 @@ class Source:
         reader: Literal["auto", "connectorx", "copy"] = "auto",
         ends_at: float | None = None,
         limitation: str | None = None,
+        limit: ConnectionLimit | None = None,
     ) -> None:
         self._conninfo = dict(conninfo)
         self._url = url
         self._statement_timeout_s = statement_timeout_s
         self._choice = reader
         self._ends_at = ends_at
+        self._limit = limit or ConnectionLimit()
         self._connection: psycopg.Connection | None = None
         self._idle = Idle()
         self._asking = threading.RLock()
@@ -119,9 +123,12 @@ class Source:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._limit.release()
 
     def check(self) -> None:
-        """Open one more connection and close it, because the kept one may be the last that the server accepts."""
+        """Open a connection in place of the reader's, because the kept one may be the last that the server accepts."""
+        if self._reader is not None:
+            self._reader.close()  # it connects again
         login.connect(self._conninfo, self.name).close()
 
     @contextlib.contextmanager
@@ -302,12 +309,14 @@ class Source:
         return self._database
 
     def _connect(self) -> psycopg.Connection:
-        connection = login.connect(self._conninfo, self.name)
-        try:
-            self._configure(connection)
-        except BaseException:
-            connection.close()
-            raise
+        with self._limit.opening(self.name):
+            connection = login.connect(self._conninfo, self.name)
+            try:
+                self._configure(connection)
+                self._limit.admit(connection, self.pooled, self.name)
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def _configure(self, connection: psycopg.Connection) -> None:
@@ -365,6 +374,7 @@ class Source:
             encrypted=kept.pgconn.ssl_in_use,
             address=kept.info.hostaddr,
             direct=not self.pooled,
+            ending=lambda: self._limit.ending(self.name),
         )
 
     def _may_use_connectorx(self, kept: psycopg.Connection) -> bool:

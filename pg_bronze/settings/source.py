@@ -62,6 +62,13 @@ class SourceSettings(Section):
     connect_timeout_s: int = Field(
         default=5, ge=2, le=600, description="Whole seconds to wait for a connection to each host, 2 to 600."
     )
+    max_connections: int | None = Field(
+        default=None,
+        ge=4,
+        le=1000,
+        description="Most connections to the source database at once, 4 to 1000: one for the sensor, one for the "
+        "catalog, two for each run. A later tick copies the tables of a run that gets none. Not set: no limit.",
+    )
 
     @field_validator("pg_host")
     @classmethod
@@ -112,6 +119,11 @@ class SourceSettings(Section):
         if self.pg_control_url is None:
             return "source"
         return "off" if self.pg_control_url.get_secret_value() == "off" else "url"
+
+    @property
+    def run_slots(self) -> int | None:
+        """How many runs may have connections to the source at once, at least 1; None without a limit."""
+        return None if self.max_connections is None else (self.max_connections - 2) // 2
 
     def source_conninfo(self, application_name: str) -> dict[str, Any]:
         """Return the keyword arguments for ``psycopg.connect``. They contain the password: never log them."""

@@ -42,6 +42,7 @@ def test_the_line_of_a_batch_counts_new_rows_and_tables():
     assert of_batch({"movie": 1}, []) == "1 new row in 1 table"
     assert of_batch({}, ["movie"]) == "0 new rows in 0 tables, 1 unchanged"
     assert of_batch({}, [], ["movie"]) == "0 new rows in 0 tables, 1 being copied by another run"
+    assert of_batch({}, [], [], ["movie", "genre"]) == "0 new rows in 0 tables, 2 left to a later tick"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import pytest
 from benchmarks.race import race
 from pg_bronze.core.table import literal
 from pg_bronze.errors import StaleSnapshot, TransientError
+from pg_bronze.postgres import connection_limit
 from pg_bronze.postgres.connection import Source
+from pg_bronze.postgres.connection_limit import ConnectionLimit
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze_tests.harness.faults import stale_reads
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
@@ -154,6 +156,17 @@ def test_no_setting_or_lock_is_left_in_a_shared_session(shared: Pooled, bucket):
     assert prepared == [(0,)] * 3
     assert shared.execute("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
     assert lake.compare() == SAME
+
+
+def test_no_slot_of_a_run_is_left_in_a_shared_session(shared: Pooled):
+    """It would stay taken after the run has ended, and no run would get a connection again."""
+    limit = ConnectionLimit(4, 1, shared.url, "run")
+    for _ in range(3):
+        with Source(shared.conninfo, shared.url, 60, limit=limit) as first:
+            assert first.ask("select 1") == [(1,)]
+            with Source(shared.conninfo, shared.url, 60, limit=limit) as second:
+                assert second.ask("select 1") == [(1,)]
+                assert connection_limit.holders(second) == []
 
 
 @pytest.mark.parametrize("filled", [True, False], ids=["filled", "empty"])

@@ -127,3 +127,14 @@ def test_the_control_table_is_in_the_source_database_or_elsewhere_or_off():
         "off",
         None,
     )
+
+
+@pytest.mark.parametrize("most, runs", [("", None), ("4", 1), ("5", 1), ("6", 2), ("1000", 499)])
+def test_a_limit_of_connections_leaves_two_for_each_run(most, runs):
+    """Sensor and catalog have one each."""
+    assert load(PG_BRONZE_MAX_CONNECTIONS=most).run_slots == runs
+
+
+@pytest.mark.parametrize("most, reason", [("3", "it must be at least 4"), ("1001", "it must be at most 1000")])
+def test_a_limit_with_which_no_run_could_copy_is_reported(most, reason):
+    assert error_with(PG_BRONZE_MAX_CONNECTIONS=most) == f"PG_BRONZE_MAX_CONNECTIONS is '{most}': {reason}."

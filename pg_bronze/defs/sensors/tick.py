@@ -76,7 +76,7 @@ def _source(settings: Settings) -> Source:
     key = settings.fingerprint()
     if key not in _kept:
         close_kept()
-        _kept[key] = open_source(settings, "pg_bronze sensor")
+        _kept[key] = open_source(settings, "pg_bronze sensor", "sensor")
     return _kept[key]
 
 

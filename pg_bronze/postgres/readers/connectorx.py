@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -41,6 +42,7 @@ class ConnectorxReader:
         encrypted: Whether the server answers the URL's ``sslmode`` with TLS.
         address: The IP address of the server that ``connect`` reaches; empty for a Unix socket.
         direct: Whether no pooler is in between.
+        ending: What is held while ``stop`` has a connection.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ConnectorxReader:
         encrypted: bool,
         address: str = "",
         direct: bool = True,
+        ending: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._url = f"{url}{'&' if '?' in url else '?'}application_name={quote(name, safe='')}"
         if address:
@@ -66,6 +69,7 @@ class ConnectorxReader:
             self._url += f"&options={quote(_DESCRIBED_WITH)}"
         self._name = name
         self._connect = connect
+        self._ending = ending
         self._stopped = threading.Event()
         self._again: CopyReader | None = None
 
@@ -120,7 +124,7 @@ class ConnectorxReader:
         self._stopped.set()
         if (again := self._again) is not None:
             again.stop()
-        with contextlib.suppress(psycopg.Error, SourceUnavailable), self._connect() as connection:
+        with contextlib.suppress(psycopg.Error, SourceUnavailable), self._ending(), self._connect() as connection:
             connection.execute(
                 "select pg_catalog.pg_terminate_backend(pid) from pg_catalog.pg_stat_activity "
                 "where application_name operator(pg_catalog.=) %s",
