@@ -14,6 +14,7 @@ from pg_bronze.core.table import SourceTable
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _PLAIN = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*")
 _CODE = re.compile(r"0|([0-9A-F]{2})+")
+BRONZE = "bronze"  # the first part of the key of every bronze asset
 
 
 def daily(first_day: date) -> dg.DailyPartitionsDefinition:
@@ -25,7 +26,7 @@ def daily(first_day: date) -> dg.DailyPartitionsDefinition:
 
 def bronze_key(table: SourceTable) -> dg.AssetKey:
     """Return ``bronze/movie``, or ``bronze/sales/movie`` for a table outside ``public``."""
-    return dg.AssetKey(["bronze", *_path(table)])
+    return dg.AssetKey([BRONZE, *_path(table)])
 
 
 def latest_key(table: SourceTable) -> dg.AssetKey:

@@ -21,7 +21,7 @@ from pg_bronze.lake import keys
 from pg_bronze.postgres import control_table, new_rows
 from pg_bronze.postgres.activity import STALLED_AFTER_S, Activity
 from pg_bronze.postgres.connection import Source
-from pg_bronze.scheduling import backoff, due, first_loads
+from pg_bronze.scheduling import backoff, due, first_loads, run_slots
 from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.scheduling.memory import Memory, place_of
 from pg_bronze.settings.model import Settings
@@ -89,6 +89,7 @@ def check(
     attended: bool = False,
     moved: Mapping[str, int] = MappingProxyType({}),
     slots: int = first_loads.SLOTS,
+    free_slots: int | None = None,
 ) -> Check:
     """Decide which tables are due.
 
@@ -100,6 +101,7 @@ def check(
             failing tables at once, and does not leave tables to unfinished runs, which may be those of a dead worker.
         moved: The newest generation that was moved away, by folder. The watermark of such a generation is outdated.
         slots: The most large first loads at once; a person's are not limited.
+        free_slots: How many more runs get a connection; None if the caller starts one at a time, or without a limit.
 
     Raises:
         PgBronzeError: The database did not answer.
@@ -114,7 +116,7 @@ def check(
     if not cluster.standby:
         collected = _with_control(collected, source, activity, process, origin.database)
     tick = _Tick(settings, source, memory, process, cluster, now, attended, moved)
-    checked = _in_turn(instance, tick, tick.check_all(collected), collected, slots)
+    checked = _in_turn(instance, tick, tick.check_all(collected), collected, slots, free_slots)
     since = memory.horizon_since if memory.horizon == activity.horizon else now
     hints = {_hint_key(item.table): item.decision.hint for item in checked}
     failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
@@ -166,6 +168,12 @@ class _Tick:
         decision = due.decide(facts, hint, self.cluster, self.now, limit_s, next_retry, exact=self.attended)
         return TableCheck(table, decision, failure, next_retry or 0.0)
 
+    def postpone(self, checked: list[TableCheck], place: int, reason: str) -> None:
+        """Leave a table that is due to a later tick."""
+        item = checked[place]
+        due_at = self.memory.hints.get(_hint_key(item.table), due.Hint()).due_at
+        checked[place] = replace(item, decision=first_loads.postponed(item.decision, due_at, reason))
+
     def _have_rows(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[bool]:
         questions = [(self._region(table, facts), table.names_by_attnum) for table, facts in collected]
         return new_rows.exist(self.source, questions)
@@ -190,8 +198,9 @@ def _in_turn(
     checked: list[TableCheck],
     collected: Sequence[tuple[SourceTable, due.Facts]],
     slots: int,
+    free_slots: int | None,
 ) -> list[TableCheck]:
-    """Mark the large first loads among the tables that are due, and postpone those that do not have their turn."""
+    """Mark the large first loads among the tables that are due, and postpone what no run is free for."""
     facts = [facts for _, facts in collected]
     loading = [place for place, item in enumerate(checked) if item.decision.due and first_loads.unread(facts[place])]
     sizes = table_facts.sizes(tick.source, [collected[place] for place in loading])
@@ -199,14 +208,18 @@ def _in_turn(
     large = [place for place in loading if first_loads.is_large(left[place], tick.settings.slice_bytes)]
     since = [tick.memory.hints.get(_hint_key(checked[place].table), due.Hint()).due_at for place in large]
     waiting = list(zip(since, (left[place] for place in large), strict=True))
+    small = [place for place, item in enumerate(checked) if item.decision.due and place not in large]
+    room = run_slots.room(free_slots, bool(small), tick.now, since)
     now = set(range(len(large)))
     if large and not tick.attended:
-        now = first_loads.chosen(waiting, table_facts.first_loads_running(instance), slots)
+        running = table_facts.first_loads_running(instance)
+        now = first_loads.chosen(waiting, running, min(slots, running + room.first_loads))
     for number, place in enumerate(large):
-        decision = checked[place].decision
+        checked[place] = replace(checked[place], large=True)
         if number not in now:
-            decision = first_loads.postponed(decision, since[number])
-        checked[place] = replace(checked[place], decision=decision, large=True)
+            tick.postpone(checked, place, first_loads.WAITING if room.first_loads else run_slots.WAITING)
+    for place in () if room.together else small:
+        tick.postpone(checked, place, run_slots.WAITING)
     return checked
 
 

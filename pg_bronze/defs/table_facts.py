@@ -15,12 +15,13 @@ from pg_bronze.core import band_rules
 from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.defs import asset_keys, failures, metadata
+from pg_bronze.defs import asset_keys, failures, metadata, run_watchdog
 from pg_bronze.errors import PgBronzeError
+from pg_bronze.postgres import connection_limit
 from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_rows import ControlRows
-from pg_bronze.scheduling import due, first_loads
+from pg_bronze.scheduling import due, first_loads, run_slots
 from pg_bronze.settings.model import Settings
 
 # A sweep of 8 MB takes about 5 ms in shared buffers. Asking first saves a run of several CPU seconds.
@@ -35,6 +36,7 @@ _UNFINISHED = [
 ]
 # Jobs of this code location that copy all tables when they are launched without a selection.
 _JOBS = {"bronze", "__ASSET_JOB"}
+_OTHER_JOBS = {"bronze_verify", "bronze_new_tables"}
 
 
 @dataclass
@@ -181,6 +183,22 @@ def _running(instance: dg.DagsterInstance) -> set[dg.AssetKey] | None:
 def first_loads_running(instance: dg.DagsterInstance) -> int:
     """Return how many runs of first loads are not finished."""
     return instance.get_runs_count(RunsFilter(tags={metadata.FIRST_LOAD_TAG: "true"}, statuses=_UNFINISHED))
+
+
+def free_slots(instance: dg.DagsterInstance, settings: Settings, source: Source) -> int | None:
+    """Return how many more runs get a connection to the source; None without a limit."""
+    if settings.run_slots is None:
+        return None
+    runs = (record.dagster_run for record in instance.get_run_records(RunsFilter(statuses=_UNFINISHED), limit=200))
+    names = {run_watchdog.session_name(run.run_id) for run in runs if _connects(run)}
+    return run_slots.free(settings.run_slots, names, connection_limit.holders(source))
+
+
+def _connects(run: dg.DagsterRun) -> bool:
+    """Return whether a run connects to a source; one of another project on the same instance counts as well."""
+    if run.asset_selection:
+        return any(key.path[0] == asset_keys.BRONZE for key in run.asset_selection)
+    return run.job_name in _JOBS | _OTHER_JOBS
 
 
 def sizes(source: Source, tables: Sequence[tuple[SourceTable, due.Facts]]) -> dict[int, int]:

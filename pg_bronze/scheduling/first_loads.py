@@ -63,14 +63,14 @@ def chosen(waiting: Sequence[tuple[float, int]], running: int, slots: int) -> se
     return set(sorted(range(len(waiting)), key=lambda place: (waiting[place][0], -waiting[place][1]))[:free])
 
 
-def postponed(decision: Decision, due_at: float) -> Decision:
-    """Return the decision about a table whose first load continues in a later tick.
+def postponed(decision: Decision, due_at: float, reason: str = WAITING) -> Decision:
+    """Return the decision about a table that is due and is left to a later tick.
 
     Args:
         due_at: When it was last requested.
     """
     hint = dataclasses.replace(decision.hint, due_at=due_at, asked=max(0, decision.hint.asked - 1))
-    return Decision(False, WAITING, hint, decision.swept)
+    return Decision(False, reason, hint, decision.swept)
 
 
 def turn_s(attended: bool, alone: bool) -> float | None:

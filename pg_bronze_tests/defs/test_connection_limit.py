@@ -1,14 +1,19 @@
 """The limit on connections, through sensor, asset and run: what gets none is copied later, and nothing fails."""
 
+import dagster as dg
 import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.test_utils import create_run_for_test
 
+from pg_bronze.defs import metadata, run_watchdog
 from pg_bronze.defs.resources import open_source
 from pg_bronze.postgres.connection import Source
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import Project, messages, requested
+from pg_bronze_tests.harness.project import Project, key, messages, requested
 
 TICK = {"pg_bronze/batch": "tick"}
+NO_ROOM = "2 waiting for a connection (PG_BRONZE_MAX_CONNECTIONS)"
 
 
 @pytest.fixture
@@ -43,6 +48,62 @@ def test_a_table_left_for_lack_of_a_connection_is_copied_by_the_next_tick(limite
 
     for table in ("movie", "person"):
         assert lake.compare(limited.database, limited.bucket, table) == lake.SAME
+
+
+def test_no_run_is_requested_while_a_command_has_the_connections(limited: Project):
+    """A run worker takes several CPU seconds to start and would leave its tables to the next one."""
+    with holder():
+        data = limited.evaluate()
+        assert data.run_requests in (None, [])
+        assert NO_ROOM in data.skip_message
+    assert requested(limited.evaluate()) == [{"movie", "person"}]
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
+def test_no_run_is_requested_beside_one_that_has_or_will_take_the_connections(limited: Project, status):
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "__repository__"), "bronze")
+    run = create_run_for_test(
+        limited.instance, job_name="bronze", asset_selection=frozenset([key("gone")]), tags=TICK, status=status,
+        remote_job_origin=origin,
+    )  # fmt: skip
+    data = limited.evaluate()
+    assert data.run_requests in (None, [])
+    assert NO_ROOM in data.skip_message
+    limited.instance.report_run_failed(run)
+    assert requested(limited.evaluate()) == [{"movie", "person"}]
+
+
+def test_a_run_of_other_assets_takes_no_connection(limited: Project):
+    """Tables would not be copied while a slow asset of the same project is materialized."""
+    create_run_for_test(
+        limited.instance, job_name="__ASSET_JOB", asset_selection=frozenset([dg.AssetKey("report")]),
+        status=dg.DagsterRunStatus.STARTED,
+    )  # fmt: skip
+    assert requested(limited.evaluate()) == [{"movie", "person"}]
+
+
+def test_a_run_that_holds_its_slot_counts_once(limited: Project):
+    limited.set(PG_BRONZE_MAX_CONNECTIONS="6")
+    run = create_run_for_test(
+        limited.instance, job_name="bronze", asset_selection=frozenset([key("gone")]), tags=TICK,
+        status=dg.DagsterRunStatus.STARTED,
+    )  # fmt: skip
+    with holder(run_watchdog.session_name(run.run_id)):
+        assert requested(limited.evaluate()) == [{"movie", "person"}]
+
+
+def test_one_run_at_a_time_loads_in_turn_with_the_other_tables(limited: Project):
+    """First loads would otherwise hold up the tables with new rows for hours, or never begin."""
+    limited.set(PG_BRONZE_SLICE_BYTES="64KiB")
+    limited.database.execute("create table load (id int, filler text); analyze load")
+    limited.reload()
+    limited.database.execute("insert into load select i, repeat('x', 500) from generate_series(1, 1500) i")
+
+    data = limited.evaluate()
+
+    assert requested(data) == [{"load"}]
+    assert metadata.FIRST_LOAD_TAG in data.run_requests[0].tags
+    assert requested(limited.evaluate()) == [{"movie", "person"}]
 
 
 def test_a_verification_without_a_connection_says_so(limited: Project):

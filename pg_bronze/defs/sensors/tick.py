@@ -11,7 +11,7 @@ from pg_bronze.defs import asset_keys, metadata
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.due_tables import Check, check
 from pg_bronze.defs.resources import open_source
-from pg_bronze.defs.table_facts import Process
+from pg_bronze.defs.table_facts import Process, free_slots
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import batches
 from pg_bronze.scheduling.memory import Memory
@@ -52,7 +52,8 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
             return dg.SensorResult(skip_reason=state.error or f"{source.name} has no table to copy.")
         now = datetime.now(UTC)
         memory = Memory.from_cursor(context.cursor)
-        result = check(context.instance, tables, current, source, memory, process, now.timestamp())
+        free = free_slots(context.instance, current, source)
+        result = check(context.instance, tables, current, source, memory, process, now.timestamp(), free_slots=free)
         sentence = ". ".join(part for part in (result.sentence, state.remembered) if part)
         cursor = result.memory.to_cursor()
         if not result.due:
