@@ -1,16 +1,26 @@
 """The limit on connections, through sensor, asset and run: what gets none is copied later, and nothing fails."""
 
+from types import SimpleNamespace
+from unittest.mock import create_autospec
+
 import dagster as dg
 import pytest
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.test_utils import create_run_for_test
 
 from pg_bronze.defs import metadata, run_watchdog
 from pg_bronze.defs.resources import open_source
+from pg_bronze.defs.sensors import catalog
 from pg_bronze.postgres.connection import Source
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, messages, requested
+from pg_bronze_tests.harness.sessions import Sessions
 
 TICK = {"pg_bronze/batch": "tick"}
 NO_ROOM = "2 waiting for a connection (PG_BRONZE_MAX_CONNECTIONS)"
@@ -115,3 +125,19 @@ def test_a_verification_without_a_connection_says_so(limited: Project):
         )
     assert not result.success
     assert any("PG_BRONZE_MAX_CONNECTIONS is 4" in line for line in messages(limited, result))
+
+
+def test_a_code_server_that_was_replaced_has_no_connection(limited: Project):
+    """It runs for a while yet, and the connection of the new one would be the fifth of four."""
+    reloaded = []
+    origin = create_autospec(GrpcServerCodeLocationOrigin, instance=True)
+    origin.create_client.return_value.reload_code.side_effect = lambda timeout: reloaded.append(timeout)
+    with Sessions(limited.database) as sessions:
+        limited.evaluate()
+        while "pg_bronze sensor" not in sessions.now:
+            pass
+        catalog.reload(SimpleNamespace(code_location_origin=origin))
+        while sessions.now:
+            pass
+    assert reloaded
+    assert requested(limited.evaluate()) == [{"movie", "person"}]

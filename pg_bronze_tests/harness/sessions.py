@@ -30,7 +30,8 @@ class Sessions(threading.Thread):
     """Samples the open sessions of pg_bronze, as often as the server answers, while it is entered.
 
     Attributes:
-        most: The names of the sessions of the sample that has most of them.
+        now: The names of the sessions of the last sample.
+        most: Those of the sample that has most of them.
     """
 
     def __init__(self, database: Any) -> None:
@@ -38,6 +39,7 @@ class Sessions(threading.Thread):
         self._database = database
         self._ended = threading.Event()
         self._began = threading.Event()
+        self.now: Sequence[str] = ()
         self.most: Sequence[str] = ()
 
     def __enter__(self) -> Self:
@@ -56,6 +58,6 @@ class Sessions(threading.Thread):
                 rows = connection.execute(_SESSIONS).fetchall()
                 # After the answer of the server: what is in both was open at this moment.
                 ports = open_ports(self._database.server.port)
-                names = sorted(name for port, name in rows if ports is None or port in ports)
-                self.most = max(self.most, names, key=len)
+                self.now = sorted(name for port, name in rows if ports is None or port in ports)
+                self.most = max(self.most, self.now, key=len)
                 self._began.set()

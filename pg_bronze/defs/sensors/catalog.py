@@ -8,6 +8,7 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, ManagedGrp
 
 from pg_bronze.defs import catalog_state, new_tables
 from pg_bronze.defs.catalog_state import CatalogState
+from pg_bronze.defs.sensors import tick
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.scheduling.reloads import ReloadRequest
 from pg_bronze.settings.load import load_settings
@@ -138,3 +139,5 @@ def reload(context: dg.SensorEvaluationContext) -> None:
     origin = context.code_location_origin
     if isinstance(origin, GrpcServerCodeLocationOrigin):
         origin.create_client().reload_code(timeout=60)
+        # This code server runs for a while yet, and the new one has a connection of its own.
+        tick.close_kept()

@@ -1,6 +1,7 @@
 """The tick sensor: every few seconds, one run for all tables that are due, or a few if there are many."""
 
 import os
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -18,8 +19,10 @@ from pg_bronze.scheduling.memory import Memory
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
-# The connection of the sensor, kept between ticks, by the fingerprint of its settings.
+# The connection of the sensor, kept between ticks, by the fingerprint of its settings. One evaluation at a time has it.
 _kept: dict[str, Source] = {}
+_in_use = threading.RLock()
+_CLOSE_WAIT_S = 5.0
 
 
 def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: CatalogState) -> dg.SensorDefinition:
@@ -46,14 +49,15 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
             return dg.SensorResult(
                 skip_reason="The settings are valid now. The definitions are reloaded within a minute."
             )
-        source = _source(current)
-        if not tables:
-            source.activity()
-            return dg.SensorResult(skip_reason=state.error or f"{source.name} has no table to copy.")
         now = datetime.now(UTC)
         memory = Memory.from_cursor(context.cursor)
-        free = free_slots(context.instance, current, source)
-        result = check(context.instance, tables, current, source, memory, process, now.timestamp(), free_slots=free)
+        with _in_use:
+            source = _source(current)
+            if not tables:
+                source.activity()
+                return dg.SensorResult(skip_reason=state.error or f"{source.name} has no table to copy.")
+            free = free_slots(context.instance, current, source)
+            result = check(context.instance, tables, current, source, memory, process, now.timestamp(), free_slots=free)
         sentence = ". ".join(part for part in (result.sentence, state.remembered) if part)
         cursor = result.memory.to_cursor()
         if not result.due:
@@ -67,10 +71,15 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
 
 
 def close_kept() -> None:
-    """Close the connection that is kept between ticks."""
-    for source in _kept.values():
-        source.close()
-    _kept.clear()
+    """Close the connection that is kept between ticks; a tick that uses it for longer than 5 s keeps it."""
+    if not _in_use.acquire(timeout=_CLOSE_WAIT_S):
+        return
+    try:
+        for source in _kept.values():
+            source.close()
+        _kept.clear()
+    finally:
+        _in_use.release()
 
 
 def _source(settings: Settings) -> Source:
