@@ -1,5 +1,6 @@
 """The limit on connections, through sensor, asset and run: what gets none is copied later, and nothing fails."""
 
+import os
 from types import SimpleNamespace
 from unittest.mock import create_autospec
 
@@ -17,6 +18,7 @@ from pg_bronze.defs import metadata, run_watchdog
 from pg_bronze.defs.resources import open_source
 from pg_bronze.defs.sensors import catalog
 from pg_bronze.postgres.connection import Source
+from pg_bronze.scheduling import batches
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, messages, requested
@@ -100,6 +102,16 @@ def test_a_run_that_holds_its_slot_counts_once(limited: Project):
     )  # fmt: skip
     with holder(run_watchdog.session_name(run.run_id)):
         assert requested(limited.evaluate()) == [{"movie", "person"}]
+
+
+@pytest.mark.parametrize("most, runs", [("4", 1), ("6", 2), ("12", 3)])
+def test_many_due_tables_are_divided_into_no_more_runs_than_get_a_connection(limited: Project, monkeypatch, most, runs):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(batches, "LEAST_TABLES", 1)
+    limited.set(PG_BRONZE_MAX_CONNECTIONS=most)
+    limited.database.execute("create table genre (id int)")
+    limited.reload()
+    assert len(requested(limited.evaluate())) == runs
 
 
 def test_one_run_at_a_time_loads_in_turn_with_the_other_tables(limited: Project):

@@ -65,7 +65,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
         if (result.failing or result.blocked or state.remembered) and process.reports_at(now.timestamp()):
             # A tick that requests runs has no reason to show. Its log is a file of its own, so not in every tick.
             context.log.warning(sentence)
-        return dg.SensorResult(run_requests=_requests(result, current, now), cursor=cursor)
+        return dg.SensorResult(run_requests=_requests(result, current, now, free), cursor=cursor)
 
     return bronze_tick
 
@@ -90,9 +90,12 @@ def _source(settings: Settings) -> Source:
     return _kept[key]
 
 
-def _requests(result: Check, settings: Settings, now: datetime) -> list[dg.RunRequest]:
-    """Return the runs of all due tables, and a separate one of low priority for each large first load."""
-    together = batches.divide([item.table for item in result.due if not item.large], os.cpu_count() or 1)
+def _requests(result: Check, settings: Settings, now: datetime, free: int | None) -> list[dg.RunRequest]:
+    """Return the runs of all due tables, and a separate one of low priority for each large first load.
+
+    Args:
+        free: How many more runs get a connection; None without a limit.
+    """
     tags = {
         metadata.BATCH_TAG: "tick",
         metadata.LARGE_TABLES_TAG: str(result.large_tables),
@@ -100,6 +103,8 @@ def _requests(result: Check, settings: Settings, now: datetime) -> list[dg.RunRe
     }
     alone = {metadata.FIRST_LOAD_TAG: "true", "dagster/priority": "-1"}
     loads = [([item.table], tags | alone) for item in result.due if item.large]
+    most = min(os.cpu_count() or 1, batches.MOST_RUNS if free is None else free - len(loads))
+    together = batches.divide([item.table for item in result.due if not item.large], most)
     return [
         dg.RunRequest(
             asset_selection=[asset_keys.bronze_key(table) for table in group],
