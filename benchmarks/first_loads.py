@@ -96,7 +96,7 @@ def loaded(store: Store, names: list[str]) -> bool:
 
 @contextlib.contextmanager
 def dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `dagster dev` in a project folder; yield its process."""
+    """Run `dagster dev` in a project folder; yield its process, whose last argument is the port of the web server."""
     for name in ("workspace.yaml", "dagster.yaml"):
         shutil.copy(ROOT / name, folder)
     program = Path(sys.executable).parent / "dagster"
