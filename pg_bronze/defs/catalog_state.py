@@ -29,6 +29,8 @@ KEY = "pg_bronze/catalog"
 Answer = TypeVar("Answer")
 # Nothing was copied before the first version of pg_bronze.
 FIRST_POSSIBLE_DAY = date(2026, 1, 1)
+# The oid of a table that a run was requested for and that the catalog does not have: 0 is none in PostgreSQL.
+GONE = 0
 # What this process loaded last. A code server loads definitions twice, the second time from the reference.
 _loaded: "dict[str, CatalogState]" = {}
 _REMEMBERED = (
@@ -111,21 +113,24 @@ def load(settings: Settings) -> CatalogState:
 
 
 def reference(state: CatalogState) -> str:
-    """Return a text that ``resolve`` finds the state with: the catalog is named by its fingerprint."""
+    """Return a text that ``resolve`` finds the state with: the catalog's fingerprint, and the names of its tables."""
     _loaded.clear()
     if state.catalog is None:
         return state.to_text()
     fingerprint = state.catalog.fingerprint
     _loaded[fingerprint] = state
     rest = dataclasses.replace(state, catalog=None, changes={})
-    return json.dumps({"fingerprint": fingerprint, "rest": rest.to_text()})
+    # 32 bytes a table, 2 compressed, so that a run knows each of its tables, also after it was dropped.
+    names = [[table.schema, table.name] for table in state.catalog.tables if not table.skipped]
+    return json.dumps({"fingerprint": fingerprint, "rest": rest.to_text(), "tables": names})
 
 
 def resolve(text: str, settings: Settings) -> CatalogState:
     """Return the state that a reference names: from this process, from the bucket, or else from the database.
 
     The catalog sensor stores the catalog within half a minute after a load. Until then, and after a later change, the
-    live catalog is used, whose tables are those that the run copies.
+    live catalog is used. What the reference names and that catalog does not have is added, because Dagster ends a run
+    with a table that has no asset, and all others of the run with it. The copy of the table fails instead.
     """
     data = json.loads(text)
     fingerprint = data.get("fingerprint")
@@ -140,7 +145,17 @@ def resolve(text: str, settings: Settings) -> CatalogState:
         # If the database is down, the run of a table that was stored before reports that.
         with suppress(PgBronzeError):
             catalog = live(settings)
-    return dataclasses.replace(rest, catalog=catalog)
+    names = [(schema, name) for schema, name in data.get("tables", ())]
+    return dataclasses.replace(rest, catalog=_with_tables(catalog or Catalog(settings.pg_db, 0, 0, ()), names))
+
+
+def _with_tables(catalog: Catalog, names: Sequence[tuple[str, str]]) -> Catalog:
+    """Return the catalog with an entry, not skipped, for each of the names."""
+    gone = {name: SourceTable(GONE, *name, False, None, (), (), (), 0.0, None, "") for name in names}
+    found = {(table.schema, table.name): table for table in catalog.tables}
+    copied = {name: table for name, table in found.items() if not table.skipped}
+    every = found | gone | copied
+    return dataclasses.replace(catalog, tables=tuple(every[name] for name in sorted(every)))
 
 
 def store_in_bucket(settings: Settings, state: CatalogState) -> bool:

@@ -36,6 +36,8 @@ def skip_reason(table: SourceTable, settings: Settings) -> str | None:
     """Return why a table that the settings include has no bronze asset; None if it has one."""
     if table.skipped:
         return table.skipped
+    if table.oid == catalog_state.GONE:
+        return None  # the run reports that the table does not exist
     options = settings.table_options(table.label)
     if options.untracked != "skip":
         return None

@@ -15,7 +15,15 @@ from pg_bronze.defs import catalog_state
 from pg_bronze.defs.sensors import catalog
 from pg_bronze.errors import SourceUnavailable, StoreNotFit
 from pg_bronze.settings.load import load_settings
-from pg_bronze_tests.harness.project import Project, key, load, load_as_worker, load_with_state, requested
+from pg_bronze_tests.harness.project import (
+    Project,
+    key,
+    load,
+    load_as_worker,
+    load_with_state,
+    requested,
+    sentences,
+)
 from pg_bronze_tests.harness.servers import Bucket
 
 CLOSED = {"PG_HOST": "127.0.0.1", "PG_PORT": "1"}
@@ -285,7 +293,7 @@ def test_a_run_worker_reads_the_database_if_the_bucket_has_another_catalog(other
     assert loaded == {key("movie"), key("person")}
 
 
-def test_a_run_worker_loads_the_stored_tables_while_the_database_is_down(other_process: Project):
+def test_a_run_worker_loads_all_tables_of_the_code_server_while_the_database_is_down(other_process: Project):
     """Its tables would otherwise be unknown, and the run would end without recording why."""
     other_process.database.execute("create table award (id int)")
     _, reference = load_with_state()
@@ -294,7 +302,44 @@ def test_a_run_worker_loads_the_stored_tables_while_the_database_is_down(other_p
 
     loaded = load_as_worker(reference or "").resolve_asset_graph().executable_asset_keys
 
-    assert loaded == {key("movie"), key("person")}
+    assert loaded == {key("movie"), key("person"), key("award")}
+
+
+def _store_the_live_catalog(project: Project) -> None:
+    settings = load_settings()
+    catalog_state.store_in_bucket(settings, catalog_state._fetch(settings, datetime.now(UTC)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "drop table person",
+        "alter table person rename to people",
+        "drop table person; create view person as select 1 as id",
+    ],
+)
+@pytest.mark.parametrize("untracked", ["sweep", "skip"])
+def test_a_table_that_is_gone_when_its_run_starts_fails_alone(other_process: Project, change: str, untracked: str):
+    """All tables of the run would otherwise fail with it, and none would have a record of the failure."""
+    other_process.set(PG_BRONZE_UNTRACKED=untracked)
+    other_process.database.execute(f"insert into movie values (6, 'new', now()); {change}")
+    _store_the_live_catalog(other_process)
+
+    result = other_process.copy("movie", "person")
+
+    assert [event.step_key for event in result.get_step_success_events()] == ["bronze__movie"]
+    assert other_process.latest("movie") is not None
+
+
+def test_a_run_whose_tables_are_unknown_while_the_database_is_down_records_why(other_process: Project):
+    """It would otherwise end with an error of Dagster, and count as a worker that was killed."""
+    other_process.bucket.store().delete("_pg_bronze/catalog.json")
+    other_process.set(**CLOSED)
+
+    result = other_process.copy("movie", "person")
+
+    assert set(sentences(result)) == {"bronze__movie", "bronze__person"}
+    assert all("connection" in sentence for sentence in sentences(result).values()), sentences(result)
 
 
 def test_the_plan_of_a_run_does_not_contain_the_catalog(cinema: Project):
@@ -305,5 +350,5 @@ def test_the_plan_of_a_run_does_not_contain_the_catalog(cinema: Project):
     plan = cinema.instance.get_execution_plan_snapshot(record.dagster_run.execution_plan_snapshot_id or "")
     text = dg.serialize_value(plan)
     assert "Films and when they changed" not in text
-    assert "person" not in text
+    assert "As on the poster" not in text
     assert len(cinema.state or "") < 400
