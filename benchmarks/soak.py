@@ -81,7 +81,7 @@ class Dev:
     folder: Path
     environment: dict[str, str]
     failures: Counter[str] = field(default_factory=Counter)
-    _counted: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
 
     def usage(self) -> dict[str, float]:
         """Return what each role uses of the machine now."""
@@ -97,10 +97,12 @@ class Dev:
                     continue
                 line = " ".join(process.cmdline())
                 role = next(name for name, words in ROLES.items() if re.search(words, line))
-                memory = process.memory_full_info()
-                measured = (memory.rss / 1e6, memory.pss / 1e6, process.num_fds(), process.num_threads(), 1)
-                for measure, value in zip(MEASURES, measured, strict=True):
-                    found[f"{role} {measure}"] += value
+                size = process.memory_full_info()
+                measured = (size.rss / 1e6, size.pss / 1e6, process.num_fds(), process.num_threads())
+                # The largest process: for a while after each reload there are two code servers.
+                for measure, value in zip(MEASURES[:-1], measured, strict=True):
+                    found[f"{role} {measure}"] = max(value, found[f"{role} {measure}"])
+                found[f"{role} processes"] += 1
         return found | {
             "storage_mb": size_mb(self.folder / ".dagster"),
             "log_mb": (self.folder / "dev.log").stat().st_size / 1e6,
@@ -114,17 +116,13 @@ class Dev:
         with urllib.request.urlopen(request, timeout=30) as reply:
             runs = json.load(reply)["data"]["runsOrError"]["results"]
         for run in runs:
-            if run["runId"] not in self._counted:
-                self._counted.add(run["runId"])
+            if run["runId"] not in self.failed:
+                self.failed.add(run["runId"])
                 events = [event for event in run["eventConnection"]["events"] if "error" in event]
                 # A failure of ours is the cause of Dagster's.
                 chains = [[event["error"], *event["error"]["causes"]] for event in events if event["error"]]
                 told = {event["message"][:100] for event in events if "message" in event}
                 self.failures.update({chain[:2][-1]["className"] for chain in chains} or told)
-
-    @property
-    def failed_runs(self) -> int:
-        return len(self._counted)
 
     def resume(self, table: str) -> str | None:
         """Run `pg-bronze continue` for a table and return its message if it failed."""
@@ -294,31 +292,32 @@ class Soak:
 
 @dataclass(frozen=True)
 class Series:
-    """One measure over the time: its first value, the medians of three quarters, and the highest value."""
+    """One measure over the time: its first value, the medians of three quarters, and the highest values."""
 
     name: str
     first: float
     second: float
     third: float
     last: float
+    second_most: float
     most: float
 
     @classmethod
     def of(cls, name: str, values: list[float]) -> "Series":
-        quarter = len(values) // 4
-        second, third, last = (
-            statistics.median(values[start : start + quarter])
-            for start in (quarter, 2 * quarter, len(values) - quarter)
-        )
-        return cls(name, values[0], second, third, last, max(values))
+        size = len(values) // 4
+        second, third, last = values[size : 2 * size], values[2 * size : 3 * size], values[-size:]
+        medians = map(statistics.median, (second, third, last))
+        return cls(name, values[0], *medians, max(second), max(values))
 
     def grown(self) -> bool:
-        """Return whether it has grown by more than it may."""
-        if self.name.endswith("rss_mb"):
-            return self.last > self.second * MOST_SHARE and self.last > self.second + MOST_MB
+        """Return whether the median has grown by more than it may, and above all values of the second quarter."""
         if self.name == "storage_mb":
             return self.last > MOST_STORAGE_MB and self.last > self.third
-        return self.name.endswith(("descriptors", "threads")) and self.last > self.second + MOST_COUNT
+        if self.last <= self.second_most:
+            return False
+        if self.name.endswith("rss_mb"):
+            return self.last > self.second * MOST_SHARE and self.last > self.second + MOST_MB
+        return self.name.endswith(("descriptors", "threads", "processes")) and self.last > self.second + MOST_COUNT
 
 
 def series(rows: list[dict[str, float]]) -> list[Series]:
@@ -351,7 +350,7 @@ def report(soak: Soak) -> list[str]:
     sessions = (*soak.writers, soak.alterer, soak.marker)
     print("sessions:", dict(sum((one.done for one in sessions), Counter())))
     print("statements that failed:", dict(sum((one.failed for one in sessions), Counter())))
-    print(f"{soak.dev.failed_runs} runs failed: {dict(soak.dev.failures)}")
+    print(f"{len(soak.dev.failed)} runs failed: {dict(soak.dev.failures)}")
     print(
         f"{what.lost} lost, {what.stale} stale, {what.doubled} doubled, {what.wrong_latest} wrong latest; "
         f"equal {soak.settle_s:.0f} s after the last write"
