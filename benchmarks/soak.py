@@ -21,7 +21,6 @@ import os
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -41,12 +40,13 @@ from benchmarks.first_loads import dagster_dev
 from benchmarks.retention import size_mb
 from benchmarks.soak_servers import TABLES, Alterer, CountedSeaweed, Marker, Pair, Periodic, Reader, Writer
 from pg_bronze.errors import PgBronzeError
+from pg_bronze_tests.harness import loaded
 from pg_bronze_tests.harness.comparison import Difference
 from pg_bronze_tests.harness.lake import Lake
 from pg_bronze_tests.harness.servers import Bucket, new_bucket, until_killed
 
 SAMPLE_S, DOWN_S, SETTLE_S, RECOVER_S = 10.0, 5.0, 300.0, 180.0
-WRITERS = 6
+WRITERS, KINDS = 6, 5
 MOST_SHARE, MOST_MB, MOST_COUNT, MOST_STORAGE_MB = 1.15, 30.0, 5, 60.0
 # What a command line contains, in this order; other processes are parts of the code server, such as run workers.
 ROLES = {
@@ -77,7 +77,7 @@ FAILED = """{ runsOrError(filter: {statuses: [FAILURE]}, limit: 100) { ... on Ru
 class Dev:
     """A running `dagster dev` in its project folder."""
 
-    process: "subprocess.Popen[bytes]"
+    process: Any
     folder: Path
     environment: dict[str, str]
     failures: Counter[str] = field(default_factory=Counter)
@@ -110,7 +110,7 @@ class Dev:
 
     def count_failures(self) -> None:
         """Count the failed runs that were not counted yet, by the class of their errors."""
-        port = self.process.args[-1]  # type: ignore[index]
+        port = self.process.args[-1]
         body = json.dumps({"query": FAILED}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as reply:
@@ -126,11 +126,7 @@ class Dev:
 
     def resume(self, table: str) -> str | None:
         """Run `pg-bronze continue` for a table and return its message if it failed."""
-        program = Path(sys.executable).parent / "pg-bronze"
-        done = subprocess.run(
-            [program, "continue", table], cwd=self.folder, env=self.environment, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
+        done = loaded.run(["continue", table], self.folder, self.environment, SETTLE_S)
         return (done.stdout + done.stderr).strip() if done.returncode else None
 
 
@@ -219,7 +215,7 @@ class Soak:
     def __init__(self, dev: Dev, pair: Pair, s3: CountedSeaweed, bucket: Bucket, kept: Path, seconds: float) -> None:
         self.dev, self.pair, self._bucket, self._seconds = dev, pair, bucket, seconds
         # At most thirty of them in an hour.
-        self._every_s = max(35.0, min(120.0, seconds / 7))
+        self._every_s = max(30.0, min(120.0, seconds / 9))
         self.marker, self.reader = Marker(pair), Reader(bucket)
         self.alterer = Alterer(pair, max(6.0, min(30.0, seconds / 40)))
         self.writers = [Writer(pair, f"writer {number}", servers.WRITE_S) for number in range(WRITERS)]
@@ -238,10 +234,12 @@ class Soak:
         for thread in (self.sampler, self.alterer, *self.writers):
             thread.start()
         never, ends = threading.Event(), time.monotonic() + self._seconds
-        while (now := time.monotonic()) < ends:
-            never.wait(min(self._every_s, ends - now))
-            if time.monotonic() + self._every_s < ends:
-                self.disturbances.next()
+        never.wait(self._every_s)
+        # However slow the machine is: each of them once.
+        while len(self.disturbances.done) < KINDS or time.monotonic() + self._every_s < ends:
+            self.disturbances.next()
+            never.wait(self._every_s)
+        never.wait(max(0.0, ends - time.monotonic()))
         for session in (*self.writers, self.alterer, self.marker):
             session.stop()
         self.rows = list(self.sampler.rows)
