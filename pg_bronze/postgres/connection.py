@@ -84,6 +84,7 @@ class Source:
         self._idle = Idle()
         self._asking = threading.RLock()
         self._reader: Reader | None = None
+        self._read_beside: psycopg.Connection | None = None
         self._reading: Reading | None = None
         self.standby = False
         self.pooled = False
@@ -180,8 +181,12 @@ class Source:
                 DataError or SourceUnavailable; its text begins with ``label``.
         """
         timeout_s = self._time_left(label)
+        if self._reader is not None and self._read_beside is not self._connection:
+            self._reader.close()  # it would connect to the host of the connection that was lost
+            self._reader = None
         if self._reader is None:
             self._reader = self._choose_reader()
+            self._read_beside = self._connection
         place = self._place or self.place("")
         self._reading = reading = Reading(self._reader, query, label, timeout_s, place)
         try:

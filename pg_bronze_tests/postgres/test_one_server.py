@@ -115,6 +115,20 @@ def test_a_login_that_fails_names_the_variables_that_took_part(database: Databas
         source.ask("select 1")
 
 
+def test_slices_are_read_from_the_host_that_a_lost_connection_was_replaced_with(database: Database):
+    """With two hosts in PG_HOST, all tables that were left in a run failed while the first one was down."""
+    with Source(database.conninfo, None, 60, "copy") as source:
+        source.read(DATABASE_AND_USER, "thing")
+        pids = ", ".join(str(session.info.backend_pid) for session in sessions_of(source))
+        database.execute(f"select pg_terminate_backend(pid, 10000) from unnest(array[{pids}]) pid")
+        source._conninfo = {**database.conninfo, "host": "localhost"}  # the first one that answers now
+
+        source.ask("select 1")
+        source.read(DATABASE_AND_USER, "thing")
+
+        assert [session.info.host for session in sessions_of(source)] == ["localhost", "localhost"]
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_a_read_in_another_database_or_timeline_or_cluster_fails_before_any_row(database: Database, reader):
     """Its rows would be committed under a horizon that says nothing about them. A plain role must be able to check."""
