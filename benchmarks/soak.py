@@ -326,7 +326,8 @@ def series(rows: list[dict[str, float]]) -> list[Series]:
     names = [f"{role} {measure}" for role in LONG_LIVED for measure in shown]
     found = [Series.of(name, [row.get(name, 0.0) for row in rows]) for name in (*names, "storage_mb", "log_mb")]
     for name in ("cpu_s", *(f"S3 {kind}" for kind in REQUESTS)):
-        pairs = itertools.pairwise((row["time_s"], row[name]) for row in rows if name in row)
+        points = [(row["time_s"], row[name]) for row in rows if name in row]
+        pairs = zip(points, points[6:], strict=False)  # over a minute, which has several ticks
         rates = [(after - before) / (later - earlier) for (earlier, before), (later, after) in pairs]
         if len(rates) > 4:
             found.append(Series.of(f"{name} per second", rates))
