@@ -24,7 +24,6 @@ NEXT = "(pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3)"
 TOO_LARGE = "pg_bronze: larger than a slice"  # the error text by which the readers recognize it
 STALE = "pg_bronze: this snapshot is older than horizon"  # likewise
 _SNAPSHOT_XMIN = "pg_catalog.int8in(pg_catalog.xid8out(pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())))"
-HORIZON = f"select {_SNAPSHOT_XMIN}"
 _AGE = "pg_catalog.age(t.xmin)"
 _XMIN = "pg_catalog.int8in(pg_catalog.xidout(t.xmin))"
 

@@ -11,7 +11,6 @@ from pg_bronze.core.leaf import Order
 from pg_bronze.core.region import Region, describe_region
 from pg_bronze.core.watermark import Seed
 from pg_bronze.core.window_sql import (
-    HORIZON,
     MASK,
     MAX_WIDTH,
     NEXT,
@@ -49,10 +48,6 @@ FIRST = (
 
 def region(start=50, only=True, leaves=(7,), **more):
     return Region("public", "movie", only, leaves, start, 70, **more)
-
-
-def test_the_horizon_is_the_oldest_transaction_that_has_not_finished():
-    assert HORIZON.removeprefix("select ") == HORIZON_SQL
 
 
 def test_a_window_is_selected_by_age():

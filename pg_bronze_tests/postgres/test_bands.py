@@ -6,7 +6,7 @@ import psycopg
 
 from pg_bronze.core.leaf import Order
 from pg_bronze.core.region import Region, with_difference
-from pg_bronze.core.window_sql import HORIZON, select, transaction_id
+from pg_bronze.core.window_sql import select, transaction_id
 from pg_bronze_tests.harness.band_histories import history
 
 # For each type that can be an order: values, and floors as PostgreSQL prints them in UTC.
@@ -59,7 +59,7 @@ def test_every_step_reads_exactly_its_rows_in_every_order(any_database):
 
 
 def compare(connection, order, floors, kind):
-    horizon = connection.execute(HORIZON).fetchone()[0]
+    horizon = connection.execute("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint").fetchone()[0]
     tests = [f"(at > '{floor}') is true" if order.attnum else f"ctid >= '({floor},0)'" for floor in floors]
     query = f"select id, {transaction_id(horizon)}, ctid::text, {', '.join(tests)} from movie t"
     rows = []

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.core.window_sql import HORIZON
 from pg_bronze.demo import data_dir, os_user
 from pg_bronze.demo.os_user import unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
@@ -168,7 +167,10 @@ def test_reconcile_continues_where_ids_went_back_and_no_row_was_lost(lake, stand
         lake.database.execute(f"insert into other values ({number})")
     lake.drain()
     database = fail_over(lake, standby)
-    assert database.execute(HORIZON)[0][0] < lake.recorded["movie"].highest_horizon
+    assert (
+        database.execute("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint")[0][0]
+        < lake.recorded["movie"].highest_horizon
+    )
 
     lake.tick(act=reconciling)
     database.execute(fill(10, 12))
