@@ -31,7 +31,6 @@ from pg_bronze.postgres.session_settings import PRINTING, settings_list
 if TYPE_CHECKING:
     import polars as pl
 
-OLDEST_SERVER = 140000  # the first that reads a table by ranges of row versions (TID Range Scan)
 # Seconds that a read may take beyond its statement: connectorx tries to log in for 30 s.
 LOGIN_S = 35.0
 # A read with less time than this is left to the next tick, which has all of its time.
@@ -326,12 +325,7 @@ class Source:
 
     def _configure(self, connection: psycopg.Connection) -> None:
         """Check the version, detect a pooler, and set what holds for the whole session."""
-        self.server_version = connection.info.server_version
-        if self.server_version < OLDEST_SERVER:
-            raise SourceNotFit(
-                f"{self.name}: the server is PostgreSQL {self.server_version // 10000}. Version 14 or later is "
-                "required; upgrade it. It is retried after the fix."
-            )
+        self.server_version = login.version_of(connection, self.name)
         # A pooler reports a process id of its own. Behind it, a setting that outlasts the transaction would stay in a
         # session that another client gets next.
         direct = f"(pg_catalog.pg_backend_pid() operator(pg_catalog.=) {connection.info.backend_pid})"

@@ -14,8 +14,10 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
+from pg_bronze.errors import SourceNotFit
 from pg_bronze.postgres import login_errors
 
+OLDEST_SERVER = 140000  # the first that reads a table by ranges of row versions (TID Range Scan)
 # A connection that was not used for so long is tried before it is used.
 IDLE_S = 10.0
 # The service's other parameters are compared themselves. Whether a password came from a file, the connection knows.
@@ -36,6 +38,17 @@ def connect(conninfo: Mapping[str, Any], name: str) -> psycopg.Connection:
     except psycopg.OperationalError as error:
         found = login_errors.explain_connection(error, name, login_errors.sqlstate(conninfo, error))
         raise login_errors.with_variables(found, ambient(conninfo)) from error
+
+
+def version_of(connection: psycopg.Connection, name: str) -> int:
+    """Return the server's version, such as 180000. Raises SourceNotFit if it is too old, with ``name`` in front."""
+    found = connection.info.server_version
+    if found < OLDEST_SERVER:
+        raise SourceNotFit(
+            f"{name}: the server is PostgreSQL {found // 10000}. Version 14 or later is required; upgrade it. It is "
+            "retried after the fix."
+        )
+    return found
 
 
 class Idle:
