@@ -3,9 +3,10 @@
     .venv/bin/python -m benchmarks.pressure [--megabytes 400] [--seconds 15] [--rounds 3] [--max-connections 6]
 
 Starts a PostgreSQL server, an S3 server and a `dagster dev` of its own. First ten small tables get a row each second.
-Then rounds of two phases: pgbench alone, and beside the first load of a table of ``--megabytes``. pgbench runs 50
-transactions a second over four connections, so that it leaves both cores to others. Every 50 ms all sessions of
-pg_bronze and their locks are sampled. Prints one Markdown table.
+Then rounds of two phases: pgbench alone, and beside the first load of a table of ``--megabytes``, from its first read
+to its last object. pgbench runs 50 transactions a second over four connections, so that it leaves both cores to others.
+The bucket is in memory if the system has /dev/shm, because no bucket writes to the disk of the source. Every 50 ms all
+sessions of pg_bronze and their locks are sampled. Prints one Markdown table.
 
 Ends with 1 if the 99th percentile of pgbench beside a first load is more than twice that alone (median of the rounds),
 or if pg_bronze held a stronger lock on a table than AccessShareLock. Its own ``etl_control`` does not count. pgbench is
@@ -35,11 +36,14 @@ from pg_bronze_tests.harness.sessions import open_ports
 EVERY_S, LONGEST_S, MOST = 0.05, 900.0, 2.0
 RATE, CLIENTS, SCALE = 50, 4, 5
 BUSY_PHASE, LOAD_PHASE = "ten busy tables", "first load"
+# Of pgbench before the first measurement of a round, and the longest time from the move of a table to its first object.
+WARM_S, BEGIN_S = 3.0, 60.0
 NEVER = threading.Event()
+Transaction = tuple[float, float]  # when it ended, in seconds since 1970, and its latency in milliseconds
 SESSIONS = """select client_port, application_name, state = 'active',
   extract(epoch from clock_timestamp() - query_start)::float8,
   extract(epoch from clock_timestamp() - xact_start)::float8,
-  backend_xmin is not null or backend_xid is not null
+  backend_xmin is not null or backend_xid is not null, query
 from pg_stat_activity where datname = current_database() and starts_with(application_name, 'pg_bronze')"""
 LOCKS = """select distinct l.locktype, l.mode, coalesce(c.relname ~ '^etl_control', false)
 from pg_locks l join pg_stat_activity a using (pid) left join pg_class c on c.oid = l.relation
@@ -71,7 +75,13 @@ class Pressure:
 
 
 class Sampler(threading.Thread):
-    """Samples the sessions of pg_bronze; ``phase`` decides what a sample counts for, None for nothing."""
+    """Samples the sessions of pg_bronze.
+
+    Attributes:
+        phase: What a sample counts for; None for nothing.
+        reads: The statements of the readers in the last sample.
+        found: The most of each phase.
+    """
 
     def __init__(self, database: Database) -> None:
         super().__init__(daemon=True)
@@ -79,13 +89,13 @@ class Sampler(threading.Thread):
         self.ended = threading.Event()
         self.phase: str | None = None
         self.found: dict[str, Pressure] = defaultdict(Pressure)
-        self.reads = 0
+        self.reads: list[str] = []
 
     def run(self) -> None:
         with self._database.connect(application_name="pressure") as connection:
             while not self.ended.wait(EVERY_S):
                 rows, phase = connection.execute(SESSIONS).fetchall(), self.phase
-                self.reads = sum(kind_of(row[1]) == "readers" and row[2] is True for row in rows)
+                self.reads = [row[-1] for row in rows if row[2] and kind_of(row[1]) == "readers"]
                 if phase is not None:
                     locks = connection.execute(LOCKS).fetchall()
                     ports = open_ports(self._database.server.port)
@@ -94,7 +104,7 @@ class Sampler(threading.Thread):
     @staticmethod
     def _count(found: Pressure, rows: list[tuple], ports: set[int] | None, locks: list[tuple]) -> None:
         counts: dict[str, int] = defaultdict(int)
-        for port, name, active, statement_s, transaction_s, has_snapshot in rows:
+        for port, name, active, statement_s, transaction_s, has_snapshot, _ in rows:
             if ports is None or port in ports:
                 counts[kind_of(name)] += 1
             if active:
@@ -120,7 +130,7 @@ class Pgbench:
 
     Args:
         program: Its path; None if there is none, and then nothing is measured.
-        seconds: How long one measurement lasts.
+        seconds: How long it runs.
     """
 
     def __init__(self, program: Path | None, database: Database, folder: Path, seconds: int) -> None:
@@ -133,22 +143,19 @@ class Pgbench:
             self._call("-i", "-q", "-s", str(SCALE))
 
     @contextmanager
-    def running(self, latencies: list[float]) -> Iterator[None]:
-        """Run it beside the block, and add its latencies in milliseconds of the time in which the block ran."""
-        began = time.time()
+    def running(self, found: list[Transaction]) -> Iterator[None]:
+        """Run it beside the block, and add its transactions; it continues for its time after the block has ended."""
         with tempfile.TemporaryDirectory(dir=self._folder) as name:
             log = ["--log", f"--log-prefix={name}/log"]
             process = self._start("-n", "-c", str(CLIENTS), "-R", str(RATE), "-T", str(self._seconds), *log)
             yield
-            ended = time.time()
             if process is None:
                 return
             process.wait(self._seconds + 60)
             for path in Path(name).iterdir():
                 for line in path.read_text().splitlines():
                     _, _, spent_us, _, second, microsecond, *_ = (int(field) for field in line.split())
-                    if began <= second + microsecond / 1e6 <= ended:
-                        latencies.append(spent_us / 1000)
+                    found.append((second + microsecond / 1e6, spent_us / 1000))
 
     def _start(self, *arguments: str) -> "subprocess.Popen[bytes] | None":
         server = self._database.server
@@ -174,9 +181,14 @@ def find_pgbench() -> Path | None:
     return found[-1] if found else None
 
 
-def p99(latencies: list[float]) -> float:
-    """Return the 99th percentile."""
-    return statistics.quantiles(latencies, n=100)[-1] if len(latencies) > 1 else float("nan")
+def p99(transactions: list[Transaction], began: float, ended: float) -> float:
+    """Return the 99th percentile of the latencies in a time, and print of how many."""
+    latencies = [spent_ms for at, spent_ms in transactions if began <= at <= ended]
+    if len(latencies) < 2:
+        return float("nan")
+    found = statistics.quantiles(latencies, n=100)[-1]
+    print(f"  {ended - began:5.1f} s, {len(latencies):,} transactions: {found:.1f} ms", flush=True)
+    return found
 
 
 def until(met: Callable[[], object], seconds: float) -> bool:
@@ -189,28 +201,35 @@ def until(met: Callable[[], object], seconds: float) -> bool:
     return True
 
 
+def is_read(sampler: Sampler, name: str) -> bool:
+    """Return whether a table was read at the last sample."""
+    return any(name in query for query in sampler.reads)
+
+
 def rounds(
     database: Database, store: Store, sampler: Sampler, pgbench: Pgbench, chosen: argparse.Namespace
 ) -> tuple[list[float], list[float]]:
     """Return the 99th percentile of each round, alone and beside a first load."""
     alone, beside = [], []
     for number in range(chosen.rounds):
-        name, found = f"load_{number}", ([], [])
-        with pgbench.running(found[0]):
+        name, found = f"load_{number}", list[Transaction]()
+        print(f"round {number + 1}")
+        with pgbench.running(found):
+            NEVER.wait(WARM_S)
+            began = time.time()
             NEVER.wait(chosen.seconds)
-        sampler.phase = LOAD_PHASE
-        database.execute(f"alter table hidden.{name} set schema public")
-        if not until(lambda name=name: sampler.reads or loaded(store, [name]), LONGEST_S):
-            raise SystemExit(f"the first load of {name} did not begin")
-        with pgbench.running(found[1]):
-            ends = time.monotonic() + chosen.seconds
-            until(lambda name=name, ends=ends: loaded(store, [name]) or time.monotonic() > ends, LONGEST_S)
-        if not until(lambda name=name: loaded(store, [name]), LONGEST_S):
-            raise SystemExit(f"the first load of {name} did not end")
-        sampler.phase = None
-        alone.append(p99(found[0]))
-        beside.append(p99(found[1]))
-        print(f"round {number + 1}: {len(found[0])} and {len(found[1])} transactions", flush=True)
+            moved = time.time()
+            sampler.phase = LOAD_PHASE
+            database.execute(f"alter table hidden.{name} set schema public")
+            if not until(lambda name=name: is_read(sampler, name) or loaded(store, [name]), LONGEST_S):
+                raise SystemExit(f"the first load of {name} did not begin")
+            read = time.time()
+            if not until(lambda name=name: loaded(store, [name]), LONGEST_S):
+                raise SystemExit(f"the first load of {name} did not end")
+            ended = time.time()
+            sampler.phase = None
+        alone.append(p99(found, began, moved))
+        beside.append(p99(found, read, ended))
     return alone, beside
 
 
@@ -242,7 +261,7 @@ def measure(database: Database, bucket: Bucket, folder: Path, chosen: argparse.N
         database.execute(FILL.format(name=f"load_{number}", rows=rows))
     for name in BUSY:
         database.execute(f"create table {name} (id int primary key, created_at timestamptz default now())")
-    pgbench = Pgbench(program, database, folder, chosen.seconds)
+    pgbench = Pgbench(program, database, folder, int(WARM_S + 2 * chosen.seconds + BEGIN_S))
     database.execute("checkpoint")
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     home = {**kept, "HOME": str(folder), "PG_BRONZE_EXCLUDE": "hidden.*, pgbench_*"}
@@ -276,15 +295,19 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=400, help="the size of each large table")
-    parser.add_argument("--seconds", type=int, default=15, help="of pgbench in each phase of a round")
+    parser.add_argument("--seconds", type=int, default=15, help="of pgbench alone in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--busy", type=float, default=40.0, help="seconds with ten busy tables")
     parser.add_argument("--max-connections", type=int, default=0, help="PG_BRONZE_MAX_CONNECTIONS; 0 for none")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="pg_bronze_pressure_") as name:
+    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    with (
+        tempfile.TemporaryDirectory(prefix="pg_bronze_pressure_") as name,
+        tempfile.TemporaryDirectory(prefix="pg_bronze_pressure_", dir=memory) as bucket,
+    ):
         folder = Path(name)
         options = {"shared_buffers": "512MB", "max_wal_size": "8GB"}
-        with PostgresServer(folder / "postgres", options=options) as server, SeaweedServer(folder / "s3") as s3:
+        with PostgresServer(folder / "postgres", options=options) as server, SeaweedServer(Path(bucket, "s3")) as s3:
             (folder / "project").mkdir()
             within = measure(Database(server, "postgres"), new_bucket(s3), folder / "project", chosen)
     if not within:
