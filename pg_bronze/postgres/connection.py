@@ -18,7 +18,7 @@ import psycopg
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceNotFit, SourceUnavailable
 from pg_bronze.postgres import activity as probe
-from pg_bronze.postgres import catalog, catalog_query, login, missing_rights
+from pg_bronze.postgres import catalog, catalog_query, login, missing_rights, table_lock
 from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.connection_limit import ConnectionLimit
 from pg_bronze.postgres.error_mapping import explain, explain_sqlstate
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 LOGIN_S = 35.0
 # A read with less time than this is left to the next tick, which has all of its time.
 SHORTEST_READ_S = 2.0
-# First of the two 32-bit keys of an advisory lock: the letters "pgbr".
-_LOCK_SPACE = 0x70676272
-_LOCK = "select pg_advisory_lock(%(space)s, %(oid)s)"
 
 
 class Source:
@@ -214,7 +211,7 @@ class Source:
         self.connection  # noqa: B018  (connecting detects a pooler)
         if self.pooled:
             return True
-        return bool(self.ask("select pg_try_advisory_lock(%(space)s, %(oid)s)", _lock_key(table_oid))[0][0])
+        return bool(self.ask("select pg_try_advisory_lock(%(space)s, %(oid)s)", table_lock.key(table_oid))[0][0])
 
     def lock(self, table_oid: int, wait_s: float) -> bool:
         """Take the advisory lock of a table as ``try_lock`` does, waiting for it up to ``wait_s``."""
@@ -226,17 +223,17 @@ class Source:
                 limits = {"lock_timeout": f"{wait_s * 1000:.0f}ms", "statement_timeout": "0"}
                 settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
                 self.connection.execute(f"select {settings}".encode())
-                self.connection.execute(_LOCK, _lock_key(table_oid))
+                self.connection.execute(table_lock.WAIT, table_lock.key(table_oid))
         except psycopg.errors.LockNotAvailable:
             return False
         except psycopg.Error as error:
-            raise self.explain(error, f"{settings} {_LOCK}", self.name) from error
+            raise self.explain(error, f"{settings} {table_lock.WAIT}", self.name) from error
         return True
 
     def unlock(self, table_oid: int) -> None:
         """Release the lock; does nothing if the connection that held it is closed."""
         if self._connection is not None and not self._connection.closed and not self.pooled:
-            self.ask("select pg_advisory_unlock(%(space)s, %(oid)s)", _lock_key(table_oid))
+            self.ask("select pg_advisory_unlock(%(space)s, %(oid)s)", table_lock.key(table_oid))
 
     def activity(self) -> Activity:
         """Probe the database; see ``activity.read``."""
@@ -391,8 +388,3 @@ class Source:
             found = found or "uses sessions, and a pooler is in front of the server"
         self.limitation = found
         return found is None
-
-
-def _lock_key(table_oid: int) -> dict[str, int]:
-    # Both keys are signed, and an oid is not.
-    return {"space": _LOCK_SPACE, "oid": table_oid - 2**32 if table_oid >= 2**31 else table_oid}

@@ -55,8 +55,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "two runs can hold the lock of a table at the same time",
         "postgres/connection.py",
-        'return bool(self.ask("select pg_try_advisory_lock(%(space)s, %(oid)s)", _lock_key(table_oid))[0][0])',
-        ('return bool(self.ask("select pg_try_advisory_lock_shared(%(space)s, %(oid)s)", _lock_key(table_oid))[0][0])'),
+        'return bool(self.ask("select pg_try_advisory_lock(%(space)s, %(oid)s)", table_lock.key(table_oid))[0][0])',
+        (
+            'return bool(self.ask("select pg_try_advisory_lock_shared(%(space)s, %(oid)s)", '
+            "table_lock.key(table_oid))[0][0])"
+        ),
         "sync/test_two_writers.py::test_a_table_that_another_run_is_copying_is_left_to_that_run",
     ),
     Fault(
