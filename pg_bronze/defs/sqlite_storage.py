@@ -19,6 +19,7 @@ from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import Sqlit
 from dagster._core.storage.sql import create_engine
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
+from filelock import FileLock
 from sqlalchemy import Connection, Engine, QueuePool, event
 
 # Databases of single runs that stay open; a process rarely reads more of them alternately.
@@ -144,9 +145,11 @@ class PooledSqliteStorage(DagsterSqliteStorage):
         # Not that of DagsterSqliteStorage, which would open the stock storages too.
         super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]
         self.base_dir, self._inst_data = base_dir, inst_data
-        self._run_storage = PooledRunStorage.from_local(os.path.join(base_dir, "history", ""))
-        self._event_log_storage = PooledEventLogStorage(os.path.join(base_dir, "history", "runs", ""))
-        self._schedule_storage = PooledScheduleStorage.from_local(os.path.join(base_dir, "schedules"))
+        # Of eight processes that create the files at the same time, two end with "table already exists" otherwise.
+        with FileLock(os.path.join(base_dir, "creation.lock"), timeout=_BUSY_S):
+            self._run_storage = PooledRunStorage.from_local(os.path.join(base_dir, "history", ""))
+            self._event_log_storage = PooledEventLogStorage(os.path.join(base_dir, "history", "runs", ""))
+            self._schedule_storage = PooledScheduleStorage.from_local(os.path.join(base_dir, "schedules"))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "PooledSqliteStorage":

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 
 import dagster as dg
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 from sqlalchemy import Engine, event
 
+from pg_bronze.defs.sqlite_storage import PooledSqliteStorage
 from pg_bronze_tests.harness.project import Project, key
 
 POOLED = {"module": "pg_bronze.defs.sqlite_storage", "class": "PooledSqliteStorage"}
@@ -67,6 +69,19 @@ def test_dagsters_own_storage_continues_the_same_files_and_the_other_way_round(c
     with stock(tmp_path / "home") as instance:
         assert len(instance.get_runs()) == 3
         assert all(instance.all_logs(run.run_id) for run in instance.get_runs())
+
+
+def test_processes_that_start_at_the_same_time_in_a_new_folder_share_it(tmp_path: Path):
+    """The daemon and the web server do. One of them ended with "table already exists", and no table was copied."""
+    start = Barrier(8)
+
+    def open_storage(folder: Path) -> bool:
+        start.wait()
+        return PooledSqliteStorage.from_local(str(folder)).run_storage.get_runs_count() == 0
+
+    for number in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(open_storage, [tmp_path / str(number)] * 8)) == [True] * 8
 
 
 def test_many_threads_and_more_runs_than_stay_open_read_their_own_events(tmp_path: Path):
