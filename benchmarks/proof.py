@@ -233,7 +233,7 @@ def report() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=24, help="of races and chaos")
+    parser.add_argument("--minutes", type=float, default=18, help="of races and chaos")
     parser.add_argument("--rows", type=int, default=2_000_000, help="of each large first load")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dlt", type=Path, help="a Python that has requirements/dlt.txt")
