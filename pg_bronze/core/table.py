@@ -149,6 +149,14 @@ class SourceTable:
         return f"{quote(self.schema)}.{quote(self.name)}"
 
     @property
+    def definition(self) -> list[Any]:
+        """What Dagster's definitions are loaded again for if it changes: neither sizes nor leaves, files or grants."""
+        return [
+            *(self.schema, self.name, self.partitioned, self.comment, self.primary_key, self.skipped, self.caveats),
+            [tuple(vars(column).values()) for column in self.columns],
+        ]
+
+    @property
     def names_by_attnum(self) -> dict[int, str]:
         """The name of each column, by attnum."""
         return {column.attnum: column.name for column in self.columns}

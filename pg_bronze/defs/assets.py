@@ -97,7 +97,7 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
         },
     )
     def bronze(context: dg.AssetExecutionContext, source_database: SourceDatabase) -> Iterator[dg.Output[Any]]:
-        state = failures.state_of(source_database.settings.fingerprint(), table.fingerprint)
+        state = failures.state_of(source_database.settings.fingerprint(), table)
         with (
             failures.recorded(context.instance, context.run, context.asset_key, table.label, state),
             _left_to_a_later_tick(context, source_database, table.label),

@@ -188,7 +188,7 @@ class _Tick:
     def _next_retry(self, failure: Failure, silent: bool, table: SourceTable) -> float:
         if self.attended or self.process.changed > failure.last:
             return failure.last  # the state contains no secret, so a changed password is noticed here
-        state = failure.state if silent else failures.state_of(self.settings.fingerprint(), table.fingerprint)
+        state = failure.state if silent else failures.state_of(self.settings.fingerprint(), table)
         return backoff.next_retry_at(failure, state, self.process.started)
 
 

@@ -6,6 +6,8 @@ step. The asset, the IO manager, the sensor and the command line use this module
 failing table is retried.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import log_lines, metadata
 from pg_bronze.errors import PgBronzeError, retry_of
@@ -117,6 +120,11 @@ def _record(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, 
     instance.report_runless_asset_event(dg.AssetObservation(key, metadata=entries))
 
 
-def state_of(settings_fingerprint: str, table_fingerprint: str) -> str:
-    """Return a text that changes with a table's settings or definition: the cause of a failure may be fixed then."""
-    return f"{settings_fingerprint}-{table_fingerprint}"
+def state_of(settings_fingerprint: str, table: SourceTable) -> str:
+    """Return a text that changes with a table's settings or definition: the cause of a failure may be fixed then.
+
+    The sensor and the run worker may have read the catalog at different times, so it depends only on what makes the
+    definitions load again. After a GRANT or VACUUM FULL they would differ for good, and each tick would retry.
+    """
+    definition = json.dumps(table.definition, default=repr, sort_keys=True)
+    return f"{settings_fingerprint}-{hashlib.sha256(definition.encode()).hexdigest()[:16]}"

@@ -38,15 +38,7 @@ class Catalog:
     @property
     def fingerprint(self) -> str:
         """A digest that changes when a table or column is added, dropped or altered; sizes and leaves do not count."""
-        definitions = [
-            [
-                *(table.schema, table.name, table.partitioned, table.comment, table.primary_key, table.skipped),
-                table.caveats,
-                [tuple(vars(column).values()) for column in table.columns],
-            ]
-            for table in self.tables
-        ]
-        return _digest([self.database, definitions])
+        return _digest([self.database, [table.definition for table in self.tables]])
 
     def table(self, schema: str, name: str) -> SourceTable | None:
         """Return the table of that name, or None if the catalog has none."""

@@ -8,10 +8,11 @@ import dagster as dg
 import pytest
 from dagster._core.test_utils import create_run_for_test
 
-from pg_bronze.defs import failures, metadata
+from pg_bronze.defs import catalog_state, failures, metadata
 from pg_bronze.defs.sensors import tick as tick_sensor
 from pg_bronze.errors import LakeDamaged
 from pg_bronze.lake.commit import SliceWriter
+from pg_bronze.settings.load import load_settings
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, requested, sentences, set_dagsters_clock
@@ -147,6 +148,21 @@ def test_a_failing_table_is_retried_at_once_after_its_definition_changed(broken:
 
     assert "movie" in tick(broken)
     assert "movie" not in tick(broken)
+
+
+@pytest.mark.parametrize(
+    "deed", ["grant select on movie to public", "vacuum full movie", "truncate movie", "create index on movie (title)"]
+)
+def test_a_change_that_loads_no_definitions_leaves_the_pauses_alone(broken: Project, deed: str):
+    """The sensor has the catalog of its start, and a run worker may have a later one: each tick was a retry."""
+    before = catalog_state.live(load_settings())
+    broken.database.execute(deed)
+    after = catalog_state.live(load_settings())
+
+    assert before.fingerprint == after.fingerprint
+    states = [failures.state_of("", table) for found in (before, after) if (table := found.table("public", "movie"))]
+    assert len(states) == 2
+    assert states[0] == states[1]
 
 
 def test_a_manual_run_starts_the_pauses_again(broken: Project, clock: type[Clock]):
