@@ -49,7 +49,8 @@ def _return_freed_memory() -> None:
     mmap threshold after the first large block is freed, and fragments its heap from then on. Without either option,
     copying 20 MB rows took 430 MB.
     """
-    if os.environ.get(_ALLOCATOR, _POLARS_DEFAULT) == _POLARS_DEFAULT:
+    # Polars appends its value to that of the parent process, which may be its own.
+    if set(os.environ.get(_ALLOCATOR, _POLARS_DEFAULT).split(",")) <= set(_POLARS_DEFAULT.split(",")):
         os.environ[_ALLOCATOR] = "dirty_decay_ms:0,muzzy_decay_ms:0"
     with contextlib.suppress(AttributeError, OSError):  # only glibc has mallopt
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)

@@ -34,9 +34,10 @@ def test_importing_the_module_changes_nothing():
     [
         ({}, RETURN_AT_ONCE),
         ({"_RJEM_MALLOC_CONF": POLARS_DEFAULT}, RETURN_AT_ONCE),
+        ({"_RJEM_MALLOC_CONF": f"{POLARS_DEFAULT},{POLARS_DEFAULT}"}, RETURN_AT_ONCE),
         ({"_RJEM_MALLOC_CONF": "narenas:1"}, "narenas:1"),
     ],
-    ids=["not set", "set by Polars in the parent process", "chosen by the user"],
+    ids=["not set", "set by Polars in the parent process", "set in two parent processes", "chosen by the user"],
 )
 def test_the_allocator_options_are_set_unless_the_user_chose_others(inherited, options):
     code = (
