@@ -59,7 +59,7 @@ create function shown(i int) returns int immutable language sql as 'select $1 / 
 create domain positive as int check (shown(value) >= 0);
 create type vault.mood as enum ('sad', 'happy');
 create type pair as (a int, b vault.mood);
-create table computed (id int, name text, title text generated always as (initcap(name)) virtual);
+create table computed (id int, name text, title text generated always as (initcap(name)) {kind});
 create table checked (id positive);
 create table feeling (id int, mood vault.mood, moods vault.mood[], two pair);
 create table secret (id int, m money);
@@ -77,14 +77,17 @@ revoke usage on type vault.mood from public;
 
 def test_a_missing_privilege_on_a_function_costs_its_table_alone_and_is_named(limited: Project):
     """Functions in computed columns and in the output of types are checked while rows are read."""
-    limited.database.execute(GUARDED.replace("{role}", f"limited_{limited.database.name}"))
+    computes = limited.database.server.version >= 18  # earlier versions store what a column computes
+    guarded = GUARDED.replace("{role}", f"limited_{limited.database.name}")
+    limited.database.execute(guarded.replace("{kind}", "virtual" if computes else "stored"))
     limited.reload()
 
     failed = sentences(limited.copy())
 
-    assert set(failed) == {"bronze__computed"}
-    assert "permission denied for function initcap" in failed["bronze__computed"]
-    assert "grant execute" in failed["bronze__computed"]
+    assert set(failed) == ({"bronze__computed"} if computes else set())
+    if computes:
+        assert "permission denied for function initcap" in failed["bronze__computed"]
+        assert "grant execute" in failed["bronze__computed"]
     assert lake.compare(limited.database, limited.bucket, "feeling") == lake.SAME
 
 

@@ -159,10 +159,11 @@ def test_a_table_that_loses_its_order_with_rows_in_doubt_is_copied_again(lake, d
 
 def test_a_table_without_an_index_is_divided_by_block_number(database, bucket):
     database.execute("create table movie (movie_id int, title text)")
-    database.execute("insert into movie select i, repeat('x', 2000) from generate_series(1, 400) i")
+    blocks = 100 if database.server.version >= 16 else 600  # the floor is 64 or 512 blocks below the end
+    database.execute(f"insert into movie select i, repeat('x', 2000) from generate_series(1, {4 * blocks}) i")
     lake = Lake(database, bucket.store(), bands=FORCED)
     lake.tick()
-    database.execute("insert into movie values (401, 'new')")
+    database.execute("insert into movie values (0, 'new')")
     assert lake.tick().row_count == 1
     assert top(lake).order.attnum is None
     database.execute("vacuum full movie")

@@ -160,6 +160,7 @@ def test_a_slice_read_ahead_is_dropped_if_another_writer_withdrew_the_slice_befo
     assert crashed == [True]
     assert outcome.committed[0].row_count == 0
     settle(database, one, two)
+    assert one.recorded["movie"].generation == 0, "a new generation would copy the missing blocks too"
 
 
 def test_two_writers_of_block_ranges_double_nothing(pair, database):
