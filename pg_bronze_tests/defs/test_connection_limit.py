@@ -1,10 +1,14 @@
 """The limit on connections, through sensor, asset and run: what gets none is copied later, and nothing fails."""
 
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster._core.remote_origin import (
     GrpcServerCodeLocationOrigin,
@@ -17,12 +21,11 @@ from dagster._core.test_utils import create_run_for_test
 from pg_bronze.defs import metadata, run_watchdog
 from pg_bronze.defs.resources import open_source
 from pg_bronze.defs.sensors import catalog
-from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import batches
 from pg_bronze.settings.load import load_settings
+from pg_bronze.settings.model import Settings
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, messages, requested
-from pg_bronze_tests.harness.replicas import until
 from pg_bronze_tests.harness.sessions import Sessions
 
 TICK = {"pg_bronze/batch": "tick"}
@@ -41,11 +44,21 @@ def limited(cinema: Project) -> Project:
 HELD = "select from pg_locks where locktype = 'advisory' and classid = x'70676273'::int::oid"
 
 
-def holder(name: str = "pg_bronze command") -> Source:
-    """Return a source that holds the slot of a run."""
-    source = open_source(load_settings(), name)
-    source.connection  # noqa: B018
-    return source
+@contextmanager
+def holder(name: str = "pg_bronze command") -> Iterator[None]:
+    """Hold the slot of a run."""
+    settings = load_settings()
+    with open_source(settings, name) as source:
+        source.connection  # noqa: B018
+        yield
+    _until_free(settings)
+
+
+def _until_free(settings: Settings) -> None:
+    with psycopg.connect(**settings.source_conninfo("test"), autocommit=True) as connection:
+        deadline = time.monotonic() + 30
+        while connection.execute(f"select exists ({HELD})").fetchone() != (False,):
+            assert time.monotonic() < deadline, "the slot is not free 30 s after its session was closed"
 
 
 def test_a_table_left_for_lack_of_a_connection_is_copied_by_the_next_tick(limited: Project):
@@ -73,7 +86,6 @@ def test_no_run_is_requested_while_a_command_has_the_connections(limited: Projec
         data = limited.evaluate()
         assert data.run_requests in (None, [])
         assert NO_ROOM in data.skip_message
-    until(limited.database.server, limited.database.name, f"select not exists ({HELD})")
     assert requested(limited.evaluate()) == [{"movie", "person"}]
 
 

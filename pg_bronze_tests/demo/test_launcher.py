@@ -200,6 +200,7 @@ def test_a_killed_demo_resumes_and_finishes_its_run_before_it_stops(
 
 
 @pytest.mark.slow
+@repetition
 @pytest.mark.timeout(300)
 def test_a_killed_server_is_reported_and_stops_the_demo_which_uses_the_bucket_of_the_user(
     demos: list[Demo], project: Path, tmp_path: Path

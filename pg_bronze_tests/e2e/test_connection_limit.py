@@ -9,6 +9,7 @@ from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.e2e.conftest import Shop
 from pg_bronze_tests.harness import loaded
 from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.repetitions import also
 from pg_bronze_tests.harness.sessions import Sessions
 
 TABLES = ("actor", "movie", "person")
@@ -51,7 +52,7 @@ def test_a_command_leaves_its_tables_with_a_sentence_and_ends_with_0(limited: Sh
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reader", ["connectorx", "copy"])
+@pytest.mark.parametrize("reader", ["connectorx", *also("copy")])
 def test_three_runs_at_once_beside_a_sensor_stay_within_the_limit(limited: Shop, tmp_path: Path, reader: str):
     """The setting is a promise to the administrator of the database."""
     limited.environment["PG_BRONZE_READER"] = reader

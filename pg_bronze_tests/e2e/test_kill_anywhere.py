@@ -19,7 +19,6 @@ COPYING = "select pid from pg_stat_activity where starts_with(application_name, 
 
 
 @pytest.mark.slow
-@repetition
 @pytest.mark.timeout(240)
 def test_ticks_that_are_killed_at_any_moment_neither_lose_nor_duplicate_rows(shop: Shop):
     """The random moment may be during a table, between two, or before metadata and control row are written."""
@@ -52,6 +51,7 @@ def family(dev: Dev) -> list[psutil.Process]:
 
 
 @pytest.mark.slow
+@repetition
 @pytest.mark.timeout(300)
 def test_a_dagster_dev_that_is_killed_with_its_runs_neither_loses_nor_duplicates_rows(shop: Shop):
     """All processes are killed within 1.5 s after a run has started to copy, and Dagster's storage is deleted."""

@@ -146,9 +146,9 @@ RECORD = "some/prefix/_pg_bronze/create_only.json"
 
 
 @pytest.fixture
-def requests(any_bucket):
+def requests(bucket):
     """A store with a prefix, and the names of the requests that its client sends."""
-    store, names = any_bucket.store("some/prefix"), []
+    store, names = bucket.store("some/prefix"), []
     store.client.meta.events.register("before-call.s3", lambda model, **_: names.append(model.name))
     return store, names
 

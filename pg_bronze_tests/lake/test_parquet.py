@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 from pg_bronze.lake.parquet import ROW_GROUP_ROWS, Codec
 from pg_bronze.lake.s3_client import connect
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
+from pg_bronze_tests.harness.repetitions import combinations
 from pg_bronze_tests.harness.servers import Bucket, new_bucket
 
 CODECS = {
@@ -44,7 +45,10 @@ def moto() -> Iterator[MotoServer]:
     server.stop()
 
 
-@pytest.fixture(params=["seaweed", "minio", "moto"])
+SERVERS = ["seaweed", "minio", "moto"]
+
+
+@pytest.fixture(params=SERVERS)
 def every_bucket(request) -> Iterator[Bucket]:
     made = new_bucket(request.getfixturevalue(request.param))
     yield made
@@ -55,7 +59,7 @@ def files(lake: Lake) -> list[pq.ParquetFile]:
     return [pq.ParquetFile(io.BytesIO(lake.store.get(key))) for key in lake.keys("movie")]
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec, every_bucket", combinations(CODECS, SERVERS), indirect=["every_bucket"])
 def test_pyarrow_reads_every_codec_from_every_server(codec, database, every_bucket):
     """The first object is written with a level, the second with the default of the codec."""
     name, level = CODECS[codec]

@@ -16,18 +16,16 @@ CASES = [
     *((FORCED_BANDS, where, version) for where in ("primary", "standby") for version in VERSIONS),
     *((BandRules(), where, "18") for where in WHERE),
 ]
-# ``defs/test_chaos.py`` has one on a primary, through Dagster.
-SHORT = [(FORCED_BANDS, "standby", "15")]
 
 
 @pytest.mark.slow
+@repetition  # of ``defs/test_chaos.py``, without Dagster
 @pytest.mark.parametrize(
     "bands, where, version",
     [
         pytest.param(
             *case,
             id=f"{'bands' if case[0] is FORCED_BANDS else 'one band'}-{case[1]}-{case[2]}",
-            marks=() if case in SHORT else repetition,
         )
         for case in CASES
     ],

@@ -14,7 +14,7 @@ from pg_bronze.postgres.control_table import Control, ControlRow
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness.lake import Lake
 from pg_bronze_tests.harness.names import COLUMN_NAMES, TABLES
-from pg_bronze_tests.harness.repetitions import also
+from pg_bronze_tests.harness.repetitions import repetition
 
 
 def quoted(schema: str, name: str) -> str:
@@ -33,7 +33,7 @@ def named(database: Any) -> Any:
     return database
 
 
-@pytest.mark.parametrize("any_bucket", ["minio", *also("seaweed")], indirect=True)
+@repetition  # of ``defs/test_names.py``, without Dagster
 def test_tables_of_every_name_are_copied_and_kept_apart(named, any_bucket, monkeypatch):
     """Two tables in one folder would adopt each other's objects, and some servers confuse similar folder names."""
     settings = load_settings(any_bucket.environ, None, lake_only=True)

@@ -16,6 +16,7 @@ from pg_bronze_tests.harness.protocol_model import (
     Protocol,
     scene,
 )
+from pg_bronze_tests.harness.repetitions import combinations
 
 EXAMPLES = settings(
     max_examples=50,
@@ -33,8 +34,9 @@ def test_every_live_row_is_in_the_lake_exactly_once(machine):
     run_state_machine_as_test(machine, settings=EXAMPLES)
 
 
-@pytest.mark.parametrize("recorded", ["latest", "older", "none"])
-@pytest.mark.parametrize("change", ["insert", "rewrite", "recreate"])
+@pytest.mark.parametrize(
+    "recorded, change", combinations(["latest", "older", "none"], ["recreate", "insert", "rewrite"])
+)
 def test_a_crash_at_any_step_loses_and_doubles_nothing(recorded, change):
     for step in range(2, 75):
         with scene() as model:

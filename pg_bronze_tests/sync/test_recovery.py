@@ -10,12 +10,12 @@ from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.lake import MOVIE, SAME, STEPS, Crash, Lake, crash_after, fill
-from pg_bronze_tests.harness.repetitions import combinations
+from pg_bronze_tests.harness.repetitions import also, combinations
 
 STATES = ("as recorded", "an older one", "footers only")
 
 
-@pytest.fixture(params=["recorded", "listed"])
+@pytest.fixture(params=["recorded", *also("listed")])
 def lake(database, bucket, request, monkeypatch) -> Lake:
     """A table whose ticks continue the recorded watermark if it is recent, or recover by listings always."""
     if request.param == "listed":
