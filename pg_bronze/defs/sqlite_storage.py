@@ -100,42 +100,31 @@ class PooledEventLogStorage(SqliteEventLogStorage):
         self._kept.dispose()
 
 
-class PooledRunStorage(SqliteRunStorage):
+class _Pooled:
+    """Keeps the connections of a storage that has one database."""
+
+    def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._kept = _engine(conn_string)
+        super().__init__(conn_string, inst_data)  # type: ignore[call-arg]  # of the storage, the next base class
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction."""
+        with self._kept.begin() as connection:
+            yield connection
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        super().dispose()  # type: ignore[misc]  # of the storage, the next base class
+        self._kept.dispose()
+
+
+class PooledRunStorage(_Pooled, SqliteRunStorage):
     """Runs, their tags and snapshots."""
 
-    def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._kept = _engine(conn_string)
-        super().__init__(conn_string, inst_data)
 
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction."""
-        with self._kept.begin() as connection:
-            yield connection
-
-    def dispose(self) -> None:
-        """Close all connections."""
-        super().dispose()
-        self._kept.dispose()
-
-
-class PooledScheduleStorage(SqliteScheduleStorage):
+class PooledScheduleStorage(_Pooled, SqliteScheduleStorage):
     """Sensors and their ticks."""
-
-    def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._kept = _engine(conn_string)
-        super().__init__(conn_string, inst_data)
-
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        """Yield a connection in a transaction."""
-        with self._kept.begin() as connection:
-            yield connection
-
-    def dispose(self) -> None:
-        """Close all connections."""
-        super().dispose()
-        self._kept.dispose()
 
 
 class PooledSqliteStorage(DagsterSqliteStorage):
@@ -143,7 +132,7 @@ class PooledSqliteStorage(DagsterSqliteStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         # Not that of DagsterSqliteStorage, which would open the stock storages too.
-        super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]
+        super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]  # Dagster has no type there
         self.base_dir, self._inst_data = base_dir, inst_data
         # Of eight processes that create the files at the same time, two end with "table already exists" otherwise.
         with FileLock(os.path.join(base_dir, "creation.lock"), timeout=_BUSY_S):
