@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.many_tables [--tables 1000] [--busy 10] [--seconds 120]
 
-Starts a PostgreSQL server, an S3 server and a `dagster dev` of its own, with the project's dagster.yaml. Each table
+Starts a PostgreSQL server, an S3 server and a separate `dagster dev`, with the project's dagster.yaml. Each table
 gets three rows, and later, if it is busy, one row in each tick interval of 10 s. CPU seconds are those of all processes
 of Dagster, those of ended runs included, and not those of the servers. "net" is without what an idle `dagster dev` with
 the same tables uses.

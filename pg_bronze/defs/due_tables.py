@@ -34,7 +34,7 @@ _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
 class TableCheck:
     """The decision about one table; for a failing one also its failure and the time of its next retry.
 
-    ``large``: the rest of its first load is so large that it is copied in a run of its own.
+    ``large``: the rest of its first load is so large that it is copied in a separate run.
     """
 
     table: SourceTable

@@ -50,7 +50,7 @@ class ConnectionLimit:
         most: ``PG_BRONZE_MAX_CONNECTIONS``; 0 for no limit.
         slots: How many runs may have connections at once.
         place: The server and database, which the limit is for.
-        use: ``sensor`` has a connection of its own, ``short`` the short one as long as it is open, and ``run`` the
+        use: ``sensor`` has a separate connection, ``short`` the short one as long as it is open, and ``run`` the
             short one until it has a slot.
     """
 

@@ -139,5 +139,5 @@ def reload(context: dg.SensorEvaluationContext) -> None:
     origin = context.code_location_origin
     if isinstance(origin, GrpcServerCodeLocationOrigin):
         origin.create_client().reload_code(timeout=60)
-        # This code server runs for a while yet, and the new one has a connection of its own.
+        # This code server continues for some seconds, and the new one opens a separate connection.
         tick.close_kept()
