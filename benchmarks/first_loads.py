@@ -20,10 +20,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import polars as pl
+import yaml
 
 from benchmarks.start import free_port
 from pg_bronze.demo.postgres import PostgresServer
@@ -95,10 +97,19 @@ def loaded(store: Store, names: list[str]) -> bool:
 
 
 @contextlib.contextmanager
-def dagster_dev(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `dagster dev` in a project folder; yield its process, whose last argument is the port of the web server."""
-    for name in ("workspace.yaml", "dagster.yaml"):
-        shutil.copy(ROOT / name, folder)
+def dagster_dev(
+    folder: Path, environment: dict[str, str], changes: Mapping[str, object] = MappingProxyType({})
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `dagster dev` in a project folder; yield its process, whose last argument is the port of the web server.
+
+    Args:
+        folder: The project folder.
+        environment: The variables of the process.
+        changes: Replaces parts of the project's dagster.yaml; None removes one.
+    """
+    shutil.copy(ROOT / "workspace.yaml", folder)
+    config = yaml.safe_load((ROOT / "dagster.yaml").read_text()) | changes
+    (folder / "dagster.yaml").write_text(yaml.safe_dump({name: part for name, part in config.items() if part}))
     program = Path(sys.executable).parent / "dagster"
     with (folder / "dev.log").open("wb") as log:
         process = subprocess.Popen(

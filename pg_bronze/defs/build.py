@@ -13,20 +13,35 @@ from pg_bronze.defs import asset_keys, assets, catalog_state, new_tables, silver
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager, Watch
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
+from pg_bronze.defs.run_workers.launcher import SETTINGS_MARK
 from pg_bronze.defs.sensors import catalog, retention, tick
 from pg_bronze.defs.sensors import silver as silver_sensor
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
+# What this process built last for a run: the reference of the catalog, the settings, and the definitions.
+_built: list[tuple[str, Settings, dg.Definitions]] = []
+
 
 def load_definitions() -> dg.Definitions:
-    """Load the settings and the catalog, and return the definitions. Changes neither the database nor the bucket."""
+    """Load the settings and the catalog, and return the definitions. Changes neither the database nor the bucket.
+
+    A run worker executes many runs with the same definitions, and building those of 500 tables takes 2 CPU seconds. So
+    they are kept, as long as the settings are the same, and the catalog is the one that the code server has loaded.
+    """
     try:
         settings = load_settings()
     except SettingsError as error:
         return build_definitions(None, CatalogState(None, datetime.now(UTC).date(), str(error)))
-    return build_definitions(settings, catalog_state.load(settings))
+    reference = catalog_state.received_reference()
+    for known, with_settings, definitions in _built:
+        if (known, with_settings) == (reference, settings):
+            return definitions
+    state = catalog_state.load(settings)
+    definitions = build_definitions(settings, state)
+    _built[:] = [(reference, settings, definitions)] if reference and catalog_state.is_named(reference, state) else []
+    return definitions
 
 
 def build_definitions(
@@ -60,6 +75,7 @@ def build_definitions(
         resources=_resources(settings, watch),
         executor=dg.in_process_executor,
         loggers={"console": console} if console else None,
+        metadata={SETTINGS_MARK: settings.mark()},
     )
 
 

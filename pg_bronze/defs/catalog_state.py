@@ -104,12 +104,25 @@ def load(settings: Settings) -> CatalogState:
     in the snapshot of every execution plan. An unavailable database or bucket raises no error:
     Dagster does not retry a code location that failed to load, while one without assets recovers without a restart.
     """
-    context = DefinitionsLoadContext.get()
-    if context.load_type == DefinitionsLoadType.RECONSTRUCTION and KEY in context.reconstruction_metadata:
-        return resolve(context.reconstruction_metadata[KEY], settings)
+    if text := received_reference():
+        return resolve(text, settings)
     state = _fetch(settings, datetime.now(UTC))
-    context.add_to_pending_reconstruction_metadata(KEY, reference(state))
+    DefinitionsLoadContext.get().add_to_pending_reconstruction_metadata(KEY, reference(state))
     return state
+
+
+def received_reference() -> str | None:
+    """Return the reference that this process received with a run; None where definitions are loaded anew."""
+    context = DefinitionsLoadContext.get()
+    if context.load_type != DefinitionsLoadType.RECONSTRUCTION:
+        return None
+    return context.reconstruction_metadata.get(KEY)
+
+
+def is_named(text: str, state: CatalogState) -> bool:
+    """Return whether the state has the catalog that a reference names, and not a later one."""
+    fingerprint = json.loads(text).get("fingerprint")
+    return state.catalog is not None and state.catalog.fingerprint == fingerprint
 
 
 def reference(state: CatalogState) -> str:

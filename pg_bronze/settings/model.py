@@ -34,6 +34,11 @@ class Settings(HistorySettings, ObjectSettings, TickSettings, TableSettings, Buc
         text = json.dumps([self.model_dump(mode="json", exclude=secrets), self.control_mirror], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def mark(self) -> str:
+        """Return 16 hexadecimal digits that change with every setting, and with which secrets are set."""
+        known = [name for name in Settings.model_fields if variable(name) in SECRET_NAMES and getattr(self, name)]
+        return hashlib.sha256(f"{self.fingerprint()} {known}".encode()).hexdigest()[:16]
+
 
 FIELDS = {variable(name): field for name, field in Settings.model_fields.items()}
 SECRET_NAMES = {name for name, field in FIELDS.items() if SecretStr in (field.annotation, *get_args(field.annotation))}

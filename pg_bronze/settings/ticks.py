@@ -8,7 +8,7 @@ from pg_bronze.settings.section import Section
 class TickSettings(Section):
     """Intervals and limits of ticks and runs."""
 
-    interval_s: float = Field(default=10.0, ge=5, le=86400, description="Seconds between two ticks, 5 to 86400.")
+    interval_s: float = Field(default=10.0, ge=2, le=86400, description="Seconds between two ticks, 2 to 86400.")
     ungated_after_s: float = Field(
         default=900.0,
         ge=10,

@@ -8,9 +8,9 @@ from threading import Barrier
 
 import dagster as dg
 from dagster._core.test_utils import create_run_for_test, instance_for_test
-from sqlalchemy import Engine, event
 
 from pg_bronze.defs.sqlite_storage import PooledSqliteStorage
+from pg_bronze_tests.harness.connections import counted_connections
 from pg_bronze_tests.harness.project import Project, key
 
 POOLED = {"module": "pg_bronze.defs.sqlite_storage", "class": "PooledSqliteStorage"}
@@ -29,21 +29,6 @@ def stock(folder: Path) -> Iterator[dg.DagsterInstance]:
     storage = {"sqlite": {"base_dir": str(folder / "storage")}}
     with instance_for_test({"storage": storage}, temp_dir=str(folder)) as instance:
         yield instance
-
-
-@contextmanager
-def counted_connections() -> Iterator[list[object]]:
-    """Count the connections that SQLAlchemy opens."""
-    opened: list[object] = []
-
-    def note(connection: object, _record: object) -> None:
-        opened.append(connection)
-
-    event.listen(Engine, "connect", note)
-    try:
-        yield opened
-    finally:
-        event.remove(Engine, "connect", note)
 
 
 def test_a_run_opens_a_few_connections_and_not_one_for_each_statement(cinema: Project, tmp_path: Path):

@@ -14,6 +14,7 @@ LOADS_SETTINGS = {
     "defs/sensors/catalog.py",
     "defs/sensors/tick.py",
     "lake/reading/scan.py",
+    "defs/run_workers/worker.py",
 }
 
 

@@ -65,7 +65,7 @@ def test_the_instance_has_the_settings_that_pg_bronze_needs(project):
         "pools": ("run", 1),
         "runs at once": 4,
         "first loads at once": [(metadata.FIRST_LOAD_TAG, first_loads.SLOTS)],
-        "seconds between dequeues": 1,
+        "seconds between dequeues": 0.4,
         "abandoned runs end": True,
         "ticks in parallel": (True, 4),
     }
@@ -79,7 +79,7 @@ def test_the_deployed_instance_differs_only_in_its_storage():
 
 def test_the_deployed_instance_reads_its_database_from_the_environment():
     """It uses psycopg 2: with SQLAlchemy 2.1, a bare postgresql:// fails at the first event."""
-    storage = yaml.safe_load((TOP / FILES[1]).read_text())["storage"]["postgres"]["postgres_db"]
+    storage = yaml.safe_load((TOP / FILES[1]).read_text())["storage"]["custom"]["config"]["postgres_db"]
 
     assert storage.pop("scheme") == "postgresql+psycopg2"
     assert {key: list(value) for key, value in storage.items()} == {key: ["env"] for key in storage}

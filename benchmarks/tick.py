@@ -1,0 +1,173 @@
+"""What a tick costs: CPU of all of Dagster, the time of a run, and the time from an insert to its object.
+
+    .venv/bin/python -m benchmarks.tick [--busy 10] [--quiet 0] [--interval 10] [--seconds 300] [--launcher stock]
+
+Starts a PostgreSQL server, an S3 server and a `dagster dev` with the project's dagster.yaml. Each busy table gets one
+row in each interval, at a random moment. CPU seconds are those of all processes of Dagster, those of ended runs
+included, and not those of the servers. "net" is without what the idle `dagster dev` uses.
+"""
+
+import argparse
+import io
+import os
+import random
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import psycopg
+
+from benchmarks.first_loads import dagster_dev
+from benchmarks.many_tables import Processes, objects, wait_for_objects
+from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze.demo.s3 import SeaweedServer
+from pg_bronze.lake.object_store import Store
+from pg_bronze_tests.harness.servers import Bucket, Database, new_bucket
+
+# Dagster's own launcher and coordinator.
+STOCK = {
+    "run_launcher": None,
+    "run_coordinator": {
+        "module": "dagster._core.run_coordinator",
+        "class": "QueuedRunCoordinator",
+        "config": {"dequeue_interval_seconds": 1},
+    },
+}
+POLL_S = 0.1
+_never = threading.Event()
+
+
+class Rows(threading.Thread):
+    """Inserts rows at random moments, and notes when each of them was committed and when its object was seen."""
+
+    def __init__(self, database: Database, store: Store, names: list[str], interval_s: float) -> None:
+        super().__init__(daemon=True)
+        self._database, self._store, self._names, self._interval_s = database, store, names, interval_s
+        self.ended = threading.Event()
+        self.inserted: dict[tuple[str, int], float] = {}
+        self.latencies: list[float] = []
+        self._seen = {item.key for item in store.list("t")}
+
+    def run(self) -> None:
+        chance = random.Random(1)
+        due = {name: time.monotonic() + chance.uniform(0, self._interval_s) for name in self._names}
+        with self._database.connect() as connection:
+            while not self.ended.wait(POLL_S):
+                now = time.monotonic()
+                for name in [name for name in self._names if due[name] <= now]:
+                    self._insert(connection, name)
+                    due[name] = now + chance.uniform(0.5, 1.5) * self._interval_s
+                self._look()
+
+    def _insert(self, connection: psycopg.Connection, name: str) -> None:
+        found = connection.execute(f"insert into {name} select max(id) + 1 from {name} returning id".encode())
+        row = found.fetchone()
+        connection.commit()
+        self.inserted[name, row[0] if row else 0] = time.monotonic()
+
+    def _look(self) -> None:
+        for item in self._store.list("t"):
+            if item.key in self._seen or not item.key.endswith(".parquet"):
+                continue
+            self._seen.add(item.key)
+            name, now = item.key.split("/")[0], time.monotonic()
+            for number in pl.read_parquet(io.BytesIO(self._store.get(item.key) or b""), columns=["id"])["id"]:
+                if since := self.inserted.pop((name, number), None):
+                    self.latencies.append(now - since)
+
+
+def ended_runs(folder: Path) -> list[dg.DagsterRun]:
+    """Return the successful runs of ticks, newest first."""
+    with instance(folder) as opened:
+        return list(opened.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])))
+
+
+@contextmanager
+def instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """Open the instance of the project, whose paths are relative to its folder."""
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        with dg.DagsterInstance.from_config(str(folder)) as opened:
+            yield opened
+    finally:
+        os.chdir(here)
+
+
+def run_times(folder: Path, runs: list[dg.DagsterRun]) -> list[float]:
+    """Return the seconds from queued to the end of each run."""
+    with instance(folder) as opened:
+        found = [opened.get_run_stats(run.run_id) for run in runs]
+    return [stats.end_time - stats.enqueued_time for stats in found if stats.end_time and stats.enqueued_time]
+
+
+def shares(values: list[float]) -> str:
+    """Return median, 95th percentile and maximum in seconds."""
+    if len(values) < 2:
+        return f"{len(values)} values"
+    p95 = statistics.quantiles(values, n=20)[18]
+    return f"p50 {statistics.median(values):.2f}, p95 {p95:.2f}, max {max(values):.2f} s"
+
+
+def measure(database: Database, bucket: Bucket, folder: Path, chosen: argparse.Namespace) -> None:
+    """Run all parts and print a line for each."""
+    store, names = bucket.store(), [f"t{number:04}" for number in range(chosen.busy + chosen.quiet)]
+    for first in range(0, len(names), 250):
+        some = names[first : first + 250]
+        database.execute("; ".join(f"create table {name} (id int primary key)" for name in some))
+        database.execute("; ".join(f"insert into {name} values (1), (2), (3)" for name in some))
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    environment = {**kept, "HOME": str(folder), "PG_BRONZE_INTERVAL_S": str(chosen.interval)}
+    environment |= database.environ | bucket.environ
+    with dagster_dev(folder, environment, STOCK if chosen.launcher == "stock" else {}) as process:
+        processes = Processes(process.pid)
+        wait_for_objects(store, len(names))
+        _never.wait(60.0)
+        idle = per_second(processes, chosen.seconds / 3)
+        print(f"idle: {idle * 100:.1f} % of a core", flush=True)
+        rows = Rows(database, store, names[: chosen.busy], chosen.interval)
+        rows.start()
+        _never.wait(30.0)
+        before, rows.latencies = len(ended_runs(folder)), []
+        spent = per_second(processes, chosen.seconds)
+        latencies, found = list(rows.latencies), ended_runs(folder)
+        rows.ended.set()
+        rows.join()
+        runs = found[: len(found) - before]
+        net = (spent - idle) * chosen.seconds / max(1, len(runs))
+        print(f"busy: {net:.2f} CPU-s per run net of idle, {len(runs)} runs in {chosen.seconds:.0f} s", flush=True)
+        print(f"queued to SUCCESS: {shares(run_times(folder, runs))}")
+        print(f"insert to object: {shares(latencies)} ({len(latencies)} rows, {objects(store):,} objects)")
+
+
+def per_second(processes: Processes, seconds: float) -> float:
+    """Return the CPU seconds per second over some time."""
+    before, began = processes.cpu_s(), time.monotonic()
+    _never.wait(seconds)
+    return (processes.cpu_s() - before) / (time.monotonic() - began)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--busy", type=int, default=10)
+    parser.add_argument("--quiet", type=int, default=0)
+    parser.add_argument("--interval", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--launcher", choices=["resident", "stock"], default="resident")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pg_bronze_tick_") as name:
+        folder = Path(name)
+        with PostgresServer(folder / "postgres") as server, SeaweedServer(folder / "s3") as s3:
+            (folder / "project").mkdir()
+            measure(Database(server, "postgres"), new_bucket(s3), folder / "project", chosen)
+
+
+if __name__ == "__main__":
+    main()

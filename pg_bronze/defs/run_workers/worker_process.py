@@ -1,0 +1,158 @@
+"""One run worker as the launcher sees it: its process, its state, and the run that it has."""
+
+import contextlib
+import json
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, cast
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which definitions a worker has loaded.
+
+    Attributes:
+        location: The name of the code location.
+        server_id: The id of its code server, which is another one after a reload.
+        settings_mark: The mark of the settings that the code server has loaded.
+    """
+
+    location: str
+    server_id: str
+    settings_mark: str
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A run that is given to a worker.
+
+    Attributes:
+        run_id: The id of the run.
+        prepare: Called with the socket and process id of the worker before the run is sent to it.
+        decline: Called with the reason if the worker ends or cannot start before it has executed anything of the run.
+        lost: Called with a sentence if the worker ends while it executes the run.
+    """
+
+    run_id: str
+    prepare: Callable[[str, int], None]
+    decline: Callable[[str], None]
+    lost: Callable[[str], None]
+
+
+@dataclass
+class WorkerProcess:
+    """A worker. It is started with an assignment, because only a run is a reason to start one.
+
+    Args:
+        command: The program and its arguments.
+        start: The first line that it reads.
+        socket: The path of its socket.
+        version: What it is to load.
+        assignment: Its first run; None to have it ready for the next one.
+    """
+
+    command: list[str]
+    start: str
+    socket: str
+    version: Version
+    assignment: Assignment | None = None
+    failed_to_start: bool = False
+    _ready: bool = False
+    _started: bool = False
+    _retired: bool = False
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _process: "subprocess.Popen[str]" = field(init=False)
+    _input: IO[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A process group of its own, so that Ctrl-C does not reach it; the session remains that of the daemon.
+        self._process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+        )
+        self._input = cast("IO[str]", self._process.stdin)
+        self._write(self.start)
+        threading.Thread(target=self._listen, name=f"run worker {self.pid}", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it runs, and is not about to end."""
+        return not self._retired and self._process.poll() is None
+
+    def assign(self, assignment: Assignment) -> bool:
+        """Give it a run, and return whether it takes it: it has no other one, and is not about to end."""
+        with self._lock:
+            if self.assignment is not None or not self.is_there:
+                return False
+            self.assignment, self._started = assignment, False
+            ready = self._ready
+        if ready:
+            self._send()
+        return True
+
+    def retire(self) -> None:
+        """Let it end as soon as it has no run."""
+        with self._lock:
+            self._retired = True
+            with contextlib.suppress(BrokenPipeError):
+                self._input.close()
+
+    def _listen(self) -> None:
+        for line in self._process.stdout or ():
+            message = json.loads(line)
+            if "ready" in message:
+                self._become_ready(message["ready"])
+            elif "started" in message:
+                self._started = True
+            elif "done" in message:
+                with self._lock:
+                    self.assignment = None
+                if message["leaving"]:
+                    self.retire()
+        self._end(self._process.wait())
+
+    def _become_ready(self, settings_mark: str) -> None:
+        with self._lock:
+            self._ready = settings_mark == self.version.settings_mark
+            self.failed_to_start = not self._ready
+            waiting = self.assignment is not None
+        if not self._ready:
+            self.retire()
+        elif waiting:
+            self._send()
+
+    def _send(self) -> None:
+        assignment = self.assignment
+        if assignment is None:
+            return
+        assignment.prepare(self.socket, self.pid)
+        self._write(json.dumps({"run": assignment.run_id}))
+
+    def _write(self, line: str) -> None:
+        # If it has ended or is to end, `_end` takes care of its run.
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._input.write(line + "\n")
+            self._input.flush()
+
+    def _end(self, code: int) -> None:
+        with self._lock:
+            self._retired = True
+            assignment, self.assignment = self.assignment, None
+            self.failed_to_start = not self._ready
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if assignment is None:
+            return
+        if self._started:
+            assignment.lost(f"The run worker (process {self.pid}) {how} while it executed this run.")
+        elif self.failed_to_start and code == 0:
+            assignment.decline("the settings of a run worker differ from those of the code location")
+        elif self.failed_to_start:
+            assignment.decline(f"a run worker could not start: it {how}")
+        else:
+            assignment.decline("the run worker ended before it executed anything of this run")
