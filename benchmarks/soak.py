@@ -54,6 +54,7 @@ ROLES = {
     "webserver": r"dagster_webserver|dagster-webserver",
     "daemon": r"dagster\._daemon|dagster-daemon",
     "code server": r"code-server",
+    "worker": r"run_workers",
     "code": r"api grpc|resource_tracker",
     "run": r"",
 }
