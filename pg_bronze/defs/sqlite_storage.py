@@ -7,25 +7,35 @@ same: ``dagster.yaml`` may name either storage at any time.
 This module is loaded by the web server and the daemon, so it imports nothing of pg_bronze.
 """
 
+import atexit
 import os
+import sqlite3
+import tempfile
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
 from dagster._core.storage.sql import create_engine
+from dagster._core.storage.sqlite import create_db_conn_string
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, QueuePool, event
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, event
 
-# Databases of single runs that stay open; a process rarely reads more of them alternately.
-_RUNS_OPEN = 4
+# Databases that stay open: the three of an instance, and those of single runs, of which a process rarely reads more
+# alternately.
+_MOST_OPEN = 7
 # Seconds that a statement waits for the lock of another process; that of Dagster's event storage.
 _BUSY_S = 60
+_COMPLETE = "select version_num from alembic_version"
+Storage = TypeVar("Storage", "PooledRunStorage", "PooledScheduleStorage")
 
 
 def _engine(url: str) -> Engine:
@@ -44,49 +54,100 @@ def _engine(url: str) -> Engine:
     return made
 
 
-class _Kept:
-    """The engines of one storage by name: the last ones that were used, and those that are always open."""
+def _identity(file: str) -> tuple[int, int] | None:
+    """Return what distinguishes a file from one of the same name; None if there is no file."""
+    with suppress(FileNotFoundError):
+        found = os.stat(file)
+        return found.st_dev, found.st_ino
+    return None
 
-    def __init__(self, always: str) -> None:
-        self._always = always
-        self._engines: OrderedDict[str, Engine] = OrderedDict()
 
-    def get(self, name: str, url: str, prepare: Callable[[Engine], None] | None = None) -> Engine:
-        """Return the engine of a database; ``prepare`` replaces it and is called with the new one."""
-        if prepare is not None and name in self._engines:
-            self._engines.pop(name).dispose()
-        if name not in self._engines:
-            self._engines[name] = _engine(url)
-            for other in [item for item in self._engines if item not in (name, self._always)][:-_RUNS_OPEN]:
-                self._engines.pop(other).dispose()
-        self._engines.move_to_end(name)
-        if prepare is not None:
-            prepare(self._engines[name])
-        return self._engines[name]
+class _Engines:
+    """The engines of this process by file, for all instances: a code server opens one for each sensor evaluation.
 
-    def dispose(self) -> None:
+    A file that was replaced or removed gets a new engine.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[tuple[int, int] | None, Engine]] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def get(self, file: str, url: str, prepare: Callable[[], None]) -> Engine:
+        """Return the engine of a database; ``prepare`` is called before, unless this process knows the file."""
+        with self._lock:
+            known, engine = self._kept.get(file, (None, None))
+            if engine is None or known != _identity(file):
+                self._close(file)
+                prepare()
+                engine = _engine(url)
+                self._kept[file] = _identity(file), engine
+                for other in list(self._kept)[:-_MOST_OPEN]:
+                    self._close(other)
+            self._kept.move_to_end(file)
+            return engine
+
+    def knows(self, file: str) -> bool:
+        """Return whether the file is open, and still the same."""
+        with self._lock:
+            return file in self._kept and self._kept[file][0] == _identity(file)
+
+    def close(self) -> None:
         """Close all connections."""
-        while self._engines:
-            self._engines.popitem()[1].dispose()
+        with self._lock:
+            for file in list(self._kept):
+                self._close(file)
+
+    def forget(self) -> None:
+        """Forget the engines of the parent process; SQLite's connections must not be used after a fork."""
+        self._kept, self._lock = OrderedDict(), threading.RLock()
+
+    def _close(self, file: str) -> None:
+        if file in self._kept:
+            self._kept.pop(file)[1].dispose()
+
+
+_engines = _Engines()
+atexit.register(_engines.close)
+os.register_at_fork(after_in_child=_engines.forget)
+
+
+def _is_complete(file: str) -> bool:
+    """Return whether a database has been created completely: its version is written last."""
+    if not os.path.exists(file):
+        return False
+    with suppress(sqlite3.Error):
+        connection = sqlite3.connect(file, timeout=_BUSY_S)
+        try:
+            return connection.execute(_COMPLETE).fetchone() is not None
+        finally:
+            connection.close()
+    return False
 
 
 class PooledEventLogStorage(SqliteEventLogStorage):
     """The event log: one database for each run and an index of all asset events."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._kept = _Kept(INDEX_SHARD_NAME)
         self._migrated: set[str] = set()
         super().__init__(base_dir, inst_data)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
         with self._db_lock:
-            # The retention removes the name of a run whose file it has removed.
-            known = shard in self._initialized_dbs
-            engine = self._kept.get(shard, self.conn_string_for_shard(shard), None if known else self._initdb)
+            url = self.conn_string_for_shard(shard)
+            engine = _engines.get(self.path_for_shard(shard), url, lambda: self._prepare(shard))
             self._initialized_dbs.add(shard)
             with engine.begin() as connection:
                 yield connection
+
+    def _prepare(self, shard: str) -> None:
+        """Create the database of a run, unless another process has done so."""
+        file = self.path_for_shard(shard)
+        if shard != INDEX_SHARD_NAME and not os.path.exists(file):
+            # A copy: creating 20 tables and indexes costs more than all events of a small run.
+            _write_new(Path(file), _empty_run())
+        if not _is_complete(file):
+            self._initdb(create_engine(self.conn_string_for_shard(shard), poolclass=NullPool))
 
     def has_secondary_index(self, name: str) -> bool:
         """Return whether a migration is complete, which is asked for in every query and never undone."""
@@ -94,33 +155,47 @@ class PooledEventLogStorage(SqliteEventLogStorage):
             self._migrated.add(name)
         return name in self._migrated
 
-    def dispose(self) -> None:
-        """Close all connections."""
-        super().dispose()
-        self._kept.dispose()
+
+@cache
+def _empty_run() -> bytes:
+    """Return the database of a run without events, as Dagster creates it."""
+    with tempfile.TemporaryDirectory(prefix="pg_bronze-") as folder:
+        storage = SqliteEventLogStorage(folder)
+        storage._initdb(create_engine(storage.conn_string_for_shard("run"), poolclass=NullPool))
+        return Path(storage.path_for_shard("run")).read_bytes()
+
+
+def _write_new(file: Path, content: bytes) -> None:
+    """Write a file at once, unless another process has written it."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}.new")
+    part.write_bytes(content)
+    with suppress(FileExistsError):
+        os.link(part, file)
+    part.unlink()
 
 
 class _Pooled:
     """Keeps the connections of a storage that has one database."""
 
-    def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._kept = _engine(conn_string)
-        super().__init__(conn_string, inst_data)  # type: ignore[call-arg]  # of the storage, the next base class
+    _conn_string: str
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """Yield a connection in a transaction."""
-        with self._kept.begin() as connection:
+        file = self._conn_string.removeprefix("sqlite:///")
+        with _engines.get(file, self._conn_string, lambda: None).begin() as connection:
             yield connection
-
-    def dispose(self) -> None:
-        """Close all connections."""
-        super().dispose()  # type: ignore[misc]  # of the storage, the next base class
-        self._kept.dispose()
 
 
 class PooledRunStorage(_Pooled, SqliteRunStorage):
     """Runs, their tags and snapshots."""
+
+    _has_run_stats = False
+
+    def has_run_stats_index_cols(self) -> bool:
+        """Return whether a migration is complete, which is asked for in every query and never undone."""
+        self._has_run_stats = self._has_run_stats or super().has_run_stats_index_cols()
+        return self._has_run_stats
 
 
 class PooledScheduleStorage(_Pooled, SqliteScheduleStorage):
@@ -136,11 +211,20 @@ class PooledSqliteStorage(DagsterSqliteStorage):
         self.base_dir, self._inst_data = base_dir, inst_data
         # Of eight processes that create the files at the same time, two end with "table already exists" otherwise.
         with FileLock(os.path.join(base_dir, "creation.lock"), timeout=_BUSY_S):
-            self._run_storage = PooledRunStorage.from_local(os.path.join(base_dir, "history", ""))
+            self._run_storage = _open(PooledRunStorage, os.path.join(base_dir, "history", ""), "runs")
             self._event_log_storage = PooledEventLogStorage(os.path.join(base_dir, "history", "runs", ""))
-            self._schedule_storage = PooledScheduleStorage.from_local(os.path.join(base_dir, "schedules"))
+            self._schedule_storage = _open(PooledScheduleStorage, os.path.join(base_dir, "schedules"), "schedules")
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "PooledSqliteStorage":
         """Return the storage that ``dagster.yaml`` configures."""
         return cls.from_local(inst_data=inst_data, **config_value)
+
+
+def _open(kind: type[Storage], base_dir: str, name: str) -> Storage:
+    """Open a storage. Its file is created, and its version checked, unless this process has the file open."""
+    url = create_db_conn_string(base_dir, name)
+    if _engines.knows(url.removeprefix("sqlite:///")):
+        return kind(url)
+    made: Any = kind.from_local(base_dir)
+    return cast("Storage", made)
