@@ -17,7 +17,7 @@ ARGS =
 BIN = .venv/bin
 UNIT = pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings
 
-.PHONY: help install demo test test-unit mutants proof planted lint format lock minio postgres clean
+.PHONY: help install demo test test-unit mutants proof planted newest lint format lock minio postgres clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -54,6 +54,12 @@ proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos, other ser
 # .venv/bin/python -m pg_bronze_tests.planting
 planted: .venv/.dev minio postgres ## plant each fault of pg_bronze_tests/*/planted.py, and see its test fail
 	@exec $(BIN)/python -m pg_bronze_tests.planting $(ARGS)
+
+# PYTHONPATH=$PWD/.cache/newest .venv/bin/python -m pytest pg_bronze_tests/house/test_dagster_internals.py
+newest: .venv/.dev ## whether the private parts of Dagster that are used are the same in its newest version
+	@$(BIN)/uv pip install --quiet --upgrade --no-deps --target .cache/newest dagster dagster-shared dagster-pipes dagster-postgres
+	@PYTHONPATH=$$PWD/.cache/newest $(BIN)/python -c "import dagster; print('dagster', dagster.__version__)"
+	@PYTHONPATH=$$PWD/.cache/newest $(BIN)/python -m pytest pg_bronze_tests/house/test_dagster_internals.py $(ARGS)
 
 # .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports
 lint: .venv/.dev ## ruff, mypy, import-linter
