@@ -3,7 +3,6 @@
 A locked table keeps a run in flight: its worker waits for the lock.
 """
 
-import contextlib
 import io
 import os
 import queue
@@ -11,7 +10,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +28,6 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
-from pg_bronze.defs.run_workers import pool
 from pg_bronze.defs.run_workers.launcher import ResidentRunLauncher, _worker_of
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import FIRST_DAY, MOVIES
@@ -234,14 +232,6 @@ def test_a_lost_worker_is_found_by_the_monitoring_of_another_daemon(deployment: 
     deployment.instance.report_run_failed(run)
 
 
-def test_a_first_load_that_takes_long_has_a_process_of_its_own(deployment: Deployment):
-    """It lowers its priority, which a process cannot raise again."""
-    run_id = deployment.launch("person", pg_bronze__first_load="true")
-
-    assert deployment.end(run_id) == dg.DagsterRunStatus.SUCCESS, deployment.events(run_id)
-    assert deployment.worker(run_id) is None
-
-
 def test_changed_settings_are_used_by_the_next_run_of_a_worker(deployment: Deployment):
     """A corrected setting must not need a restart."""
     before = deployment.launch("movie")
@@ -262,23 +252,6 @@ def test_changed_settings_are_used_by_the_next_run_of_a_worker(deployment: Deplo
 
 
 @pytest.fixture
-def launcher(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ResidentRunLauncher]]:
-    """Replace the launcher by one without workers yet, and with other limits."""
-    made: list[ResidentRunLauncher] = []
-
-    def replace(**limits: int) -> ResidentRunLauncher:
-        new = ResidentRunLauncher(**limits)
-        new.register_instance(deployment.instance)
-        monkeypatch.setattr(deployment.instance, "_run_launcher", new)
-        made.append(new)
-        return new
-
-    yield replace
-    for one in made:
-        one.dispose()
-
-
-@pytest.fixture
 def new_processes(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> Iterator["queue.Queue[str]"]:
     """The runs that are to be launched in new processes, which are not started."""
     found: queue.Queue[str] = queue.Queue()
@@ -289,11 +262,21 @@ def new_processes(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> It
         deployment.instance.report_run_failed(run)
 
 
+def test_a_first_load_that_takes_long_has_a_process_of_its_own(deployment: Deployment, new_processes):
+    """It lowers its priority, which a process cannot raise again."""
+    run_id = deployment.launch("person", pg_bronze__first_load="true")
+
+    assert new_processes.get(timeout=LONGEST_S) == run_id
+    assert deployment.worker(run_id) is None
+
+
 def test_a_worker_with_other_settings_than_the_code_server_executes_nothing(
-    deployment: Deployment, launcher, new_processes, monkeypatch
+    deployment: Deployment, new_processes, monkeypatch
 ):
     """The daemon may have another environment, and with it another database."""
-    launcher()
+    launcher = ResidentRunLauncher()
+    launcher.register_instance(deployment.instance)
+    monkeypatch.setattr(deployment.instance, "_run_launcher", launcher)
     monkeypatch.setenv("PG_BRONZE_SLICE_ROWS", "1234")
 
     run_id = deployment.launch("person")
@@ -303,57 +286,12 @@ def test_a_worker_with_other_settings_than_the_code_server_executes_nothing(
     assert f"This run is launched in a new process, {expected}" in deployment.events(run_id)
 
 
-def test_a_worker_that_cannot_start_leaves_its_run_to_a_new_process(
-    deployment: Deployment, launcher, new_processes, monkeypatch
-):
-    launcher()
-    monkeypatch.setattr(pool, "_MODULE", "pg_bronze.no_such_module")
-
-    first = deployment.launch("person")
-    assert new_processes.get(timeout=LONGEST_S) == first
-    second = deployment.launch("movie")
-    assert new_processes.get(timeout=LONGEST_S) == second
-
-    because = "This run is launched in a new process, because"
-    assert f"{because} a run worker could not start: it ended with exit code 1." in deployment.events(first)
-    assert f"{because} a run worker could not start within the last minute." in deployment.events(second)
-
-
-def test_a_worker_ends_after_its_runs(deployment: Deployment, launcher):
-    """Memory that a library does not return must not grow for months."""
-    launcher(max_runs=1)
-    runs = [deployment.launch("person"), deployment.launch("movie")]
-    for run_id in runs:
-        assert deployment.end(run_id) == dg.DagsterRunStatus.SUCCESS, deployment.events(run_id)
-
-    assert_gone([deployment.pid(run_id) for run_id in runs])
-
-
-def test_a_worker_without_a_run_ends_and_the_next_run_has_another_one(deployment: Deployment, launcher):
-    """Four idle processes must not keep 200 MB each forever."""
-    launcher(max_idle_s=0)
+def test_the_end_of_the_launcher_ends_its_workers(deployment: Deployment):
+    """It is the last test of this module. Processes that stay would hold the project folder."""
     run_id = deployment.launch("person")
     assert deployment.end(run_id) == dg.DagsterRunStatus.SUCCESS, deployment.events(run_id)
+    worker = psutil.Process(deployment.pid(run_id))
 
-    assert_gone([deployment.pid(run_id)])
+    deployment.instance.run_launcher.dispose()
 
-
-def test_the_end_of_the_launcher_ends_idle_workers(deployment: Deployment, launcher):
-    made = launcher()
-    run_id = deployment.launch("person")
-    assert deployment.end(run_id) == dg.DagsterRunStatus.SUCCESS, deployment.events(run_id)
-    assert psutil.pid_exists(deployment.pid(run_id))
-
-    made.dispose()
-
-    assert_gone([deployment.pid(run_id)])
-
-
-def assert_gone(pids: list[int]) -> None:
-    """Wait until processes have ended."""
-    processes = []
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            processes.append(psutil.Process(pid))
-    _, alive = psutil.wait_procs(processes, timeout=30)
-    assert alive == []
+    assert psutil.wait_procs([worker], timeout=30)[1] == []
