@@ -18,7 +18,7 @@ from pg_bronze.defs.run_workers.worker_process import Assignment, Version
 
 LONGEST_S = 30
 # Ends before it is ready if its origin is "broken"; executes nothing of a run called "refused", ends in "crash", and
-# waits in every other run for a line of the file that its origin names.
+# waits in every other run for a line of the file of that run.
 PROGRAM = """
 import json, sys
 start = json.loads(input())
@@ -32,7 +32,7 @@ for line in sys.stdin:
     print(json.dumps({"started": run}), flush=True)
     if run == "crash":
         sys.exit(1)
-    with open(start["origin"]) as gate:
+    with open(start["origin"] + run) as gate:
         gate.readline()
     print(json.dumps({"done": run, "leaving": run == "last"}), flush=True)
     if run == "last":
@@ -67,9 +67,9 @@ class Runs:
     def hear(self) -> tuple[str, str]:
         return self.told.get(timeout=LONGEST_S)
 
-    def end(self) -> None:
-        """Let one run end; returns when its worker has seen it."""
-        with self.gate.open("w") as gate:
+    def end(self, run_id: str) -> None:
+        """Let a run end that has a worker."""
+        with Path(f"{self.gate}{run_id}").open("w") as gate:
             gate.write("go\n")
 
 
@@ -79,8 +79,9 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     program.write_text(PROGRAM)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(pool, "_MODULE", "fake_worker")
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
+    gate = tmp_path / "gate_"
+    for run_id in ("a", "b", "d", "before", "after", "last", "next"):
+        os.mkfifo(f"{gate}{run_id}")
     tested = WorkerPool(2, {})
     yield Runs(tested, gate)
     tested.close()
@@ -104,13 +105,13 @@ def test_a_worker_takes_the_next_run_and_a_second_one_is_started_while_it_has_on
     assert runs.workers["a"] != runs.workers["b"]
     assert runs.give("c") == "all 2 run workers have a run"
 
-    runs.end()
+    runs.end("a")
     until(runs, "d")
     assert runs.hear() == ("d", "sent")
 
-    assert runs.workers["d"] in (runs.workers["a"], runs.workers["b"])
-    runs.end()
-    runs.end()
+    assert runs.workers["d"] == runs.workers["a"]
+    runs.end("b")
+    runs.end("d")
 
 
 def test_a_worker_that_cannot_start_declines_its_run_and_is_not_tried_again_at_once(runs: Runs):
@@ -142,23 +143,23 @@ def test_after_a_reload_the_next_run_has_a_worker_with_the_new_definitions(runs:
     assert runs.hear() == ("after", "sent")
 
     assert runs.workers["before"] != runs.workers["after"]
-    runs.end()
-    runs.end()
+    runs.end("before")
+    runs.end("after")
     until(runs, "last", server="2")
     assert runs.hear() == ("last", "sent")
     assert runs.workers["last"] == runs.workers["after"]
-    runs.end()
+    runs.end("last")
 
 
 def test_a_worker_that_leaves_gets_no_run(runs: Runs):
     runs.give("last")
     assert runs.hear() == ("last", "sent")
-    runs.end()
+    runs.end("last")
     until(runs, "next")
     assert runs.hear() == ("next", "sent")
 
     assert runs.workers["last"] != runs.workers["next"]
-    runs.end()
+    runs.end("next")
 
 
 @pytest.fixture

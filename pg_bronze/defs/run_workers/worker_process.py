@@ -63,15 +63,15 @@ class WorkerProcess:
     _started: bool = False
     _retired: bool = False
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _process: "subprocess.Popen[str]" = field(init=False)
-    _input: IO[str] = field(init=False)
+    _process: "subprocess.Popen[bytes]" = field(init=False)
+    _input: IO[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
         # A process group of its own, so that Ctrl-C does not reach it; the session remains that of the daemon.
         self._process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, process_group=0
         )
-        self._input = cast("IO[str]", self._process.stdin)
+        self._input = cast("IO[bytes]", self._process.stdin)
         self._write(self.start)
         threading.Thread(target=self._listen, name=f"run worker {self.pid}", daemon=True).start()
 
@@ -137,8 +137,7 @@ class WorkerProcess:
     def _write(self, line: str) -> None:
         # If it has ended or is to end, `_end` takes care of its run.
         with contextlib.suppress(BrokenPipeError, ValueError):
-            self._input.write(line + "\n")
-            self._input.flush()
+            self._input.write(f"{line}\n".encode())
 
     def _end(self, code: int) -> None:
         with self._lock:
