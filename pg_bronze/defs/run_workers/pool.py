@@ -49,8 +49,8 @@ class WorkerPool:
                 return "a run worker could not start within the last minute"
             if len(self._workers) >= self._most:
                 return f"all {self._most} run workers have a run"
-            self._workers.append(self._start(assignment, version, program, instance, origin))
-        return None
+            self._workers.append(self._start(version, program, instance, origin))
+            return None if self._workers[-1].assign(assignment) else "a run worker could not start"
 
     def close(self) -> None:
         """Let all workers end after their runs."""
@@ -68,11 +68,9 @@ class WorkerPool:
                 worker.retire()
         self._workers = [worker for worker in self._workers if worker.is_there]
 
-    def _start(
-        self, assignment: Assignment, version: Version, program: str, instance: str, origin: str
-    ) -> WorkerProcess:
+    def _start(self, version: Version, program: str, instance: str, origin: str) -> WorkerProcess:
         self._folder = self._folder or Path(tempfile.mkdtemp(prefix="pg_bronze-"))
         self._count += 1
         socket = str(self._folder / str(self._count))
         start = json.dumps({"instance": instance, "origin": origin, "socket": socket, **self._limits})
-        return WorkerProcess([program, "-m", _MODULE], start, socket, version, assignment)
+        return WorkerProcess([program, "-m", _MODULE], start, socket, version)

@@ -43,14 +43,15 @@ class Assignment:
 
 @dataclass
 class WorkerProcess:
-    """A worker. It is started with an assignment, because only a run is a reason to start one.
+    """A worker.
 
     Args:
         command: The program and its arguments.
         start: The first line that it reads.
         socket: The path of its socket.
         version: What it is to load.
-        assignment: Its first run; None to have it ready for the next one.
+        assignment: The run that it has, or will have when it is ready; None while it is free.
+        failed_to_start: Whether it ended before it was ready, or with settings that are not those of its version.
     """
 
     command: list[str]
@@ -60,6 +61,7 @@ class WorkerProcess:
     assignment: Assignment | None = None
     failed_to_start: bool = False
     _ready: bool = False
+    _sent: bool = False
     _started: bool = False
     _retired: bool = False
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -90,18 +92,16 @@ class WorkerProcess:
         with self._lock:
             if self.assignment is not None or not self.is_there:
                 return False
-            self.assignment, self._started = assignment, False
-            ready = self._ready
-        if ready:
-            self._send()
+            assignment.prepare(self.socket, self.pid)
+            self.assignment, self._sent, self._started = assignment, False, False
+            self._send_when_ready()
         return True
 
     def retire(self) -> None:
         """Let it end as soon as it has no run."""
         with self._lock:
             self._retired = True
-            with contextlib.suppress(BrokenPipeError):
-                self._input.close()
+            self._close_when_sent()
 
     def _listen(self) -> None:
         for line in self._process.stdout or ():
@@ -119,24 +119,27 @@ class WorkerProcess:
 
     def _become_ready(self, settings_mark: str) -> None:
         with self._lock:
-            self._ready = settings_mark == self.version.settings_mark
-            self.failed_to_start = not self._ready
-            waiting = self.assignment is not None
-        if not self._ready:
-            self.retire()
-        elif waiting:
-            self._send()
+            if settings_mark == self.version.settings_mark:
+                self._ready = True
+                self._send_when_ready()
+            else:
+                self._retired, self.failed_to_start = True, True
+                self._input.close()
 
-    def _send(self) -> None:
-        assignment = self.assignment
-        if assignment is None:
+    def _send_when_ready(self) -> None:
+        if self.assignment is None or self._sent or not self._ready:
             return
-        assignment.prepare(self.socket, self.pid)
-        self._write(json.dumps({"run": assignment.run_id}))
+        self._write(json.dumps({"run": self.assignment.run_id}))
+        self._sent = True
+        self._close_when_sent()
+
+    def _close_when_sent(self) -> None:
+        if self._retired and (self.assignment is None or self._sent):
+            self._input.close()
 
     def _write(self, line: str) -> None:
-        # If it has ended or is to end, `_end` takes care of its run.
-        with contextlib.suppress(BrokenPipeError, ValueError):
+        # If it has ended, `_end` takes care of its run.
+        with contextlib.suppress(BrokenPipeError):
             self._input.write(f"{line}\n".encode())
 
     def _end(self, code: int) -> None:
