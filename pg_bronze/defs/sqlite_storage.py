@@ -11,16 +11,17 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
 from dagster._core.storage.sql import create_engine
+from dagster._core.storage.sqlite import create_db_conn_string
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
-from sqlalchemy import Connection, Engine, QueuePool, event
+from sqlalchemy import Connection, Engine, QueuePool, event, text
 
 # Databases of single runs that stay open; a process rarely reads more of them alternately.
 _RUNS_OPEN = 4
@@ -42,6 +43,18 @@ def _engine(url: str) -> Engine:
     )
     event.listen(made, "connect", lambda connection, _: connection.execute("pragma synchronous = normal"))
     return made
+
+
+def _is_stamped(connection: Connection) -> bool:
+    """Return whether a database was created before, by this version or an older one.
+
+    Dagster does nothing then, but executes its hundred files of migrations to find out which is the newest one: a tenth
+    of the CPU time of `pg-bronze tick`. ``instance_info`` is a table that it added without a migration.
+    """
+    tables = set(connection.execute(text("select name from sqlite_master where type = 'table'")).scalars())
+    if "alembic_version" not in tables or ("runs" in tables and "instance_info" not in tables):
+        return False
+    return connection.execute(text("select 1 from alembic_version")).first() is not None
 
 
 class _Kept:
@@ -88,6 +101,12 @@ class PooledEventLogStorage(SqliteEventLogStorage):
             with engine.begin() as connection:
                 yield connection
 
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
+        with engine.connect() as connection:
+            known = _is_stamped(connection)
+        if not known:
+            super()._initdb(engine, for_index_shard)
+
     def has_secondary_index(self, name: str) -> bool:
         """Return whether a migration is complete, which is asked for in every query and never undone."""
         if name not in self._migrated and super().has_secondary_index(name):
@@ -101,11 +120,25 @@ class PooledEventLogStorage(SqliteEventLogStorage):
 
 
 class _Pooled:
-    """Keeps the connections of a storage that has one database."""
+    """Keeps the connections of a storage that has one database, ``file``."""
+
+    file: ClassVar[str]
 
     def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._kept = _engine(conn_string)
         super().__init__(conn_string, inst_data)  # type: ignore[call-arg]  # of the storage, the next base class
+
+    @classmethod
+    def from_local(cls, base_dir: str, inst_data: ConfigurableClassData | None = None) -> Any:
+        """Return the storage in a folder, and create its database if it is missing."""
+        if os.path.isfile(os.path.join(base_dir, f"{cls.file}.db")):
+            storage = cls(create_db_conn_string(base_dir, cls.file), inst_data)
+            with storage.connect() as connection:
+                known = _is_stamped(connection)
+            if known:
+                return storage
+            storage.dispose()
+        return super().from_local(base_dir, inst_data)  # type: ignore[misc]  # of the storage, the next base class
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -122,9 +155,13 @@ class _Pooled:
 class PooledRunStorage(_Pooled, SqliteRunStorage):
     """Runs, their tags and snapshots."""
 
+    file = "runs"
+
 
 class PooledScheduleStorage(_Pooled, SqliteScheduleStorage):
     """Sensors and their ticks."""
+
+    file = "schedules"
 
 
 class PooledSqliteStorage(DagsterSqliteStorage):
