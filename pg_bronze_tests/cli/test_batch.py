@@ -14,8 +14,10 @@ import pytest
 import sqlalchemy
 from dagster._core.test_utils import create_run_for_test
 
-from pg_bronze.cli import batch
-from pg_bronze.cli.batch import Batches, run_batch
+from pg_bronze.cli import batch, runs
+from pg_bronze.cli.batch import run_batch
+from pg_bronze.cli.batches import Batches
+from pg_bronze.defs import retention
 from pg_bronze.scheduling import first_loads
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, requested
@@ -294,7 +296,7 @@ def test_a_quiet_table_costs_no_statement_and_no_request(shared: Project, reques
 
 def test_many_due_tables_are_copied_in_several_runs(shared: Project, monkeypatch: pytest.MonkeyPatch):
     """One run of 5,000 tables keeps all their events in memory."""
-    monkeypatch.setattr(batch, "TABLES_PER_RUN", 1)
+    monkeypatch.setattr(runs, "TABLES_PER_RUN", 1)
 
     assert copied_by(shared, lambda: run_batch([], Batches())) == [{"person"}, {"movie"}]
 
@@ -337,3 +339,30 @@ def test_a_tick_of_a_person_loads_every_table_to_its_end_and_small_ones_first(
     started = copied_by(shared, lambda: run_batch([], Batches()))
     assert started[::-1] == [{"movie", "person"}, {"a_large"}, {"b_large"}, {"c_large"}]
     assert len(lake.ids(shared.bucket, "c_large")) == 1000
+
+
+def test_quiet_batches_prune_the_storage_once_in_ten_minutes_and_others_in_each(
+    shared: Project, monkeypatch: pytest.MonkeyPatch
+):
+    """A pass takes a tenth of the CPU time of a tick from cron that finds nothing."""
+    passes = []
+    prune = retention.prune
+
+    def counted(*arguments: Any) -> str:
+        passes.append(arguments[-1])
+        return prune(*arguments)
+
+    monkeypatch.setattr(retention, "prune", counted)
+    assert run_batch([], Batches())
+    settle(Batches(), shared)
+    before = len(passes)
+    assert run_batch([], Batches())
+    assert len(passes) == before
+
+    shared.database.execute("insert into movie values (900, 'new', now())")
+    assert run_batch([], Batches())
+    assert len(passes) == before + 1
+
+    monkeypatch.setattr(retention, "last_at", lambda _: passes[-1] - 601)
+    settle(Batches(), shared)
+    assert len(passes) > before + 1
