@@ -4,7 +4,7 @@ The check needs the instance, the catalog, the source and the bucket. What a cop
 """
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -70,12 +70,14 @@ class _Checked:
         store: The bucket.
         state: The catalog.
         tables: The tables to copy.
+        revoked: A sentence for each table that is skipped now and was copied before, by label.
     """
 
     settings: "Settings"
     store: "Store"
     state: "CatalogState"
     tables: "Sequence[SourceTable]"
+    revoked: Mapping[str, str]
 
 
 def _check(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batches) -> _Checked:
@@ -89,7 +91,7 @@ def _check(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batch
     state = catalog_state.read(settings, datetime.now(UTC), store)
     if state.error and state.catalog is None:
         raise SettingsError(state.error)
-    tables = _tables(labels, settings, state, batches)
+    tables, revoked = _tables(labels, instance, settings, state, store, batches)
     if not tables:
         terminal.print("There is no table to copy.")
     elif not labels:
@@ -100,7 +102,7 @@ def _check(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batch
             due = []
         _prune(instance, tables, settings, batches, quiet=not due)
         tables = due
-    return _Checked(settings, store, state, tables)
+    return _Checked(settings, store, state, tables, revoked)
 
 
 def _copy(
@@ -116,7 +118,7 @@ def _copy(
     if not failed and not batches.stored:
         catalog_state.store_in_bucket(settings, state, checked.store)
         batches.stored = True
-    return failed, explained
+    return {**failed, **checked.revoked}, explained | batches.repeated(checked.revoked)
 
 
 def _copy_due(
@@ -152,9 +154,16 @@ def _explain(instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", ba
 
 
 def _tables(
-    labels: Sequence[str], settings: "Settings", state: "CatalogState", batches: Batches
-) -> "list[SourceTable]":
+    labels: Sequence[str],
+    instance: "dg.DagsterInstance",
+    settings: "Settings",
+    state: "CatalogState",
+    store: "Store",
+    batches: Batches,
+) -> "tuple[list[SourceTable], dict[str, str]]":
     """Return the named tables, or all that are copied, and print why tables are skipped.
+
+    The second value has a sentence for each table that is skipped now and was copied before, by label.
 
     Raises:
         SettingsError: A named table does not exist or is not copied.
@@ -173,9 +182,14 @@ def _tables(
             raise SettingsError(f"{label} is not copied: {reason}.")
     for pattern in () if labels else settings.unmatched(known):
         batches.print_once(f"PG_BRONZE_INCLUDE: no table matches {pattern!r}")
+    suspects = [included[label] for label in skipped if label not in batches.never_copied] if not labels else []
+    revoked = skipped_tables.revoked(instance, suspects, store)
+    batches.never_copied = set(skipped) - set(revoked) if not labels else set()
     for label, reason in skipped.items():
-        batches.print_once(f"skipped {label}: {reason}")
-    return [table for label, table in included.items() if label not in skipped and (not labels or label in labels)]
+        if label not in revoked:
+            batches.print_once(f"skipped {label}: {reason}")
+    chosen = [table for label, table in included.items() if label not in skipped and (not labels or label in labels)]
+    return chosen, revoked
 
 
 def _due(

@@ -31,6 +31,8 @@ class Batches:
         pruned_at: When Dagster's storage was last pruned, in seconds since 1970.
         large_tables: The number of tables that are swept by a schedule, as the last check found it.
         large: The tables of this batch whose first load takes long.
+        never_copied: The tables that are skipped and were not copied before, as the last batch found them.
+        revoked: The sentence of each table that is skipped and was copied before, as the last batch found them.
     """
 
     unattended: bool = False
@@ -44,6 +46,8 @@ class Batches:
     pruned_at: float = 0.0
     large_tables: int = 0
     large: Collection[str] = ()
+    never_copied: Collection[str] = ()
+    revoked: Mapping[str, str] = field(default_factory=dict)
 
     def print_once(self, sentence: str) -> None:
         """Print a sentence unless this command has printed it before."""
@@ -56,6 +60,11 @@ class Batches:
         known = notice in self.former_notices | self.notices
         self.notices.add(notice)
         return known
+
+    def repeated(self, revoked: Mapping[str, str]) -> set[str]:
+        """Return the tables whose sentence the batch before this one has printed too, by label."""
+        former, self.revoked = self.revoked, revoked
+        return {label for label, sentence in revoked.items() if former.get(label) == sentence}
 
     def report(self, failing: Mapping[str, tuple[Failure, float]]) -> None:
         """Print one sentence for each cause of failures that were not printed yet.

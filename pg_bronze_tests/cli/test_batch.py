@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -339,6 +340,64 @@ def test_a_tick_of_a_person_loads_every_table_to_its_end_and_small_ones_first(
     started = copied_by(shared, lambda: run_batch([], Batches()))
     assert started[::-1] == [{"movie", "person"}, {"a_large"}, {"b_large"}, {"c_large"}]
     assert len(lake.ids(shared.bucket, "c_large")) == 1000
+
+
+REVOKED = 'may not be read by this role; grant select on "public"."movie" to "{role}"'
+
+
+@pytest.fixture
+def visitor(shared: Project) -> Iterator[str]:
+    """A role of its own that reads the database, and may read its tables."""
+    role = f"visitor_{secrets.token_hex(3)}"
+    shared.database.execute(
+        f"create role {role} login password 'v'; grant select on all tables in schema public to {role}"
+    )
+    shared.set(PG_USER=role, PG_PASS="v", PG_CONTROL_URL="off")
+    yield role
+    shared.database.execute(f"drop owned by {role}; drop role {role}")
+
+
+@pytest.mark.parametrize("known_by", ["dagster", "bucket"])
+def test_a_table_that_was_copied_and_whose_grant_was_revoked_fails_with_the_grant(
+    shared: Project, visitor: str, capsys: pytest.CaptureFixture[str], known_by: str
+):
+    """New rows would be missing from then on, with exit status 0 and a line among those of tables never copied."""
+    shared.database.execute("create table secret (id int); insert into secret values (1)")
+    assert run_batch([], Batches())
+    shared.database.execute(f"revoke select on movie from {visitor}; insert into person values (4, 'new')")
+    if known_by == "bucket":
+        shared.instance.wipe_assets([key("movie"), key("person")])
+    capsys.readouterr()
+
+    assert not run_batch([], Batches())
+
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.startswith(f"pg-bronze: movie failed: it {REVOKED.format(role=visitor)}. The table was copied before")
+    assert "skipped secret: " in printed.out
+    assert "skipped movie" not in printed.out
+    assert lake.ids(shared.bucket, "person") == [1, 2, 3, 4]
+    shared.database.execute(f"grant select on movie to {visitor}")
+    assert run_batch([], Batches())
+
+
+def test_batches_of_run_print_once_that_a_grant_was_revoked(
+    shared: Project, visitor: str, batches: Batches, capsys: pytest.CaptureFixture[str]
+):
+    assert run_batch([], batches)
+    said = []
+    for statement in ("revoke select on movie from", "revoke select on movie from", "grant select on movie to"):
+        shared.database.execute(f"{statement} {visitor}")
+        said.append((run_batch([], batches), capsys.readouterr().err.count(REVOKED.format(role=visitor))))
+
+    assert said == [(False, 1), (False, 0), (True, 0)]
+
+
+def test_objects_of_another_system_do_not_make_an_unreadable_table_a_failing_one(shared: Project, visitor: str):
+    shared.database.execute(f"revoke select on movie from {visitor}")
+    shared.bucket.store().create("movie/movie_20250102000010.parquet", b"of the original system")
+
+    assert run_batch([], Batches())
 
 
 def test_quiet_batches_prune_the_storage_once_in_ten_minutes_and_others_in_each(
