@@ -1,15 +1,17 @@
 """What a tick costs when no table has new rows: wall time, CPU time and memory of `pg-bronze tick`.
 
-    .venv/bin/python -m benchmarks.quiet [--tables 5000] [--rounds 3]
+    .venv/bin/python -m benchmarks.quiet [--tables 11 500] [--rounds 5]
 
 Every tick is a separate process. Before each one, a transaction that writes to no table takes a transaction id. One
-table in three is empty. Prints the median of the quiet ticks, and of ticks with one new row. Starts a PostgreSQL and an
-S3 server (extra ``demo``). The first load takes about 0.1 s of CPU time for each table.
+table in three is empty. Prints the median of the quiet ticks, and of ticks with one new row, and the ratio of their CPU
+time to that of ``python -c "import dagster"``, which takes turns with them: a shared machine changes both alike. Starts
+a PostgreSQL and an S3 server (extra ``demo``). The first load takes about 0.1 s of CPU time for each table.
 """
 
 import argparse
 import contextlib
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from typing import Any, NamedTuple
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import any_server
 
+ROOT = Path(__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "pg-bronze"
 CREATE = """do $$ begin
   for number in {first}..{last} loop
@@ -41,21 +44,26 @@ class Cost(NamedTuple):
     peak_mb: float
 
     def __str__(self) -> str:
-        return f"{self.wall_s:6.1f} s wall, {self.cpu_s:6.1f} s CPU, {self.peak_mb:4.0f} MB at most"
+        return f"{self.wall_s:6.2f} s wall, {self.cpu_s:6.2f} s CPU, {self.peak_mb:4.0f} MB at most"
 
 
 def tick(environment: dict[str, str], folder: Path) -> tuple[Cost, str]:
     """Run `pg-bronze tick`; return its cost and its last line."""
+    return run([str(COMMAND), "tick"], environment, folder)
+
+
+def run(command: list[str], environment: dict[str, str], folder: Path) -> tuple[Cost, str]:
+    """Run a command; return its cost and its last line."""
     begun = time.monotonic()
     with (folder / "output").open("w+") as output:
-        process = subprocess.Popen([COMMAND, "tick"], env=environment, cwd=folder, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=output)
         _, status, used = os.wait4(process.pid, 0)
         wall_s = time.monotonic() - begun
         output.seek(0)
         lines = output.read().splitlines()
     if status:
         raise SystemExit("\n".join(lines[-5:]))
-    return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024), lines[-1]
+    return Cost(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024), lines[-1] if lines else ""
 
 
 def median(costs: list[Cost]) -> Cost:
@@ -65,44 +73,55 @@ def median(costs: list[Cost]) -> Cost:
 @contextlib.contextmanager
 def servers(folder: Path) -> Iterator[tuple[Any, dict[str, str]]]:
     """Start the servers; yield PostgreSQL and the environment of the command."""
-    foreign = ("PG", "MINIO_", "MC_", "AWS_", "DAGSTER_")
+    foreign = ("PG", "MINIO_", "MC_", "AWS_", "DAGSTER_", "PYTHONDONTWRITEBYTECODE")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    (folder / "home").mkdir()
-    (folder / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    for name in ("workspace.yaml", "dagster.yaml"):
+        shutil.copy(ROOT / name, folder)
     with PostgresServer(folder / "pg") as server, any_server(folder / "s3") as bucket:
         yield (
             server,
             inherited
             | {"PG_HOST": server.host, "PG_PORT": str(server.port), "PG_DB": "postgres", "PG_USER": server.user}
-            | {"PG_PASS": server.password, "PG_CONTROL_URL": "off", "DAGSTER_HOME": str(folder / "home")}
+            | {"PG_PASS": server.password, "PG_CONTROL_URL": "off"}
             | {"MINIO_BUCKET": "bronze", "MINIO_ENDPOINT": bucket.endpoint_url}
             | {"MINIO_ACCESS_KEY": bucket.access_key, "MINIO_SECRET_KEY": bucket.secret_key},
         )
 
 
+def measure(what: str, statement: str, connection: Any, environment: dict[str, str], folder: Path, rounds: int) -> None:
+    """Print the median cost of ticks, each after the statement, and its ratio to an import of Dagster."""
+    costs, least = [], []
+    for _ in range(rounds):
+        connection.execute(statement)
+        cost, last = tick(environment, folder)
+        costs.append(cost)
+        least.append(run([sys.executable, "-c", "import dagster"], environment, folder)[0])
+    ratio = median(costs).cpu_s / median(least).cpu_s
+    print(f"{what}: {median(costs)}, median of {rounds}, {ratio:.2f} times `import dagster`: {last}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tables", type=int, nargs="+", default=[11, 500])
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
         servers(Path(name)) as (server, environment),
         server.connect("postgres", autocommit=True) as connection,
     ):
-        for first in range(1, options.tables + 1, 500):
-            connection.execute(CREATE.format(first=first, last=min(first + 499, options.tables)))
-        print(f"{options.tables:,} tables, first load: {tick(environment, Path(name))[0]}", flush=True)
-        for what, statement in {
-            "quiet tick": "select pg_current_xact_id()",
-            "one new row": "insert into t1 select max(id) + 1 from t1",
-        }.items():
-            costs = []
-            for _ in range(options.rounds):
-                connection.execute(statement)
-                cost, last = tick(environment, Path(name))
-                costs.append(cost)
-            print(f"{what}: {median(costs)}, median of {options.rounds}: {last}", flush=True)
+        folder, exist = Path(name), 0
+        for count in sorted(options.tables):
+            for first in range(exist + 1, count + 1, 500):
+                connection.execute(CREATE.format(first=first, last=min(first + 499, count)))
+            exist = count
+            print(f"{count:,} tables, first load: {tick(environment, folder)[0]}", flush=True)
+            tick(environment, folder)  # the counters of the first load may have arrived late
+            for what, statement in {
+                "quiet tick": "select pg_current_xact_id()",
+                "one new row": "insert into t1 select max(id) + 1 from t1",
+            }.items():
+                measure(f"{count:,} tables, {what}", statement, connection, environment, folder, options.rounds)
 
 
 if __name__ == "__main__":

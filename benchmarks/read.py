@@ -35,6 +35,7 @@ from pg_bronze.core.region import Region
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
+from pg_bronze.lake import s3_client
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import footer_of
 from pg_bronze.lake.keys import Layout
@@ -139,7 +140,7 @@ def benchmark(server: Any, count: int, row_count: int, rounds: int) -> None:
         server.create_bucket(bucket)
         given = settings(server, bucket)
         begun = time.perf_counter()
-        fill(Store(scan.connect(given.s3), bucket), count, row_count, altered_at)
+        fill(Store(s3_client.connect_to(given.s3), bucket), count, row_count, altered_at)
         print(f"  filled bucket {bucket} in {time.perf_counter() - begun:.0f} s", flush=True)
     even, drifted = (settings(server, bucket) for bucket in buckets)
     plain = pl.scan_parquet("s3://even/movie/*.parquet", **scan.storage(even.s3))

@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from pg_bronze import __version__
-from pg_bronze.cli.batch import Batches, run_batch
 from pg_bronze.cli.interrupts import interrupts
-from pg_bronze.cli.state_changes import change
 from pg_bronze.cli.terminal import errors_as_sentences, terminal
 
 app = typer.Typer(
@@ -50,8 +48,11 @@ def tick(
     Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
     in the project folder, or in the current folder outside of a project.
     """
+    from pg_bronze.cli import batch
+    from pg_bronze.cli.batches import Batches
+
     with errors_as_sentences():
-        if not run_batch(tables or [], Batches()):
+        if not batch.run_batch(tables or [], Batches()):
             raise typer.Exit(1)
 
 
@@ -74,6 +75,9 @@ def run(
     Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
     in the project folder, or in the current folder outside of a project.
     """
+    from pg_bronze.cli import batch
+    from pg_bronze.cli.batches import Batches
+
     interval_s, batches = _seconds(every), Batches(unattended=True)
     terminal.lasting = True
     try:
@@ -81,7 +85,7 @@ def run(
             while True:
                 started = time.monotonic()
                 with contextlib.suppress(typer.Exit), errors_as_sentences():
-                    run_batch([], batches)
+                    batch.run_batch([], batches)
                 if not terminal.is_read:
                     terminal.complain("the program that reads standard output has ended, so this command ends too.")
                     raise typer.Exit(1)
@@ -96,6 +100,7 @@ def run(
 @app.command()
 def reset(table: Table) -> None:
     """Discard the watermark of a table. The next tick copies the whole table into a new generation."""
+    from pg_bronze.cli.state_changes import change
     from pg_bronze.sync import state_changes
 
     with errors_as_sentences():
@@ -105,6 +110,7 @@ def reset(table: Table) -> None:
 @app.command("continue")
 def resume(table: Table) -> None:
     """Continue the copy of a table after a move, a failover or a lost object, without comparing rows."""
+    from pg_bronze.cli.state_changes import change
     from pg_bronze.sync import state_changes
 
     with errors_as_sentences():
@@ -114,6 +120,7 @@ def resume(table: Table) -> None:
 @app.command()
 def reconcile(table: Table) -> None:
     """Compare a table with its objects after a failover or a restore, and continue if no row is missing."""
+    from pg_bronze.cli.state_changes import change
     from pg_bronze.sync import reconcile as reconciling
 
     with errors_as_sentences():

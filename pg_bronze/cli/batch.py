@@ -1,90 +1,33 @@
-"""One batch of `pg-bronze tick` or `pg-bronze run`: materializes the assets in this process."""
+"""One batch of `pg-bronze tick` or `pg-bronze run`: checks which tables are due, and copies these.
 
-import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+The check needs the instance, the catalog, the source and the bucket. What a copy needs is imported if a table is due.
+"""
+
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pg_bronze.cli import kept_memory
+from pg_bronze.cli.batches import Batches
 from pg_bronze.cli.instance import open_instance
-from pg_bronze.cli.progress_bars import bars
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.errors import NoConnectionFree, SettingsError
 from pg_bronze.scheduling import backoff
-from pg_bronze.scheduling.backoff import Failure
+from pg_bronze.settings import process
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from pg_bronze.core.table import SourceTable
     from pg_bronze.defs.catalog_state import CatalogState
-    from pg_bronze.defs.table_facts import Process
-    from pg_bronze.scheduling.memory import Memory
+    from pg_bronze.lake.object_store import Store
     from pg_bronze.settings.model import Settings
 
-# A run keeps its definitions, its plan and its events in memory until it ends.
-TABLES_PER_RUN = 500
-PRUNE_EVERY_S = 60.0
+PRUNE_EVERY_S, PRUNE_QUIET_EVERY_S = 60.0, 600.0
 # Of `pg-bronze run`: the other tables wait for its turn.
 FIRST_LOADS_PER_BATCH = 1
-# Of the control table and the reader: the same for all tables of a run.
-_NOTICES = ("etl_control is not mirrored", "Slices are read with COPY")
-
-
-@dataclass
-class Batches:
-    """The state that one command keeps between batches.
-
-    Attributes:
-        unattended: True for `pg-bronze run`, which copies the tables that are due, as the sensor does. False is a batch
-            that a person requested: it copies every committed row, and retries failing tables at once.
-        printed: Sentences that are not repeated.
-        notices: What the runs of this batch said about the control table and the reader.
-        former_notices: What those of the last batch with runs said; it is not repeated.
-        reported: The time of the last failure of each table that was printed.
-        memory: What the last check returned; None before the first one.
-        process: What this process keeps between checks.
-        stored: The catalog was stored in the bucket.
-        pruned_at: When Dagster's storage was last pruned, in seconds since 1970.
-        large_tables: The number of tables that are swept by a schedule, as the last check found it.
-        large: The tables of this batch whose first load takes long.
-    """
-
-    unattended: bool = False
-    printed: set[str] = field(default_factory=set)
-    notices: set[str] = field(default_factory=set)
-    former_notices: set[str] = field(default_factory=set)
-    reported: dict[str, float] = field(default_factory=dict)
-    memory: "Memory | None" = None
-    process: "Process | None" = None
-    stored: bool = False
-    pruned_at: float = 0.0
-    large_tables: int = 0
-    large: Collection[str] = ()
-
-    def print_once(self, sentence: str) -> None:
-        """Print a sentence unless this command has printed it before."""
-        if sentence not in self.printed:
-            self.printed.add(sentence)
-            terminal.print(sentence)
-
-    def knows(self, notice: str) -> bool:
-        """Return whether the batch before this one, or a run of this one, has said the same."""
-        known = notice in self.former_notices | self.notices
-        self.notices.add(notice)
-        return known
-
-    def report(self, failing: Mapping[str, tuple[Failure, float]]) -> None:
-        """Print one sentence for each cause of failures that were not printed yet.
-
-        Args:
-            failing: The failure of each table and the time of its next retry, by label.
-        """
-        new = {name: found for name, found in failing.items() if self.reported.get(name) != found[0].last}
-        self.reported |= {name: failure.last for name, (failure, _) in new.items()}
-        for sentence in backoff.sentences(new, datetime.now(UTC).timestamp()):
-            terminal.complain(sentence)
 
 
 def run_batch(labels: Sequence[str], batches: Batches) -> bool:
@@ -93,8 +36,13 @@ def run_batch(labels: Sequence[str], batches: Batches) -> bool:
     Returns:
         Whether no table failed.
     """
-    with open_instance() as instance:
-        failed, explained = _copy(labels, instance, batches)
+    with contextlib.ExitStack() as stack:
+        with process.without_collector():
+            instance = stack.enter_context(open_instance())
+            _import_check()
+            process.tune_process()
+            checked = _check(labels, instance, batches)
+        failed, explained = _copy(checked, instance, batches)
     by_cause: dict[str, list[str]] = {}
     for label, sentence in sorted(failed.items()):
         if label in explained:
@@ -105,66 +53,92 @@ def run_batch(labels: Sequence[str], batches: Batches) -> bool:
     return not failed
 
 
-def _copy(
-    labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batches
-) -> tuple[dict[str, str], Collection[str]]:
-    """Run one batch; return the sentence of each failed table by its label, and the labels that it has printed."""
-    from pg_bronze.defs import build, catalog_state
-    from pg_bronze.settings.load import load_settings
-    from pg_bronze.settings.process import tune_process
+def _import_check() -> None:
+    """Import what a check needs, before the objects of all modules are frozen."""
+    import botocore.session  # noqa: F401
+    import psycopg  # noqa: F401
 
-    tune_process()
+    from pg_bronze.defs import due_tables, retention, skipped_tables  # noqa: F401
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What a batch copies, and what it does that with.
+
+    Attributes:
+        settings: The settings of this batch.
+        store: The bucket.
+        state: The catalog.
+        tables: The tables to copy.
+        revoked: A sentence for each table that is skipped now and was copied before, by label.
+    """
+
+    settings: "Settings"
+    store: "Store"
+    state: "CatalogState"
+    tables: "Sequence[SourceTable]"
+    revoked: Mapping[str, str]
+
+
+def _check(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batches) -> _Checked:
+    """Find the tables to copy, and print why the others are not copied."""
+    from pg_bronze.defs import catalog_state
+    from pg_bronze.defs.connections import open_bucket
+    from pg_bronze.settings.load import load_settings
+
     settings = load_settings()
-    state = catalog_state.load(settings)
+    store = open_bucket(settings)
+    state = catalog_state.read(settings, datetime.now(UTC), store)
     if state.error and state.catalog is None:
         raise SettingsError(state.error)
-    tables = _tables(labels, settings, state, batches)
+    tables, revoked = _tables(labels, instance, settings, state, store, batches)
     if not tables:
         terminal.print("There is no table to copy.")
     elif not labels:
-        _prune(instance, tables, settings, batches)
         try:
-            tables = _due(instance, tables, settings, batches)
+            due = _due(instance, tables, settings, store, batches)
         except NoConnectionFree as error:
             terminal.print(f"The tables are left to a later tick. {error}")
-            tables = []
-    failed: dict[str, str] = {}
-    explained: set[str] = set()
-    if tables:
-        batches.former_notices, batches.notices = batches.notices, set()
-    for together in _groups(tables, batches.large):
-        with bars() as shown:
-            watch = shown.show if shown else None
-            definitions = build.build_definitions(settings, state.with_tables(together), _console(batches), watch)
-            found = _run(definitions, instance, together, _tags(together, batches))
-        if batches.unattended:
-            explained |= _explain(instance, [table for table in together if table.label in found], batches)
-        failed |= found
+            due = []
+        _prune(instance, tables, settings, batches, quiet=not due)
+        tables = due
+    return _Checked(settings, store, state, tables, revoked)
+
+
+def _copy(
+    checked: _Checked, instance: "dg.DagsterInstance", batches: Batches
+) -> tuple[dict[str, str], Collection[str]]:
+    """Copy the tables; return the sentence of each failed one by its label, and the labels that it has printed."""
+    from pg_bronze.defs import catalog_state
+
+    settings, state, tables = checked.settings, checked.state, checked.tables
+    failed, explained = _copy_due(tables, instance, settings, state, batches) if tables else ({}, set())
     if state.remembered:
         failed["the catalog"] = state.remembered
     if not failed and not batches.stored:
-        catalog_state.store_in_bucket(settings, state)
+        catalog_state.store_in_bucket(settings, state, checked.store)
         batches.stored = True
+    return {**failed, **checked.revoked}, explained | batches.repeated(checked.revoked)
+
+
+def _copy_due(
+    tables: "Sequence[SourceTable]",
+    instance: "dg.DagsterInstance",
+    settings: "Settings",
+    state: "CatalogState",
+    batches: Batches,
+) -> tuple[dict[str, str], set[str]]:
+    from pg_bronze.cli import runs
+
+    failed: dict[str, str] = {}
+    explained: set[str] = set()
+    batches.former_notices, batches.notices = batches.notices, set()
+    for together in runs.groups(tables, batches.large):
+        found = runs.copy(together, instance, settings, state, batches)
+        if batches.unattended:
+            explained |= _explain(instance, [table for table in together if table.label in found], batches)
+        failed |= found
     return failed, explained
-
-
-def _groups(tables: "Sequence[SourceTable]", large: Collection[str]) -> "Iterator[Sequence[SourceTable]]":
-    """Yield the tables of each run: those with little to copy come first, a large first load is alone."""
-    small = [table for table in tables if table.label not in large]
-    for first in range(0, len(small), TABLES_PER_RUN):
-        yield small[first : first + TABLES_PER_RUN]
-    for table in tables:
-        if table.label in large:
-            yield [table]
-
-
-def _tags(tables: "Sequence[SourceTable]", batches: Batches) -> dict[str, str]:
-    from pg_bronze.defs import metadata
-
-    kind = "run" if batches.unattended else "command"
-    tags = {metadata.BATCH_TAG: kind, metadata.LARGE_TABLES_TAG: str(batches.large_tables)}
-    is_load = any(table.label in batches.large for table in tables)
-    return tags | ({metadata.FIRST_LOAD_TAG: "true"} if is_load else {})
 
 
 def _explain(instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", batches: Batches) -> set[str]:
@@ -180,20 +154,25 @@ def _explain(instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", ba
 
 
 def _tables(
-    labels: Sequence[str], settings: "Settings", state: "CatalogState", batches: Batches
-) -> "list[SourceTable]":
+    labels: Sequence[str],
+    instance: "dg.DagsterInstance",
+    settings: "Settings",
+    state: "CatalogState",
+    store: "Store",
+    batches: Batches,
+) -> "tuple[list[SourceTable], dict[str, str]]":
     """Return the named tables, or all that are copied, and print why tables are skipped.
+
+    The second value has a sentence for each table that is skipped now and was copied before, by label.
 
     Raises:
         SettingsError: A named table does not exist or is not copied.
     """
-    from pg_bronze.defs import new_tables
+    from pg_bronze.defs import skipped_tables
 
     known = {table.label: table for table in state.catalog.tables} if state.catalog else {}
     included = {label: table for label, table in known.items() if settings.wants(label)}
-    skipped = {
-        label: reason for label, table in included.items() if (reason := new_tables.skip_reason(table, settings))
-    }
+    skipped = {label: reason for label, table in included.items() if (reason := skipped_tables.reason(table, settings))}
     for label in labels:
         if label not in known:
             names = ", ".join(sorted(known)) or "none"
@@ -203,17 +182,26 @@ def _tables(
             raise SettingsError(f"{label} is not copied: {reason}.")
     for pattern in () if labels else settings.unmatched(known):
         batches.print_once(f"PG_BRONZE_INCLUDE: no table matches {pattern!r}")
+    suspects = [included[label] for label in skipped if label not in batches.never_copied] if not labels else []
+    revoked = skipped_tables.revoked(instance, suspects, store)
+    batches.never_copied = set(skipped) - set(revoked) if not labels else set()
     for label, reason in skipped.items():
-        batches.print_once(f"skipped {label}: {reason}")
-    return [table for label, table in included.items() if label not in skipped and (not labels or label in labels)]
+        if label not in revoked:
+            batches.print_once(f"skipped {label}: {reason}")
+    chosen = [table for label, table in included.items() if label not in skipped and (not labels or label in labels)]
+    return chosen, revoked
 
 
 def _due(
-    instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches
+    instance: "dg.DagsterInstance",
+    tables: "Sequence[SourceTable]",
+    settings: "Settings",
+    store: "Store",
+    batches: Batches,
 ) -> "list[SourceTable]":
     """Return the tables that have to be copied now, and print why the others are not."""
     from pg_bronze.defs import due_tables
-    from pg_bronze.defs.resources import open_bucket, open_source
+    from pg_bronze.defs.connections import open_source
     from pg_bronze.defs.table_facts import Process
     from pg_bronze.lake import generations
 
@@ -221,7 +209,7 @@ def _due(
     batches.process = batches.process or Process()
     memory = batches.memory or kept_memory.load(instance, settings)
     now = datetime.now(UTC).timestamp()
-    moved = generations.newest_old(open_bucket(settings), settings.prefix) if attended else {}
+    moved = generations.newest_old(store, settings.prefix) if attended else {}
     with open_source(settings, "pg_bronze run") as source:
         checked = due_tables.check(
             instance, tables, settings, source, memory, batches.process, now, attended, moved, FIRST_LOADS_PER_BATCH
@@ -239,94 +227,15 @@ def _due(
 
 
 def _prune(
-    instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches
+    instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches, quiet: bool
 ) -> None:
-    """Remove old runs and events from Dagster's storage, at most once a minute."""
-    from datetime import UTC, datetime
-
+    """Remove old runs and events from Dagster's storage: at most once a minute, in ten minutes if no table is due."""
     from pg_bronze.defs import asset_keys, retention
 
     now = datetime.now(UTC).timestamp()
+    # Without a run, only time makes anything too old; a pass takes a tenth of the CPU time of a quiet tick.
+    if quiet and now - retention.last_at(instance) < PRUNE_QUIET_EVERY_S:
+        return
     if now - batches.pruned_at >= PRUNE_EVERY_S:
         retention.prune(instance, [asset_keys.bronze_key(table) for table in tables], settings, now)
         batches.pruned_at = now
-
-
-def _run(
-    definitions: "dg.Definitions",
-    instance: "dg.DagsterInstance",
-    tables: "Sequence[SourceTable]",
-    tags: dict[str, str],
-) -> dict[str, str]:
-    """Materialize today's partition of the tables; return the sentence of each failed one by its label."""
-    from pg_bronze.defs import asset_keys
-
-    keys = {asset_keys.bronze_key(table): table.label for table in tables}
-    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=instance,
-        asset_selection=list(keys),
-        partition_key=datetime.now(UTC).date().isoformat(),
-        run_config={"loggers": {"console": {}}},
-        raise_on_error=False,
-        tags=tags,
-    )
-    failed = _failed(result, {key.to_python_identifier(): label for key, label in keys.items()})
-    if not result.success and not failed:
-        failed["the batch"] = "it could not be started. See the lines above."
-    return failed
-
-
-def _failed(result: "dg.ExecuteInProcessResult", labels: Mapping[str, str]) -> dict[str, str]:
-    import dagster as dg
-
-    failed: dict[str, str] = {}
-    for event in result.all_events:
-        if event.event_type == dg.DagsterEventType.STEP_FAILURE and event.step_key:
-            error = event.step_failure_data.error
-            if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
-                raise KeyboardInterrupt  # Dagster reports an interrupt as a failure of the step
-            label = labels.get(event.step_key, event.step_key)
-            # The caller prints the label in front of the sentence, and a cause of several tables once.
-            failed[label] = _sentence(event).removeprefix(f"{label}: ")
-    return failed
-
-
-def _sentence(event: Any) -> str:
-    data = event.step_failure_data
-    if data.user_failure_data and data.user_failure_data.description:
-        return str(data.user_failure_data.description)
-    error = data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return str(error.message).strip() if error else "failed"
-
-
-class _PlainLines(logging.Handler):
-    """Prints the log lines of a run without Dagster's prefix. Failures are printed at the end of the batch.
-
-    What every run of a process would say again is printed once, until a run does not say it.
-    """
-
-    def __init__(self, batches: Batches) -> None:
-        super().__init__()
-        self._batches = batches
-
-    def emit(self, record: logging.LogRecord) -> None:
-        meta = getattr(record, "dagster_meta", {})
-        if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
-            text = str(meta.get("orig_message", record.getMessage()))
-            if not (text.startswith(_NOTICES) and self._batches.knows(text)):
-                terminal.print(text)
-
-
-def _console(batches: Batches) -> "dg.LoggerDefinition":
-    import dagster as dg
-
-    @dg.logger
-    def plain(_context: dg.InitLoggerContext) -> logging.Logger:
-        # Not getLogger: a second batch in this process would add a second handler, and print every line twice.
-        logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001
-        logger.addHandler(_PlainLines(batches))
-        return logger
-
-    return plain

@@ -1,5 +1,6 @@
 """The Dagster instance of the command line: where Dagster's state is stored, and how it is opened."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from pg_bronze.settings.project import current_folder, find_project
 
 if TYPE_CHECKING:
     import dagster as dg
+
+# What Dagster has logged in this process while the instance was opened.
+_logged: set[str] = set()
 
 
 @contextmanager
@@ -38,11 +42,33 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
     home = dagster_home()
     config_dir = str(project.config_dir)
     try:
-        opened = dg.DagsterInstance.get() if home else dg.DagsterInstance.from_config(config_dir)
+        with _notes_once():
+            opened = dg.DagsterInstance.get() if home else dg.DagsterInstance.from_config(config_dir)
     except Exception as error:
         raise SettingsError(_storage_error(error, home or config_dir)) from error
     with opened as instance:
         yield instance
+
+
+@contextmanager
+def _notes_once() -> Iterator[None]:
+    """Let Dagster log each text once in this process, such as that ``DAGSTER_HOME`` has no ``dagster.yaml``.
+
+    `pg-bronze run` opens the instance in every batch.
+    """
+    logger = logging.getLogger("dagster")
+    logger.addFilter(_is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_new)
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    known = text in _logged
+    _logged.add(text)
+    return not known
 
 
 def _storage_error(error: Exception, config_dir: str) -> str:

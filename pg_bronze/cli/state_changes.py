@@ -54,7 +54,8 @@ def _table(settings: "Settings", label: str) -> "SourceTable":
 def _commit(
     settings: "Settings", table: "SourceTable", recorded: "Watermark | None", act: "Change"
 ) -> "tuple[Committed, str | None]":
-    from pg_bronze.defs.resources import open_bucket, open_control, open_source, sync_options
+    from pg_bronze.defs.connections import open_bucket, open_control, open_source
+    from pg_bronze.defs.resources import sync_options
     from pg_bronze.lake.commit import SliceWriter
     from pg_bronze.sync.table_sync import TableSync
 

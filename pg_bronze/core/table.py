@@ -123,6 +123,7 @@ class SourceTable:
         skipped: Why the relation is skipped; None if it is copied.
         fingerprint: A text that changes with the definition, the relfilenodes and the set of leaves.
         caveats: What its objects do not contain, one sentence each, without periods; after ``read_catalog`` only.
+        forbidden: It is skipped because the role lacks a right; ``skipped`` has the statement that grants it.
     """
 
     oid: int
@@ -137,6 +138,7 @@ class SourceTable:
     skipped: str | None
     fingerprint: str
     caveats: tuple[str, ...] = ()
+    forbidden: bool = False
 
     @property
     def label(self) -> str:

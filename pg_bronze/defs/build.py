@@ -9,7 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from pg_bronze.core import band_notes, band_rules, cursor_column
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, assets, catalog_state, new_tables, silver, verification
+from pg_bronze.defs import asset_keys, assets, catalog_state, new_tables, silver, skipped_tables, verification
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager, Watch
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
@@ -103,7 +103,7 @@ def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
     for table in state.catalog.tables if state.catalog else ():
         if not settings.wants(table.label):
             continue
-        reason = new_tables.skip_reason(table, settings)
+        reason = skipped_tables.reason(table, settings)
         found.sources.append(assets.build_source(table, settings.pg_db, reason))
         if reason is None:
             notes = _notes(table, settings, state)

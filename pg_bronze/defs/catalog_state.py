@@ -17,9 +17,10 @@ from dagster._core.definitions.definitions_load_context import DefinitionsLoadCo
 
 from pg_bronze.core import drift
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs.resources import open_bucket, open_source
+from pg_bronze.defs.connections import open_bucket, open_source
 from pg_bronze.errors import PgBronzeError, StoreNotFit
 from pg_bronze.lake.keys import own_key
+from pg_bronze.lake.object_store import Store
 from pg_bronze.postgres import catalog as source_catalog
 from pg_bronze.postgres import catalog_query
 from pg_bronze.postgres.catalog import Catalog, read_catalog
@@ -106,7 +107,7 @@ def load(settings: Settings) -> CatalogState:
     """
     if text := received_reference():
         return resolve(text, settings)
-    state = _fetch(settings, datetime.now(UTC))
+    state = read(settings, datetime.now(UTC))
     DefinitionsLoadContext.get().add_to_pending_reconstruction_metadata(KEY, reference(state))
     return state
 
@@ -152,7 +153,7 @@ def resolve(text: str, settings: Settings) -> CatalogState:
     if fingerprint in _loaded:
         return _loaded[fingerprint]
     rest = CatalogState.from_text(data["rest"])
-    stored, _ = _read_bucket(settings)
+    stored, _ = _stored_in(open_bucket(settings), settings)
     catalog = stored.catalog if stored else None
     if catalog is None or catalog.fingerprint != fingerprint:
         # If the database is down, the run of a table that was stored before reports that.
@@ -171,10 +172,13 @@ def _with_tables(catalog: Catalog, names: Sequence[tuple[str, str]]) -> Catalog:
     return dataclasses.replace(catalog, tables=tuple(every[name] for name in sorted(every)))
 
 
-def store_in_bucket(settings: Settings, state: CatalogState) -> bool:
+def store_in_bucket(settings: Settings, state: CatalogState, store: Store | None = None) -> bool:
     """Store the catalog in the bucket for a start without the database; create the bucket if it is missing.
 
     For runs and sensors. The first day that is already stored is kept, because partitions must not disappear.
+
+    Args:
+        store: The bucket; None opens it with a client of its own.
 
     Returns:
         Whether the definitions should be loaded again, because the bucket did not answer when they were loaded.
@@ -182,12 +186,14 @@ def store_in_bucket(settings: Settings, state: CatalogState) -> bool:
     Raises:
         PgBronzeError: The bucket cannot be used.
     """
-    store, key = open_bucket(settings), own_key(settings.prefix, "catalog.json")
+    store, key = store or open_bucket(settings), own_key(settings.prefix, "catalog.json")
     store.prepare(settings.unfenced)
     text = store.get(key)
-    stored = _stored(text) if text else None
     if not state.first_day_known:
         return True
+    if text == dataclasses.replace(state, error=None, remembered=None).to_text().encode():
+        return False  # the usual case, found without parsing the stored catalog
+    stored = _stored(text) if text else None
     first_day = min(state.first_day, stored.first_day) if stored and not settings.start_date else state.first_day
     wanted = dataclasses.replace(state, first_day=first_day, error=None, remembered=None)
     if state.catalog is not None and wanted != stored:
@@ -195,8 +201,13 @@ def store_in_bucket(settings: Settings, state: CatalogState) -> bool:
     return False
 
 
-def _fetch(settings: Settings, now: datetime) -> CatalogState:
-    stored, problem = _read_bucket(settings)
+def read(settings: Settings, now: datetime, store: Store | None = None) -> CatalogState:
+    """Return the catalog of the database, or the one that was last stored. An error is part of the result.
+
+    Args:
+        store: The bucket; None opens it with a client of its own, which takes 20 ms of CPU time.
+    """
+    stored, problem = _stored_in(store or open_bucket(settings), settings)
     known = settings.start_date is not None or problem is None
     first_day = settings.start_date or (stored.first_day if stored else now.date() if known else FIRST_POSSIBLE_DAY)
     try:
@@ -208,10 +219,10 @@ def _fetch(settings: Settings, now: datetime) -> CatalogState:
     return CatalogState(catalog, first_day, problem, _changes(stored, catalog, now), known)
 
 
-def _read_bucket(settings: Settings) -> "tuple[CatalogState | None, str | None]":
+def _stored_in(store: Store, settings: Settings) -> "tuple[CatalogState | None, str | None]":
     """Return the stored state or None, and the reason if the bucket could not be read."""
     try:
-        text = open_bucket(settings).get(own_key(settings.prefix, "catalog.json"))
+        text = store.get(own_key(settings.prefix, "catalog.json"))
     except StoreNotFit:
         return None, None  # the bucket does not exist yet
     except PgBronzeError as error:

@@ -11,15 +11,13 @@ import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pydantic import Field
 
-from pg_bronze.core import cursor_column
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, catalog_state, metadata
+from pg_bronze.defs import asset_keys, catalog_state, job_names, metadata, skipped_tables
 from pg_bronze.defs.catalog_state import CatalogState
-from pg_bronze.errors import SettingsError
 from pg_bronze.postgres.catalog import Catalog
 from pg_bronze.settings.model import Settings
 
-JOB = "bronze_new_tables"
+JOB = job_names.NEW_TABLES
 # The smallest ones first; the others are copied after a reload. The run holds all their definitions.
 TABLES_PER_RUN = 100
 _OP = "copy_new_tables"
@@ -32,29 +30,13 @@ class NewTables(dg.Config):
     tables: list[str] = Field(description="Tables as messages name them, such as `movie` or `sales.movie`.")
 
 
-def skip_reason(table: SourceTable, settings: Settings) -> str | None:
-    """Return why a table that the settings include has no bronze asset; None if it has one."""
-    if table.skipped:
-        return table.skipped
-    if table.oid == catalog_state.GONE:
-        return None  # the run reports that the table does not exist
-    options = settings.table_options(table.label)
-    if options.untracked != "skip":
-        return None
-    try:
-        column = cursor_column.choose(table, settings.cursor_names, options.cursor_column)
-    except SettingsError:
-        return None  # the run reports it
-    return None if column else "it has no cursor column and PG_BRONZE_UNTRACKED is skip"
-
-
 def copied_since(loaded: Catalog | None, live: Catalog, settings: Settings) -> list[SourceTable]:
     """Return the tables to copy that the loaded definitions do not have, smallest first."""
     known = {table.label for table in loaded.tables} if loaded else set()
     new = [
         table
         for table in live.tables
-        if table.label not in known and settings.wants(table.label) and skip_reason(table, settings) is None
+        if table.label not in known and settings.wants(table.label) and skipped_tables.reason(table, settings) is None
     ]
     return sorted(new, key=lambda table: sum(relation.page_count for relation in table.relations))
 

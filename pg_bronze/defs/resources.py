@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
-import psycopg
 from dagster_aws.s3 import S3Resource
 from pydantic import Field, PrivateAttr, SecretStr
 
@@ -16,12 +15,12 @@ from pg_bronze.core.band_rules import BandRules
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import Policies
 from pg_bronze.defs import log_lines, metadata, run_watchdog
+from pg_bronze.defs.connections import open_control, open_source
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
+from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec
-from pg_bronze.lake.reading import scan
 from pg_bronze.postgres.connection import Source
-from pg_bronze.postgres.connection_limit import ConnectionLimit, Use
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.scheduling import first_loads
 from pg_bronze.settings.bucket import S3Connection
@@ -71,64 +70,16 @@ class Bucket(S3Resource):
 
     def get_client(self) -> Any:
         """Return a botocore client whose timeouts are shorter than a tick."""
-        return scan.connect(self.connection)
+        return s3_client.connect_to(self.connection)
 
     def open(self) -> Store:
         """Return the bucket with a new client."""
         return Store(self.get_client(), self.bucket, self.prefix)
 
 
-def open_bucket(settings: Settings) -> Store:
-    """Return the bucket that the settings name, outside a run."""
-    connection = settings.s3
-    return Store(scan.connect(connection), settings.minio_bucket, settings.prefix)
-
-
 def resource_of(settings: Settings) -> Any:
     """Return the settings as a resource without configuration, so that the UI does not show them."""
     return dg.ResourceDefinition.hardcoded_resource(settings)
-
-
-def open_source(settings: Settings, application_name: str, use: Use = "run", ends_at: float | None = None) -> Source:
-    """Return the source database that the settings name. It connects on first use.
-
-    Args:
-        use: As in ``ConnectionLimit``.
-        ends_at: As in ``Source``.
-    """
-    limit = None
-    if settings.max_connections is not None and settings.run_slots is not None:
-        place = f"{settings.pg_host}:{settings.pg_port}/{settings.pg_db}"
-        limit = ConnectionLimit(settings.max_connections, settings.run_slots, place, use)
-    return Source(
-        settings.source_conninfo(application_name),
-        settings.source_url(),
-        settings.statement_timeout_s,
-        settings.reader,
-        ends_at,
-        None if settings.reader == "copy" else settings.connectorx_limitation,
-        limit,
-    )
-
-
-def open_control(settings: Settings, source: Source) -> Control:
-    """Return the control table that the settings name: in the source database, in another one, or none."""
-    if settings.control_mirror == "source":
-        return Control(source.connection)
-    conninfo = settings.control_conninfo("pg_bronze control")
-    if conninfo is None:
-        return Control(None, "etl_control is not mirrored: PG_CONTROL_URL is off")
-    try:
-        # No prepared statements, because a pooler may be in front of the database.
-        return Control(psycopg.connect(**conninfo, autocommit=True, prepare_threshold=None))
-    except psycopg.Error as error:
-        # The mirror is not needed for a copy. The next run connects again.
-        found = error.sqlstate or type(error).__name__
-        return Control(
-            None,
-            f"etl_control is not mirrored: the database of PG_CONTROL_URL refuses the connection or does not answer "
-            f"({found}). Check PG_CONTROL_URL, or set it to off.",
-        )
 
 
 def sync_options(

@@ -15,7 +15,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
-from pg_bronze.defs import metadata, new_tables, verification
+from pg_bronze.defs import job_names, metadata
 from pg_bronze.defs.dagster_history import STORAGE_ERRORS, DagsterHistory
 from pg_bronze.scheduling.retention import DAY_S, HOUR_S, thin
 from pg_bronze.settings.history import HistorySettings
@@ -31,7 +31,7 @@ SUCCEEDED = (DagsterRunStatus.SUCCESS,)
 FAILED = (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 THINNED = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION")
 BATCHES = ["tick", "run", "command", "silver", "verify", "new"]
-JOBS = {"bronze", verification.JOB, new_tables.JOB}
+JOBS = {job_names.BRONZE, job_names.VERIFY, job_names.NEW_TABLES}
 SENSORS = {"bronze_tick", "bronze_catalog", "bronze_retention", "silver_latest"}
 
 
@@ -44,12 +44,14 @@ class _State:
         hour: When the hourly work was last done, in seconds since 1970.
         unused: The snapshots that no run named then.
         launched: When the last run was created that was looked at among those that a person launched.
+        at: When the last pass ended, in seconds since 1970.
     """
 
     resume: dict[str, int] = field(default_factory=dict)
     hour: float = 0.0
     unused: list[str] = field(default_factory=list)
     launched: float = 0.0
+    at: float = 0.0
 
 
 def prune(
@@ -80,6 +82,11 @@ def prune(
         return f"Dagster's storage could not be pruned ({type(error).__name__}). It is retried in a minute."
 
 
+def last_at(instance: dg.DagsterInstance) -> float:
+    """Return when the storage was last pruned, by any process, in seconds since 1970; 0 if that is not known."""
+    return _load(instance).at
+
+
 def _prune(
     history: DagsterHistory,
     keys: Collection[dg.AssetKey],
@@ -101,6 +108,7 @@ def _prune(
     history.purge_ticks(SENSORS, now - min(TICKS_KEPT_S, settings.keep_runs_h * HOUR_S), now - DAY_S)
     if now - state.hour >= HOUR_S:
         events += _hourly(history, names, state, now)
+    state.at = now
     instance.daemon_cursor_storage.set_cursor_values({KEY: json.dumps(asdict(state))})
     kept = f"runs are kept since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC"
     return f"Removed {len(old):,} runs and {events:,} events from Dagster's storage; {kept}."

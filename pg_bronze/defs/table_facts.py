@@ -15,7 +15,7 @@ from pg_bronze.core import band_rules
 from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.defs import asset_keys, failures, metadata, run_watchdog
+from pg_bronze.defs import asset_keys, failures, job_names, metadata, run_watchdog
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.postgres import connection_limit
 from pg_bronze.postgres.activity import Activity
@@ -35,8 +35,8 @@ _UNFINISHED = [
     DagsterRunStatus.CANCELING,
 ]
 # Jobs of this code location that copy all tables when they are launched without a selection.
-_JOBS = {"bronze", "__ASSET_JOB"}
-_OTHER_JOBS = {"bronze_verify", "bronze_new_tables"}
+_JOBS = {job_names.BRONZE, job_names.ASSETS}
+_OTHER_JOBS = {job_names.VERIFY, job_names.NEW_TABLES}
 
 
 @dataclass

@@ -10,12 +10,12 @@ import dagster as dg
 from pydantic import Field
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, metadata
+from pg_bronze.defs import asset_keys, job_names, metadata
 from pg_bronze.defs.resources import SourceDatabase
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.sync.verify_day import verify_day
 
-JOB = "bronze_verify"
+JOB = job_names.VERIFY
 # One run of this job at a time, after the runs that copy.
 _POOL = "pg_bronze__verify"
 _TAGS = {metadata.BATCH_TAG: "verify", "dagster/priority": "-1"}

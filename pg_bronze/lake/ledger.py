@@ -89,8 +89,8 @@ class Ledger:
         """Return the objects after a key of this table, oldest first."""
         return [item for item in self.since(key) if item.key != key]
 
-    def footers_from(self, start: datetime) -> Iterator[tuple[str, Footer | None]]:
-        """Yield the objects at or after a time with their footers, oldest first; see ``read_many``."""
+    def footers_from(self, start: datetime | None) -> Iterator[tuple[str, Footer | None]]:
+        """Yield the objects at or after a time (None: all) with their footers, oldest first; see ``read_many``."""
         return footer_reader.read_many(self.store, (item.key for item in self._objects_from(start)))
 
     def _objects_from(self, start: datetime | None) -> Iterator[ObjectInfo]:

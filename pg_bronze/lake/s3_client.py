@@ -8,7 +8,10 @@ import functools
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pg_bronze.settings.bucket import S3Connection
 
 # Where the common distributions keep the authorities of the system, for a Python built with another default.
 _SYSTEM_AUTHORITIES = (
@@ -75,6 +78,19 @@ def connect(
     )
     client.meta.events.register("before-call.s3", _stay_in_region)
     return client
+
+
+def connect_to(connection: "S3Connection") -> Any:
+    """Return a client for the server of the settings."""
+    return connect(
+        connection.endpoint_url,
+        connection.region,
+        connection.access_key.get_secret_value(),
+        connection.secret_key.get_secret_value(),
+        use_ssl=connection.use_ssl,
+        ca=connection.ca,
+        verify=connection.verify,
+    )
 
 
 def _defaults() -> Any:

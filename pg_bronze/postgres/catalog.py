@@ -135,6 +135,7 @@ def _table(root: DictRow, nodes: list[DictRow]) -> SourceTable:
     leaves = [node for node in nodes if node["kind"] != "p"]
     columns = tuple(_column(values) for values in root["columns"] or ())
     names = {column.attnum: column.name for column in columns}
+    skipped, forbidden = _skipped(root, nodes, columns)
     return SourceTable(
         oid=root["oid"],
         schema=root["schema"],
@@ -145,8 +146,9 @@ def _table(root: DictRow, nodes: list[DictRow]) -> SourceTable:
         primary_key=tuple(names[attnum] for attnum in root["key"] or ()),
         relations=tuple(_relation(leaf) for leaf in leaves),
         row_estimate=sum(max(leaf["row_estimate"], 0.0) for leaf in leaves),
-        skipped=_skipped(root, nodes, columns),
+        skipped=skipped,
         fingerprint=_fingerprint(nodes, columns),
+        forbidden=forbidden,
     )
 
 
@@ -172,20 +174,25 @@ def _column(values: list[Any]) -> Column:
     return dataclasses.replace(column, labels=tuple(column.labels)) if column.labels else column
 
 
-def _skipped(root: DictRow, nodes: list[DictRow], columns: tuple[Column, ...]) -> str | None:
-    """Return why a table cannot be copied, as a sentence without a period; None if it can."""
+def _skipped(root: DictRow, nodes: list[DictRow], columns: tuple[Column, ...]) -> tuple[str | None, bool]:
+    """Return why a table cannot be copied, as a sentence without a period, and whether the cause is a missing right.
+
+    None if it can be copied.
+    """
     if kind := _KINDS.get(root["kind"]):
-        return f"it is {kind}, whose rows carry no transaction id"
+        return f"it is {kind}, whose rows carry no transaction id", False
     for node in nodes:
         if node["kind"] == "p" and node is not root:
             continue  # rows are read through the root or from a leaf, never through a table in between
         what = "it" if node is root else f"its partition {node['schema']}.{node['name']}"
-        if reason := _unreadable(node, root["kind"] == "p", columns):
-            return f"{what} {reason}"
-    return None
+        if reason := _unreadable(node):
+            return f"{what} {reason}", False
+        if reason := _forbidden(node, root["kind"] == "p", columns):
+            return f"{what} {reason}", True
+    return None, False
 
 
-def _unreadable(node: DictRow, partitioned: bool, columns: tuple[Column, ...]) -> str | None:
+def _unreadable(node: DictRow) -> str | None:
     """Return why one relation of a table cannot be read exactly, as a predicate without its subject."""
     if kind := _KINDS.get(node["kind"]):
         return f"is {kind}, whose rows carry no transaction id"
@@ -193,7 +200,7 @@ def _unreadable(node: DictRow, partitioned: bool, columns: tuple[Column, ...]) -
         return f"uses the access method {node['method']}; only heap stores the transaction id of a row"
     if node["persistence"] == "u" and node["standby"]:
         return "is unlogged, and a standby has no rows of unlogged tables; read it from the primary"
-    return _forbidden(node, partitioned, columns)
+    return None
 
 
 def _forbidden(node: DictRow, partitioned: bool, columns: tuple[Column, ...]) -> str | None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pg_bronze.cli import app
+from pg_bronze.cli import app, batch
 
 
 class _Dying:
@@ -24,13 +24,13 @@ def test_a_ctrl_c_that_python_drops_in_a_finalizer_ends_run_without_a_traceback(
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
     batches = []
 
-    def batch(tables: list[str], state: object) -> bool:
+    def run_batch(tables: list[str], state: object) -> bool:
         batches.append(len(batches))
         assert len(batches) == 1, "run continued after Ctrl-C"
         _Dying()
         return True
 
-    monkeypatch.setattr(app, "run_batch", batch)
+    monkeypatch.setattr(batch, "run_batch", run_batch)
 
     app.run(every="0")
 
@@ -46,11 +46,11 @@ def test_other_errors_in_a_finalizer_are_shown_during_a_run(monkeypatch: pytest.
         def __del__(self) -> None:
             raise ZeroDivisionError
 
-    def batch(tables: list[str], state: object) -> bool:
+    def run_batch(tables: list[str], state: object) -> bool:
         Faulty()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "run_batch", batch)
+    monkeypatch.setattr(batch, "run_batch", run_batch)
 
     app.run(every="0")
 
@@ -63,14 +63,14 @@ def test_a_ctrl_c_that_a_library_logs_shows_no_traceback(interrupt: bool):
     kind = "KeyboardInterrupt" if interrupt else "ValueError"
     code = f"""
 import logging
-from pg_bronze.cli import app
-def batch(tables, state):
+from pg_bronze.cli import app, batch
+def run_batch(tables, state):
     try:
         raise {kind}
     except BaseException:
         logging.getLogger("sqlalchemy.pool.impl.NullPool").error("closing", exc_info=True)
     raise KeyboardInterrupt
-app.run_batch = batch
+batch.run_batch = run_batch
 app.run(every="0")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

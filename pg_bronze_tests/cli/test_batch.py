@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ import pytest
 import sqlalchemy
 from dagster._core.test_utils import create_run_for_test
 
-from pg_bronze.cli import batch
-from pg_bronze.cli.batch import Batches, run_batch
+from pg_bronze.cli import batch, runs
+from pg_bronze.cli.batch import run_batch
+from pg_bronze.cli.batches import Batches
+from pg_bronze.defs import retention
 from pg_bronze.scheduling import first_loads
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, requested
@@ -294,7 +297,7 @@ def test_a_quiet_table_costs_no_statement_and_no_request(shared: Project, reques
 
 def test_many_due_tables_are_copied_in_several_runs(shared: Project, monkeypatch: pytest.MonkeyPatch):
     """One run of 5,000 tables keeps all their events in memory."""
-    monkeypatch.setattr(batch, "TABLES_PER_RUN", 1)
+    monkeypatch.setattr(runs, "TABLES_PER_RUN", 1)
 
     assert copied_by(shared, lambda: run_batch([], Batches())) == [{"person"}, {"movie"}]
 
@@ -337,3 +340,88 @@ def test_a_tick_of_a_person_loads_every_table_to_its_end_and_small_ones_first(
     started = copied_by(shared, lambda: run_batch([], Batches()))
     assert started[::-1] == [{"movie", "person"}, {"a_large"}, {"b_large"}, {"c_large"}]
     assert len(lake.ids(shared.bucket, "c_large")) == 1000
+
+
+REVOKED = 'may not be read by this role; grant select on "public"."movie" to "{role}"'
+
+
+@pytest.fixture
+def visitor(shared: Project) -> Iterator[str]:
+    """A role of its own that reads the database, and may read its tables."""
+    role = f"visitor_{secrets.token_hex(3)}"
+    shared.database.execute(
+        f"create role {role} login password 'v'; grant select on all tables in schema public to {role}"
+    )
+    shared.set(PG_USER=role, PG_PASS="v", PG_CONTROL_URL="off")
+    yield role
+    shared.database.execute(f"drop owned by {role}; drop role {role}")
+
+
+@pytest.mark.parametrize("known_by", ["dagster", "bucket"])
+def test_a_table_that_was_copied_and_whose_grant_was_revoked_fails_with_the_grant(
+    shared: Project, visitor: str, capsys: pytest.CaptureFixture[str], known_by: str
+):
+    """New rows would be missing from then on, with exit status 0 and a line among those of tables never copied."""
+    shared.database.execute("create table secret (id int); insert into secret values (1)")
+    assert run_batch([], Batches())
+    shared.database.execute(f"revoke select on movie from {visitor}; insert into person values (4, 'new')")
+    if known_by == "bucket":
+        shared.instance.wipe_assets([key("movie"), key("person")])
+    capsys.readouterr()
+
+    assert not run_batch([], Batches())
+
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.startswith(f"pg-bronze: movie failed: it {REVOKED.format(role=visitor)}. The table was copied before")
+    assert "skipped secret: " in printed.out
+    assert "skipped movie" not in printed.out
+    assert lake.ids(shared.bucket, "person") == [1, 2, 3, 4]
+    shared.database.execute(f"grant select on movie to {visitor}")
+    assert run_batch([], Batches())
+
+
+def test_batches_of_run_print_once_that_a_grant_was_revoked(
+    shared: Project, visitor: str, batches: Batches, capsys: pytest.CaptureFixture[str]
+):
+    assert run_batch([], batches)
+    said = []
+    for statement in ("revoke select on movie from", "revoke select on movie from", "grant select on movie to"):
+        shared.database.execute(f"{statement} {visitor}")
+        said.append((run_batch([], batches), capsys.readouterr().err.count(REVOKED.format(role=visitor))))
+
+    assert said == [(False, 1), (False, 0), (True, 0)]
+
+
+def test_objects_of_another_system_do_not_make_an_unreadable_table_a_failing_one(shared: Project, visitor: str):
+    shared.database.execute(f"revoke select on movie from {visitor}")
+    shared.bucket.store().create("movie/movie_20250102000010.parquet", b"of the original system")
+
+    assert run_batch([], Batches())
+
+
+def test_quiet_batches_prune_the_storage_once_in_ten_minutes_and_others_in_each(
+    shared: Project, monkeypatch: pytest.MonkeyPatch
+):
+    """A pass takes a tenth of the CPU time of a tick from cron that finds nothing."""
+    passes = []
+    prune = retention.prune
+
+    def counted(*arguments: Any) -> str:
+        passes.append(arguments[-1])
+        return prune(*arguments)
+
+    monkeypatch.setattr(retention, "prune", counted)
+    assert run_batch([], Batches())
+    settle(Batches(), shared)
+    before = len(passes)
+    assert run_batch([], Batches())
+    assert len(passes) == before
+
+    shared.database.execute("insert into movie values (900, 'new', now())")
+    assert run_batch([], Batches())
+    assert len(passes) == before + 1
+
+    monkeypatch.setattr(retention, "last_at", lambda _: passes[-1] - 601)
+    settle(Batches(), shared)
+    assert len(passes) > before + 1

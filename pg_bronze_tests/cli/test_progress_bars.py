@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from pg_bronze.cli import batch
-from pg_bronze.cli.batch import Batches, run_batch
+from pg_bronze.cli.batch import run_batch
+from pg_bronze.cli.batches import Batches
 from pg_bronze_tests.harness.project import Project
 
 

@@ -8,8 +8,8 @@ import pytest
 from pg_bronze.core import band_rules
 from pg_bronze.core.band_rules import BandRules
 from pg_bronze.defs import catalog_state, metadata
+from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.due_tables import check
-from pg_bronze.defs.resources import open_source
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.scheduling.memory import Memory
 from pg_bronze.settings.load import load_settings

@@ -19,7 +19,7 @@ from dagster._core.remote_origin import (
 from dagster._core.test_utils import create_run_for_test
 
 from pg_bronze.defs import metadata, run_watchdog
-from pg_bronze.defs.resources import open_source
+from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.sensors import catalog
 from pg_bronze.scheduling import batches
 from pg_bronze.settings.load import load_settings

@@ -285,7 +285,7 @@ def test_a_run_worker_reads_the_database_if_the_bucket_has_another_catalog(other
     if stored == "another":
         other_process.database.execute("create table award (id int)")
         settings = load_settings()
-        catalog_state.store_in_bucket(settings, catalog_state._fetch(settings, datetime.now(UTC)))
+        catalog_state.store_in_bucket(settings, catalog_state.read(settings, datetime.now(UTC)))
         other_process.database.execute("drop table award")
 
     loaded = load_as_worker(other_process.state or "").resolve_asset_graph().executable_asset_keys
@@ -307,7 +307,7 @@ def test_a_run_worker_loads_all_tables_of_the_code_server_while_the_database_is_
 
 def _store_the_live_catalog(project: Project) -> None:
     settings = load_settings()
-    catalog_state.store_in_bucket(settings, catalog_state._fetch(settings, datetime.now(UTC)))
+    catalog_state.store_in_bucket(settings, catalog_state.read(settings, datetime.now(UTC)))
 
 
 @pytest.mark.parametrize(

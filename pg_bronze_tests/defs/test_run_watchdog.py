@@ -7,7 +7,7 @@ import pytest
 from dagster._core.test_utils import create_run_for_test
 
 from pg_bronze.defs import run_watchdog
-from pg_bronze.defs.resources import open_source
+from pg_bronze.defs.connections import open_source
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness.project import Project, key, requested
 

@@ -1,5 +1,7 @@
 """The pooled SQLite storage: the same files as Dagster's, and few connections."""
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -7,6 +9,8 @@ from pathlib import Path
 from threading import Barrier
 
 import dagster as dg
+import pytest
+from alembic.script import ScriptDirectory
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 
 from pg_bronze.defs.sqlite_storage import PooledSqliteStorage
@@ -54,6 +58,37 @@ def test_dagsters_own_storage_continues_the_same_files_and_the_other_way_round(c
     with stock(tmp_path / "home") as instance:
         assert len(instance.get_runs()) == 3
         assert all(instance.all_logs(run.run_id) for run in instance.get_runs())
+
+
+def test_opening_existing_files_reads_no_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It also fails if Dagster asks for them elsewhere. They are a hundred files, read in every process."""
+    with pooled(tmp_path / "home") as instance:
+        run = create_run_for_test(instance)
+        instance.report_engine_event("created", run)
+    asked: list[object] = []
+    monkeypatch.setattr(ScriptDirectory, "from_config", asked.append)
+
+    with pooled(tmp_path / "home") as instance:
+        assert [entry.message for entry in instance.all_logs(run.run_id)] == ["created"]
+        assert instance.all_instigator_state() == []
+
+    assert asked == []
+
+
+@pytest.mark.parametrize("table", ["alembic_version", "instance_info"])
+def test_files_that_an_older_dagster_left_incomplete_are_completed(tmp_path: Path, table: str):
+    """As Dagster's own storage does."""
+    with pooled(tmp_path / "home") as instance:
+        run = create_run_for_test(instance)
+    file = tmp_path / "home/storage/history/runs.db"
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute(f"drop table {table}")
+
+    with pooled(tmp_path / "home") as instance:
+        assert instance.has_run(run.run_id)
+
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("select 1 from sqlite_master where name = ?", (table,)).fetchall() == [(1,)]
 
 
 def test_processes_that_start_at_the_same_time_in_a_new_folder_share_it(tmp_path: Path):

@@ -187,6 +187,7 @@ def postgres_home(shop: Shop, tmp_path: Path) -> Iterator[Shop]:
     """The shop with Dagster's storage in a PostgreSQL database, as configured in deploy/postgres."""
     name = f"dagster_{shop.database.name}"
     shop.database.execute(f'create database "{name}"')
+    shutil.rmtree(shop.folder / ".dagster")
     home = tmp_path / "deploy"
     shutil.copytree(ROOT / "deploy/postgres", home)
     server = shop.database.server

@@ -1,6 +1,7 @@
 """`pg-bronze` as people and cron run it: what it copies and prints, and its exit code."""
 
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -53,6 +54,7 @@ def test_a_tick_in_any_folder_copies_all_rows_and_the_next_one_only_new_rows(sto
 @pytest.mark.slow
 def test_the_watermark_is_stored_in_the_project_folder_without_dagster_home(stocked: Shop):
     """Dagster would otherwise store it in a temporary folder that is deleted on exit."""
+    shutil.rmtree(stocked.folder / ".dagster")
     assert stocked.run("tick").returncode == 0
     assert (stocked.folder / ".dagster/storage").is_dir()
     before = lake.keys(stocked.bucket, "movie")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pg_bronze.defs.resources import open_source
+from pg_bronze.defs.connections import open_source
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.e2e.conftest import Shop
 from pg_bronze_tests.harness import loaded

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 from pg_bronze.demo.s3 import MinioServer
 from pg_bronze.errors import StoreNotFit
+from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
-from pg_bronze.lake.reading import scan
 from pg_bronze.lake.reading.polars_options import polars_options
 from pg_bronze.settings.bucket import S3Connection
 from pg_bronze_tests.harness.servers import ROOT, Bucket, s3_connection
@@ -99,7 +99,7 @@ def decoy() -> Iterator[tuple[str, list[bytes]]]:
 
 def read_and_write(connection: S3Connection, bucket: str) -> None:
     """Use the bucket in every way: list, create-only writes, reads and writes of Polars."""
-    store = Store(scan.connect(connection), bucket)
+    store = Store(s3_client.connect_to(connection), bucket)
     store.prepare()
     body = io.BytesIO()
     pl.DataFrame({"id": [1, 2]}).write_parquet(body)
@@ -185,7 +185,7 @@ def test_a_server_of_another_region_is_an_error_that_names_its_region(tmp_path: 
             lambda store: store.get("a"),
         ):
             with pytest.raises(StoreNotFit, match=r"is in region 'eu-west-1'.*Set MINIO_REGION=eu-west-1\."):
-                attempt(Store(scan.connect(wrong), "lake"))
+                attempt(Store(s3_client.connect_to(wrong), "lake"))
 
         read_and_write(right, "lake")  # creates the bucket
 
@@ -258,9 +258,9 @@ def test_an_unknown_authority_is_an_error_that_names_the_certificate_and_the_set
     connection = _connection(encrypted, bucket.server, ca=ca and str(authority / ca))
 
     with pytest.raises(StoreNotFit, match=r"the certificate of the S3 server https.*MINIO_CA"):
-        Store(scan.connect(connection), bucket.name).check()
+        Store(s3_client.connect_to(connection), bucket.name).check()
     with pytest.raises(StoreNotFit, match=r"the certificate of the S3 server https.*MINIO_CA"):
-        Store(scan.connect(connection), bucket.name).prepare()
+        Store(s3_client.connect_to(connection), bucket.name).prepare()
 
 
 def test_the_authorities_of_the_system_are_those_of_polars(

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import polars as pl
 import pytest
 
-from pg_bronze.defs import resources
+from pg_bronze.defs import connections
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import AccessDenied, SourceUnavailable
 from pg_bronze.postgres.connection import Source
@@ -78,7 +78,7 @@ class Guarded:
             **BUCKET,
             **variables,
         }
-        return resources.open_source(load_settings(environ, None), "pg_bronze test")
+        return connections.open_source(load_settings(environ, None), "pg_bronze test")
 
 
 # The wheel's PostgreSQL is built without TLS, Debian's is not.

@@ -210,7 +210,7 @@ def test_a_foreign_partition_or_access_method_skips_the_whole_table(sql):
 
 def test_an_unlogged_table_is_skipped_on_a_standby_only():
     node = {"kind": "r", "method": "heap", "persistence": "u", "standby": True}
-    assert "read it from the primary" in str(_unreadable(node, False, ()))
+    assert "read it from the primary" in str(_unreadable(node))
 
 
 def test_a_table_skipped_for_a_missing_right_names_the_grant(sql, role):

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from pg_bronze.defs import resources
+from pg_bronze.defs import connections
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceNotFit, SourceUnavailable
 from pg_bronze.postgres import login
 from pg_bronze.postgres.connection import Source
@@ -26,7 +26,7 @@ DATABASE_AND_USER = "select current_database()::text as db, session_user::text a
 
 
 def configured(database: Database, **variables: str) -> Source:
-    return resources.open_source(load_settings({**database.environ, **BUCKET, **variables}, None), "pg_bronze test")
+    return connections.open_source(load_settings({**database.environ, **BUCKET, **variables}, None), "pg_bronze test")
 
 
 def sessions_of(source: Source) -> list[Any]:

@@ -49,6 +49,22 @@ def test_the_allocator_options_are_set_unless_the_user_chose_others(inherited, o
     assert run(code, **inherited) == f"{options} False"
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_off_in_the_block_and_as_before_after_it(enabled):
+    """A command that runs for months must collect garbage, also after an import failed."""
+    code = (
+        "from contextlib import suppress\n"
+        "from pg_bronze.settings.process import without_collector\n"
+        f"gc.{'enable' if enabled else 'disable'}()\n"
+        "with suppress(ImportError), without_collector():\n"
+        "    print(gc.isenabled(), end=' ')\n"
+        "    raise ImportError\n"
+        "print(gc.isenabled())"
+    )
+
+    assert run(code) == f"False {enabled}"
+
+
 def test_objects_that_exist_are_excluded_from_garbage_collection():
     """Collecting the modules of Dagster again and again is a third of the CPU time of a run worker."""
     code = (

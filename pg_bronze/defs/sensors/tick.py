@@ -10,8 +10,8 @@ import dagster as dg
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, metadata
 from pg_bronze.defs.catalog_state import CatalogState
+from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.due_tables import Check, check
-from pg_bronze.defs.resources import open_source
 from pg_bronze.defs.table_facts import Process, free_slots
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import batches

@@ -70,7 +70,7 @@ def scan(
     """
     _check_arguments(versions, by, as_of, days)
     settings = settings or load_settings(lake_only=True)
-    store = Store(connect(settings.s3), settings.minio_bucket, settings.prefix)
+    store = Store(s3_client.connect_to(settings.s3), settings.minio_bucket, settings.prefix)
     layout = Layout(settings.prefix, *split_label(table))
     return frame(store, layout, settings.s3, versions, by, as_of, days, cast)
 
@@ -179,19 +179,6 @@ def field_ids(store: Store, layout: Layout) -> dict[str, int]:
 def keys(store: Store, layout: Layout) -> list[str]:
     """Return the keys of a table's objects, oldest first, of all generations that are in its folder."""
     return [item.key for item in table_objects.list_objects(store, layout)]
-
-
-def connect(connection: S3Connection) -> Any:
-    """Return a client for the server of the bucket."""
-    return s3_client.connect(
-        connection.endpoint_url,
-        connection.region,
-        connection.access_key.get_secret_value(),
-        connection.secret_key.get_secret_value(),
-        use_ssl=connection.use_ssl,
-        ca=connection.ca,
-        verify=connection.verify,
-    )
 
 
 def _dtype(dtype: Any) -> "pl.DataType":

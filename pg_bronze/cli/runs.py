@@ -1,0 +1,131 @@
+"""The runs of one batch: the definitions of its tables are built and executed in this process.
+
+Imported only if a table is due, because it loads everything that a copy needs.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from pg_bronze.cli.progress_bars import bars
+from pg_bronze.cli.terminal import terminal
+from pg_bronze.core.table import SourceTable
+from pg_bronze.defs import asset_keys, build, metadata
+from pg_bronze.defs.catalog_state import CatalogState
+from pg_bronze.settings.model import Settings
+
+if TYPE_CHECKING:
+    from pg_bronze.cli.batches import Batches
+
+# A run keeps its definitions, its plan and its events in memory until it ends.
+TABLES_PER_RUN = 500
+# Of the control table and the reader: the same for all tables of a run.
+_NOTICES = ("etl_control is not mirrored", "Slices are read with COPY")
+
+
+def groups(tables: Sequence[SourceTable], large: Collection[str]) -> Iterator[Sequence[SourceTable]]:
+    """Yield the tables of each run: those with little to copy come first, a large first load is alone."""
+    small = [table for table in tables if table.label not in large]
+    for first in range(0, len(small), TABLES_PER_RUN):
+        yield small[first : first + TABLES_PER_RUN]
+    for table in tables:
+        if table.label in large:
+            yield [table]
+
+
+def copy(
+    tables: Sequence[SourceTable],
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    state: CatalogState,
+    batches: "Batches",
+) -> dict[str, str]:
+    """Copy tables in one run; return the sentence of each failed one by its label."""
+    with bars() as shown:
+        watch = shown.show if shown else None
+        definitions = build.build_definitions(settings, state.with_tables(tables), _console(batches), watch)
+        return _run(definitions, instance, tables, _tags(tables, batches))
+
+
+def _tags(tables: Sequence[SourceTable], batches: "Batches") -> dict[str, str]:
+    kind = "run" if batches.unattended else "command"
+    tags = {metadata.BATCH_TAG: kind, metadata.LARGE_TABLES_TAG: str(batches.large_tables)}
+    is_load = any(table.label in batches.large for table in tables)
+    return tags | ({metadata.FIRST_LOAD_TAG: "true"} if is_load else {})
+
+
+def _run(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    tables: Sequence[SourceTable],
+    tags: dict[str, str],
+) -> dict[str, str]:
+    """Materialize today's partition of the tables; return the sentence of each failed one by its label."""
+    keys = {asset_keys.bronze_key(table): table.label for table in tables}
+    result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=list(keys),
+        partition_key=datetime.now(UTC).date().isoformat(),
+        run_config={"loggers": {"console": {}}},
+        raise_on_error=False,
+        tags=tags,
+    )
+    failed = _failed(result, {key.to_python_identifier(): label for key, label in keys.items()})
+    if not result.success and not failed:
+        failed["the batch"] = "it could not be started. See the lines above."
+    return failed
+
+
+def _failed(result: dg.ExecuteInProcessResult, labels: Mapping[str, str]) -> dict[str, str]:
+    failed: dict[str, str] = {}
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE and event.step_key:
+            error = event.step_failure_data.error
+            if error is not None and error.cls_name == "DagsterExecutionInterruptedError":
+                raise KeyboardInterrupt  # Dagster reports an interrupt as a failure of the step
+            label = labels.get(event.step_key, event.step_key)
+            # The caller prints the label in front of the sentence, and a cause of several tables once.
+            failed[label] = _sentence(event).removeprefix(f"{label}: ")
+    return failed
+
+
+def _sentence(event: Any) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return str(data.user_failure_data.description)
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return str(error.message).strip() if error else "failed"
+
+
+class _PlainLines(logging.Handler):
+    """Prints the log lines of a run without Dagster's prefix. Failures are printed at the end of the batch.
+
+    What every run of a process would say again is printed once, until a run does not say it.
+    """
+
+    def __init__(self, batches: "Batches") -> None:
+        super().__init__()
+        self._batches = batches
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta = getattr(record, "dagster_meta", {})
+        if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
+            text = str(meta.get("orig_message", record.getMessage()))
+            if not (text.startswith(_NOTICES) and self._batches.knows(text)):
+                terminal.print(text)
+
+
+def _console(batches: "Batches") -> dg.LoggerDefinition:
+    @dg.logger
+    def plain(_context: dg.InitLoggerContext) -> logging.Logger:
+        # Not getLogger: a second batch in this process would add a second handler, and print every line twice.
+        logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001
+        logger.addHandler(_PlainLines(batches))
+        return logger
+
+    return plain
