@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.first_loads import dagster_dev
+from benchmarks.load_interference import dagster_dev
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import SeaweedServer
 from pg_bronze.lake.object_store import Store

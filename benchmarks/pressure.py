@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.first_loads import BUSY, FILL, ROW_BYTES, Reader, Writer, dagster_dev, loaded
+from benchmarks.load_interference import BUSY, FILL, ROW_BYTES, Reader, Writer, dagster_dev, loaded
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import SeaweedServer
 from pg_bronze.lake.object_store import Store

@@ -36,7 +36,7 @@ import psutil
 import psycopg
 
 from benchmarks import soak_servers as servers
-from benchmarks.first_loads import dagster_dev
+from benchmarks.load_interference import dagster_dev
 from benchmarks.retention import size_mb
 from benchmarks.soak_servers import TABLES, Alterer, CountedSeaweed, Marker, Pair, Periodic, Reader, Writer
 from pg_bronze.errors import PgBronzeError

@@ -11,7 +11,7 @@ from functools import cache
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
-from pg_bronze.core import value_policies
+from pg_bronze.core import decimals, value_policies
 from pg_bronze.core.table import Column, quote
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.errors import DataError, TableChanged
@@ -81,8 +81,12 @@ def _native_types() -> "dict[str, pl.DataType]":
     }
 
 
-def rule(column: Column) -> Rule:
+def rule(column: Column, former: bool = False) -> Rule:
     """Return the rule of a column.
+
+    Args:
+        column: The column.
+        former: The expression reads text that another column may have printed; see ``former_projection``.
 
     Every expression casts to the expected type, even if the column already has it: connectorx requests the types
     before the rows, and after an ALTER TYPE in between it would decode the new type's bytes as the old type.
@@ -100,28 +104,17 @@ def rule(column: Column) -> Rule:
         return Rule(expression, _native_types()[column.base], _native_types()[column.base])
     if native := _native_types().get(column.base):
         return Rule(f"{{c}}::pg_catalog.{column.base}", native, native)
-    if decimal := _decimal(column):
+    if decimal := decimals.stored(column):
+        if decimals.is_short(decimal) and not former:
+            return Rule(decimals.scaled("{c}", decimal), pl.Int64(), decimal)
         return Rule(printed("{c}"), pl.String(), decimal)
     return Rule(_TEXT.get(column.base, printed("{c}")), pl.String(), pl.String())
 
 
 def applicable_policies(column: Column) -> dict[value_policies.ValueKind, value_policies.Policy]:
     """Return the policy of each kind of exceptional value that a column can contain."""
-    kinds = value_policies.possible_kinds(column.base, _decimal(column) is not None)
+    kinds = value_policies.possible_kinds(column.base, decimals.stored(column) is not None)
     return {kind: getattr(column.policies, kind) for kind in kinds}
-
-
-def _decimal(column: Column) -> "pl.Decimal | None":
-    """Return the type of a ``numeric(p,s)``; None without p, beyond 38 digits, and for other types."""
-    import polars as pl
-
-    typmod = column.typmod
-    if column.base != "numeric" or typmod < 4:
-        return None
-    precision = (typmod - 4) >> 16 & 0xFFFF
-    scale = ((typmod - 4 & 0x7FF) ^ 1024) - 1024  # signed since PostgreSQL 15; the same bits in older versions
-    digits = max(precision, scale) if scale >= 0 else precision - scale
-    return pl.Decimal(digits, max(scale, 0)) if digits <= 38 else None
 
 
 def projection(columns: Sequence[Column], relation_alias: str = "t", as_text: bool = False) -> str:
@@ -140,8 +133,12 @@ def _as_read(column: Column, name: str) -> str:
     return rule(column).expression.format(c=name)
 
 
+def _as_former(column: Column, name: str) -> str:
+    return rule(column, former=True).expression.format(c=name)
+
+
 def _as_text(column: Column, name: str) -> str:
-    expression = _as_read(column, name)
+    expression = _as_former(column, name)
     # PostgreSQL prints "t", and the text of a stored value is "true".
     return f"{expression}::pg_catalog.text" if column.base == "bool" else printed(f"({expression})")
 
@@ -150,11 +147,11 @@ def former_projection(former: Sequence[Column], present: Sequence[Column]) -> st
     """Return the select list that reads former columns of a table from its present columns.
 
     Columns are matched by attnum. A dropped column is read as NULL. A column whose type changed is cast through text,
-    which every type can be cast to.
+    which every type can be cast to, and may then have more digits than the former type, so decimals are read as text.
     """
     by_attnum = {column.attnum: column for column in present}
     return ", ".join(
-        f"{rule(column).expression.format(c=_former(column, by_attnum.get(column.attnum)))} as {quote(column.name)}"
+        f"{_as_former(column, _former(column, by_attnum.get(column.attnum)))} as {quote(column.name)}"
         for column in former
     )
 
@@ -166,11 +163,11 @@ def _former(column: Column, present: Column | None) -> str:
     return name if present.base == column.base else f"({printed(name)})"
 
 
-def read_schema(columns: Sequence[Column]) -> "pl.Schema":
-    """Return the schema that connectorx returns for the projection."""
+def read_schema(columns: Sequence[Column], former: bool = False) -> "pl.Schema":
+    """Return the schema that connectorx returns for the projection, or for the former projection."""
     import polars as pl
 
-    return pl.Schema([(column.name, rule(column).read) for column in columns])
+    return pl.Schema([(column.name, rule(column, former).read) for column in columns])
 
 
 def stored_schema(columns: Sequence[Column]) -> "pl.Schema":
@@ -195,7 +192,7 @@ def empty_slice(columns: Sequence[Column]) -> "pl.DataFrame":
 
 
 def conform(
-    frame: "pl.DataFrame", columns: Sequence[Column], label: str
+    frame: "pl.DataFrame", columns: Sequence[Column], label: str, former: bool = False
 ) -> "tuple[pl.DataFrame, tuple[ExceptionalCount, ...]]":
     """Convert a frame as read into a frame as stored.
 
@@ -203,6 +200,7 @@ def conform(
         frame: The columns of the projection, and optionally the transaction id column after them.
         columns: The columns of the table.
         label: The name of the table for messages.
+        former: The frame was read with ``former_projection``.
 
     Returns:
         The frame to store, and the exceptional values that a policy was applied to.
@@ -211,7 +209,7 @@ def conform(
         DataError: The frame has other columns, or a value whose policy is ``error``.
         TableChanged: The values need another type, which only an ALTER during the read can cause.
     """
-    _check_columns(frame, columns, label)
+    _check_columns(frame, columns, label, former)
     stored: list[pl.Series] = []
     counts: list[ExceptionalCount] = []
     for column in columns:
@@ -222,11 +220,11 @@ def conform(
     return frame.with_columns(stored), tuple(counts)
 
 
-def _check_columns(frame: "pl.DataFrame", columns: Sequence[Column], label: str) -> None:
+def _check_columns(frame: "pl.DataFrame", columns: Sequence[Column], label: str, former: bool) -> None:
     # Two types of the same width would otherwise be stored as each other's bytes.
     import polars as pl
 
-    expected = list(read_schema(columns).items())
+    expected = list(read_schema(columns, former).items())
     if frame.width == len(expected) + 1:
         expected.append((xid_column(columns), pl.Int64()))
     found = list(frame.schema.items())
@@ -243,10 +241,10 @@ def _conform_column(
 ) -> "tuple[pl.Series, tuple[ExceptionalCount, ...]]":
     stored = rule(column).stored
     counts: tuple[ExceptionalCount, ...] = ()
-    number = None if values.dtype == stored else _to_decimal(values, stored)
+    number = None if values.dtype == stored else decimals.convert(values, stored)
     if number is None:
         values, counts = value_policies.apply_policies(values, column.base, column.policies, label, column.declared)
-        number = values if values.dtype == stored else _to_decimal(values, stored)
+        number = values if values.dtype == stored else decimals.convert(values, stored)
     if number is None:
         # The server keeps every number within the precision of its column, so the column itself has changed.
         raise TableChanged(
@@ -254,15 +252,3 @@ def _conform_column(
             "read. It is retried at the next tick."
         )
     return number, counts
-
-
-def _to_decimal(text: "pl.Series", decimal: "pl.DataType") -> "pl.Series | None":
-    """Return the text as decimals; None if a value cannot be represented exactly."""
-    import polars as pl
-
-    try:
-        number = text.cast(decimal, strict=True)
-    except pl.exceptions.InvalidOperationError:
-        return None
-    # Polars rounds surplus decimals without an error, so the result is compared with the text from the server.
-    return number if (number.cast(pl.String) == text).all() else None

@@ -6,7 +6,6 @@ limits and reads a smaller range if it exceeds them.
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 from pg_bronze.core.region import Region
@@ -22,6 +21,9 @@ LINES_PER_BLOCK = BLOCK_BYTES // 28
 MAX_EXPANSION = 255
 ROW_HEADER_BYTES = 24
 UNKNOWN_ROW_BYTES = 100
+# How full a range should be by the statistics. A read that exceeds a limit is discarded: planned to be exactly full,
+# half of the first loads paid for one such read, and for slices of half the size after it.
+PLANNED_SHARE = 7 / 8
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ def initial_size(table: SourceTable, slice_rows: int | None, slice_bytes: int) -
     row_limit = slice_rows or max(1000, int(slice_bytes / max(row_bytes, min_row_bytes(table.columns))))
     # A block is read together with the TOAST values that its rows point to.
     toast_ratio = sum(relation.toast_page_count for relation in table.relations) / max(pages, 1)
-    blocks = min(int(slice_bytes / BLOCK_BYTES / (1 + toast_ratio)), math.ceil(row_limit * row_bytes / BLOCK_BYTES))
-    return SliceSize(row_limit=row_limit, byte_limit=slice_bytes, blocks=max(1, blocks))
+    full = min(slice_bytes / BLOCK_BYTES / (1 + toast_ratio), row_limit * row_bytes / BLOCK_BYTES)
+    return SliceSize(row_limit=row_limit, byte_limit=slice_bytes, blocks=max(1, int(full * PLANNED_SHARE)))
 
 
 def certainly_fits(table: SourceTable, region: Region, byte_limit: int) -> bool:

@@ -26,6 +26,8 @@ Policy = Literal["sentinel", "text", "null", "error"]
 # No finite value is read as one: PostgreSQL's calendar starts in 4714 BC, and FIRST_LATE_VALUE replaces late values.
 DATE_INFINITY = (-96465292, 95026236)  # days since 1970-01-01
 TIMESTAMP_INFINITY = (-8334601228800000000, 8210266876799999999)  # microseconds since 1970-01-01
+# NaN in a decimal that is read as a whole number: no decimal of 18 digits is read as it.
+SCALED_NAN = -(2**63)
 # The first finite value that counts as late, by base type: the last but one of chrono's calendar. The query replaces
 # every later value with it, because connectorx cannot decode those or reads them as infinity.
 FIRST_LATE_VALUE = {
@@ -101,11 +103,14 @@ def apply_policies(
 
 
 def _mark_exceptional(values: "pl.Series", base: str) -> "dict[ValueKind, pl.Series]":
-    """Return a boolean column for each kind; the values are text, or dates and timestamps with late ones replaced."""
+    """Return a boolean column for each kind.
+
+    The values are text, whole numbers instead of decimals, or dates and timestamps with late ones replaced.
+    """
     import polars as pl
 
     if base not in FIRST_LATE_VALUE:
-        return {"nan": values == "NaN"}
+        return {"nan": values == ("NaN" if values.dtype == pl.String else SCALED_NAN)}
     if values.dtype == pl.String:
         # A year of six or more digits is never BC: PostgreSQL's calendar starts in 4714 BC.
         year = values.str.extract(r"^(\d{6,})-").cast(pl.Int64)

@@ -31,8 +31,8 @@ class ObjectSettings(Section):
     )
     compression_level: int | None = Field(
         default=None,
-        description="1 to 22 for `zstd`, 0 to 9 for `gzip`; the other codecs have no levels. Not set: the codec's "
-        "default.",
+        description="1 to 22 for `zstd`, 0 to 9 for `gzip`; the other codecs have no levels. Not set: 2 for "
+        "`zstd`, the default of `gzip`.",
     )
     layout: Layout = Field(
         default="flat",

@@ -178,7 +178,8 @@ def _read(sync: TableSync, regions: Sequence[Region], described: Description) ->
             query = window_sql.select(region, projection, described.xid_column, names, None)
         except KeyError:
             return None
-        frame, counts = column_types.conform(sync.source.read(query, sync.label), columns, sync.label)
+        frame = sync.source.read(query, sync.label)
+        frame, counts = column_types.conform(frame, columns, sync.label, former=True)
         frames.append(frame)
         policy_counts += counts
     return pl.concat(frames), policy_counts

@@ -52,7 +52,12 @@ def test_every_column_is_cast_and_named():
         '"x"."a""b"::pg_catalog.int4 as "a""b"',
         '"x"."when"::pg_catalog.uuid as "when"',
         'case when "x"."m" is distinct from null then pg_catalog.concat("x"."m") end as "m"',
-        'case when "x"."n" is distinct from null then pg_catalog.concat("x"."n") end as "n"',
+        (
+            'case when "x"."n"::pg_catalog.numeric operator(pg_catalog.=) \'NaN\'::pg_catalog.numeric '
+            "then '-9223372036854775808'::pg_catalog.int8 "
+            'else pg_catalog.int8("x"."n"::pg_catalog.numeric operator(pg_catalog.*) \'100\'::pg_catalog.numeric) end '
+            'as "n"'
+        ),
         (
             'case when "x"."{c}"::pg_catalog.numeric is distinct from null '
             'then pg_catalog.concat("x"."{c}"::pg_catalog.numeric) end as "{c}"'
@@ -92,10 +97,15 @@ def test_the_added_column_gets_another_name_if_the_source_has_that_column():
     assert xid_column([column("_pg_xid"), column("_pg_xid_1")]) == "_pg_xid_2"
 
 
-def test_numbers_become_decimals_and_the_added_column_is_kept():
-    frame = pl.DataFrame({"price": ["1.50", None, "-99999999.99"], "_pg_xid": [1, 2, 3]})
+@pytest.mark.parametrize(
+    "read, former",
+    [([150, None, -9999999999], False), (["1.50", None, "-99999999.99"], True)],
+    ids=["whole numbers", "text"],
+)
+def test_numbers_become_decimals_and_the_added_column_is_kept(read, former):
+    frame = pl.DataFrame({"price": read, "_pg_xid": [1, 2, 3]})
 
-    stored, exceptional = conform(frame, [PRICE], "movie")
+    stored, exceptional = conform(frame, [PRICE], "movie", former)
 
     assert exceptional == ()
     assert stored.schema == {"price": pl.Decimal(10, 2), "_pg_xid": pl.Int64}
@@ -111,20 +121,40 @@ def test_an_empty_slice_has_the_stored_schema():
 def test_a_number_that_requires_an_alter_is_refused_without_being_shown(value):
     """Polars rounds 1.555 to 1.56 without an error, and its error for the others contains the value."""
     with pytest.raises(TableChanged, match=r"movie: column 'price' \(numeric\(10,2\)\)") as error:
-        conform(pl.DataFrame({"price": ["1.00", value]}), [PRICE], "movie")
+        conform(pl.DataFrame({"price": ["1.00", value]}), [PRICE], "movie", former=True)
     assert value not in str(error.value)
     assert error.value.__cause__ is None
     assert error.value.__context__ is None
+
+
+@pytest.mark.parametrize("value", [10**10, -(10**10), 2**63 - 1, 1 - 2**63])
+def test_a_whole_number_with_more_digits_than_the_column_is_refused(value):
+    with pytest.raises(TableChanged, match=r"movie: column 'price' \(numeric\(10,2\)\)") as error:
+        conform(pl.DataFrame({"price": [100, value]}), [PRICE], "movie")
+    assert str(value) not in str(error.value)
+
+
+@pytest.mark.parametrize("precision, scale, digits", [(18, 0, 18), (18, 18, 18), (16, -2, 18), (19, 0, 0), (17, -2, 0)])
+def test_decimals_of_at_most_18_digits_are_read_as_whole_numbers(precision, scale, digits):
+    """One digit more does not fit into 64 bits."""
+    numbers = column("price", "numeric", numeric(precision, scale))
+    assert read_schema([numbers])["price"] == (pl.Int64() if digits else pl.String())
+    if digits:
+        most = int("9" * digits)
+        stored = conform(pl.DataFrame({"price": [most, -most, 0, None]}), [numbers], "movie")[0]["price"]
+        texts = [None if number is None else str(abs(number)).replace("0.", "").replace(".", "") for number in stored]
+        assert texts == [str(most), str(most), texts[2], None]
 
 
 @pytest.mark.parametrize(
     "frame",
     [
         pl.DataFrame({"price": [1.5]}),
-        pl.DataFrame({"other": ["1.50"]}),
-        pl.DataFrame({"price": ["1.50"], "x": [1]}),
-        pl.DataFrame({"price": ["1.50"], "_pg_xid": ["1"]}),
-        pl.DataFrame({"_pg_xid": [1], "price": ["1.50"]}),
+        pl.DataFrame({"price": ["1.50"]}),
+        pl.DataFrame({"other": [150]}),
+        pl.DataFrame({"price": [150], "x": [1]}),
+        pl.DataFrame({"price": [150], "_pg_xid": ["1"]}),
+        pl.DataFrame({"_pg_xid": [1], "price": [150]}),
     ],
 )
 def test_other_columns_than_requested_are_refused(frame):

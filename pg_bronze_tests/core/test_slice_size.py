@@ -60,7 +60,7 @@ def test_a_range_ends_at_a_line_pointer_or_at_the_end_of_a_block(size, start, en
 
 
 def test_the_initial_size_depends_on_the_size_of_a_row():
-    assert initial_size(sized_table(100, rows=8000), None, 2**25) == SliceSize(327_680, 2**25, 4096)
+    assert initial_size(sized_table(100, rows=8000), None, 2**25) == SliceSize(327_680, 2**25, 3584)
     assert initial_size(sized_table(100, rows=8000), 50, 2**25) == SliceSize(50, 2**25, 1)
     assert initial_size(sized_table(1, rows=80), None, 2**25).row_limit == 327_680
     assert initial_size(sized_table(1, rows=1), None, 2**25).row_limit == 2**25 // BLOCK_BYTES
@@ -72,6 +72,16 @@ def test_the_initial_size_of_an_unknown_table_assumes_100_bytes_a_row():
     assert initial_size(sized_table(8), None, 2**25).row_limit == 2**25 // 100
 
 
+@pytest.mark.parametrize("rows", [1_000, 8_000, 20_000])
+@pytest.mark.parametrize("row_estimate_error", [0.9, 1.0, 1.1])
+def test_a_range_of_rows_like_the_average_stays_within_the_limits(rows, row_estimate_error):
+    """A full range exceeds its limit by a row in every second table: it is read, discarded and read again in halves."""
+    size = initial_size(sized_table(100, rows=rows * row_estimate_error), None, 2**25)
+    assert size.blocks * rows / 100 <= size.row_limit
+    assert size.blocks * BLOCK_BYTES <= size.byte_limit
+    assert size.blocks * BLOCK_BYTES >= size.byte_limit * 0.8 or size.blocks * rows / 100 >= size.row_limit * 0.75
+
+
 def test_a_slice_may_have_at_least_1000_rows():
     assert initial_size(sized_table(100, rows=8000), None, 1).row_limit == 1000
 
@@ -81,10 +91,10 @@ def test_the_initial_number_of_blocks_accounts_for_toast():
     wide = sized_table(100, rows=8000)
     (relation,) = wide.relations
     wide = dataclasses.replace(wide, relations=(dataclasses.replace(relation, toast_page_count=100 * 1023),))
-    assert initial_size(wide, None, 2**25).blocks == 4
+    assert initial_size(wide, None, 2**25).blocks == 3
     single = sized_table(1, rows=80)
     single = dataclasses.replace(single, relations=(dataclasses.replace(single.relations[0], toast_page_count=3),))
-    assert initial_size(single, None, 2**25).blocks == 1024
+    assert initial_size(single, None, 2**25).blocks == 896
 
 
 def test_the_initial_size_accounts_for_columns_that_are_null():

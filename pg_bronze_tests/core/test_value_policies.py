@@ -9,6 +9,7 @@ from pg_bronze.core.table import Column
 from pg_bronze.core.value_policies import (
     DATE_INFINITY,
     DEFAULT_POLICIES,
+    SCALED_NAN,
     TIMESTAMP_INFINITY,
     ExceptionalCount,
     Policies,
@@ -17,6 +18,7 @@ from pg_bronze.core.value_policies import (
 from pg_bronze.errors import DataError
 
 PRICE = Column(1, "price", "numeric(10,2)", "numeric", (10 << 16 | 2) + 4, not_null=False)
+LONG_PRICE = Column(1, "price", "numeric(20,2)", "numeric", (20 << 16 | 2) + 4, not_null=False)
 BORN = Column(2, "born", "date", "date", -1, not_null=False)
 SEEN = Column(3, "seen", "timestamp with time zone", "timestamptz", -1, not_null=False)
 # As the query sends them: days, the marker of a late date, both infinities, NULL.
@@ -95,20 +97,26 @@ def test_each_kind_keeps_its_own_policy_in_a_column_stored_as_text(policies, sto
     assert counts(counted) == found
 
 
-def test_nan_is_an_error_null_or_text():
-    frame = pl.DataFrame({"price": ["1.50", "NaN", None]})
-    with pytest.raises(DataError, match=r"movie: column 'price' \(numeric\(10,2\)\) contains NaN.* PG_BRONZE_NAN "):
-        conform(frame, [PRICE], "movie")
-    done, found = conform(frame, [with_policy(PRICE, nan="null")], "movie")
+@pytest.mark.parametrize(
+    "price, read",
+    [(PRICE, [150, SCALED_NAN, None]), (LONG_PRICE, ["1.50", "NaN", None])],
+    ids=["whole numbers", "text"],
+)
+def test_nan_is_an_error_null_or_text(price, read):
+    frame = pl.DataFrame({"price": read})
+    with pytest.raises(DataError, match=r"movie: column 'price' \(numeric\(.0,2\)\) contains NaN.* PG_BRONZE_NAN "):
+        conform(frame, [price], "movie")
+    done, found = conform(frame, [with_policy(price, nan="null")], "movie")
     assert done["price"].cast(pl.String).to_list() == ["1.50", None, None]
     assert found == (ExceptionalCount("price", "nan", "null", 1),)
-    done, found = conform(frame, [with_policy(PRICE, nan="text")], "movie")
+    frame = pl.DataFrame({"price": ["1.50", "NaN", None]})
+    done, found = conform(frame, [with_policy(price, nan="text")], "movie")
     assert done["price"].to_list() == ["1.50", "NaN", None]
     assert found == (ExceptionalCount("price", "nan", "text", 1),)
 
 
 def test_ordinary_values_are_not_counted():
-    frame = pl.DataFrame({"price": ["1.50"], "born": pl.Series([0]).cast(pl.Date())})
+    frame = pl.DataFrame({"price": [150], "born": pl.Series([0]).cast(pl.Date())})
     assert conform(frame, [PRICE, BORN], "movie")[1] == ()
 
 

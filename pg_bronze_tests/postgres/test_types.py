@@ -382,10 +382,10 @@ def test_an_empty_table_of_every_type_keeps_its_schema(copied, database):
 
 
 def test_a_column_widened_during_a_read_is_not_rounded(server):
-    """The catalog read before says numeric(10,2), and the server prints four decimals."""
-    table = server.table("t", "numeric(10,2)", ["1.50"])
-    server.conn.execute("alter table t alter v type numeric(12,4); update t set v = 1.5555 where v is not null")
-    with pytest.raises(TableChanged, match=r"numeric\(10,2\)"):
+    """The catalog read before says numeric(20,2), and the server prints four decimals."""
+    table = server.table("t", "numeric(20,2)", ["1.50"])
+    server.conn.execute("alter table t alter v type numeric(22,4); update t set v = 1.5555 where v is not null")
+    with pytest.raises(TableChanged, match=r"numeric\(20,2\)"):
         server.read(table)
 
 

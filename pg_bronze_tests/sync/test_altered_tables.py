@@ -1,5 +1,7 @@
 """Tables that are altered, rewritten or dropped between ticks and during reads."""
 
+from decimal import Decimal
+
 import pytest
 
 from pg_bronze.errors import TableChanged
@@ -108,6 +110,27 @@ def test_a_table_altered_during_a_read_is_read_again(movie, database, change, mo
 
     assert not left
     assert movie.compare() == SAME
+
+
+@pytest.mark.parametrize("before, after", [("numeric(10,2)", "numeric(12,4)"), ("numeric(20,2)", "numeric(22,4)")])
+def test_a_decimal_widened_before_the_rows_are_read_is_not_rounded(database, lake, before, after, monkeypatch):
+    """The query of a short decimal rounds, so only the definition after the read shows that its rows are worthless."""
+    database.execute(f"create table movie (movie_id int primary key, price {before})")
+    database.execute("insert into movie values (1, 1.50), (2, 2.50)")
+    read, left = Source.read, [f"alter table movie alter price type {after}; update movie set price = 1.5555"]
+
+    def widened(source: Source, query: str, label: str):
+        if left:
+            database.execute(left.pop())
+        return read(source, query, label)
+
+    monkeypatch.setattr(Source, "read", widened)
+    lake.tick()
+    lake.drain()
+
+    assert not left
+    assert set(lake.column("price")) == {Decimal("1.5555")}
+    assert lake.compare() == SAME
 
 
 def test_a_table_altered_during_every_read_is_retried_at_the_next_tick(movie, database, monkeypatch):

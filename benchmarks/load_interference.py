@@ -1,6 +1,6 @@
 """What the first loads of large tables cost all others: seconds from the commit of an insert to its object.
 
-    .venv/bin/python -m benchmarks.first_loads [--megabytes 1000] [--tables 5] [--before 120]
+    .venv/bin/python -m benchmarks.load_interference [--megabytes 1000] [--tables 5] [--before 120]
 
 Starts a PostgreSQL server, an S3 server and a `dagster dev` of its own, with the project's dagster.yaml. Ten small
 tables get a row each second. After ``--before`` seconds, five filled tables are moved into a schema that is copied.
