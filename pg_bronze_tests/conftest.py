@@ -94,8 +94,12 @@ def _place(item: pytest.Item) -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from all that is loaded by now; it would go through it in every test."""
+    """Keep the garbage collector from all that is loaded by now; it would go through it in every test.
+
+    With its usual thresholds it takes a tenth of the time of a test of Dagster.
+    """
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from pg_bronze.defs import metadata
 from pg_bronze.defs.sensors import tick
-from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.clusters import CopiedServer
 from pg_bronze_tests.harness.project import MOVIES, Project, key, requested, set_dagsters_clock, settle
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, until
 from pg_bronze_tests.harness.servers import Database
@@ -65,7 +65,7 @@ def test_counters_that_reach_the_same_value_after_a_reset_hide_rows_for_15_minut
 def test_new_rows_on_a_standby_without_counters_are_copied(project: Project, bindir, tmp_path: Path):
     """The counters of a standby stay at zero."""
     options = PRIMARY_OPTIONS | {"autovacuum": "off"}
-    with PostgresServer(tmp_path / "primary", bindir=bindir, options=options) as primary:
+    with CopiedServer(tmp_path / "primary", bindir=bindir, options=options) as primary:
         source = Database(primary, "postgres")
         source.execute(MOVIES)
         with Standby(tmp_path / "standby", primary) as standby:

@@ -15,7 +15,10 @@ from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
-    ["pg_bronze.cli.app", "pg_bronze.definitions", "pg_bronze.sync.table_sync", "pg_bronze.postgres.connection"]
+    [
+        *("pg_bronze.cli.app", "pg_bronze.definitions", "pg_bronze.sync.table_sync", "pg_bronze.postgres.connection"),
+        "pg_bronze_tests.harness.preloaded",
+    ]
 )
 
 

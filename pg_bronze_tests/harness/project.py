@@ -1,5 +1,6 @@
 """A project in one process: a new database, a new bucket and an ephemeral Dagster instance."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,9 +19,15 @@ from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import catalog_state, metadata
 from pg_bronze.defs.sensors import tick
 from pg_bronze.errors import PgBronzeError
+from pg_bronze.lake import s3_client
 from pg_bronze.settings.load import load_settings
+from pg_bronze_tests.harness import migration_scripts
 
 FIRST_DAY = "2026-01-01"
+
+migration_scripts.install()
+# A project opens its bucket some ten times in a test, and a client takes ten times as long as a request.
+_shared_client = functools.cache(s3_client.connect)
 
 
 def load_as_worker(state: str) -> dg.Definitions:
@@ -140,6 +147,7 @@ def opened(database: Any, bucket: Any, folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(cwd)
     # A test that executed a run from its reference leaves the context of a run worker, with another test's catalog.
     monkeypatch.setattr(DefinitionsLoadContext, "_instance", None)
+    monkeypatch.setattr(s3_client, "connect", _shared_client)
     with dg.DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
         made = Project(database, bucket, instance, monkeypatch)
         made.set(**database.environ, **bucket.environ, PG_BRONZE_START_DATE=FIRST_DAY)

@@ -8,11 +8,11 @@ from pathlib import Path
 import filelock
 import pytest
 
-from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import NoConnectionFree, SettingsError
 from pg_bronze.postgres import connection_limit
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.connection_limit import ConnectionLimit, Use
+from pg_bronze_tests.harness.clusters import CopiedServer
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby
 from pg_bronze_tests.harness.servers import Database, fresh_database
 from pg_bronze_tests.harness.sessions import Sessions
@@ -180,7 +180,7 @@ def test_the_file_is_that_of_this_user_and_database(make: Make, database):
 def test_the_slots_of_a_standby_are_its_own(tmp_path: Path):
     """Nothing can be written there, and its locks are not those of the primary."""
     with (
-        PostgresServer(tmp_path / "primary", options=PRIMARY_OPTIONS) as primary,
+        CopiedServer(tmp_path / "primary", options=PRIMARY_OPTIONS) as primary,
         Standby(tmp_path / "standby", primary) as standby,
     ):
         database = Database(standby, "postgres")

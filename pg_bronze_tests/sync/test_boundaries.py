@@ -11,6 +11,7 @@ from pg_bronze.demo import binaries, data_dir, os_user
 from pg_bronze.demo.os_user import run_as, unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import OperatorError
+from pg_bronze_tests.harness.clusters import CopiedServer
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
 from pg_bronze_tests.harness.repetitions import also
 from pg_bronze_tests.harness.servers import Database, older_servers
@@ -61,7 +62,7 @@ def cluster(request, tmp_path: Path):
     if request.param == "15" and bindir is None:
         pytest.skip("no PostgreSQL 15 here")
     options = {"autovacuum": "off", "fsync": "off", "wal_writer_delay": "10ms"}
-    with PostgresServer(tmp_path / "server", bindir=bindir, options=options) as server:
+    with CopiedServer(tmp_path / "server", bindir=bindir, options=options) as server:
         yield Cluster(server, bindir)
 
 

@@ -10,13 +10,13 @@ import pytest
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.demo import data_dir, os_user
 from pg_bronze.demo.os_user import unprivileged_user
-from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.ledger import Committed
 from pg_bronze.sync import state_changes
 from pg_bronze.sync.reconcile import reconcile
 from pg_bronze.sync.table_sync import TableSync
+from pg_bronze_tests.harness.clusters import CopiedServer
 from pg_bronze_tests.harness.faults import freeze
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, crash_after, fill
 from pg_bronze_tests.harness.repetitions import also
@@ -29,7 +29,7 @@ def primary(request, tmp_path: Path):
     bindir = None if request.param == "18" else older_servers().get(request.param)
     if request.param == "15" and bindir is None:
         pytest.skip("no PostgreSQL 15 here")
-    with PostgresServer(tmp_path / "primary", bindir=bindir, options=PRIMARY_OPTIONS) as server:
+    with CopiedServer(tmp_path / "primary", bindir=bindir, options=PRIMARY_OPTIONS) as server:
         yield server
 
 

@@ -17,6 +17,7 @@ from pg_bronze.postgres.control_rows import ControlRows
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.sync import state_changes
 from pg_bronze.sync.reconcile import reconcile
+from pg_bronze_tests.harness.clusters import CopiedServer
 from pg_bronze_tests.harness.lake import FORCED_BANDS, MOVIE, SAME, Lake, fill
 from pg_bronze_tests.harness.servers import Database, s3_connection
 
@@ -25,7 +26,7 @@ PAST_THE_LOG = "create table filler as select repeat('x', 1000) from generate_se
 
 @pytest.fixture
 def server(tmp_path: Path):
-    with PostgresServer(tmp_path / "primary") as server:
+    with CopiedServer(tmp_path / "primary") as server:
         yield server
 
 
