@@ -96,11 +96,15 @@ def test_no_more_loads_are_requested_than_are_free(loading: Project, unfinished:
         assert "3 waiting for other first loads" in loading.evaluate().skip_message
 
 
-def test_tables_are_loaded_in_turn_until_all_are_copied(loading: Project, slice_each: None):
+def test_tables_are_loaded_in_turn_until_all_are_copied(
+    loading: Project, slice_each: None, monkeypatch: pytest.MonkeyPatch
+):
     """The first ones would otherwise be loaded to their ends, and the last ones would wait for hours."""
     turns = [name for _ in range(6) for name in run(loading, loading.evaluate())]
     assert turns == ["load_1", "load_2", "load_3"] * 2
-    for _ in range(60):
+    monkeypatch.setattr(first_loads, "TURN_S", 60.0)
+    monkeypatch.setattr(first_loads, "SHARED_TURN_S", 60.0)
+    for _ in range(10):
         data = loading.evaluate()
         if not data.run_requests:
             break

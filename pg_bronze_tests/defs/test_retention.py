@@ -100,6 +100,7 @@ def test_old_runs_are_removed_and_the_state_of_the_assets_stays(stored: Project)
     assert lake.compare(stored.database, stored.bucket, "movie") == lake.SAME
 
 
+@ON_SQLITE
 def test_failed_runs_and_those_of_others_are_kept(stored: Project):
     copy_often(stored, 1)
     own = create_run_for_test(stored.instance, "nightly", status=DagsterRunStatus.SUCCESS).run_id
@@ -203,6 +204,7 @@ def test_events_of_other_assets_are_kept(stored: Project):
     assert len(stored.instance.fetch_materializations(dg.AssetKey("report"), 10).records) == 3
 
 
+@ON_SQLITE
 def test_a_quiet_table_is_still_known_to_be_quiet(stored: Project):
     """It would be requested again, and the tick would report that its last run ended without a result."""
     copy_often(stored, 1)

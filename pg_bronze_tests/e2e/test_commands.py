@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze_tests.e2e.conftest import Shop, end, make_shop, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.clusters import CopiedServer
+from pg_bronze_tests.harness.repetitions import combinations, repetition
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby
 from pg_bronze_tests.harness.servers import Bucket, Database
 
@@ -92,12 +93,19 @@ def test_a_tick_of_named_tables_copies_no_other_table(stocked: Shop):
 
 
 @pytest.mark.slow
-def test_reset_copies_the_table_again_into_a_new_generation(stocked: Shop):
-    """The old objects must not be mixed with the new ones, and must not be lost."""
+def test_a_reset_with_another_dagster_instance_copies_the_table_again_into_a_new_generation(
+    stocked: Shop, tmp_path: Path
+):
+    """The old objects must not be mixed with the new ones, and must not be lost.
+
+    A reset on a laptop must reach the server, which reads it from the bucket.
+    """
     assert stocked.run("tick").returncode == 0
     (old,) = lake.keys(stocked.bucket, "movie")
+    laptop = tmp_path / "laptop"
+    laptop.mkdir()
 
-    reset = stocked.run("reset", "movie")
+    reset = stocked.run("reset", "movie", DAGSTER_HOME=str(laptop))
     assert reset.returncode == 0, reset.stderr
     assert "movie: generation 1" in reset.stdout
     assert stocked.run("tick").returncode == 0
@@ -124,29 +132,14 @@ def test_continue_copies_new_rows_after_a_lost_object(stocked: Shop):
     assert lake.ids(stocked.bucket, "movie") == [1000]
 
 
-@pytest.mark.parametrize("command", ["reset", "continue"])
-def test_a_change_of_an_unknown_or_uncopied_table_fails_with_one_sentence(stocked: Shop, command: str):
-    for table in ("nowhere", "movie"):
-        result = stocked.run(command, table)
+@pytest.mark.parametrize("command, table", combinations(["reset", "continue"], ["nowhere", "movie"]))
+def test_a_change_of_an_unknown_or_uncopied_table_fails_with_one_sentence(stocked: Shop, command: str, table: str):
+    result = stocked.run(command, table)
 
-        assert result.returncode == 1
-        assert result.stderr.startswith("pg-bronze: ")
-        assert table in result.stderr
-        assert len(result.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_a_reset_with_another_dagster_instance_reaches_the_next_tick(stocked: Shop, tmp_path: Path):
-    """A reset on a laptop must reach the server, which reads it from the bucket."""
-    assert stocked.run("tick").returncode == 0
-    laptop = tmp_path / "laptop"
-    laptop.mkdir()
-    assert stocked.run("reset", "movie", DAGSTER_HOME=str(laptop)).returncode == 0
-
-    tick = stocked.run("tick")
-
-    assert tick.returncode == 0, tick.stderr
-    assert lake.ids(stocked.bucket, "movie") == list(range(1, 201))
+    assert result.returncode == 1
+    assert result.stderr.startswith("pg-bronze: ")
+    assert table in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -167,7 +160,9 @@ def test_run_copies_repeatedly_and_ctrl_c_ends_it_without_a_traceback(stocked: S
     assert lake.compare(stocked.database, stocked.bucket, "person") == lake.SAME
 
 
+# cli/test_batch.py shows it with the batches of one process.
 @pytest.mark.slow
+@repetition
 def test_run_retries_a_failing_table_after_pauses_and_copies_the_others(stocked: Shop, tmp_path: Path):
     """The same error every second would hide every other line."""
     stocked.environment["PG_BRONZE_TABLES"] = '{"movie": {"cursor_column": "nope"}}'
@@ -247,6 +242,8 @@ def test_an_env_file_that_would_be_ignored_is_an_error(stocked: Shop, tmp_path: 
     assert f"{elsewhere / '.env'} would be ignored" in done.stderr
 
 
+# The test of a failover reconciles one table without a difference, and copies it afterwards.
+@repetition
 def test_reconcile_finds_no_difference_and_the_copy_continues(stocked: Shop):
     assert stocked.run("tick", "movie").returncode == 0
 
@@ -261,7 +258,7 @@ def test_reconcile_finds_no_difference_and_the_copy_continues(stocked: Shop):
 @pytest.mark.slow
 def test_each_table_stops_after_a_failover_until_a_command_continues_it(bucket: Bucket, tmp_path: Path):
     """The standby did not receive the last change of a note, which would remain the newest version in the lake."""
-    with PostgresServer(tmp_path / "primary", options=PRIMARY_OPTIONS) as primary:
+    with CopiedServer(tmp_path / "primary", options=PRIMARY_OPTIONS) as primary:
         database = Database(primary, "postgres")
         shop = make_shop(tmp_path / "a shop", database, bucket)
         database.execute(f"{MOVIES}; create table note (id int primary key, body text)")
@@ -295,6 +292,7 @@ def test_each_table_stops_after_a_failover_until_a_command_continues_it(bucket: 
             same, other = shop.run("reconcile", "movie"), shop.run("reconcile", "note")
             assert (same.returncode, same.stderr) == (0, "")
             assert "movie: reconciled: all 199 live rows copied so far are in the lake" in same.stdout
+            assert "movie: generation 0, object number 2" in same.stdout
             assert other.returncode == 1
             assert re.search(r"note: of 5 live rows, 1 .* and 1 row versions in the lake", other.stderr), other.stderr
             assert shop.run("continue", "person").returncode == 0

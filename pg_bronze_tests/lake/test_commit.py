@@ -18,6 +18,7 @@ from pg_bronze.lake.ledger import Ledger
 from pg_bronze.lake.object_store import Store
 from pg_bronze_tests.harness.faults import Proxy
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Crash, Lake, NoLock, clock, fill
+from pg_bronze_tests.harness.repetitions import combinations
 
 CLAIM = "_pg_bronze/claims/movie/"
 NOW = datetime(2026, 1, 3, tzinfo=UTC)
@@ -263,8 +264,7 @@ def test_a_missing_last_object_stops_the_table_and_names_both_remedies(lake, dat
     assert lake.all_keys() == []
 
 
-@pytest.mark.parametrize("body", [b"PAR1 not really PAR1", b"x", b""], ids=["like parquet", "a byte", "nothing"])
-@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("body, recorded", combinations([b"PAR1 not really PAR1", b"x", b""], [True, False]))
 def test_a_foreign_object_newer_than_ours_stops_the_table(database, any_bucket, body, recorded):
     """If the original system still writes to the same folder, every row would be there twice."""
     database.execute(MOVIE)

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from pg_bronze.errors import AccessDenied, StoreNotFit, StoreUnavailable
-from pg_bronze.lake import s3_client
+from pg_bronze.lake import create_only, s3_client
 from pg_bronze.lake.object_store import Store
 from pg_bronze_tests.harness.faults import Proxy
 
@@ -177,11 +177,17 @@ def test_the_create_only_probe_runs_once_a_day(requests):
     ],
     ids=["empty", "not json", "a list", "no entries", "old", "of another server"],
 )
-def test_a_record_that_proves_nothing_is_replaced_by_a_new_probe(requests, record):
+def test_a_record_proves_nothing_unless_it_is_of_this_server_and_day(record):
+    now, endpoint = datetime.now(UTC), "http://this.example.org"
+    text = record.replace(b"{endpoint}", endpoint.encode()).replace(b"{now}", now.isoformat().encode())
+    assert not create_only.is_valid(text, endpoint, now)
+    assert create_only.is_valid(create_only.record(endpoint, now), endpoint, now)
+
+
+def test_a_record_that_proves_nothing_is_replaced_by_a_new_probe(requests):
     """A copy of a bucket on another server contains the record of the first one."""
     store, names = requests
-    now = datetime.now(UTC).isoformat()
-    store.replace(RECORD, record.replace(b"{endpoint}", store.endpoint.encode()).replace(b"{now}", now.encode()))
+    store.replace(RECORD, create_only.record("http://other.example.org", datetime.now(UTC)))
     names.clear()
 
     store.prepare()

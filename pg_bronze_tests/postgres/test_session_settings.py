@@ -1,5 +1,6 @@
 """Nothing that a role, a database or an extension brings along changes what is read."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +16,8 @@ from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, ControlRow, Mirrored
 from pg_bronze.postgres.session_settings import PRINTING
 from pg_bronze_tests.harness.lake import MOVIE, READERS, Lake, fill
+from pg_bronze_tests.harness.repetitions import combinations, repetition
+from pg_bronze_tests.harness.servers import older_servers
 from pg_bronze_tests.harness.torture import Torture
 
 # Strings have no rule for another legal value, and the least timeout would end the login.
@@ -197,7 +200,15 @@ grant usage on schema shadow to public;
 """
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    "any_postgres_server, reader",
+    [
+        *combinations(["18", *list(older_servers())[:1]], READERS),
+        *(pytest.param(*pair, marks=repetition) for pair in itertools.product(list(older_servers())[1:], READERS)),
+    ],
+    indirect=["any_postgres_server"],
+    scope="session",
+)
 def test_no_operator_and_no_function_before_pg_catalog_is_used(any_database, bucket, reader):
     """Before the settings of a session are in force, a name without a schema means what the role's search_path says."""
     any_database.execute(MOVIE)
