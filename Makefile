@@ -34,9 +34,9 @@ demo: .venv/.demo ## PostgreSQL, an S3 server, sample data and Dagster, all in .
 # .venv/bin/python -m pip install --no-deps --require-hashes -r requirements/dev.txt
 # .ci/minio
 # .ci/postgres
-# .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 test: .venv/.dev minio postgres ## the whole suite, on real servers, two processes more than there are cores
-	@exec $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0 $(ARGS)
 
 # .venv/bin/python -m pytest -n 2 pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings
 test-unit: .venv/.dev ## the part of the suite that needs no server, in seconds

@@ -25,7 +25,7 @@ from pg_bronze_tests.settings.conftest import MINIMUM, error_of, error_with, loa
         ("MINIO_BUCKET", "10.0.0.7"),
         ("MINIO_BUCKET", "bronze-s3alias"),
         ("MINIO_BUCKET", "a" * 64),
-        ("PG_BRONZE_INTERVAL_S", "4.9"),
+        ("PG_BRONZE_INTERVAL_S", "1.9"),
         ("PG_BRONZE_INTERVAL_S", "nan"),
         ("PG_BRONZE_INTERVAL_S", "inf"),
         ("PG_BRONZE_SLICE_ROWS", "0"),

@@ -235,7 +235,7 @@ def new_partition(model: Protocol, _step: int) -> None:
 
 def full_blocks(model: Protocol, _step: int) -> None:
     model.load(0, count=9, per_block=5)
-    model.tick({14: "crash"}, "latest", 2, eager=False, dated=False, passed_s=1, stale="")
+    model.tick({7: "crash"}, "latest", 2, eager=False, dated=False, passed_s=1, stale="")
 
 
 def read_lagging_server(model: Protocol, _step: int) -> None:
