@@ -23,7 +23,7 @@ import dagster as dg
 import polars as pl
 import psycopg
 
-from benchmarks.first_loads import dagster_dev
+from benchmarks.load_interference import dagster_dev
 from benchmarks.many_tables import Processes, objects, wait_for_objects
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import SeaweedServer
