@@ -114,7 +114,7 @@ def child(plan: dict[str, Any]) -> None:
     before, cpu_s, started = [server.cpu_s() for server in servers], time.process_time(), time.monotonic()
     rows, size_mb = load(plan, plan["table"])
     seconds, cpu_s = time.monotonic() - started, time.process_time() - cpu_s
-    time.sleep(SETTLE_S)
+    time.sleep(SETTLE_S)  # the servers have no event for idle
     spent = [server.cpu_s() - used for server, used in zip(servers, before, strict=True)]
     print(json.dumps([seconds, cpu_s, *spent, memory.status("VmHWM") - idle, size_mb, rows]))
 
@@ -127,7 +127,7 @@ def floor(plan: dict[str, Any], psql: str, server: Server) -> Measured:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds, after = time.monotonic() - started, os.times()
     spent = after.children_user - cpu.children_user + after.children_system - cpu.children_system
-    time.sleep(SETTLE_S)
+    time.sleep(SETTLE_S)  # the servers have no event for idle
     return Measured(seconds, spent, server.cpu_s() - before, 0.0, 0.0, 0.0, plan["rows"])
 
 

@@ -55,10 +55,10 @@ def run_batch(labels: Sequence[str], batches: Batches) -> bool:
 
 def _import_check() -> None:
     """Import what a check needs, before the objects of all modules are frozen."""
-    import botocore.session  # noqa: F401
-    import psycopg  # noqa: F401
+    import botocore.session  # noqa: F401  (used later)
+    import psycopg  # noqa: F401  (used later)
 
-    from pg_bronze.defs import due_tables, retention, skipped_tables  # noqa: F401
+    from pg_bronze.defs import due_tables, retention, skipped_tables  # noqa: F401  (used later)
 
 
 @dataclass(frozen=True)

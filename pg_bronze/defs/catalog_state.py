@@ -113,7 +113,7 @@ def load(settings: Settings) -> CatalogState:
 
 
 def received_reference() -> str | None:
-    """Return the reference that this process received with a run; None where definitions are loaded anew."""
+    """Return the reference that this process received with a run; None if the definitions are not loaded for a run."""
     context = DefinitionsLoadContext.get()
     if context.load_type != DefinitionsLoadType.RECONSTRUCTION:
         return None
@@ -178,7 +178,7 @@ def store_in_bucket(settings: Settings, state: CatalogState, store: Store | None
     For runs and sensors. The first day that is already stored is kept, because partitions must not disappear.
 
     Args:
-        store: The bucket; None opens it with a client of its own.
+        store: The bucket; None opens it with a new client.
 
     Returns:
         Whether the definitions should be loaded again, because the bucket did not answer when they were loaded.
@@ -205,7 +205,7 @@ def read(settings: Settings, now: datetime, store: Store | None = None) -> Catal
     """Return the catalog of the database, or the one that was last stored. An error is part of the result.
 
     Args:
-        store: The bucket; None opens it with a client of its own, which takes 20 ms of CPU time.
+        store: The bucket; None opens it with a new client, which takes 20 ms of CPU time.
     """
     stored, problem = _stored_in(store or open_bucket(settings), settings)
     known = settings.start_date is not None or problem is None

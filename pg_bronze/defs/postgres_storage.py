@@ -20,7 +20,7 @@ from sqlalchemy.exc import DisconnectionError
 _RECYCLE_S = 300
 # Beyond the one connection that is kept.
 _MOST_MORE = 50
-# Seconds after which an idle connection is tested before it is used. Before, the socket tells whether it was closed.
+# Seconds after which an idle connection is tested before it is used. Until then only its socket is checked.
 _TEST_AFTER_S = 5.0
 
 
@@ -56,7 +56,7 @@ def _test_before_use(engine: Engine) -> None:
     def test(connection: Any, record: Any, _proxy: Any) -> None:
         idle_s = time.monotonic() - record.info.get("idle_since", time.monotonic())
         try:
-            # A server that closes a connection says so before.
+            # Before a server closes a connection, it sends a message.
             closed = bool(select.select([connection], [], [], 0)[0])
             if not closed and idle_s > _TEST_AFTER_S:
                 with connection.cursor() as cursor:

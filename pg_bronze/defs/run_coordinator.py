@@ -1,6 +1,6 @@
-"""Dagster's queue of runs, looked at more often, and its sensors too.
+"""A run coordinator whose queue is read every half second, and whose daemon evaluates sensors every two seconds.
 
-Dagster looks at the queue once a second at most, and at the sensors every five seconds: a tick of two seconds would
+Dagster reads the queue once a second at most, and evaluates sensors every five seconds: a tick of two seconds would
 come after five. The web server and the daemon import this module.
 """
 

@@ -28,6 +28,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
+from pg_bronze.defs import metadata
 from pg_bronze.defs.run_workers.launcher import ResidentRunLauncher, _worker_of
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import FIRST_DAY, MOVIES
@@ -264,7 +265,7 @@ def new_processes(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> It
 
 def test_a_first_load_that_takes_long_has_a_process_of_its_own(deployment: Deployment, new_processes):
     """It lowers its priority, which a process cannot raise again."""
-    run_id = deployment.launch("person", pg_bronze__first_load="true")
+    run_id = deployment.launch("person", **{metadata.FIRST_LOAD_TAG: "true"})
 
     assert new_processes.get(timeout=LONGEST_S) == run_id
     assert deployment.worker(run_id) is None

@@ -1,7 +1,7 @@
 """Which run a worker executes: the socket at which other processes ask for it, or cancel it.
 
-A socket identifies its process, other than a process id, which may belong to another process by now or be that of
-another container. It answers as long as the worker lives.
+Unlike a process id, a socket belongs to one process only: an id may be reused, or be that of another container. The
+socket answers as long as the worker lives.
 """
 
 import contextlib

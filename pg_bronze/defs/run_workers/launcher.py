@@ -134,7 +134,7 @@ class ResidentRunLauncher(DefaultRunLauncher):
         try:
             return current_run.cancel(worker["socket"], run_id)
         except WorkerGoneError:
-            self._report_lost(run_id, f"The run worker (process {worker['pid']}) had ended.")
+            self._report_lost(run_id, f"The run worker (process {worker['pid']}) has ended or is still starting.")
             return True
 
     def _terminate_process(self, run_id: str) -> bool:

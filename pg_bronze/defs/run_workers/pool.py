@@ -63,7 +63,7 @@ class WorkerPool:
     def _discard(self, version: Version) -> None:
         for worker in self._workers:
             if worker.failed_to_start:
-                self._retry_at = {worker.version: time.monotonic() + RESTART_AFTER_S}
+                self._retry_at[worker.version] = time.monotonic() + RESTART_AFTER_S
             if worker.version.location == version.location and worker.version != version:
                 worker.retire()
         self._workers = [worker for worker in self._workers if worker.is_there]

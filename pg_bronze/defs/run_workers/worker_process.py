@@ -69,7 +69,7 @@ class WorkerProcess:
     _input: IO[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        # A process group of its own, so that Ctrl-C does not reach it; the session remains that of the daemon.
+        # A separate process group, so that Ctrl-C does not reach it; the session remains that of the daemon.
         self._process = subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, process_group=0
         )
@@ -111,10 +111,11 @@ class WorkerProcess:
             elif "started" in message:
                 self._started = True
             elif "done" in message:
+                # Together: it must not get a run while it leaves.
                 with self._lock:
                     self.assignment = None
-                if message["leaving"]:
-                    self.retire()
+                    if message["leaving"]:
+                        self.retire()
         self._end(self._process.wait())
 
     def _become_ready(self, settings_mark: str) -> None:
