@@ -8,6 +8,7 @@
     │   ├── StaleSnapshot         a read used a snapshot older than its horizon
     │   ├── TableChanged          the table's definition changed during a read
     │   ├── TableBusy             another run is copying the table
+    │   ├── TableLocked           another session's lock keeps the table from being read
     │   ├── SliceTooLarge         a read returned more rows than one slice may hold
     │   └── Superseded            another writer committed the slice first
     ├── OperatorError             somebody has to change something; retried after the fix
@@ -73,6 +74,10 @@ class TableChanged(TransientError):
 
 class TableBusy(TransientError):
     """Another run is copying the table and holds its lock."""
+
+
+class TableLocked(TransientError):
+    """Another session's lock keeps the table from being read, for longer than a run of several tables waits."""
 
 
 class SliceTooLarge(TransientError):

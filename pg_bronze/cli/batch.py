@@ -15,6 +15,7 @@ from pg_bronze.cli.instance import open_instance
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.errors import NoConnectionFree, SettingsError
 from pg_bronze.scheduling import backoff
+from pg_bronze.scheduling import batches as scheduling_batches
 from pg_bronze.settings import process
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _copy_due(
     failed: dict[str, str] = {}
     explained: set[str] = set()
     batches.former_notices, batches.notices = batches.notices, set()
-    for together in runs.groups(tables, batches.large):
+    for together in runs.groups(tables, batches.large, batches.slow):
         found = runs.copy(together, instance, settings, state, batches)
         if batches.unattended:
             explained |= _explain(instance, [table for table in together if table.label in found], batches)
@@ -210,12 +211,13 @@ def _due(
     memory = batches.memory or kept_memory.load(instance, settings)
     now = datetime.now(UTC).timestamp()
     moved = generations.newest_old(store, settings.prefix) if attended else {}
-    with open_source(settings, "pg_bronze run") as source:
+    with open_source(settings, "pg_bronze run", lock_timeout_s=scheduling_batches.ASK_WAIT_S) as source:
         checked = due_tables.check(
             instance, tables, settings, source, memory, batches.process, now, attended, moved, FIRST_LOADS_PER_BATCH
         )
     batches.memory, batches.large_tables = checked.memory, checked.large_tables
     batches.large = {item.table.label for item in checked.due if item.large}
+    batches.slow = {item.table.label for item in checked.due if item.slow and not item.large}
     if attended:
         kept_memory.store(instance, settings, checked.memory)
     if batches.unattended:

@@ -31,6 +31,7 @@ class Batches:
         pruned_at: When Dagster's storage was last pruned, in seconds since 1970.
         large_tables: The number of tables that are swept by a schedule, as the last check found it.
         large: The tables of this batch whose first load takes long.
+        slow: The other tables of this batch whose last copy took long.
         never_copied: The tables that are skipped and were not copied before, as the last batch found them.
         revoked: The sentence of each table that is skipped and was copied before, as the last batch found them.
     """
@@ -46,6 +47,7 @@ class Batches:
     pruned_at: float = 0.0
     large_tables: int = 0
     large: Collection[str] = ()
+    slow: Collection[str] = ()
     never_copied: Collection[str] = ()
     revoked: Mapping[str, str] = field(default_factory=dict)
 

@@ -26,14 +26,15 @@ TABLES_PER_RUN = 500
 _NOTICES = ("etl_control is not mirrored", "Slices are read with COPY")
 
 
-def groups(tables: Sequence[SourceTable], large: Collection[str]) -> Iterator[Sequence[SourceTable]]:
-    """Yield the tables of each run: those with little to copy come first, a large first load is alone."""
-    small = [table for table in tables if table.label not in large]
+def groups(
+    tables: Sequence[SourceTable], large: Collection[str], slow: Collection[str]
+) -> Iterator[Sequence[SourceTable]]:
+    """Yield the tables of each run: those with little to copy first, then each slow table and large first load."""
+    small = [table for table in tables if table.label not in large and table.label not in slow]
     for first in range(0, len(small), TABLES_PER_RUN):
         yield small[first : first + TABLES_PER_RUN]
-    for table in tables:
-        if table.label in large:
-            yield [table]
+    for alone in (slow, large):
+        yield from ([table] for table in tables if table.label in alone)
 
 
 def copy(
@@ -53,8 +54,10 @@ def copy(
 def _tags(tables: Sequence[SourceTable], batches: "Batches") -> dict[str, str]:
     kind = "run" if batches.unattended else "command"
     tags = {metadata.BATCH_TAG: kind, metadata.LARGE_TABLES_TAG: str(batches.large_tables)}
-    is_load = any(table.label in batches.large for table in tables)
-    return tags | ({metadata.FIRST_LOAD_TAG: "true"} if is_load else {})
+    for tag, labels in ((metadata.FIRST_LOAD_TAG, batches.large), (metadata.SLOW_TAG, batches.slow)):
+        if any(table.label in labels for table in tables):
+            tags[tag] = "true"
+    return tags
 
 
 def _run(

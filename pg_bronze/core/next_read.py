@@ -96,6 +96,7 @@ class Run:
         counted: Row versions written to the table so far, counted before the horizon was read; None if not known.
         idle: No transaction was open at the horizon.
         turn_s: A first load stops after so many seconds, with its current slice; None for no such limit.
+        share_s: Every read does, except those of scheduled sweeps, because other tables wait; None for no such limit.
     """
 
     bands: BandRules | None = None
@@ -104,6 +105,7 @@ class Run:
     counted: Counted | None = None
     idle: bool = False
     turn_s: float | None = None
+    share_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class TickState:
         floors: The floor that was found for each order; None if it has none.
         overflow: How often the rows above the top floor exceeded the size of a slice.
         loading_s: Seconds since the first slice of a first load was begun that this tick commits; 0 before its end.
+        copying_s: The same of any slice.
     """
 
     by_blocks: frozenset[int] = field(default_factory=frozenset)
@@ -125,3 +128,4 @@ class TickState:
     floors: Mapping[Order, str | None] = field(default_factory=lambda: MappingProxyType({}))
     overflow: int = 0
     loading_s: float = 0.0
+    copying_s: float = 0.0

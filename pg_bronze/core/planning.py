@@ -49,8 +49,8 @@ def plan(
             raise horizon_below_watermark(table.label, horizon, top, standby)
     at = Situation(known, table, horizon, size, tick, run)
     step = band_planning.next_step(at) if at.scheduled else ranges.next_step(at)
-    if isinstance(step, Read) and _gives_way(step, at):
-        return Quiet("its first load goes on in the next tick, after that of other tables", partial=True)
+    if isinstance(step, Read) and (reason := _gives_way(step, at)):
+        return Quiet(reason, partial=True)
     return step or Quiet(f"no transaction finished since {horizon}" if table.relations else "it has no partitions yet")
 
 
@@ -59,10 +59,17 @@ def is_first_load(step: Read, watermark: Watermark) -> bool:
     return step.kind != "fresh" and any(watermark.leaf(oid).swept is None for oid in step.region.leaves)
 
 
-def _gives_way(step: Read, at: Situation) -> bool:
-    """Return whether a first load has had its turn in this run. It has committed a slice then."""
-    turn_s = at.run.turn_s
-    return turn_s is not None and at.tick.loading_s > turn_s and is_first_load(step, at.watermark)
+def _gives_way(step: Read, at: Situation) -> str | None:
+    """Return why a table has had its turn in this run; None if it goes on. It has committed a slice then.
+
+    The sweeps of a schedule have a budget, and would never begin in a table whose new rows fill its share.
+    """
+    turn_s, share_s = at.run.turn_s, at.run.share_s
+    if turn_s is not None and at.tick.loading_s > turn_s and is_first_load(step, at.watermark):
+        return "its first load goes on in the next tick, after that of other tables"
+    if share_s is not None and at.tick.copying_s > share_s and not (at.scheduled and step.kind == "sweep"):
+        return f"its copy took more than {share_s:.0f} s and goes on in the next tick, in a run of its own"
+    return None
 
 
 def due_for_heartbeat(watermark: Watermark, table: SourceTable, horizon: int) -> bool:

@@ -1,5 +1,6 @@
 """Assets: one source asset and one bronze asset for each table. The factory only connects parts."""
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import asset_keys, control_mirror, failures, metadata
 from pg_bronze.defs.resources import SourceDatabase
-from pg_bronze.errors import NoConnectionFree
+from pg_bronze.errors import NoConnectionFree, TableLocked
 from pg_bronze.lake.commit import Slices
 from pg_bronze.sync.load_meter import LoadMeter
 from pg_bronze.sync.report import SyncReport
@@ -36,12 +37,14 @@ class BronzeOutput:
         label: The table as messages name it.
         state: ``failures.state_of`` the table, recorded if writing fails.
         load: Counts the slices of a first load.
+        started: The ``time.monotonic`` at which the copy of the table began.
     """
 
     slices: Slices[SyncReport]
     label: str
     state: str
     load: LoadMeter
+    started: float
 
 
 def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.AssetSpec:
@@ -97,21 +100,21 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
         },
     )
     def bronze(context: dg.AssetExecutionContext, source_database: SourceDatabase) -> Iterator[dg.Output[Any]]:
-        state = failures.state_of(source_database.settings.fingerprint(), table)
+        state, started = failures.state_of(source_database.settings.fingerprint(), table), time.monotonic()
         with (
             failures.recorded(context.instance, context.run, context.asset_key, table.label, state),
             _left_to_a_later_tick(context, source_database, table.label),
             source_database.table_sync(table) as sync,
         ):
             latest = context.instance.get_latest_materialization_event(context.asset_key)
-            stream = _start(context, sync, metadata.watermark_of(latest))
+            stream = _start(context, sync, metadata.watermark_of(latest), started)
             if stream is None:
                 source_database.count_without_rows(table.label, busy=not sync.locked)
                 return
             for sentence in (_REBUILT if stream.rebuilt else None, source_database.reader_note):
                 if sentence and source_database.first_time(sentence):
                     context.log.info(sentence)
-            yield dg.Output(BronzeOutput(stream.slices(), table.label, state, _meter(latest, sync, stream)))
+            yield dg.Output(BronzeOutput(stream.slices(), table.label, state, _meter(latest, sync, stream), started))
             # Dagster has stored the materialization when the generator is resumed.
             source_database.count(table.label, stream.report.row_count)
             if entries := metadata.of_progress(sync.slices.progress_after(stream.watermark)):
@@ -126,18 +129,24 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
 def _left_to_a_later_tick(
     context: dg.AssetExecutionContext, source_database: SourceDatabase, label: str
 ) -> Iterator[None]:
-    """End the step without a failure if this run gets no connection."""
+    """End the step without a failure if this run gets no connection, or if another session locks the table."""
     try:
         yield
-    except NoConnectionFree as error:
-        if source_database.first_time(str(error)):
+    except (NoConnectionFree, TableLocked) as error:
+        entries = metadata.of_quiet(str(error), 0, -1)
+        if isinstance(error, TableLocked):
+            entries |= {metadata.LOCKED: True}
+            context.log.info("%s The next tick gives it a run apart from the other tables.", error)
+        elif source_database.first_time(str(error)):
             context.log.info("The tables of this run are left to a later tick. %s", error)
         # Without it, the table would count as one whose run ended without a report.
-        context.log_event(dg.AssetObservation(context.asset_key, metadata=metadata.of_quiet(str(error), 0, -1)))
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))
         source_database.count_left(label)
 
 
-def _start(context: dg.AssetExecutionContext, sync: TableSync, recorded: Watermark | None) -> SliceStream | None:
+def _start(
+    context: dg.AssetExecutionContext, sync: TableSync, recorded: Watermark | None, started: float
+) -> SliceStream | None:
     """Start the copy after a watermark, and return the slices to write; None if there is nothing to record."""
     is_large = recorded is not None and recorded.sweeps is not None
     outcome = sync.start(recorded, failures.last_progress(context.instance, context.asset_key) if is_large else None)
@@ -146,6 +155,7 @@ def _start(context: dg.AssetExecutionContext, sync: TableSync, recorded: Waterma
     context.log.info("%s: %s", sync.label, outcome.reason)
     # Counters may show writes without new rows; this observation prevents another run for them.
     entries = metadata.of_quiet(outcome.reason, sync.horizon, sync.generation)
+    entries |= metadata.of_duration(time.monotonic() - started)
     if sync.watermark is not None:
         entries |= metadata.of_progress(sync.slices.progress_after(sync.watermark))
     context.log_event(dg.AssetObservation(context.asset_key, metadata=entries))

@@ -18,12 +18,19 @@ def open_bucket(settings: Settings) -> Store:
     return Store(s3_client.connect_to(settings.s3), settings.minio_bucket, settings.prefix)
 
 
-def open_source(settings: Settings, application_name: str, use: Use = "run", ends_at: float | None = None) -> Source:
+def open_source(
+    settings: Settings,
+    application_name: str,
+    use: Use = "run",
+    ends_at: float | None = None,
+    lock_timeout_s: float = 0.0,
+) -> Source:
     """Return the source database that the settings name. It connects on first use.
 
     Args:
         use: As in ``ConnectionLimit``.
         ends_at: As in ``Source``.
+        lock_timeout_s: As in ``Source``.
     """
     limit = None
     if settings.max_connections is not None and settings.run_slots is not None:
@@ -37,6 +44,7 @@ def open_source(settings: Settings, application_name: str, use: Use = "run", end
         ends_at,
         None if settings.reader == "copy" else settings.connectorx_limitation,
         limit,
+        lock_timeout_s,
     )
 
 

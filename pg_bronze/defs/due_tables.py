@@ -34,7 +34,9 @@ _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
 class TableCheck:
     """The decision about one table; for a failing one also its failure and the time of its next retry.
 
-    ``large``: the rest of its first load is so large that it is copied in a separate run.
+    Attributes:
+        large: The rest of its first load is so large that it is copied in a separate run.
+        slow: Its last copy took long, so that it is copied apart from the other tables.
     """
 
     table: SourceTable
@@ -42,6 +44,7 @@ class TableCheck:
     failure: Failure | None = None
     next_retry: float = 0.0
     large: bool = False
+    slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class _Tick:
         next_retry = self._next_retry(failure, facts.silent, table) if failure else None
         limit_s = self.settings.ungated_after_s
         decision = due.decide(facts, hint, self.cluster, self.now, limit_s, next_retry, exact=self.attended)
-        return TableCheck(table, decision, failure, next_retry or 0.0)
+        return TableCheck(table, decision, failure, next_retry or 0.0, slow=facts.slow)
 
     def postpone(self, checked: list[TableCheck], place: int, reason: str) -> None:
         """Leave a table that is due to a later tick."""

@@ -8,9 +8,10 @@ failing table is retried.
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -35,12 +36,14 @@ class LastRun:
         quiet: ``(generation, transaction)``: nothing new was found below this transaction; ``(-1, 0)`` if not known.
         silent: The run reported nothing, as after its worker was killed or with invalid settings.
         progress: What it read of a large table and found empty.
+        slow: It took long, or another session's lock kept the table from being read.
     """
 
     failure: Failure | None = None
     quiet: tuple[int, int] = (-1, 0)
     silent: bool = False
     progress: Watermark | None = None
+    slow: bool = False
 
 
 def last_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> LastRun:
@@ -49,10 +52,10 @@ def last_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> Las
         observation = record.event_log_entry.asset_observation
         failure, reported_by = metadata.failure_of(observation)
         if failure is not None:
-            return LastRun(failure if reported_by == run_id else None, silent=reported_by != run_id)
-        if metadata.is_quiet(observation):
-            quiet, progress = metadata.quiet_upto(observation), metadata.progress_of(observation)
-            return LastRun(quiet=quiet, silent=record.event_log_entry.run_id != run_id, progress=progress)
+            is_its = reported_by == run_id
+            return LastRun(failure if is_its else None, silent=not is_its, slow=metadata.is_slow(observation))
+        if observation is not None and metadata.is_quiet(observation):
+            return replace(_quiet(observation), silent=record.event_log_entry.run_id != run_id)
     return LastRun(silent=True)
 
 
@@ -61,12 +64,15 @@ def quiet_in_run(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey,
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION).records
     observations = (record.event_log_entry.asset_observation for record in records)
     return {
-        observation.asset_key: LastRun(
-            quiet=metadata.quiet_upto(observation), progress=metadata.progress_of(observation)
-        )
+        observation.asset_key: _quiet(observation)
         for observation in observations
         if observation is not None and metadata.is_quiet(observation)
     }
+
+
+def _quiet(observation: dg.AssetObservation) -> LastRun:
+    progress, slow = metadata.progress_of(observation), metadata.is_slow(observation)
+    return LastRun(quiet=metadata.quiet_upto(observation), progress=progress, slow=slow)
 
 
 def last_progress(instance: dg.DagsterInstance, key: dg.AssetKey) -> Watermark | None:
@@ -98,16 +104,19 @@ def recorded(
         label: The table as messages name it.
         state: ``state_of`` the table in this run.
     """
+    started = time.monotonic()
     try:
         yield
     except Exception as error:
-        _record(instance, run, key, error, state)
+        _record(instance, run, key, error, state, time.monotonic() - started)
         if isinstance(error, PgBronzeError):
             raise log_lines.dagster_failure(error, label) from error
         raise
 
 
-def _record(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, error: Exception, state: str) -> None:
+def _record(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, error: Exception, state: str, seconds: float
+) -> None:
     if isinstance(error, PgBronzeError):
         sentence = str(error)
     else:
@@ -117,6 +126,7 @@ def _record(instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, 
     now = datetime.now(UTC).timestamp()
     failure = backoff.record_failure(last_failure(instance, key), sentence, retry_of(error), now, state, manual)
     entries = metadata.of_failure(failure, run.run_id, backoff.next_retry_at(failure, state))
+    entries |= metadata.of_duration(seconds)
     instance.report_runless_asset_event(dg.AssetObservation(key, metadata=entries))
 
 

@@ -59,7 +59,8 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
             )
             _log_drift(context, obj.label, adopted)
         uri = store.uri(report.watermark.key) if report.watermark.key else None
-        context.add_output_metadata(metadata.of_report(report, uri) | metadata.of_load(obj.load.progress))
+        entries = metadata.of_report(report, uri) | metadata.of_load(obj.load.progress)
+        context.add_output_metadata(entries | metadata.of_duration(time.monotonic() - obj.started))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the objects of the requested days as one LazyFrame, or all if the downstream asset has no partitions.

@@ -13,6 +13,7 @@ from pg_bronze.core.load_progress import LoadProgress
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged, PgBronzeError, Retry
+from pg_bronze.scheduling import batches
 from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.sync.report import SyncReport
 
@@ -30,6 +31,11 @@ BATCH_TAG = "pg_bronze/batch"
 LARGE_TABLES_TAG = "pg_bronze/large_tables"
 # A run that only copies one table, whose first load takes long. dagster.yaml limits how many of them run at once.
 FIRST_LOAD_TAG = "pg_bronze/first_load"
+# A run of tables whose last copy took long, so that they do not hold up others. dagster.yaml limits it likewise.
+SLOW_TAG = "pg_bronze/slow"
+DURATION = "pg_bronze/duration_s"
+# Another session's lock kept the table from being read in a run of several tables.
+LOCKED = "pg_bronze/locked"
 PROGRESS = "pg_bronze/progress"
 # Batches that no person requested: those of the sensor and of `pg-bronze run`.
 UNATTENDED = ["tick", "run"]
@@ -113,6 +119,18 @@ def loaded_before(event: dg.EventLogEntry | None) -> tuple[int, int]:
     entries = materialization.metadata if materialization else {}
     rows, size = (entries[name].value if name in entries else None for name in (LOAD_ROWS, LOAD_BYTES))
     return (rows, size) if isinstance(rows, int) and isinstance(size, int) else (0, 0)
+
+
+def of_duration(seconds: float) -> dict[str, Any]:
+    """Return how long a table's copy took in its run; the next tick decides by it which runs it requests."""
+    return {DURATION: round(seconds, 1)}
+
+
+def is_slow(event: dg.AssetMaterialization | dg.AssetObservation | None) -> bool:
+    """Return whether a table took so long in its last run, or was locked, that it gets a run apart from the others."""
+    entries = event.metadata if event else {}
+    duration_s = entries[DURATION].value if DURATION in entries else None
+    return LOCKED in entries or (isinstance(duration_s, int | float) and duration_s > batches.SLOW_AFTER_S)
 
 
 def is_quiet(observation: dg.AssetObservation | None) -> bool:

@@ -22,7 +22,7 @@ from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.parquet import Codec
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
-from pg_bronze.scheduling import first_loads
+from pg_bronze.scheduling import batches, first_loads
 from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.settings.model import Settings
 from pg_bronze.settings.process import lower_priority, tune_process
@@ -83,13 +83,18 @@ def resource_of(settings: Settings) -> Any:
 
 
 def sync_options(
-    settings: Settings, label: str, rules: BandRules | None = None, turn_s: float | None = None
+    settings: Settings,
+    label: str,
+    rules: BandRules | None = None,
+    turn_s: float | None = None,
+    share_s: float | None = None,
 ) -> SyncOptions:
     """Return the options of one table.
 
     Args:
         rules: The limits of bands and sweeps; None reads the table completely.
         turn_s: The seconds after which a first load stops; None loads to the end.
+        share_s: The seconds after which any table stops; None copies to the end.
     """
     table = settings.table_options(label)
     return SyncOptions(
@@ -104,6 +109,7 @@ def sync_options(
         policies=Policies(table.infinity, table.late_dates, table.nan),
         bands=rules if table.bands == "auto" else None,
         turn_s=turn_s,
+        share_s=share_s,
     )
 
 
@@ -129,6 +135,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _down: PgBronzeError | None = PrivateAttr(default=None)
     _rules: BandRules | None = PrivateAttr(default=None)
     _turn_s: float | None = PrivateAttr(default=None)
+    _share_s: float | None = PrivateAttr(default=None)
 
     @classmethod
     def from_settings(cls, settings: Settings, bucket: Bucket) -> "SourceDatabase":
@@ -150,12 +157,18 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         complete = tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
         large_tables = int(tags.get(metadata.LARGE_TABLES_TAG, "0"))
         self._rules = band_rules.rules_of(self.settings.interval_s, large_tables, complete)
-        alone = metadata.FIRST_LOAD_TAG in tags and tags.get(metadata.BATCH_TAG) == "tick"
-        self._turn_s = first_loads.turn_s(attended=complete, alone=alone)
-        if alone:
+        is_load = metadata.FIRST_LOAD_TAG in tags and tags.get(metadata.BATCH_TAG) == "tick"
+        self._turn_s = first_loads.turn_s(attended=complete, alone=is_load)
+        if is_load:
             lower_priority()
+        # Other tables of the run wait for a table that is locked or has much to copy.
+        shared = not complete and not tags.keys() & {metadata.FIRST_LOAD_TAG, metadata.SLOW_TAG}
+        self._share_s = batches.SHARE_S if shared else None
         self._source = open_source(
-            self.settings, run_watchdog.session_name(run_id), ends_at=_ends_at(context, self.settings)
+            self.settings,
+            run_watchdog.session_name(run_id),
+            ends_at=_ends_at(context, self.settings),
+            lock_timeout_s=batches.LOCK_WAIT_S if shared else 0.0,
         )
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
@@ -181,7 +194,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         """
         try:
             source, store, control = self._open()
-            options = sync_options(self.settings, table.label, self._rules, self._turn_s)
+            options = sync_options(self.settings, table.label, self._rules, self._turn_s, self._share_s)
             yield TableSync(source, store, table, options, control, now=_now)
         except (SourceUnavailable, StoreUnavailable, AccessDenied):
             self._must_recheck = True
@@ -233,7 +246,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         (self._busy if busy else self._unchanged).append(label)
 
     def count_left(self, label: str) -> None:
-        """Count a table that is left to a later tick, because this run got no connection."""
+        """Count a table that is left to a later tick, because this run got no connection or the table is locked."""
         self._left.append(label)
 
 

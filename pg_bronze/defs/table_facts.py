@@ -118,6 +118,8 @@ def collect(
         last = last_runs.get(key, failures.LastRun())
         is_running = running is None or key in running
         watermark = metadata.with_progress(_watermark(entry), last.progress)
+        if key not in last_runs:
+            last = failures.LastRun(slow=_was_slow(entry))
         found.append((table, _facts(table, oid, activity, watermark, last, is_running)))
     return _with_rules(found, settings)
 
@@ -159,6 +161,7 @@ def _facts(
         failure=last.failure,
         counted_since=activity.counted_since,
         small=not table.partitioned and is_small(table),
+        slow=last.slow,
     )
 
 
@@ -217,6 +220,11 @@ def sizes(source: Source, tables: Sequence[tuple[SourceTable, due.Facts]]) -> di
 
 def _materialized_by(entry: AssetEntry) -> str | None:
     return entry.last_materialization.run_id if entry.last_materialization else None
+
+
+def _was_slow(entry: AssetEntry | None) -> bool:
+    event = entry.last_materialization if entry else None
+    return metadata.is_slow(event.asset_materialization if event else None)
 
 
 def _watermark(entry: AssetEntry | None) -> Watermark | None:

@@ -50,6 +50,7 @@ class Source:
         ends_at: The ``time.monotonic`` by which every read has to end; None for no such time.
         limitation: Why there is no URL for connectorx, as a predicate, unless COPY was chosen.
         limit: What bounds the connections; None for nothing.
+        lock_timeout_s: Seconds before the server cancels a statement that waits for a lock; 0 for no such limit.
 
     Attributes:
         limitation: Why ``auto`` reads with COPY, as a predicate; after the first read also what its login requires.
@@ -57,6 +58,7 @@ class Source:
     Raises:
         SourceUnavailable: The server does not answer, or the limit is reached. Retried at the next tick.
         AccessDenied: The server rejects the login. Retried after the fix.
+        TableLocked: A statement waited for a lock for too long.
         SourceNotFit: The server is older than PostgreSQL 14. Retried after the fix.
     """
 
@@ -69,10 +71,12 @@ class Source:
         ends_at: float | None = None,
         limitation: str | None = None,
         limit: ConnectionLimit | None = None,
+        lock_timeout_s: float = 0.0,
     ) -> None:
         self._conninfo = dict(conninfo)
         self._url = url
         self._statement_timeout_s = statement_timeout_s
+        self._lock_timeout_s = lock_timeout_s
         self._choice = reader
         self._ends_at = ends_at
         self._limit = limit or ConnectionLimit()
@@ -344,7 +348,7 @@ class Source:
         return missing_rights.error_of(connection or self.connection, query, self.name)
 
     def _settings(self, local: bool) -> str:
-        return settings_list(self._statement_timeout_s, local)
+        return settings_list(self._statement_timeout_s, local, self._lock_timeout_s)
 
     def _time_left(self, label: str) -> float:
         """Return the seconds that a statement over many rows may take now."""
@@ -362,7 +366,7 @@ class Source:
         name = f"{self._conninfo.get('application_name', 'pg_bronze')} {secrets.token_hex(3)}"
         conninfo = pinned({**self._conninfo, "application_name": name}, kept)
         if self._url is None or not self._may_use_connectorx(kept):
-            return CopyReader(lambda: login.connect(conninfo, self.name))
+            return CopyReader(lambda: login.connect(conninfo, self.name), self._lock_timeout_s)
         return ConnectorxReader(
             self._url,
             name,
@@ -371,6 +375,7 @@ class Source:
             address=kept.info.hostaddr,
             direct=not self.pooled,
             ending=lambda: self._limit.ending(self.name),
+            lock_timeout_s=self._lock_timeout_s,
         )
 
     def _may_use_connectorx(self, kept: psycopg.Connection) -> bool:

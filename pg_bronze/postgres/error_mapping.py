@@ -27,6 +27,7 @@ from pg_bronze.errors import (
     SourceUnavailable,
     StaleSnapshot,
     TableChanged,
+    TableLocked,
 )
 from pg_bronze.postgres.server_identity import OTHER_SERVER
 
@@ -69,7 +70,7 @@ _FORBIDDEN = Case(
 _ALTERED = Case(TableChanged, "the table was dropped, renamed or altered during the read.")
 _CANCELED = Case(
     SourceUnavailable,
-    "the read was canceled, by its time limit, for a lock, or by a conflict with recovery. Raise "
+    "the read was canceled, by its time limit or by a conflict with recovery. Raise "
     "PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer.",
 )
 _NOT_UTF8 = Case(
@@ -97,6 +98,11 @@ _VALUE = Case(
 _FAILED = Case(
     SourceUnavailable, "PostgreSQL ended the read with an error (SQLSTATE {detail}). The server's log has the message."
 )
+_LOCKED = Case(
+    TableLocked,
+    "another session holds or waits for a lock that keeps the table from being read, as ALTER TABLE and VACUUM FULL "
+    "do.",
+)
 _INTERRUPTED = Case(
     SourceUnavailable,
     "the read was canceled or interrupted, as by a lost connection, an administrator or a conflict with recovery. The "
@@ -107,7 +113,8 @@ _BROKEN = Case(SourceUnavailable, "the connection to PostgreSQL was lost during 
 _DAMAGED_STATES = ("XX001", "XX002", "58030", "58P01")
 _SLICE_STATES: Mapping[str, Case] = {
     **dict.fromkeys(("42P01", "42703", "42704", "42883", "3F000"), _ALTERED),
-    **dict.fromkeys(("57014", "40001", "40P01", "55P03"), _CANCELED),
+    **dict.fromkeys(("57014", "40001", "40P01"), _CANCELED),
+    "55P03": _LOCKED,
     **dict.fromkeys(("22021", "22P05"), _NOT_UTF8),
     **dict.fromkeys(_DAMAGED_STATES, _DAMAGED),
     **dict.fromkeys(("53100", "53200", "53400"), _NO_ROOM),
@@ -142,7 +149,8 @@ _STATEMENT_STATES: Mapping[str, Case] = {
     **dict.fromkeys(("42P01", "42703", "42704"), _STATEMENT_ALTERED),
     **dict.fromkeys(("22021", "22P05"), _STATEMENT_NOT_UTF8),
     "42501": _STATEMENT_DENIED,
-    **dict.fromkeys(("57014", "55P03"), _STATEMENT_CANCELED),
+    "57014": _STATEMENT_CANCELED,
+    "55P03": _LOCKED,
 }
 
 

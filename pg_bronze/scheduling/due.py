@@ -79,6 +79,7 @@ class Facts:
         rules: The limits of its bands and sweeps; None if it is read completely in every tick.
         sweep_s: The expected seconds of a sweep.
         counted_since: Since when the server counts ``counters``; empty if it does not.
+        slow: Its last copy took so long that it would hold up the others of its run.
         control: The current version of the table's row in the control table; None if not known.
     """
 
@@ -95,6 +96,7 @@ class Facts:
     rules: BandRules | None = None
     sweep_s: float = 0.0
     counted_since: str = ""
+    slow: bool = False
 
     @property
     def scheduled(self) -> bool:

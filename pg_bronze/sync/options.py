@@ -26,6 +26,7 @@ class SyncOptions:
         bands: When a large table is divided into bands, and when it is swept; None reads every table completely in
             every tick.
         turn_s: A first load stops after so many seconds, and the next run continues it; None loads to the end.
+        share_s: The table stops after so many seconds, because the others of the run wait; None copies to the end.
     """
 
     slice_rows: int | None = None
@@ -39,3 +40,4 @@ class SyncOptions:
     policies: Policies = DEFAULT_POLICIES
     bands: BandRules | None = field(default_factory=BandRules)
     turn_s: float | None = None
+    share_s: float | None = None

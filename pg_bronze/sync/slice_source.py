@@ -106,6 +106,7 @@ class SliceSource:
         self._tick_state = TickState()
         self._orders: tuple[Order, ...] = ()
         self._loading_since: float | None = None
+        self._copying_since: float | None = None
 
     def next_slice(self, watermark: Watermark) -> Slice | None:
         """Plan and read the slice after a committed watermark; None when the table is copied up to the horizon.
@@ -149,8 +150,8 @@ class SliceSource:
 
     def _plan(self, planned: Watermark) -> planning.Plan:
         standby = self.source.standby
-        since = self._loading_since
-        state = dataclasses.replace(self._tick_state, loading_s=time.monotonic() - since if since else 0.0)
+        loading_s, copying_s = _seconds_since(self._loading_since), _seconds_since(self._copying_since)
+        state = dataclasses.replace(self._tick_state, loading_s=loading_s, copying_s=copying_s)
         return planning.plan(planned, self.table, self.horizon, standby, self._size, state, self._run)
 
     @property
@@ -158,7 +159,8 @@ class SliceSource:
         bands = self._options.bands
         if bands is not None and self.cache_blocks is not None:
             bands = dataclasses.replace(bands, chunk_blocks=min(bands.chunk_blocks, max(1, self.cache_blocks // 8)))
-        return Run(bands, self.horizon_at, self._orders, self.counted, self.source.is_idle, self._options.turn_s)
+        is_idle, options = self.source.is_idle, self._options
+        return Run(bands, self.horizon_at, self._orders, self.counted, is_idle, options.turn_s, options.share_s)
 
     def remember(self, watermark: Watermark, progress: Watermark) -> None:
         """Continue ``watermark`` with what an earlier run read after it and found empty."""
@@ -243,8 +245,8 @@ class SliceSource:
             return step
         frame, _ = attempt.rows
         state, region = self._tick_state, step.region
-        if commits and self._loading_since is None and planning.is_first_load(step, planned):
-            self._loading_since = time.monotonic() - attempt.seconds
+        if commits:
+            self._note_commit(planning.is_first_load(step, planned), time.monotonic() - attempt.seconds)
         if region.blocks is not None:
             self._size = self._size.adjusted(frame.height, int(frame.estimated_size()))
         sweep_s = state.sweep_s + (0.0 if step.kind == "fresh" else attempt.seconds)
@@ -254,6 +256,12 @@ class SliceSource:
             return step
         after = band_planning.noted(planned, step, attempt.table, frame.height, attempt.seconds, self._run)
         return dataclasses.replace(step, after=after)
+
+    def _note_commit(self, is_first_load: bool, since: float) -> None:
+        if self._copying_since is None:
+            self._copying_since = since
+        if self._loading_since is None and is_first_load:
+            self._loading_since = since
 
     def _heartbeat(self, watermark: Watermark, planned: Watermark) -> Slice | None:
         if not planning.due_for_heartbeat(watermark, self.table, self.horizon):
@@ -377,3 +385,7 @@ class SliceSource:
         names, configured = self._options.cursor_names, self._options.cursor_column
         self._orders = tuple(band_rules.orders(table, names, configured))
         return table.fingerprint
+
+
+def _seconds_since(moment: float | None) -> float:
+    return 0.0 if moment is None else time.monotonic() - moment

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeAlias
 
 from pg_bronze.core.watermark import Watermark
+from pg_bronze.errors import TableLocked
 from pg_bronze.lake.commit import Slice, Slices
 from pg_bronze.lake.ledger import Committed, Recovered
 from pg_bronze.sync.report import SyncReport
@@ -82,7 +83,11 @@ class SliceStream:
                 if committed is None:
                     _discard(reading)
                     break
-                current = self._following(current, reading)
+                try:
+                    current = self._following(current, reading)
+                except TableLocked as error:
+                    # What is committed is reported; the next run waits for the lock or leaves the table as well.
+                    self._sync.slices.waiting, current = str(error), None
             return self.report
         except BaseException:
             # An interrupt, or the writer stopped: the read ahead must not continue without a writer.

@@ -73,6 +73,18 @@ def test_a_first_load_gives_way_after_its_turn(state):
     assert isinstance(planned(mark({9: state}), sized_table(25), tick=late, run=Run(turn_s=61.0)), Read)
 
 
+@pytest.mark.parametrize("leaf", [Leaf(50), Leaf(50, sweep=Sweep(60, 10, 1)), Leaf()])
+def test_a_table_gives_way_after_its_share_of_a_run(leaf):
+    """The other tables of the run would wait until millions of changed rows are copied."""
+    late, state = TickState(copying_s=11.0), mark({9: leaf})
+    quiet = planned(state, sized_table(25), tick=late, run=Run(share_s=10.0))
+    assert quiet == Quiet(
+        "its copy took more than 10 s and goes on in the next tick, in a run of its own", partial=True
+    )
+    for tick, share_s in ((late, None), (late, 11.0), (TickState(), 0.0)):
+        assert isinstance(planned(state, sized_table(25), tick=tick, run=Run(share_s=share_s)), Read)
+
+
 def test_only_a_first_load_gives_way():
     """A window of a table that is copied has a horizon, which its next run would read again."""
     window = mark({9: Leaf(50, sweep=Sweep(60, 10, 1))})

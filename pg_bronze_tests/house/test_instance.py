@@ -9,7 +9,7 @@ from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 
 from pg_bronze.defs import metadata
-from pg_bronze.scheduling import first_loads
+from pg_bronze.scheduling import batches, first_loads
 
 TOP = Path(__file__).parents[2]
 FILES = ["dagster.yaml", "deploy/postgres/dagster.yaml"]
@@ -50,7 +50,7 @@ def test_the_instance_has_the_settings_that_pg_bronze_needs(project):
             "nux": instance.nux_enabled,
             "pools": (concurrency.pool_config.pool_granularity.value, concurrency.pool_config.default_pool_limit),
             "runs at once": queue.max_concurrent_runs,
-            "first loads at once": [(item["key"], item["limit"]) for item in queue.tag_concurrency_limits],
+            "long runs at once": [(item["key"], item["limit"]) for item in queue.tag_concurrency_limits],
             "seconds between dequeues": instance.run_coordinator.dequeue_interval_seconds,
             "abandoned runs end": instance.run_monitoring_enabled and instance.run_monitoring_max_runtime_seconds > 0,
             "ticks in parallel": (
@@ -63,8 +63,8 @@ def test_the_instance_has_the_settings_that_pg_bronze_needs(project):
         "telemetry": False,
         "nux": False,
         "pools": ("run", 1),
-        "runs at once": 4,
-        "first loads at once": [(metadata.FIRST_LOAD_TAG, first_loads.SLOTS)],
+        "runs at once": 2 + first_loads.SLOTS + batches.SLOW_RUNS,
+        "long runs at once": [(metadata.FIRST_LOAD_TAG, first_loads.SLOTS), (metadata.SLOW_TAG, batches.SLOW_RUNS)],
         "seconds between dequeues": 0.4,
         "abandoned runs end": True,
         "ticks in parallel": (True, 4),

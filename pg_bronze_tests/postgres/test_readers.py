@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from pg_bronze.core.column_types import conform, projection, read_schema
 from pg_bronze.core.table import literal
-from pg_bronze.errors import DataError, PgBronzeError, StaleSnapshot, TableChanged
+from pg_bronze.errors import DataError, PgBronzeError, StaleSnapshot, TableChanged, TableLocked
 from pg_bronze.postgres.catalog import read_table
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.readers import binary_copy
@@ -214,3 +214,19 @@ def test_a_panic_of_connectorx_is_mapped_to_an_error(sources, expression):
         sources["connectorx"].read(f"select {expression} as c", "thing")
     assert type(error.value.__cause__).__name__ == "PanicException"
     assert not isinstance(error.value.__cause__, Exception)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_read_waits_for_a_lock_no_longer_than_its_limit(database, reader: str):
+    """A run of many tables would otherwise wait for one until the statement timeout."""
+    database.execute("create table movie (id int)")
+    with (
+        Source(database.conninfo, database.url, 30, reader, lock_timeout_s=0.05) as source,
+        database.connect(autocommit=False) as other,
+    ):
+        other.execute("lock table movie in access exclusive mode")
+        kind, message = outcome(source, "select id from public.movie")
+        with pytest.raises(TableLocked):
+            source.ask("select from public.movie")
+    assert kind is TableLocked
+    assert message.startswith("thing: another session holds or waits for a lock")

@@ -86,12 +86,12 @@ def _source(settings: Settings) -> Source:
     key = settings.fingerprint()
     if key not in _kept:
         close_kept()
-        _kept[key] = open_source(settings, "pg_bronze sensor", "sensor")
+        _kept[key] = open_source(settings, "pg_bronze sensor", "sensor", lock_timeout_s=batches.ASK_WAIT_S)
     return _kept[key]
 
 
 def _requests(result: Check, settings: Settings, now: datetime, free: int | None) -> list[dg.RunRequest]:
-    """Return the runs of all due tables, and a separate one of low priority for each large first load.
+    """Return the runs of all due tables: separate ones for slow tables and, of low priority, for large first loads.
 
     Args:
         free: How many more runs get a connection; None without a limit.
@@ -101,15 +101,20 @@ def _requests(result: Check, settings: Settings, now: datetime, free: int | None
         metadata.LARGE_TABLES_TAG: str(result.large_tables),
         "dagster/max_runtime": str(settings.max_run_s),
     }
-    alone = {metadata.FIRST_LOAD_TAG: "true", "dagster/priority": "-1"}
-    loads = [([item.table], tags | alone) for item in result.due if item.large]
-    most = min(os.cpu_count() or 1, batches.MOST_RUNS if free is None else free - len(loads))
-    together = batches.divide([item.table for item in result.due if not item.large], most)
+    loads = [[item.table] for item in result.due if item.large]
+    fast = [item.table for item in result.due if not item.large and not item.slow]
+    slow = [item.table for item in result.due if not item.large and item.slow]
+    left = None if free is None else free - len(loads)
+    together, apart = batches.apart(fast, slow, left)
+    most = min(os.cpu_count() or 1, batches.MOST_RUNS if left is None else left - len(apart))
+    groups = [(group, tags) for group in batches.divide(together, most)]
+    groups += [(group, tags | {metadata.SLOW_TAG: "true"}) for group in apart]
+    groups += [(group, tags | {metadata.FIRST_LOAD_TAG: "true", "dagster/priority": "-1"}) for group in loads]
     return [
         dg.RunRequest(
             asset_selection=[asset_keys.bronze_key(table) for table in group],
             partition_key=now.date().isoformat(),
             tags=group_tags,
         )
-        for group, group_tags in [*((group, tags) for group in together), *loads]
+        for group, group_tags in groups
     ]

@@ -29,10 +29,15 @@ class CopyReader:
 
     One connection is kept from read to read. Every setting holds for one transaction only, because a pooler may run
     the next one in another session.
+
+    Args:
+        connect: Opens a connection to the server.
+        lock_timeout_s: As in ``opening``.
     """
 
-    def __init__(self, connect: Callable[[], psycopg.Connection]) -> None:
+    def __init__(self, connect: Callable[[], psycopg.Connection], lock_timeout_s: float = 0.0) -> None:
         self._connect = connect
+        self._lock_timeout_s = lock_timeout_s
         self._connection: psycopg.Connection | None = None
         self._idle = Idle()
 
@@ -40,7 +45,7 @@ class CopyReader:
         """Read one slice; see ``Reader.read``."""
         connection = self._open()
         try:
-            frame = _copy(connection, query, opening(timeout_s, place))
+            frame = _copy(connection, query, opening(timeout_s, place, self._lock_timeout_s))
             connection.execute("commit")
             return frame
         except PgBronzeError as error:

@@ -43,6 +43,7 @@ class ConnectorxReader:
         address: The IP address of the server that ``connect`` reaches; empty for a Unix socket.
         direct: Whether no pooler is in between.
         ending: What is held while ``stop`` has a connection.
+        lock_timeout_s: As in ``opening``.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ConnectorxReader:
         address: str = "",
         direct: bool = True,
         ending: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        lock_timeout_s: float = 0.0,
     ) -> None:
         self._url = f"{url}{'&' if '?' in url else '?'}application_name={quote(name, safe='')}"
         if address:
@@ -66,10 +68,12 @@ class ConnectorxReader:
         if direct:
             # connectorx has the query described before it runs the statements of ``opening``. Not through a pooler:
             # pgbouncer refuses options in the startup message.
-            self._url += f"&options={quote(_DESCRIBED_WITH)}"
+            waits = f" -c lock_timeout={lock_timeout_s * 1000:.0f}ms" if lock_timeout_s else ""
+            self._url += f"&options={quote(_DESCRIBED_WITH + waits)}"
         self._name = name
         self._connect = connect
         self._ending = ending
+        self._lock_timeout_s = lock_timeout_s
         self._stopped = threading.Event()
         self._again: CopyReader | None = None
 
@@ -85,7 +89,7 @@ class ConnectorxReader:
                 query,
                 return_type="polars",
                 protocol="binary",  # csv drops rows with NULL; simple and cursor cannot read all types
-                pre_execution_query=opening(timeout_s, place),
+                pre_execution_query=opening(timeout_s, place, self._lock_timeout_s),
             )
             return frame
         except (KeyboardInterrupt, SystemExit):
@@ -101,7 +105,7 @@ class ConnectorxReader:
 
     def _reason(self, error: BaseException, query: str, label: str, limit_s: float, place: Origin) -> PgBronzeError:
         """Return why a read failed, from the same read through psycopg; its rows are dropped."""
-        self._again = again = CopyReader(self._connect)
+        self._again = again = CopyReader(self._connect, self._lock_timeout_s)
         try:
             if limit_s <= 0:
                 self._connect().close()

@@ -45,16 +45,17 @@ class Reader(Protocol):
         """Close the connections that the reader keeps."""
 
 
-def opening(timeout_s: float, place: Origin) -> list[str]:
+def opening(timeout_s: float, place: Origin, lock_timeout_s: float = 0.0) -> list[str]:
     """Return the statements that open a reading transaction; no setting outlasts it.
 
     Args:
         timeout_s: Seconds before the server cancels a statement of the transaction.
         place: The database that the horizon was read from; the statements fail in a session of another one.
+        lock_timeout_s: Seconds before the server cancels a statement that waits for a lock; 0 for no such limit.
     """
     # One statement: everything in it is qualified, because the settings are not in force while it is parsed.
     here = f"{server_identity.assertion(place)} as here"
-    return [BEGIN, f"select {settings_list(timeout_s, local=True)}, {_NOTICE}, {here}"]
+    return [BEGIN, f"select {settings_list(timeout_s, True, lock_timeout_s)}, {_NOTICE}, {here}"]
 
 
 class Reading:

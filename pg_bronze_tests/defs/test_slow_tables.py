@@ -1,0 +1,136 @@
+"""A slow or locked table does not hold up the other tables of its tick."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import psycopg
+import pytest
+
+from pg_bronze.defs import metadata
+from pg_bronze.lake.commit import SliceWriter
+from pg_bronze.scheduling import batches
+from pg_bronze.sync.slice_source import SliceSource
+from pg_bronze_tests.harness.lake import SAME, Lake
+from pg_bronze_tests.harness.project import Project, key, messages, requested, settle, values
+
+TABLES = ["movie", "person"]
+
+
+@pytest.fixture
+def copied(cinema: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Both tables are copied. A run of several tables waits 50 ms for a lock."""
+    settle(cinema)
+    monkeypatch.setattr(batches, "LOCK_WAIT_S", 0.05)
+    cinema.database.execute("insert into movie values (6, 'new', now()); insert into person values (4, 'new')")
+    return cinema
+
+
+@pytest.fixture
+def other(copied: Project) -> Iterator[psycopg.Connection]:
+    with copied.database.connect(autocommit=False) as connection:
+        yield connection
+        connection.rollback()
+
+
+def run(project: Project, data) -> list[dg.ExecuteInProcessResult]:
+    """Execute the runs that a tick requested, each with its tags."""
+    return [
+        project.copy(*[".".join(item.path[1:]) for item in request.asset_selection], tags=dict(request.tags))
+        for request in data.run_requests
+    ]
+
+
+def slow(data) -> list[bool]:
+    """Return of each requested run whether it is one of slow tables."""
+    return [metadata.SLOW_TAG in request.tags for request in data.run_requests]
+
+
+def compared(project: Project, *tables: str) -> list:
+    lake = Lake(project.database, project.bucket.store())
+    return [lake.compare(table, "id") for table in tables or TABLES]
+
+
+def test_a_locked_table_is_left_to_a_run_of_its_own(copied: Project, other: psycopg.Connection):
+    """ALTER TABLE of an hour would otherwise hold up every table of the same run for the statement timeout."""
+    data = copied.evaluate()
+    other.execute("lock table movie in access exclusive mode")
+
+    (result,) = run(copied, data)
+
+    assert result.success
+    assert "another session holds or waits for a lock" in "".join(messages(copied, result))
+    assert compared(copied, "person") == [SAME]
+    again = copied.evaluate()
+    assert requested(again) == [{"movie"}]
+    assert slow(again) == [True]
+    other.rollback()
+    assert all(result.success for result in run(copied, again))
+    assert compared(copied) == [SAME, SAME]
+
+
+def test_a_table_that_is_locked_between_its_slices_keeps_what_is_committed(
+    copied: Project, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    copied.set(PG_BRONZE_SLICE_ROWS="100")
+    copied.database.execute("insert into movie select i, 'many', now() from generate_series(100, 1000) i")
+    read, reads = SliceSource._read, []
+
+    def then_locked(self, region):
+        if reads:
+            other.execute("lock table movie in access exclusive mode")
+        reads.append(region)
+        return read(self, region)
+
+    monkeypatch.setattr(SliceSource, "_read", then_locked)
+    data = copied.evaluate()
+
+    assert all(result.success for result in run(copied, data))
+
+    assert compared(copied, "person") == [SAME]
+    monkeypatch.setattr(SliceSource, "_read", read)
+    other.rollback()
+    settle(copied)
+    assert compared(copied) == [SAME, SAME]
+
+
+def test_a_table_with_much_to_copy_is_continued_in_a_run_of_its_own(copied: Project, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batches, "SHARE_S", 0.0)
+    copied.set(PG_BRONZE_SLICE_ROWS="100")
+    copied.database.execute("insert into movie select i, 'many', now() from generate_series(100, 1000) i")
+
+    assert all(result.success for result in run(copied, copied.evaluate()))
+    monkeypatch.setattr(batches, "SLOW_AFTER_S", 0.0)
+
+    assert values(copied.latest("movie"))["pg_bronze/slices"] == 1
+    assert compared(copied, "person") == [SAME]
+    again = copied.evaluate()
+    assert requested(again) == [{"movie"}]
+    assert slow(again) == [True]
+    run(copied, again)
+    assert compared(copied) == [SAME, SAME]
+
+
+def test_a_table_that_was_slow_once_returns_to_the_others(copied: Project):
+    """One slow copy would otherwise cost a run in every later tick."""
+    entries = metadata.of_watermark(copied.watermark("movie")) | metadata.of_duration(batches.SLOW_AFTER_S + 1)
+    copied.instance.report_runless_asset_event(dg.AssetMaterialization(key("movie"), metadata=entries))
+
+    first = copied.evaluate()
+    assert requested(first) == [{"person"}, {"movie"}]
+    run(copied, first)
+    copied.database.execute("insert into movie values (7, 'newer', now()); insert into person values (5, 'newer')")
+
+    assert requested(copied.evaluate()) == [set(TABLES)]
+
+
+def test_a_table_whose_failure_took_long_is_retried_apart_from_the_others(
+    copied: Project, monkeypatch: pytest.MonkeyPatch
+):
+    """A read that is canceled after ten minutes would otherwise hold up the others at each retry."""
+    monkeypatch.setattr(batches, "SLOW_AFTER_S", -1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(SliceWriter, "write", lambda *_: 1 / 0)
+        run(copied, copied.evaluate())
+    copied.set(PG_BRONZE_SLICE_ROWS="1000")  # other settings: failing tables are retried at once
+
+    assert slow(copied.evaluate()) == [True, True]
