@@ -1,10 +1,11 @@
 """What pg_bronze takes of its source: connections, statements, locks, the horizon, and the latency of other clients.
 
-    .venv/bin/python -m benchmarks.pressure [--megabytes 400] [--seconds 15] [--rounds 3] [--max-connections 6]
+    .venv/bin/python -m benchmarks.pressure [--megabytes 400] [--seconds 15] [--rounds 3] [--apart] [...]
 
 Starts a PostgreSQL server, an S3 server and a `dagster dev` of its own. First ten small tables get a row each second.
 Then rounds of two phases: pgbench alone, and beside the first load of a table of ``--megabytes``, from its first read
 to its last object. pgbench runs 50 transactions a second over four connections, so that it leaves both cores to others.
+With ``--apart``, the server and pgbench have one core, and pg_bronze and the bucket the others, as on two machines.
 The bucket is in memory if the system has /dev/shm, because no bucket writes to the disk of the source. Every 50 ms all
 sessions of pg_bronze and their locks are sampled. Prints one Markdown table.
 
@@ -14,6 +15,7 @@ that of an installed PostgreSQL server (Debian: postgresql-15); without one, its
 """
 
 import argparse
+import contextlib
 import os
 import re
 import statistics
@@ -39,6 +41,8 @@ BUSY_PHASE, LOAD_PHASE = "ten busy tables", "first load"
 # Of pgbench before the first measurement of a round, and the longest time from the move of a table to its first object.
 WARM_S, BEGIN_S = 3.0, 60.0
 NEVER = threading.Event()
+# The cores of the server and of pgbench, and those of all other processes, with ``--apart``.
+SERVER_CORES = {0}
 Transaction = tuple[float, float]  # when it ended, in seconds since 1970, and its latency in milliseconds
 SESSIONS = """select client_port, application_name, state = 'active',
   extract(epoch from clock_timestamp() - query_start)::float8,
@@ -162,15 +166,33 @@ class Pgbench:
         where = ["-h", server.host, "-p", str(server.port), "-U", server.user, self._database.name]
         if self._program is None:
             return None
-        return subprocess.Popen(
-            [self._program, *arguments, *where], env=self._environment, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        with on_cores(cores_of(self._database)):
+            return subprocess.Popen(
+                [self._program, *arguments, *where], env=self._environment, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )  # fmt: skip
 
     def _call(self, *arguments: str) -> None:
         process = self._start(*arguments)
         if process is not None and process.wait(300):
             raise SystemExit(f"pgbench {' '.join(arguments)} failed")
+
+
+@contextmanager
+def on_cores(cores: set[int]) -> Iterator[None]:
+    """Let the processes and threads that are started in the block run on some cores only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def cores_of(database: Database) -> set[int]:
+    """Return the cores that the server runs on."""
+    child = database.server.child
+    return os.sched_getaffinity(child.pid if child else 0)
 
 
 def find_pgbench() -> Path | None:
@@ -299,7 +321,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--busy", type=float, default=40.0, help="seconds with ten busy tables")
     parser.add_argument("--max-connections", type=int, default=0, help="PG_BRONZE_MAX_CONNECTIONS; 0 for none")
+    parser.add_argument(
+        "--apart", action="store_true", help="a core for the server and pgbench, the others for the rest"
+    )
     chosen = parser.parse_args()
+    every = os.sched_getaffinity(0)
+    server_cores, other_cores = (SERVER_CORES, every - SERVER_CORES) if chosen.apart else (every, every)
     memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with (
         tempfile.TemporaryDirectory(prefix="pg_bronze_pressure_") as name,
@@ -307,8 +334,12 @@ def main() -> None:
     ):
         folder = Path(name)
         options = {"shared_buffers": "512MB", "max_wal_size": "8GB"}
-        with PostgresServer(folder / "postgres", options=options) as server, SeaweedServer(Path(bucket, "s3")) as s3:
-            (folder / "project").mkdir()
+        (folder / "project").mkdir()
+        with contextlib.ExitStack() as opened:
+            with on_cores(server_cores):
+                server = opened.enter_context(PostgresServer(folder / "postgres", options=options))
+            opened.enter_context(on_cores(other_cores))
+            s3 = opened.enter_context(SeaweedServer(Path(bucket, "s3")))
             within = measure(Database(server, "postgres"), new_bucket(s3), folder / "project", chosen)
     if not within:
         raise SystemExit(1)
