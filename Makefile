@@ -35,7 +35,7 @@ demo: .venv/.demo ## PostgreSQL, an S3 server, sample data and Dagster, all in .
 # .ci/minio
 # .ci/postgres
 # .venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0
-test: .venv/.dev minio postgres ## the whole suite, on real servers, two processes more than there are cores
+test: .venv/.dev minio postgres ## the whole suite, on real servers, three processes more than there are cores
 	@exec $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0 $(ARGS)
 
 # .venv/bin/python -m pytest -n 2 pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings

@@ -20,13 +20,13 @@ planting.install()  # before the product is imported
 
 from pg_bronze.demo.postgres import PostgresServer  # noqa: E402
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer  # noqa: E402
+from pg_bronze_tests.harness import warm_buckets  # noqa: E402
 from pg_bronze_tests.harness.repetitions import also  # noqa: E402
 from pg_bronze_tests.harness.servers import (  # noqa: E402
     ROOT,
     Bucket,
     Database,
     fresh_database,
-    new_bucket,
     older_servers,
     start_postgres,
     until_killed,
@@ -72,8 +72,8 @@ def _no_ambient_settings() -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes more than there are cores: tests wait for timers and answers, which left a third of them idle."""
-    return (os.cpu_count() or 1) + 2
+    """Three processes more than there are cores: tests wait for timers and answers half of their time."""
+    return (os.cpu_count() or 1) + 3
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -172,7 +172,7 @@ def s3_server(request: pytest.FixtureRequest) -> SeaweedServer | MinioServer:
 
 @pytest.fixture
 def bucket(s3_server: SeaweedServer | MinioServer) -> Iterator[Bucket]:
-    made = new_bucket(s3_server)
+    made = warm_buckets.take(s3_server)
     yield made
     made.remove()
 
@@ -180,6 +180,6 @@ def bucket(s3_server: SeaweedServer | MinioServer) -> Iterator[Bucket]:
 @pytest.fixture(params=["seaweed", "minio"])
 def any_bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
     """A bucket on each kind of server in turn."""
-    made = new_bucket(request.getfixturevalue(request.param))
+    made = warm_buckets.take(request.getfixturevalue(request.param))
     yield made
     made.remove()

@@ -22,6 +22,7 @@ from pg_bronze.defs import retention
 from pg_bronze.scheduling import first_loads
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, requested
+from pg_bronze_tests.harness.repetitions import also
 
 TICK = {"pg_bronze/batch": "tick"}
 STRAY = "movie/movie_stray.parquet"
@@ -276,7 +277,7 @@ def of_a_quiet_batch(project: Project, requests: Counter[str], unattended: bool)
     return dict(requests)
 
 
-@pytest.mark.parametrize("unattended", [False, True], ids=["tick", "run"])
+@pytest.mark.parametrize("unattended", [*also(False), True], ids=["tick", "run"])
 def test_a_quiet_table_costs_no_statement_and_no_request(shared: Project, requests: Counter[str], unattended: bool):
     """5,000 quiet tables took ten minutes. Half of these tables are empty, and have no object in the bucket."""
 

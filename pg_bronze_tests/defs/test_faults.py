@@ -19,7 +19,7 @@ from pg_bronze.lake import s3_client
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.faults import Proxy, held_reads
 from pg_bronze_tests.harness.project import MOVIES, Project, key, requested, sentences
-from pg_bronze_tests.harness.repetitions import combinations
+from pg_bronze_tests.harness.repetitions import also, combinations
 from pg_bronze_tests.harness.servers import Bucket, new_bucket
 from pg_bronze_tests.harness.slow import SLOW, wait_until_gone
 
@@ -54,11 +54,11 @@ def assert_continues(project: Project) -> None:
 @pytest.mark.parametrize(
     "lost",
     [
-        "etl_control dropped",
+        *also("etl_control dropped"),
         "etl_control edited",
-        "Dagster's storage",
+        *also("Dagster's storage"),
         "etl_control dropped, and Dagster's storage",
-        "etl_control edited, and Dagster's storage",
+        *also("etl_control edited, and Dagster's storage"),
     ],
 )
 def test_lost_state_neither_loses_nor_duplicates_rows(copied: Project, lost: str):

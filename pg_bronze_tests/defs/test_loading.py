@@ -24,6 +24,7 @@ from pg_bronze_tests.harness.project import (
     requested,
     sentences,
 )
+from pg_bronze_tests.harness.repetitions import combinations
 from pg_bronze_tests.harness.servers import Bucket
 
 CLOSED = {"PG_HOST": "127.0.0.1", "PG_PORT": "1"}
@@ -311,14 +312,16 @@ def _store_the_live_catalog(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        "drop table person",
-        "alter table person rename to people",
-        "drop table person; create view person as select 1 as id",
-    ],
+    "change, untracked",
+    combinations(
+        [
+            "drop table person",
+            "alter table person rename to people",
+            "drop table person; create view person as select 1 as id",
+        ],
+        ["sweep", "skip"],
+    ),
 )
-@pytest.mark.parametrize("untracked", ["sweep", "skip"])
 def test_a_table_that_is_gone_when_its_run_starts_fails_alone(other_process: Project, change: str, untracked: str):
     """All tables of the run would otherwise fail with it, and none would have a record of the failure."""
     other_process.set(PG_BRONZE_UNTRACKED=untracked)

@@ -262,7 +262,7 @@ def test_nothing_is_lost_or_doubled_if_the_server_is_killed_between_claim_and_ob
     assert_recovered(own)
 
 
-@pytest.mark.parametrize("step", ["before the tick", "list"])
+@pytest.mark.parametrize("step", [*also("before the tick"), "list"])
 def test_copying_continues_after_a_frozen_server_resumes(own: Lake, own_server, step):
     """It executes the requests that it received while frozen: both PUTs of an object happen after the error."""
 

@@ -29,6 +29,7 @@ from pg_bronze.errors import (
     SourceUnavailable,
     StaleSnapshot,
     TableChanged,
+    TableLocked,
 )
 from pg_bronze.postgres.catalog import read_table
 from pg_bronze.postgres.connection import Source
@@ -112,7 +113,7 @@ FAULTS = {
     "no disk space": ("select public.fills(1)::int4 as a", SourceUnavailable, "too little memory or disk space"),
     "a damaged page": ("select public.corrupt(1)::int4 as a", PgBronzeError, "corrupted on disk"),
     "a recovery conflict": ("select public.conflicts(1)::int4 as a", SourceUnavailable, "the read was canceled"),
-    "a lock": ("select public.locked(1)::int4 as a", SourceUnavailable, "the read was canceled"),
+    "a lock": ("select public.locked(1)::int4 as a", TableLocked, "another session holds or waits for a lock"),
     "the time limit": ("select 1::int4 as a from pg_sleep(60)", SourceUnavailable, "by its time limit"),
     "too large": (f"select '{TOO_LARGE}'::text::int4 as a", SliceTooLarge, "more rows than one slice"),
     "stale": (f"select '{STALE} 5'::text::int4 as a", StaleSnapshot, "older than its horizon"),

@@ -240,8 +240,7 @@ def test_the_next_tick_completes_a_reset_that_was_killed(lake, database, step, f
     assert lake.compare() == SAME
 
 
-@pytest.mark.parametrize("half_way", [False, True])
-@pytest.mark.parametrize("forgotten, after", combinations([False, True], [0, 1]))
+@pytest.mark.parametrize("half_way, forgotten, after", combinations([False, True], [False, True], [0, 1]))
 def test_the_next_tick_completes_a_move_of_old_objects_that_was_killed(lake, database, after, half_way, forgotten):
     """Until then, a reader of ``movie/*.parquet`` receives rows of two generations."""
     whole = lake.store
@@ -275,15 +274,18 @@ def test_a_writer_that_knows_only_the_old_generation_continues_the_new_one(lake,
 
 
 @pytest.mark.parametrize(
-    "changed, found",
-    [
-        ({"timeline": 77}, "timeline 77"),
-        ({"system_id": "4711"}, "cluster 4711"),
-        ({"lsn": "FFFF/0"}, "an older state was restored"),
-    ],
+    "other, act",
+    combinations(
+        [
+            ({"timeline": 77}, "timeline 77"),
+            ({"system_id": "4711"}, "cluster 4711"),
+            ({"lsn": "FFFF/0"}, "an older state was restored"),
+        ],
+        [state_changes.resume, state_changes.reset],
+    ),
 )
-@pytest.mark.parametrize("act", [state_changes.resume, state_changes.reset])
-def test_another_history_stops_the_table_until_reset_or_continue(lake, database, changed, found, act):
+def test_another_history_stops_the_table_until_reset_or_continue(lake, database, other, act):
+    changed, found = other
     """After a failover, copied transactions may be lost and their ids used again."""
     elsewhere(lake, **changed)
     database.execute(fill(9, 10))
@@ -348,8 +350,7 @@ def test_a_reset_takes_the_number_of_an_open_claim(lake, database):
     assert lake.compare() == SAME
 
 
-@pytest.mark.parametrize("forgotten", [False, True])
-@pytest.mark.parametrize("act", [state_changes.resume, state_changes.reset])
+@pytest.mark.parametrize("forgotten, act", combinations([False, True], [state_changes.resume, state_changes.reset]))
 def test_a_change_is_committed_although_a_claim_is_open(lake, database, act, forgotten):
     """The claim has taken the next number. A reset that only redoes it would report success and change nothing."""
     database.execute(fill(9, 10))

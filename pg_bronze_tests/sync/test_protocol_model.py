@@ -16,7 +16,7 @@ from pg_bronze_tests.harness.protocol_model import (
     Protocol,
     scene,
 )
-from pg_bronze_tests.harness.repetitions import combinations
+from pg_bronze_tests.harness.repetitions import also, combinations
 
 EXAMPLES = settings(
     max_examples=50,
@@ -26,10 +26,7 @@ EXAMPLES = settings(
 )
 
 
-MACHINES = [Protocol, PartitionedProtocol, BandedProtocol, PartitionedBandedProtocol]
-
-
-@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("machine", [Protocol, PartitionedBandedProtocol, *also(PartitionedProtocol, BandedProtocol)])
 def test_every_live_row_is_in_the_lake_exactly_once(machine):
     run_state_machine_as_test(machine, settings=EXAMPLES)
 

@@ -13,6 +13,7 @@ from pg_bronze.lake.object_store import Store
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.sync import state_changes
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, clock, fill
+from pg_bronze_tests.harness.repetitions import combinations
 
 FOREIGN = "movie/movie_20240101000000.parquet"
 ROWS = """insert into movie
@@ -110,8 +111,7 @@ def test_after_a_seeded_load_late_and_updated_rows_are_copied(lake, database, fo
     assert lake.column() == [1, 3, 4, 5]
 
 
-@pytest.mark.parametrize("step", ["claim", "unclaim"])
-@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("step, forgotten", combinations(["claim", "unclaim"], [False, True]))
 def test_a_crash_in_a_seeded_load_of_several_slices_keeps_the_seed(lake, database, step, forgotten):
     """Without the seed, rows that the original system has copied would be copied again."""
     database.execute(

@@ -14,6 +14,7 @@ from pg_bronze.postgres.control_table import Control
 from pg_bronze.sync.state_changes import reset
 from pg_bronze.sync.verify_day import verify_day
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, fill
+from pg_bronze_tests.harness.repetitions import combinations
 
 FIRST = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 DAYS = [(FIRST + timedelta(days=number)) for number in range(4)]
@@ -49,8 +50,7 @@ def test_a_complete_day_is_reported_as_complete(lake):
     assert report.sentence == "verified movie for 2026-01-03: 2 objects present"
 
 
-@pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("day", [1, 2])
+@pytest.mark.parametrize("which, day", combinations([0, 1], [1, 2]))
 def test_a_missing_object_is_written_again(lake, day, which):
     key = of_day(lake, DAYS[day])[which]
     lake.store.delete(key)
