@@ -3,7 +3,7 @@
 The storage of Dagster connects for each statement, which takes most of the server's CPU time. Tables and contents are
 the same: ``dagster.yaml`` may name either storage at any time.
 
-This module is loaded by the web server and the daemon, so it imports nothing of pg_bronze.
+This module is loaded by the web server and the daemon, so it imports nothing else of pg_bronze.
 """
 
 import select
@@ -11,10 +11,13 @@ import time
 from typing import Any
 
 from dagster._serdes import ConfigurableClassData
+from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.storage import DagsterPostgresStorage
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
+
+from pg_bronze.defs.known_records import KnownRecords
 
 # Seconds after which a connection is replaced, for load balancers and rotated credentials.
 _RECYCLE_S = 300
@@ -24,11 +27,24 @@ _MOST_MORE = 50
 _TEST_AFTER_S = 5.0
 
 
+class PooledPostgresEventLogStorage(KnownRecords, PostgresEventLogStorage):
+    """The event log."""
+
+    @property
+    def place(self) -> str:
+        """The database, without a password."""
+        return str(self._engine.url)
+
+
 class PooledPostgresStorage(DagsterPostgresStorage):
     """All three storages, in the tables of Dagster's ``storage: postgres``. Each keeps one connection in a process."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        stock = self._event_log_storage  # it has created the tables
+        self._event_log_storage = PooledPostgresEventLogStorage(
+            stock.postgres_url, should_autocreate_tables=False, token_provider=stock._token_provider
+        )
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             # What Dagster's web server does with each storage; 0 is no limit for statements.
             storage.optimize_for_webserver(0, _RECYCLE_S, _MOST_MORE)

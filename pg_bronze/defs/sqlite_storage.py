@@ -4,7 +4,7 @@ The storage of Dagster opens a connection for each statement and closes it after
 again and writes its log back into the database file, and SQLAlchemy compiles the statement again. The files are the
 same: ``dagster.yaml`` may name either storage at any time.
 
-This module is loaded by the web server and the daemon, so it imports nothing of pg_bronze.
+This module is loaded by the web server and the daemon, so it imports nothing else of pg_bronze.
 """
 
 import atexit
@@ -28,6 +28,8 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, event
+
+from pg_bronze.defs.known_records import KnownRecords
 
 # Databases that stay open: the three of an instance, and those of single runs, of which a process rarely reads more
 # alternately.
@@ -121,12 +123,17 @@ def _is_complete(file: str) -> bool:
     return False
 
 
-class PooledEventLogStorage(SqliteEventLogStorage):
+class PooledEventLogStorage(KnownRecords, SqliteEventLogStorage):
     """The event log: one database for each run and an index of all asset events."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._migrated: set[str] = set()
         super().__init__(base_dir, inst_data)
+
+    @property
+    def place(self) -> str:
+        """The folder of the databases."""
+        return str(self._base_dir)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:

@@ -5,6 +5,7 @@ then, remove its lines from ``dagster.yaml``: Dagster's own classes take over.
 """
 
 import inspect
+import re
 from typing import Any
 
 import dagster
@@ -14,6 +15,7 @@ from dagster._cli import api
 from dagster._core.launcher import DefaultRunLauncher
 from dagster._core.remote_representation.code_location import GrpcServerCodeLocation
 from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
@@ -26,6 +28,7 @@ from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
 from pg_bronze.defs.compute_logs import MirroringComputeLogManager
+from pg_bronze.defs.known_records import _COLUMNS, KnownRecords
 from pg_bronze.defs.run_coordinator import PromptRunCoordinator
 from pg_bronze.defs.run_workers.launcher import ResidentRunLauncher
 from pg_bronze.defs.sqlite_storage import PooledEventLogStorage, PooledRunStorage, PooledScheduleStorage
@@ -35,6 +38,7 @@ REPLACED: list[tuple[type, type, list[str]]] = [
     (ResidentRunLauncher, DefaultRunLauncher, ["launch_run", "terminate", "check_run_worker_health", "dispose"]),
     (PromptRunCoordinator, QueuedRunCoordinator, ["dequeue_interval_seconds"]),
     (PooledEventLogStorage, SqliteEventLogStorage, ["_connect", "has_secondary_index"]),
+    (KnownRecords, SqlEventLogStorage, ["get_asset_records"]),
     (PooledRunStorage, SqliteRunStorage, ["connect", "has_run_stats_index_cols"]),
     (PooledScheduleStorage, SqliteScheduleStorage, ["connect"]),
     (MirroringComputeLogManager, LocalComputeLogManager, ["capture_logs", "from_config_value"]),
@@ -55,6 +59,16 @@ def test_the_storages_call_what_is_replaced():
     assert "self._connect(" in inspect.getsource(SqliteEventLogStorage)
     for storage in (SqliteRunStorage, SqliteScheduleStorage):
         assert "self.connect(" in "".join(inspect.getsource(part) for part in storage.__mro__[:-1])
+
+
+def test_an_asset_record_is_made_of_the_columns_that_are_compared():
+    """A column that is not compared would leave a record unchanged that a process keeps."""
+    source = inspect.getsource(SqlEventLogStorage._construct_asset_record_from_row)
+    source += inspect.getsource(SqlEventLogStorage._get_latest_materialization_records)
+    assert set(re.findall(r'row\["(\w+)"\]', source)) - {"event"} == {*_COLUMNS, "asset_key"}
+    assert list(inspect.signature(SqlEventLogStorage._construct_asset_record_from_row).parameters) == [
+        "self", "row", "last_materialization_record", "can_read_asset_status_cache"
+    ]  # fmt: skip
 
 
 def test_a_run_is_executed_by_a_function_of_the_command_line():
