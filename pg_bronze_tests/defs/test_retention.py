@@ -218,6 +218,7 @@ def test_a_quiet_table_is_still_known_to_be_quiet(stored: Project):
     assert metadata.is_quiet(observation.event_log_entry.asset_observation)
 
 
+@ON_SQLITE
 def test_snapshots_are_removed_when_no_run_has_named_them_for_an_hour(stored: Project):
     copy_often(stored, 2)
     stored.copy("person", tags=TICK)

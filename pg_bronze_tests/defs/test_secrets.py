@@ -9,6 +9,7 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 from pg_bronze_tests.harness.project import Project, key, sentences
+from pg_bronze_tests.harness.repetitions import also
 from pg_bronze_tests.harness.secrets import spellings
 from pg_bronze_tests.harness.slow import SLOW, wait_until_slow
 
@@ -91,7 +92,7 @@ def test_a_failure_shows_no_secret(guarded: Project, capfd: pytest.CaptureFixtur
     assert result.success == ("PG_CONTROL_URL" in variables)
 
 
-@pytest.mark.parametrize("reader", ["connectorx", "copy"])
+@pytest.mark.parametrize("reader", ["connectorx", *also("copy")])
 def test_an_interrupted_read_shows_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], reader: str):
     """The reader has a URL with the password, and its error is logged as the cause."""
     database = guarded.database

@@ -120,7 +120,7 @@ def test_it_listens_on_the_loopback_address_only_and_nothing_runs_after_a_stop(f
     "kind, role",
     [
         (SeaweedServer, "s3"),
-        (MinioServer, "console"),
+        pytest.param(MinioServer, "console", marks=repetition),
         pytest.param(SeaweedServer, "master", marks=repetition),
         pytest.param(MinioServer, "s3", marks=repetition),
     ],

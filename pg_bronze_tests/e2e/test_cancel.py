@@ -17,7 +17,7 @@ SOON_S = 20  # on a machine with other work
 @pytest.mark.parametrize(
     "number, reader",
     [
-        (signal.SIGINT, "connectorx"),
+        pytest.param(signal.SIGINT, "connectorx", marks=repetition),
         (signal.SIGTERM, "copy"),
         pytest.param(signal.SIGINT, "copy", marks=repetition),
         pytest.param(signal.SIGTERM, "connectorx", marks=repetition),

@@ -9,12 +9,24 @@ from typing import Any
 
 import pytest
 
+from pg_bronze_tests.harness.servers import older_servers
+
 repetition = pytest.mark.repetition
 
 
 def also(*values: Any) -> list[Any]:
     """Return values of one parameter that are repetitions."""
     return [pytest.param(value, marks=repetition) for value in values]
+
+
+def newest_alone() -> Any:
+    """Mark a test of ``any_database``: on the newest version of PostgreSQL; on all others it is a repetition."""
+    return pytest.mark.parametrize("any_postgres_server", ["18", *also(*older_servers())], indirect=True)
+
+
+def on_seaweed_alone() -> Any:
+    """Mark a test of ``any_bucket``: on MinIO it is a repetition."""
+    return pytest.mark.parametrize("any_bucket", ["seaweed", *also("minio")], indirect=True)
 
 
 def combinations(*values: Iterable[Any]) -> list[Any]:

@@ -15,6 +15,7 @@ from pg_bronze.errors import AccessDenied, StoreNotFit, StoreUnavailable
 from pg_bronze.lake import create_only, s3_client
 from pg_bronze.lake.object_store import Store
 from pg_bronze_tests.harness.faults import Proxy
+from pg_bronze_tests.harness.repetitions import on_seaweed_alone
 
 
 def test_an_object_is_created_once_and_never_overwritten(any_bucket):
@@ -77,6 +78,7 @@ def test_a_listing_starts_after_a_key_that_need_not_exist(any_bucket):
     assert [item.key for item in store.list("t/t_", "t/t_2.parquet")] == ["t/t_3.parquet"]
 
 
+@on_seaweed_alone()
 def test_a_listing_of_more_than_one_page_is_complete_and_in_order(any_bucket):
     """A page contains 1,000 objects. The LIST after a claim must not miss objects on the next page."""
     store = any_bucket.store()

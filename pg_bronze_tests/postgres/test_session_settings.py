@@ -16,7 +16,7 @@ from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, ControlRow, Mirrored
 from pg_bronze.postgres.session_settings import PRINTING
 from pg_bronze_tests.harness.lake import MOVIE, READERS, Lake, fill
-from pg_bronze_tests.harness.repetitions import combinations, repetition
+from pg_bronze_tests.harness.repetitions import combinations, newest_alone, repetition
 from pg_bronze_tests.harness.servers import older_servers
 from pg_bronze_tests.harness.torture import Torture
 
@@ -89,6 +89,7 @@ def set_every_setting(connection: psycopg.Connection, role: str) -> None:
             connection.execute(f'alter role {role} set "{name}" = {quoted}'.encode())
 
 
+@newest_alone()
 def test_no_setting_of_a_role_changes_what_is_read(any_database, roles):
     """A value would otherwise be stored differently after somebody changed a default."""
     with ExitStack() as opened:

@@ -5,6 +5,7 @@ import pytest
 from benchmarks.race import race
 from pg_bronze.core.band_rules import BandRules
 from pg_bronze_tests.harness.lake import FORCED_BANDS, SAME, Lake
+from pg_bronze_tests.harness.repetitions import newest_alone
 
 # On the others the table has one band, as every small table has.
 FORCED_ON = {15, 18}
@@ -17,6 +18,7 @@ def database(any_database):
 
 
 @pytest.mark.slow
+@newest_alone()
 def test_while_twelve_writers_race_no_row_is_lost_stale_or_doubled(database, bucket):
     """The promise. A plain poller must lose rows in the same run, otherwise the race proves nothing."""
     bands = FORCED_BANDS if database.server.version in FORCED_ON else BandRules()

@@ -11,6 +11,7 @@ from pg_bronze.core.table import quote
 from pg_bronze.errors import SourceNotFit
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Lake, clock, fill
+from pg_bronze_tests.harness.repetitions import on_seaweed_alone
 
 
 @pytest.fixture
@@ -212,6 +213,7 @@ ODD_NAMES = [
 ]
 
 
+@on_seaweed_alone()
 def test_tables_of_any_name_are_copied_and_found(database, any_bucket):
     """Two tables in one folder would adopt each other's objects."""
     lake = Lake(database, any_bucket.store())
