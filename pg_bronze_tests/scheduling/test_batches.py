@@ -16,7 +16,7 @@ def test_every_table_is_in_exactly_one_group_of_nearly_the_same_size(count: int,
 
 
 def test_a_second_run_starts_only_for_more_tables_than_one_run_copies_in_its_own_start():
-    counts = (0, 1, LEAST_TABLES, LEAST_TABLES + 1, 150, 151, 5_000)
+    counts = (0, 1, LEAST_TABLES, LEAST_TABLES + 1, 3 * LEAST_TABLES, 3 * LEAST_TABLES + 1, 5_000)
     assert [len(divide(range(count), MOST_RUNS)) for count in counts] == [0, 1, 1, 2, 3, 4, 4]
 
 
