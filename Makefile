@@ -17,7 +17,7 @@ ARGS =
 BIN = .venv/bin
 UNIT = pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings
 
-.PHONY: help install demo test test-unit mutants proof planted newest lint format lock minio postgres clean
+.PHONY: help install demo test test-unit mutants proof bench bench-full planted newest lint format lock minio postgres clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -48,8 +48,19 @@ mutants: .venv/.dev .cache/mutants/installed ## mutation tests of the pure core;
 	@PYTHONPATH=$$PWD/.cache/mutants $(BIN)/python -m mutmut run $(ARGS)
 	@PYTHONPATH=$$PWD/.cache/mutants $(BIN)/python -m mutmut results | sed '/: not checked$$/d'
 
-proof: .venv/.dev minio postgres .cache/dlt/installed ## races, chaos, other servers and planted faults, at most an hour, into docs/proof.md
-	@exec $(BIN)/python -m benchmarks.proof --dlt .cache/dlt/bin/python $(ARGS)
+proof: .venv/.dev minio postgres ## races, chaos, other servers and planted faults, at most an hour, into docs/proof.md
+	@.ci/peers dlt
+	@exec $(BIN)/python -m benchmarks.proof --dlt .cache/peers/dlt/bin/python $(ARGS)
+
+# .ci/peers
+# .venv/bin/python -m benchmarks.peers
+bench: .venv/.dev ## pg_bronze beside DuckDB, rivet, dlt, ADBC and pandas, under 20 minutes, into docs/performance.md
+	@.ci/peers
+	@exec $(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-full: .venv/.dev ## the same with larger tables and more rounds
+	@.ci/peers
+	@exec $(BIN)/python -m benchmarks.peers --full $(ARGS)
 
 # .venv/bin/python -m pg_bronze_tests.planting
 planted: .venv/.dev minio postgres ## plant each fault of pg_bronze_tests/*/planted.py, and see its test fail
@@ -96,11 +107,6 @@ clean: ## remove what make made, not the demo's data
 .venv/.uv: .venv/.python requirements/uv.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@touch .venv/.uv
-
-.cache/dlt/installed: .venv/.uv requirements/dlt.txt
-	@$(BIN)/uv venv --quiet --clear .cache/dlt
-	@$(BIN)/uv pip install --quiet --python .cache/dlt/bin/python --require-hashes -r requirements/dlt.txt
-	@touch .cache/dlt/installed
 
 .cache/mutants/installed: .venv/.dev requirements/mutants.txt
 	@rm -rf .cache/mutants

@@ -1,6 +1,6 @@
 """Copies one table with dlt's incremental loading, again and again, until its standard input ends.
 
-Runs in an environment of its own, made from requirements/dlt.txt.
+Runs in an environment of its own, made from requirements/peers-dlt.txt.
 
 The database's URL is the first line of standard input, so that no process list shows it. After that line every further
 one asks for a copy; the answer to each is the number of copies so far.

@@ -239,7 +239,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=18, help="of races and chaos")
     parser.add_argument("--rows", type=int, default=2_000_000, help="of each large first load")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dlt", type=Path, help="a Python that has requirements/dlt.txt")
+    parser.add_argument("--dlt", type=Path, help="a Python that has requirements/peers-dlt.txt")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     given = parser.parse_args()
     clean = True

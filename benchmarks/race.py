@@ -3,7 +3,7 @@
 Beside it a plain ``created_at > last`` poller reads the same table, as incremental copiers usually do, and dlt if a
 Python that has it is named.
 
-    python -m benchmarks.race --seconds 60 --writers 12 --seed 7 --dlt .cache/dlt/bin/python
+    python -m benchmarks.race --seconds 60 --writers 12 --seed 7 --dlt .cache/peers/dlt/bin/python
 
 Starts a PostgreSQL and an S3 server of its own (extra ``demo``). What repeats with a seed is what is chosen: the n-th
 transaction of a writer and the n-th tick draw the same numbers, random() of the server included. Not the order in time
@@ -290,7 +290,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--writers", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dlt", type=Path, help="a Python that has requirements/dlt.txt")
+    parser.add_argument("--dlt", type=Path, help="a Python that has requirements/peers-dlt.txt")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
         postgres = servers.enter_context(PostgresServer(Path(folder) / "postgres"))

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
-LOCKS = ["demo", "dev", "uv", "dlt", "mutants"]
+LOCKS = ["demo", "dev", "uv", "mutants", *(f"peers-{name}" for name in ("adbc", "dlt", "duckdb", "pandas", "rivet"))]
 
 
 def entries(lock: str) -> list[str]:
