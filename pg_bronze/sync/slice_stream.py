@@ -75,16 +75,8 @@ class SliceStream:
                 if not current.bulky:
                     reading = pool.submit(self._sync.slices.next_slice, current.claim.after)
                 committed = yield current
-                if committed is None and not self._proven:
-                    _discard(reading)
-                    current = self._recover()
-                    continue
-                self._record(current, committed)
-                if committed is None:
-                    _discard(reading)
-                    break
                 try:
-                    current = self._following(current, reading)
+                    current = self._after(current, committed, reading)
                 except TableLocked as error:
                     # What is committed is reported; the next run waits for the lock or leaves the table as well.
                     self._sync.slices.waiting, current = str(error), None
@@ -95,6 +87,17 @@ class SliceStream:
             raise
         finally:
             pool.shutdown(wait=False)
+
+    def _after(self, written: Slice, committed: Committed | None, reading: "ReadAhead | None") -> Slice | None:
+        """Note the outcome of a slice and return the next one; None after the last one, or after another writer's."""
+        if committed is None and not self._proven:
+            _discard(reading)
+            return self._recover()
+        self._record(written, committed)
+        if committed is None:
+            _discard(reading)
+            return None
+        return self._following(written, reading)
 
     def _following(self, written: Slice, reading: "ReadAhead | None") -> Slice | None:
         if reading is not None and self.watermark == written.claim.after:

@@ -9,8 +9,11 @@ import pytest
 
 from pg_bronze.defs import metadata
 from pg_bronze.lake.commit import SliceWriter
+from pg_bronze.postgres.connection import Source
+from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.scheduling import batches
 from pg_bronze.sync.slice_source import SliceSource
+from pg_bronze.sync.slice_stream import SliceStream
 from pg_bronze_tests.harness.lake import SAME, Lake
 from pg_bronze_tests.harness.project import Project, key, messages, requested, settle, values
 
@@ -144,3 +147,73 @@ def test_a_table_whose_failure_took_long_is_retried_apart_from_the_others(
     copied.set(PG_BRONZE_SLICE_ROWS="1000")  # other settings: failing tables are retried at once
 
     assert slow(due(copied)) == [True, True]
+
+
+@pytest.mark.parametrize("reader", ["connectorx", "copy"])
+def test_a_lock_that_ends_while_the_reason_is_sought_fails_no_table(
+    copied: Project, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, reader: str
+):
+    """connectorx reports no reason, so its read is repeated; the table would fail as one whose read was interrupted."""
+    copied.set(PG_BRONZE_READER=reader)
+    read, again = SliceSource._read, CopyReader.read
+
+    def locked(self, region):
+        other.execute("lock table movie in access exclusive mode")
+        return read(self, region)
+
+    def released(self, *arguments):
+        if reader == "connectorx":
+            other.rollback()
+        return again(self, *arguments)
+
+    monkeypatch.setattr(CopyReader, "read", released)
+    data = due(copied)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            SliceSource, "_read", lambda self, region: (locked if self.table.name == "movie" else read)(self, region)
+        )
+        assert all(result.success for result in run(copied, data))
+    other.rollback()
+    settle(copied)
+    assert compared(copied) == [SAME, SAME]
+
+
+def test_a_table_that_is_locked_during_a_recovery_is_left_to_a_later_tick(
+    copied: Project, other: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    outdated = copied.watermark("movie")
+    Lake(copied.database, copied.bucket.store(), {"movie": outdated}).tick("movie")
+    copied.database.execute("insert into movie values (7, 'newer', now())")
+    recover = SliceStream._recover
+
+    def locked(self):
+        other.execute("lock table movie in access exclusive mode")
+        return recover(self)
+
+    data = due(copied)
+    with monkeypatch.context() as patch:
+        patch.setattr(SliceStream, "_recover", locked)
+        assert all(result.success for result in run(copied, data))
+    other.rollback()
+    settle(copied)
+    assert compared(copied) == [SAME, SAME]
+
+
+def test_a_tick_waits_for_many_locked_tables_once(copied: Project, other: psycopg.Connection, monkeypatch):
+    """A tick with 300 of them would take a minute, and then Dagster ends it."""
+    names = [f"t{number}" for number in range(30)]
+    copied.database.execute("; ".join(f"create table {name} (id int primary key)" for name in names))
+    copied.reload()
+    settle(copied)
+    copied.database.execute("; ".join(f"insert into {name} values (1)" for name in names))
+    for name in names[:20]:
+        other.execute(f"lock table {name} in access exclusive mode".encode())
+    due(copied, *names)
+    asked, ask = [], Source.ask
+    monkeypatch.setattr(Source, "ask", lambda self, query, *rest: asked.append(query) or ask(self, query, *rest))
+
+    data = copied.evaluate()
+
+    assert {table for group in requested(data) for table in group} == set(names)
+    assert sum(query.startswith("select 0, (") for query in asked) == 2
+    assert sum("relation::bigint from pg_locks" in query for query in asked) == 1

@@ -17,7 +17,7 @@ import psycopg
 
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import PgBronzeError, SourceUnavailable, TableChanged
-from pg_bronze.postgres.error_mapping import canceled, explain_marker, interrupted, undecodable
+from pg_bronze.postgres.error_mapping import canceled, explain_marker, interrupted, locked, undecodable
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.reading import opening
 
@@ -101,7 +101,13 @@ class ConnectorxReader:
                 raise interrupted(label) from error
             spent_s = time.monotonic() - started
             limit_s = min(timeout_s - spent_s, spent_s * 2 + _AGAIN_S)
-            raise self._reason(error, query, label, limit_s, place) from error
+            found = self._reason(error, query, label, limit_s, place)
+            if self._may_have_been_locked(error, spent_s) and str(found) == str(interrupted(label)):
+                found = locked(label)  # the lock was released before the read was repeated
+            raise found from error
+
+    def _may_have_been_locked(self, error: BaseException, spent_s: float) -> bool:
+        return isinstance(error, Exception) and 0 < self._lock_timeout_s <= spent_s
 
     def _reason(self, error: BaseException, query: str, label: str, limit_s: float, place: Origin) -> PgBronzeError:
         """Return why a read failed, from the same read through psycopg; its rows are dropped."""
