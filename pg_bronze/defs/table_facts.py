@@ -161,6 +161,7 @@ def _facts(
         failure=last.failure,
         counted_since=activity.counted_since,
         small=not table.partitioned and is_small(table),
+        nodes=[activity.nodes.get(leaf, 0) for leaf in leaves],
         slow=last.slow,
     )
 

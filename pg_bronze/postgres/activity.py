@@ -7,7 +7,7 @@ read here, and no connection is opened: each function runs its statements on a `
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pg_bronze.core import window_sql
@@ -43,7 +43,7 @@ order by 2 desc nulls last limit 1"""
 # A name that is not UTF-8 would make the server refuse the whole answer; the catalog skips that table.
 _RELATIONS = f"""select c.oid::bigint, n.nspname, c.relname,
   (select inhparent::bigint from pg_inherits where inhrelid = c.oid and c.relispartition),
-  pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
+  pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid), c.relfilenode::bigint
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and {window_sql.is_utf8("concat(n.nspname, '.', c.relname)")}"""
@@ -80,7 +80,8 @@ class Activity:
 
     ``oids`` maps ``(schema, name)`` to an oid, ``children`` the oid of a partitioned table to those of its partitions,
     and ``tuples`` an oid to the row versions inserted and updated so far according to the statistics. ``counted_since``
-    is a text that changes when these begin again, and empty if they do not count.
+    is a text that changes when these begin again, and empty if they do not count. ``nodes`` maps an oid to its file,
+    which is another one after a rewrite: ALTER TABLE counts no row that it rewrites.
     """
 
     horizon: int
@@ -90,6 +91,7 @@ class Activity:
     children: Mapping[int, tuple[int, ...]]
     tuples: Mapping[int, int]
     counted_since: str = ""
+    nodes: Mapping[int, int] = field(default_factory=dict)
 
     def leaves(self, oid: int) -> tuple[int, ...]:
         """Return the leaf partitions of a table, or the table itself, in ascending order."""
@@ -104,16 +106,17 @@ def read(session: Session) -> Activity:
     oids: dict[tuple[str, str], int] = {}
     children: dict[int, list[int]] = {}
     tuples: dict[int, int] = {}
+    nodes: dict[int, int] = {}
     # The counters first, the ids second: every change counted then is below next_xid. The other order would miss a row
     # counted between the two for good, because its counter never changes again.
-    for oid, schema, name, parent, count in session.ask(_RELATIONS):
+    for oid, schema, name, parent, count, node in session.ask(_RELATIONS):
         oids[(schema, name)] = oid
-        tuples[oid] = count
+        tuples[oid], nodes[oid] = count, node
         if parent is not None:
             children.setdefault(parent, []).append(oid)
     horizon, next_xid, standby, since = session.ask(_PROBE)[0]
     partitions = {oid: tuple(below) for oid, below in children.items()}
-    return Activity(horizon, next_xid, standby, oids, partitions, tuples, since)
+    return Activity(horizon, next_xid, standby, oids, partitions, tuples, since, nodes)
 
 
 def place(session: Session, bucket: str) -> tuple[Origin, bool]:

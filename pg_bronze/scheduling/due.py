@@ -79,6 +79,7 @@ class Facts:
         rules: The limits of its bands and sweeps; None if it is read completely in every tick.
         sweep_s: The expected seconds of a sweep.
         counted_since: Since when the server counts ``counters``; empty if it does not.
+        nodes: The file of each leaf, which is another one after a rewrite.
         slow: Its last copy took so long that it would hold up the others of its run.
         control: The current version of the table's row in the control table; None if not known.
     """
@@ -96,6 +97,7 @@ class Facts:
     rules: BandRules | None = None
     sweep_s: float = 0.0
     counted_since: str = ""
+    nodes: Sequence[int] = ()
     slow: bool = False
 
     @property
@@ -123,9 +125,10 @@ class Decision:
     ask: bool = False
 
 
-def signature(leaves: Sequence[int], counters: Sequence[int]) -> str:
-    """Return a short text that changes when a leaf is added, removed or counts a changed row."""
-    return hashlib.sha256(repr((tuple(leaves), tuple(counters))).encode()).hexdigest()[:SIGNATURE_DIGITS]
+def signature(leaves: Sequence[int], counters: Sequence[int], nodes: Sequence[int] = ()) -> str:
+    """Return a short text that changes when a leaf is added, removed or rewritten, or counts a changed row."""
+    found = (tuple(leaves), tuple(counters), tuple(nodes))
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:SIGNATURE_DIGITS]
 
 
 def failure_of(facts: Facts, hint: Hint) -> Failure | None:
@@ -228,7 +231,7 @@ def after_asking(decision: Decision, has_rows: bool, horizon: int) -> Decision:
 def _by_hints(facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_after_s: float) -> Decision:
     """Decide from counters and hints, and from what the last run found if that alone would make the table due."""
     watermark = _watermark(facts)
-    seen = signature(facts.leaves, facts.counters)
+    seen = signature(facts.leaves, facts.counters, facts.nodes)
     decision = judge(watermark, _plausible(hint, cluster), facts.leaves, seen, cluster, now, ungated_after_s)
     generation, upto = facts.quiet
     known = hint.signature == decision.hint.signature and generation == decision.hint.generation

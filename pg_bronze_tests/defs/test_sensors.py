@@ -21,6 +21,7 @@ from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.scheduling.due import Hint
 from pg_bronze.scheduling.memory import Memory
 from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.lake import SAME, Lake
 from pg_bronze_tests.harness.project import Project, key, load, requested, sentences
 
 
@@ -129,6 +130,24 @@ def _due_soon(project: Project) -> list[set[str]]:
         if due:
             return due
     return []
+
+
+@pytest.mark.parametrize("table", ["movie", "parted"])
+def test_a_rewrite_by_alter_table_makes_its_table_due(quiet: Project, table: str):
+    """It changes values of rows and counts none of them: the lake would have the old ones for 15 minutes."""
+    quiet.database.execute(
+        "create table parted (id int primary key, title text) partition by range (id); "
+        "create table part_1 partition of parted for values from (0) to (100); insert into parted values (1, 'a')"
+    )
+    quiet.reload()
+    settle(quiet)
+
+    quiet.database.execute(f"alter table {table} alter title type varchar(99) using title || '!'")
+    quiet.reload()
+
+    assert requested(quiet.evaluate()) == [{table}]
+    assert quiet.copy(table).success
+    assert Lake(quiet.database, quiet.bucket.store()).compare(table, "id") == SAME
 
 
 def test_an_update_makes_its_table_due(quiet: Project):

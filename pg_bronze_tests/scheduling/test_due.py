@@ -407,7 +407,7 @@ def large(*, swept=150, top=200, seconds=50, banded=True, sweep=None, sweeps=Swe
 
 
 def of_large(facts, *, horizon=200, exact=False, standby=False):
-    seen = replace(hint(next_xid=horizon), signature=signature(facts.leaves, facts.counters))
+    seen = replace(hint(next_xid=horizon), signature=signature(facts.leaves, facts.counters, facts.nodes))
     return decide(facts, seen, Cluster(horizon, horizon, standby), NOW, UNGATED_S, None, exact)
 
 
