@@ -1,11 +1,12 @@
 """What pg_bronze takes of its source: connections, statements, locks, the horizon, and the latency of other clients.
 
-    .venv/bin/python -m benchmarks.pressure [--megabytes 400] [--seconds 15] [--rounds 3] [--apart] [...]
+    .venv/bin/python -m benchmarks.pressure [--megabytes 400] [--seconds 15] [--rounds 3] [--shared] [...]
 
 Starts a PostgreSQL server, an S3 server and a `dagster dev` of its own. First ten small tables get a row each second.
 Then rounds of two phases: pgbench alone, and beside the first load of a table of ``--megabytes``, from its first read
 to its last object. pgbench runs 50 transactions a second over four connections, so that it leaves both cores to others.
-With ``--apart``, the server and pgbench have one core, and pg_bronze and the bucket the others, as on two machines.
+The server and pgbench have one core, and pg_bronze and the bucket the others, as on two machines; with ``--shared``,
+or on a machine with one core, they have all together.
 The bucket is in memory if the system has /dev/shm, because no bucket writes to the disk of the source. Every 50 ms all
 sessions of pg_bronze and their locks are sampled. Prints one Markdown table.
 
@@ -41,8 +42,6 @@ BUSY_PHASE, LOAD_PHASE = "ten busy tables", "first load"
 # Of pgbench before the first measurement of a round, and the longest time from the move of a table to its first object.
 WARM_S, BEGIN_S = 3.0, 60.0
 NEVER = threading.Event()
-# The cores of the server and of pgbench, and those of all other processes, with ``--apart``.
-SERVER_CORES = {0}
 Transaction = tuple[float, float]  # when it ended, in seconds since 1970, and its latency in milliseconds
 SESSIONS = """select client_port, application_name, state = 'active',
   extract(epoch from clock_timestamp() - query_start)::float8,
@@ -321,12 +320,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--busy", type=float, default=40.0, help="seconds with ten busy tables")
     parser.add_argument("--max-connections", type=int, default=0, help="PG_BRONZE_MAX_CONNECTIONS; 0 for none")
-    parser.add_argument(
-        "--apart", action="store_true", help="a core for the server and pgbench, the others for the rest"
-    )
+    parser.add_argument("--shared", action="store_true", help="no core for the server and pgbench alone")
     chosen = parser.parse_args()
     every = os.sched_getaffinity(0)
-    server_cores, other_cores = (SERVER_CORES, every - SERVER_CORES) if chosen.apart else (every, every)
+    server_cores, other_cores = (
+        (every, every) if chosen.shared or len(every) < 2 else ({min(every)}, every - {min(every)})
+    )
     memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with (
         tempfile.TemporaryDirectory(prefix="pg_bronze_pressure_") as name,
