@@ -70,8 +70,8 @@ _FORBIDDEN = Case(
 _ALTERED = Case(TableChanged, "the table was dropped, renamed or altered during the read.")
 _CANCELED = Case(
     SourceUnavailable,
-    "the read was canceled, by its time limit or by a conflict with recovery. If another session locked the table, end "
-    "it; otherwise raise PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer.",
+    "the read was canceled, by its time limit or by a conflict with recovery. Raise PG_BRONZE_STATEMENT_TIMEOUT_S if it "
+    "needs longer, or end the session that has locked the table.",
 )
 _NOT_UTF8 = Case(
     NotUtf8,
@@ -141,8 +141,8 @@ _STATEMENT_NOT_UTF8 = Case(
 _STATEMENT_ENDED = Case(SourceUnavailable, "the server ended a statement ({detail}).")
 _STATEMENT_CANCELED = Case(
     SourceUnavailable,
-    "a statement was canceled, by its time limit or by an administrator. If another session locked the table, end it; "
-    "otherwise raise PG_BRONZE_STATEMENT_TIMEOUT_S if it needs longer.",
+    "a statement was canceled, by its time limit or by an administrator. Raise PG_BRONZE_STATEMENT_TIMEOUT_S if it "
+    "needs longer, or end the session that has locked the table.",
 )
 _STATEMENT_STATES: Mapping[str, Case] = {
     **dict.fromkeys(_DAMAGED_STATES, _DAMAGED),
