@@ -42,8 +42,8 @@ from pg_prepared_xacts
 order by 2 desc nulls last limit 1"""
 # A name that is not UTF-8 would make the server refuse the whole answer; the catalog skips that table.
 _RELATIONS = f"""select c.oid::bigint, n.nspname, c.relname,
-  (select inhparent::bigint from pg_inherits where inhrelid = c.oid and c.relispartition),
-  pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid), c.relfilenode::bigint
+  (select inhparent::bigint from pg_inherits where inhrelid = c.oid and c.relispartition), c.relfilenode::bigint,
+  pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and {window_sql.is_utf8("concat(n.nspname, '.', c.relname)")}"""
@@ -109,7 +109,7 @@ def read(session: Session) -> Activity:
     nodes: dict[int, int] = {}
     # The counters first, the ids second: every change counted then is below next_xid. The other order would miss a row
     # counted between the two for good, because its counter never changes again.
-    for oid, schema, name, parent, count, node in session.ask(_RELATIONS):
+    for oid, schema, name, parent, node, count in session.ask(_RELATIONS):
         oids[(schema, name)] = oid
         tuples[oid], nodes[oid] = count, node
         if parent is not None:

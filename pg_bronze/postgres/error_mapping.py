@@ -70,8 +70,8 @@ _FORBIDDEN = Case(
 _ALTERED = Case(TableChanged, "the table was dropped, renamed or altered during the read.")
 _CANCELED = Case(
     SourceUnavailable,
-    "the read was canceled, by its time limit or by a conflict with recovery. Raise PG_BRONZE_STATEMENT_TIMEOUT_S if it "
-    "needs longer, or end the session that has locked the table.",
+    "the read was canceled, by its time limit or by a conflict with recovery. Raise PG_BRONZE_STATEMENT_TIMEOUT_S if "
+    "it needs longer, or end the session that has locked the table.",
 )
 _NOT_UTF8 = Case(
     NotUtf8,
