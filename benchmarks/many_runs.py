@@ -13,7 +13,6 @@ for 30 s, so with several runs a second a worker has about 200.
 import argparse
 import json
 import os
-import tempfile
 import threading
 import time
 import urllib.request
@@ -26,11 +25,9 @@ import dagster as dg
 import psutil
 
 from benchmarks.load_interference import dagster_dev
-from benchmarks.many_tables import wait_for_objects
+from benchmarks.many_tables import servers, wait_for_objects
 from benchmarks.tick import instance
-from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.s3 import SeaweedServer
-from pg_bronze_tests.harness.servers import Bucket, Database, new_bucket
+from pg_bronze_tests.harness.servers import Bucket, Database
 
 TABLES = ["t1", "t2", "t3", "t4"]
 QUEUED, POLL_S, LONGEST_S, MOST_GROWTH = 8, 0.1, 3600.0, 1.1
@@ -171,11 +168,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="pg_bronze_runs_") as name:
-        folder = Path(name)
-        with PostgresServer(folder / "postgres") as server, SeaweedServer(folder / "s3") as s3:
-            (folder / "project").mkdir()
-            within = measure(Database(server, "postgres"), new_bucket(s3), folder / "project", chosen)
+    with servers("pg_bronze_runs_") as (database, bucket, folder):
+        within = measure(database, bucket, folder, chosen)
     if not within:
         raise SystemExit(1)
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -153,6 +154,16 @@ def busy(database: Database, store: Store, processes: Processes, idle: float, ch
     )
 
 
+@contextlib.contextmanager
+def servers(prefix: str) -> Iterator[tuple[Database, Bucket, Path]]:
+    """Start a PostgreSQL and an S3 server; yield a database, a bucket and an empty project folder."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name:
+        folder = Path(name)
+        with PostgresServer(folder / "postgres") as server, SeaweedServer(folder / "s3") as s3:
+            (folder / "project").mkdir()
+            yield Database(server, "postgres"), new_bucket(s3), folder / "project"
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,11 +171,8 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=120.0, help="of the idle and of the busy part")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="pg_bronze_many_") as name:
-        folder = Path(name)
-        with PostgresServer(folder / "postgres") as server, SeaweedServer(folder / "s3") as s3:
-            (folder / "project").mkdir()
-            measure(Database(server, "postgres"), new_bucket(s3), folder / "project", chosen)
+    with servers("pg_bronze_many_") as (database, bucket, folder):
+        measure(database, bucket, folder, chosen)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import io
 import os
 import random
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,11 +23,9 @@ import polars as pl
 import psycopg
 
 from benchmarks.load_interference import dagster_dev
-from benchmarks.many_tables import Processes, objects, wait_for_objects
-from pg_bronze.demo.postgres import PostgresServer
-from pg_bronze.demo.s3 import SeaweedServer
+from benchmarks.many_tables import Processes, objects, servers, wait_for_objects
 from pg_bronze.lake.object_store import Store
-from pg_bronze_tests.harness.servers import Bucket, Database, new_bucket
+from pg_bronze_tests.harness.servers import Bucket, Database
 
 # Dagster's own launcher and coordinator.
 STOCK = {
@@ -162,11 +159,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--launcher", choices=["resident", "stock"], default="resident")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="pg_bronze_tick_") as name:
-        folder = Path(name)
-        with PostgresServer(folder / "postgres") as server, SeaweedServer(folder / "s3") as s3:
-            (folder / "project").mkdir()
-            measure(Database(server, "postgres"), new_bucket(s3), folder / "project", chosen)
+    with servers("pg_bronze_tick_") as (database, bucket, folder):
+        measure(database, bucket, folder, chosen)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _gives_way(step: Read, at: Situation) -> str | None:
     if turn_s is not None and at.tick.loading_s > turn_s and is_first_load(step, at.watermark):
         return "its first load goes on in the next tick, after that of other tables"
     if share_s is not None and at.tick.copying_s > share_s and not (at.scheduled and step.kind == "sweep"):
-        return f"its copy took more than {share_s:.0f} s and goes on in the next tick, in a run of its own"
+        return f"its copy took more than {share_s:.0f} s and goes on in the next tick, apart from the other tables"
     return None
 
 

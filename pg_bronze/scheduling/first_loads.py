@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.scheduling.due import Decision, Facts
 
-# Runs of first loads at once, of the four that dagster.yaml allows: the others are for tables with new rows.
+# Runs of first loads at once, of the six that dagster.yaml allows: two are for slow tables, and two for all others.
 SLOTS = 2
 # Each one that starts takes several CPU seconds, while the run of the tables with new rows starts too.
 PER_TICK = 1

@@ -79,7 +79,7 @@ def test_a_table_gives_way_after_its_share_of_a_run(leaf):
     late, state = TickState(copying_s=11.0), mark({9: leaf})
     quiet = planned(state, sized_table(25), tick=late, run=Run(share_s=10.0))
     assert quiet == Quiet(
-        "its copy took more than 10 s and goes on in the next tick, in a run of its own", partial=True
+        "its copy took more than 10 s and goes on in the next tick, apart from the other tables", partial=True
     )
     for tick, share_s in ((late, None), (late, 11.0), (TickState(), 0.0)):
         assert isinstance(planned(state, sized_table(25), tick=tick, run=Run(share_s=share_s)), Read)
