@@ -201,7 +201,7 @@ def _due(
     batches: Batches,
 ) -> "list[SourceTable]":
     """Return the tables that have to be copied now, and print why the others are not."""
-    from pg_bronze.defs import due_tables
+    from pg_bronze.defs import asset_keys, due_tables, run_watchdog
     from pg_bronze.defs.connections import open_source
     from pg_bronze.defs.table_facts import Process
     from pg_bronze.lake import generations
@@ -212,6 +212,7 @@ def _due(
     now = datetime.now(UTC).timestamp()
     moved = generations.newest_old(store, settings.prefix) if attended else {}
     with open_source(settings, "pg_bronze run", lock_timeout_s=scheduling_batches.ASK_WAIT_S) as source:
+        run_watchdog.end_abandoned_runs(instance, source, [asset_keys.bronze_key(table) for table in tables], now)
         checked = due_tables.check(
             instance, tables, settings, source, memory, batches.process, now, attended, moved, FIRST_LOADS_PER_BATCH
         )

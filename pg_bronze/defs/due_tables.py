@@ -14,15 +14,16 @@ from dagster import DagsterRunStatus, RunsFilter
 from pg_bronze.core import band_notes, band_planning
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, failures, log_lines, metadata, run_watchdog, table_facts
+from pg_bronze.defs import asset_keys, failures, log_lines, metadata, table_facts
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.lake import keys
 from pg_bronze.postgres import control_table, new_rows
 from pg_bronze.postgres.activity import STALLED_AFTER_S, Activity
 from pg_bronze.postgres.connection import Source
-from pg_bronze.scheduling import backoff, due, first_loads, run_slots
+from pg_bronze.scheduling import backoff, due, first_loads, health, run_slots
 from pg_bronze.scheduling.backoff import Failure
+from pg_bronze.scheduling.health import Cause, Found, TableHealth, Targets
 from pg_bronze.scheduling.memory import Memory, place_of
 from pg_bronze.settings.model import Settings
 
@@ -59,6 +60,7 @@ class Check:
         blocked: Which transaction keeps new rows from being copied; None if there is none.
         large_tables: The number of tables that are swept by a schedule.
         overdue: One sentence for each of them whose last sweep is too long ago.
+        health: The state of each table.
     """
 
     tables: Sequence[TableCheck]
@@ -68,6 +70,7 @@ class Check:
     blocked: str | None = None
     large_tables: int = 0
     overdue: Sequence[str] = ()
+    health: Sequence[TableHealth] = ()
 
     @property
     def due(self) -> list[TableCheck]:
@@ -94,7 +97,7 @@ def check(
     slots: int = first_loads.SLOTS,
     free_slots: int | None = None,
 ) -> Check:
-    """Decide which tables are due.
+    """Decide which tables are due. Changes nothing, in the database or in Dagster's storage.
 
     Args:
         tables: All tables that are copied.
@@ -111,7 +114,6 @@ def check(
     """
     process.start_tick(settings, now)
     activity = source.activity()
-    run_watchdog.end_abandoned_runs(instance, source, [asset_keys.bronze_key(table) for table in tables], now)
     collected = table_facts.collect(instance, tables, activity, process, settings)
     # The watermarks first, the log position second: the other order would take a copy in between for a restore.
     origin = source.place(keys.place(settings.minio_bucket, settings.prefix))
@@ -123,15 +125,24 @@ def check(
     since = memory.horizon_since if memory.horizon == activity.horizon else now
     hints = {_hint_key(item.table): item.decision.hint for item in checked}
     failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
+    coverage = memory.coverage.with_sample(now, activity.next_xid, activity.horizon)
+    cause = Cause(now - since, _blocked(source, cluster, now - since, attended))
+    found = _found(checked, collected, cluster, now)
     return Check(
         checked,
-        Memory(hints, activity.horizon, since),
+        Memory(hints, activity.horizon, since, coverage),
         _summary(instance, checked, cluster.horizon),
         backoff.sentences(failing, now),
-        _blocked(source, cluster, now - since, attended),
+        cause.blocked,
         sum(facts.scheduled for _, facts in collected),
-        _overdue(collected, cluster, now),
+        [item.overdue for item in found if item.overdue],
+        [health.of_table(item, coverage, cause, targets(settings), now) for item in found],
     )
+
+
+def targets(settings: Settings) -> Targets:
+    """Return the lag that is acceptable with these settings."""
+    return Targets(max(settings.lag_target_s, 3 * settings.interval_s), STALLED_AFTER_S)
 
 
 @dataclass(frozen=True)
@@ -258,13 +269,19 @@ def _summary(instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizo
     return f"{text}. The last batch copied {log_lines.counted(row_count, 'row')}"
 
 
-def _overdue(collected: Sequence[tuple[SourceTable, due.Facts]], cluster: due.Cluster, now: float) -> list[str]:
+def _found(
+    checked: Sequence[TableCheck], collected: Sequence[tuple[SourceTable, due.Facts]], cluster: due.Cluster, now: float
+) -> list[Found]:
     found = []
-    for table, facts in collected:
-        age_s = due.sweep_age_s(facts, cluster, now)
+    for item, (table, facts) in zip(checked, collected, strict=True):
+        age_s, overdue = due.sweep_age_s(facts, cluster, now), None
         if facts.rules is not None and age_s is not None:
-            found.append(band_notes.overdue(table.label, age_s, facts.rules.period_s(facts.sweep_s)))
-    return [sentence for sentence in found if sentence]
+            overdue = band_notes.overdue(table.label, age_s, facts.rules.period_s(facts.sweep_s))
+        swept = item.decision.swept if item.decision.swept is not None else due.copied_upto(facts)
+        found.append(
+            Found(table.label, item.decision, swept, facts.running, item.failure, item.next_retry, age_s, overdue)
+        )
+    return found
 
 
 def _blocked(source: Source, cluster: due.Cluster, held_s: float, attended: bool) -> str | None:

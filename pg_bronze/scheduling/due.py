@@ -21,6 +21,8 @@ from pg_bronze.scheduling.backoff import Failure
 SIGNATURE_DIGITS = 10
 MAY_HAVE_ROWS = "may have new rows"
 DUE_FOR_SWEEP = "due for a sweep"
+UNCHANGED = "unchanged"
+BLOCKED = "blocked by an open transaction"
 SILENT = "the last run ended without reporting a result. See the page of that run for the reason."
 
 
@@ -146,6 +148,16 @@ def delivered_upto(facts: Facts) -> int | None:
     return min((leaf.swept or 0 for leaf in _states(facts)), default=0) or None
 
 
+def copied_upto(facts: Facts) -> int | None:
+    """Return the transaction below which every row of a table is copied, of a large one its newest rows.
+
+    Returns:
+        None if a leaf was never read completely.
+    """
+    tops = [leaf.top for leaf in _states(facts)]
+    return None if None in tops else min((top for top in tops if top is not None), default=None)
+
+
 def _states(facts: Facts) -> list[Leaf]:
     watermark = _watermark(facts)
     return [watermark.leaf(oid) for oid in facts.leaves] if watermark else []
@@ -225,7 +237,7 @@ def after_asking(decision: Decision, has_rows: bool, horizon: int) -> Decision:
     if has_rows:
         return dataclasses.replace(decision, ask=False)
     hint = dataclasses.replace(decision.hint, quiet_upto=horizon, asked=0)
-    return Decision(False, "unchanged", hint, horizon)
+    return Decision(False, UNCHANGED, hint, horizon)
 
 
 def _by_hints(facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_after_s: float) -> Decision:
@@ -291,7 +303,7 @@ def judge(
         return Decision(True, "not copied yet", requested)
     swept = max(hint.quiet_upto, 0 if unread else min(state.top or 0 for state in states))
     if swept == cluster.next_xid:
-        return Decision(False, "unchanged", seen, swept)
+        return Decision(False, UNCHANGED, seen, swept)
     if swept > cluster.next_xid and not cluster.standby:
         # Only a restored or failed-over database gets here, and the run explains it.
         return Decision(True, "copied further than this database", requested, swept)
@@ -303,7 +315,7 @@ def judge(
     if swept > cluster.next_xid:
         return Decision(False, "copied further than this standby", seen, swept)
     if not cluster.standby and not moved and swept >= seen.next_xid:
-        return Decision(False, "unchanged", seen, swept)
+        return Decision(False, UNCHANGED, seen, swept)
     return Decision(True, MAY_HAVE_ROWS, requested, swept)
 
 
@@ -318,7 +330,7 @@ def _by_horizon(decision: Decision, before: Hint, cluster: Cluster, now: float) 
     if not decision.due:
         return decision
     hint = dataclasses.replace(decision.hint, due_at=before.due_at)
-    return Decision(False, "blocked by an open transaction", hint, decision.swept)
+    return Decision(False, BLOCKED, hint, decision.swept)
 
 
 def _by_schedule(decision: Decision, facts: Facts, before: Hint, cluster: Cluster, now: float) -> Decision:

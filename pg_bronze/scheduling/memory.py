@@ -4,7 +4,6 @@ Dagster stores the cursor with every tick, so it is small: about 20 bytes a tabl
 """
 
 import base64
-import dataclasses
 import hashlib
 import json
 import zlib
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pg_bronze.scheduling.coverage import Coverage
 from pg_bronze.scheduling.due import SIGNATURE_DIGITS, Hint
 
 PLACE_DIGITS = 8
@@ -36,24 +36,28 @@ class Memory:
         hints: The hint of each table by ``place_of`` its asset key.
         horizon: The horizon of the last tick.
         horizon_since: Since when the horizon has not moved, in seconds since 1970.
+        coverage: When which transaction id was the next one.
     """
 
     hints: Mapping[str, Hint] = field(default_factory=dict)
     horizon: int = 0
     horizon_since: float = 0.0
+    coverage: Coverage = field(default_factory=Coverage)
 
     @classmethod
     def from_cursor(cls, text: str | None) -> "Memory":
         """Return the memory in a cursor; a cursor that cannot be read counts as empty, since it can be edited."""
         try:
             data = json.loads(text or "")
-            return cls(_unpacked(data["hints"]), int(data["horizon"]), float(data["horizon_since"]))
+            coverage = Coverage.from_numbers([int(number) for number in data.get("coverage", [])])
+            return cls(_unpacked(data["hints"]), int(data["horizon"]), float(data["horizon_since"]), coverage)
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, zlib.error):
             return cls()
 
     def to_cursor(self) -> str:
         """Return the text that ``from_cursor`` reads."""
-        return json.dumps({**dataclasses.asdict(self), "hints": _packed(self.hints)})
+        state = {"horizon": self.horizon, "horizon_since": self.horizon_since, "coverage": self.coverage.to_numbers()}
+        return json.dumps({**state, "hints": _packed(self.hints)}, separators=(",", ":"))
 
 
 def _packed(hints: Mapping[str, Hint]) -> str:

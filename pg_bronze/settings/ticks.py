@@ -15,6 +15,13 @@ class TickSettings(Section):
         le=86400,
         description="Seconds after which a table is read even if it appears unchanged, 10 to 86400.",
     )
+    lag_target_s: float = Field(
+        default=100.0,
+        ge=10,
+        le=604800,
+        description="Seconds of which the changes of a table may not be copied before its check `up_to_date` fails, "
+        "10 to 604800. At least three times `PG_BRONZE_INTERVAL_S`.",
+    )
     max_run_s: int = Field(
         default=3600,
         ge=60,

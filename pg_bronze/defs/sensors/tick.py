@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, metadata
+from pg_bronze.defs import asset_keys, metadata, run_watchdog
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.due_tables import Check, check
@@ -34,7 +34,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
     """
     # Dagster evaluates sensors every 5 s: an interval of 10 means 10 to 15 s, one of 9 means 10.
     interval = max(1, int(settings.interval_s) - 1) if settings else 30
-    process = Process(settings)
+    process, keys = Process(settings), [asset_keys.bronze_key(table) for table in tables]
 
     @dg.sensor(
         name="bronze_tick",
@@ -56,6 +56,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
             if not tables:
                 source.activity()
                 return dg.SensorResult(skip_reason=state.error or f"{source.name} has no table to copy.")
+            run_watchdog.end_abandoned_runs(context.instance, source, keys, now.timestamp())
             free = free_slots(context.instance, current, source)
             result = check(context.instance, tables, current, source, memory, process, now.timestamp(), free_slots=free)
         sentence = ". ".join(part for part in (result.sentence, state.remembered) if part)
