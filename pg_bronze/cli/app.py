@@ -98,6 +98,25 @@ def run(
 
 
 @app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Show the state of each table: lag, rows, late rows, errors. Exits with 1 if a table has an error.
+
+    Requests no copy.
+
+    The lag is the time up to now of which changes may not be in the lake.
+
+    Example: pg-bronze status --json
+    """
+    from pg_bronze.cli import status as showing
+
+    with errors_as_sentences():
+        if not showing.show(as_json):
+            raise typer.Exit(1)
+
+
+@app.command()
 def reset(table: Table) -> None:
     """Discard the watermark of a table. The next tick copies the whole table into a new generation."""
     from pg_bronze.cli.state_changes import change

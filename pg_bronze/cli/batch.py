@@ -219,8 +219,7 @@ def _due(
     batches.memory, batches.large_tables = checked.memory, checked.large_tables
     batches.large = {item.table.label for item in checked.due if item.large}
     batches.slow = {item.table.label for item in checked.due if item.slow and not item.large}
-    if attended:
-        kept_memory.store(instance, settings, checked.memory)
+    kept_memory.store(instance, settings, checked.memory)
     if batches.unattended:
         failing = {item.table.label: (item.failure, item.next_retry) for item in checked.tables if item.failure}
         batches.report(failing)

@@ -13,6 +13,8 @@ from typing import Any
 from pg_bronze.core.value_policies import DEFAULT_POLICIES, Policies
 from pg_bronze.errors import DataError, SettingsError
 
+# The oid of a table that a run was requested for and that the catalog does not have: 0 is none in PostgreSQL.
+GONE = 0
 _LABEL = re.compile(r'(?:("(?:[^"]|"")+"|[^."]+)\.)?("(?:[^"]|"")+"|[^."]+)', re.DOTALL)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from pg_bronze.core import load_progress
+from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
@@ -63,6 +64,19 @@ def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.A
         kinds={"postgres", "table"},
         tags={"pg_bronze/status": "skipped" if skipped else "copied"},
         metadata=metadata.of_definition(table, database),
+    )
+
+
+def build_former(former: FormerTable, database: str, days: dg.PartitionsDefinition) -> dg.AssetSpec:
+    """Return the asset of a table that was copied and is not copied any more."""
+    return dg.AssetSpec(
+        asset_keys.bronze_key(former.table),
+        deps=[asset_keys.source_key(former.table, database)],
+        description=f"**Not copied any more.** {former.reason}",
+        group_name=GROUP,
+        kinds={"polars", "parquet", "s3"},
+        tags={"pg_bronze/status": "not_copied"},
+        partitions_def=days,
     )
 
 

@@ -9,7 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from pg_bronze.core import band_notes, band_rules, cursor_column
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, assets, catalog_state, new_tables, silver, skipped_tables, verification
+from pg_bronze.defs import asset_keys, assets, catalog_state, checks, new_tables, silver, skipped_tables, verification
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager, Watch
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
@@ -49,6 +49,7 @@ def build_definitions(
     state: CatalogState,
     console: dg.LoggerDefinition | None = None,
     watch: Watch | None = None,
+    with_checks: bool = True,
 ) -> dg.Definitions:
     """Return assets, sensors and resources for a catalog.
 
@@ -56,6 +57,7 @@ def build_definitions(
         settings: None returns only the sensors, which report the invalid setting.
         console: Replaces the logger that prints the log of a run on the terminal.
         watch: Called after each slice of a first load, with the table's label and the progress.
+        with_checks: Whether the assets have checks, which a run of the assets executes as well.
     """
     if settings is None:
         return dg.Definitions(sensors=[tick.build_tick([], None, state), catalog.build_catalog(state, None, None)])
@@ -64,7 +66,8 @@ def build_definitions(
     latest, left_out = _latest_tables(tables.copied, settings)
     keys = [*map(asset_keys.bronze_key, tables.copied), *map(asset_keys.latest_key, latest)]
     return dg.Definitions(
-        assets=[*tables.sources, *tables.bronze, *(silver.build_latest(table) for table in latest)],
+        assets=[*tables.sources, *tables.bronze, *tables.former, *(silver.build_latest(table) for table in latest)],
+        asset_checks=checks.build_up_to_date(tables.copied, state.former) if with_checks else [],
         jobs=[new, *_jobs(tables, state)],
         sensors=[
             tick.build_tick(tables.copied, settings, state),
@@ -83,18 +86,19 @@ def _jobs(tables: "_TableAssets", state: CatalogState) -> list[dg.JobDefinition 
     if not tables.bronze:
         return []
     return [
-        dg.define_asset_job("bronze", selection=dg.AssetSelection.assets(*tables.bronze)),
+        dg.define_asset_job("bronze", selection=dg.AssetSelection.assets(*tables.bronze).without_checks()),
         verification.build_job(tables.copied, asset_keys.daily(state.first_day)),
     ]
 
 
 @dataclass
 class _TableAssets:
-    """The source asset of each table, the bronze asset of each copied one, and the copied tables."""
+    """The source asset of each table, the bronze asset of each copied one, the copied tables, and the former assets."""
 
     sources: list[dg.AssetSpec] = field(default_factory=list)
     bronze: list[dg.AssetsDefinition] = field(default_factory=list)
     copied: list[SourceTable] = field(default_factory=list)
+    former: list[dg.AssetSpec] = field(default_factory=list)
 
 
 def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
@@ -109,6 +113,9 @@ def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
             notes = _notes(table, settings, state)
             found.bronze.append(assets.build_bronze(table, settings.pg_db, days, notes))
             found.copied.append(table)
+    copied = {table.label for table in found.copied}
+    former = [item for item in state.former if item.table.label not in copied]
+    found.former = [assets.build_former(item, settings.pg_db, days) for item in former]
     return found
 
 

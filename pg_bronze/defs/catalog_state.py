@@ -15,10 +15,12 @@ from typing import NamedTuple, TypeVar
 import psycopg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 
-from pg_bronze.core import drift
-from pg_bronze.core.table import SourceTable
+from pg_bronze.core import drift, former_tables
+from pg_bronze.core.former_tables import FormerTable
+from pg_bronze.core.table import GONE, SourceTable
+from pg_bronze.defs import skipped_tables
 from pg_bronze.defs.connections import open_bucket, open_source
-from pg_bronze.errors import PgBronzeError, StoreNotFit
+from pg_bronze.errors import PgBronzeError, SettingsError, StoreNotFit
 from pg_bronze.lake.keys import own_key
 from pg_bronze.lake.object_store import Store
 from pg_bronze.postgres import catalog as source_catalog
@@ -30,8 +32,6 @@ KEY = "pg_bronze/catalog"
 Answer = TypeVar("Answer")
 # Nothing was copied before the first version of pg_bronze.
 FIRST_POSSIBLE_DAY = date(2026, 1, 1)
-# The oid of a table that a run was requested for and that the catalog does not have: 0 is none in PostgreSQL.
-GONE = 0
 # What this process loaded last. A code server loads definitions twice, the second time from the reference.
 _loaded: "dict[str, CatalogState]" = {}
 _REMEMBERED = (
@@ -60,6 +60,7 @@ class CatalogState:
             one. Tables created since are not in it.
         first_day_known: False if the bucket, where the first day is stored, did not answer. The partitions then begin
             with ``FIRST_POSSIBLE_DAY``, so that past days stay visible.
+        former: Tables that were copied and are not copied any more.
     """
 
     catalog: Catalog | None
@@ -68,6 +69,7 @@ class CatalogState:
     changes: Mapping[str, Change] = field(default_factory=dict)
     first_day_known: bool = True
     remembered: str | None = None
+    former: tuple[FormerTable, ...] = ()
 
     def with_tables(self, tables: Sequence[SourceTable]) -> "CatalogState":
         """Return the state with these tables alone; definitions take time and memory for each table."""
@@ -84,6 +86,7 @@ class CatalogState:
                 "changes": self.changes,
                 "first_day_known": self.first_day_known,
                 "remembered": self.remembered,
+                "former": [dataclasses.asdict(item) for item in self.former],
             }
         )
 
@@ -95,7 +98,8 @@ class CatalogState:
         changes = {label: Change(at, tuple(sentences)) for label, (at, sentences) in data.get("changes", {}).items()}
         known = data.get("first_day_known", True)
         first_day = date.fromisoformat(data["first_day"])
-        return cls(catalog, first_day, data["error"], changes, known, data.get("remembered"))
+        former = tuple(FormerTable(**item) for item in data.get("former", ()))
+        return cls(catalog, first_day, data["error"], changes, known, data.get("remembered"), former)
 
 
 def load(settings: Settings) -> CatalogState:
@@ -133,7 +137,7 @@ def reference(state: CatalogState) -> str:
         return state.to_text()
     fingerprint = state.catalog.fingerprint
     _loaded[fingerprint] = state
-    rest = dataclasses.replace(state, catalog=None, changes={})
+    rest = dataclasses.replace(state, catalog=None, changes={}, former=())
     # 32 bytes a table, 2 compressed, so that a run knows each of its tables, also after it was dropped.
     names = [[table.schema, table.name] for table in state.catalog.tables if not table.skipped]
     return json.dumps({"fingerprint": fingerprint, "rest": rest.to_text(), "tables": names})
@@ -215,8 +219,56 @@ def read(settings: Settings, now: datetime, store: Store | None = None) -> Catal
     except PgBronzeError as error:
         if stored is None or stored.catalog is None:
             return CatalogState(None, first_day, str(error), {}, known)
-        return CatalogState(stored.catalog, first_day, str(error), stored.changes, known, _remembered(error))
-    return CatalogState(catalog, first_day, problem, _changes(stored, catalog, now), known)
+        remembered = _remembered(error)
+        return CatalogState(stored.catalog, first_day, str(error), stored.changes, known, remembered, stored.former)
+    changes, former = _changes(stored, catalog, now), _former(stored, catalog, settings, now)
+    return CatalogState(catalog, first_day, problem, changes, known, former=former)
+
+
+def _former(
+    stored: CatalogState | None, catalog: Catalog, settings: Settings, now: datetime
+) -> tuple[FormerTable, ...]:
+    """Return the tables that were copied and are not copied any more, of those that the settings include."""
+    if stored is None or stored.catalog is None or stored.catalog.database_oid != catalog.database_oid:
+        return ()
+    tables = {table.label: table for table in catalog.tables}
+    reasons = {label: skipped_tables.reason(table, settings) for label, table in tables.items()}
+    skipped = {label: reason for label, reason in reasons.items() if reason}
+    before = [
+        table
+        for table in stored.catalog.tables
+        if settings.wants(table.label) and skipped_tables.reason(table, settings) is None
+    ]
+    known = [item for item in stored.former if settings.wants(item.table.label)]
+    found = former_tables.find(before, known, tables, skipped, now.timestamp())
+    return tuple(former_tables.unexpired(found, now.timestamp(), settings.forget_after_h * 3600))
+
+
+def former_changed(settings: Settings, state: CatalogState, now: datetime) -> bool:
+    """Return whether a former table was forgotten, or has been shown for long enough."""
+    if not state.former:
+        return False
+    kept = former_tables.unexpired(state.former, now.timestamp(), settings.forget_after_h * 3600)
+    stored, _ = _stored_in(open_bucket(settings), settings)
+    return len(kept) < len(state.former) or (stored is not None and stored.former != state.former)
+
+
+def forget(settings: Settings, label: str) -> None:
+    """Stop showing a former table. Its objects stay in the bucket.
+
+    Raises:
+        SettingsError: There is no such former table.
+        PgBronzeError: The bucket did not answer.
+    """
+    store, key = open_bucket(settings), own_key(settings.prefix, "catalog.json")
+    text = store.get(key)
+    stored = _stored(text) if text else None
+    former = stored.former if stored else ()
+    left = tuple(item for item in former if item.table.label != label)
+    if stored is None or len(left) == len(former):
+        names = ", ".join(item.table.label for item in former) or "none"
+        raise SettingsError(f"{label} is not a table that was copied and is not copied any more. These are: {names}.")
+    store.replace(key, dataclasses.replace(stored, former=left).to_text().encode())
 
 
 def _stored_in(store: Store, settings: Settings) -> "tuple[CatalogState | None, str | None]":

@@ -17,7 +17,11 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster import DagsterRunStatus
 from dagster._core.scheduler.instigation import TickStatus
-from dagster._core.storage.event_log.schema import AssetEventTagsTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable, SnapshotsTable
@@ -25,8 +29,10 @@ from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 from pg_bronze.scheduling.retention import Event
 
-# The history of assets. Everything else belongs to a run and is removed with it.
-ASSET_HISTORY = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION", "ASSET_CHECK_EVALUATION")
+# The history of assets. Everything else belongs to a run and is removed with it. The results of checks are stored once
+# more, in a table of their own.
+ASSET_HISTORY = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION")
+CHECK_RESULT = "ASSET_CHECK_EVALUATION"
 STORAGE_ERRORS = (sa.exc.DBAPIError, sqlite3.Error)
 ORPHAN_AFTER_S = 3600.0
 VACUUM_FREE_BYTES = 8 * 2**20
@@ -156,6 +162,37 @@ class DagsterHistory:
                 some = ids[first : first + 500]
                 connection.execute(AssetEventTagsTable.delete().where(AssetEventTagsTable.c.event_id.in_(some)))
                 connection.execute(SqlEventLogStorageTable.delete().where(SqlEventLogStorageTable.c.id.in_(some)))
+
+    def check_results(self, first: int, limit: int) -> list[Event]:
+        """Return the results of checks from an id on, in the order of their ids; an asset here is one check of it."""
+        results = AssetCheckExecutionsTable.c
+        query = (
+            sa.select(results.id, results.asset_key, results.check_name, results.partition, results.create_timestamp)
+            .where(results.id >= first)
+            .order_by(results.id)
+            .limit(limit)
+        )
+        with self._events.index_connection() as connection:
+            rows = connection.execute(query).fetchall()
+        return [
+            Event(number, f"{asset}\n{check}", partition, at.replace(tzinfo=UTC).timestamp())
+            for number, asset, check, partition, at in rows
+        ]
+
+    def remove_check_results(self, ids: Sequence[int]) -> None:
+        """Remove results of checks."""
+        results = AssetCheckExecutionsTable
+        with self._events.index_connection() as connection:
+            for first in range(0, len(ids), 500):
+                connection.execute(results.delete().where(results.c.id.in_(ids[first : first + 500])))
+
+    def remove_copies_of_check_results(self, before: float) -> None:
+        """Remove the events of check results that were reported outside of runs; the results stay."""
+        events = SqlEventLogStorageTable
+        old = events.c.timestamp < datetime.fromtimestamp(before, UTC).replace(tzinfo=None)
+        with self._events.index_connection() as connection:
+            kind = events.c.dagster_event_type == CHECK_RESULT
+            connection.execute(events.delete().where(kind, events.c.run_id == "", old))
 
     def unused_snapshots(self) -> set[str]:
         """Return the ids of snapshots that no run names."""

@@ -167,7 +167,7 @@ class _Tick:
         answers = dict(zip(small, self._have_rows([collected[place] for place in small]), strict=True))
         for place in asked:
             found = answers[place] if place in answers else self._have_rows([collected[place]])[0]
-            decision = due.after_asking(checked[place].decision, found, self.cluster.horizon)
+            decision = due.after_asking(checked[place].decision, found, self.cluster)
             checked[place] = replace(checked[place], decision=decision)
         return checked
 
@@ -279,7 +279,17 @@ def _found(
             overdue = band_notes.overdue(table.label, age_s, facts.rules.period_s(facts.sweep_s))
         swept = item.decision.swept if item.decision.swept is not None else due.copied_upto(facts)
         found.append(
-            Found(table.label, item.decision, swept, facts.running, item.failure, item.next_retry, age_s, overdue)
+            Found(
+                table.label,
+                item.decision,
+                swept,
+                facts.copied_at,
+                facts.running,
+                item.failure,
+                item.next_retry,
+                age_s,
+                overdue,
+            )
         )
     return found
 

@@ -42,6 +42,10 @@ UNATTENDED = ["tick", "run"]
 LOAD_ROWS, LOAD_BYTES = "pg_bronze/load_rows", "pg_bronze/load_bytes"
 LOAD_SHARE, LOAD_LEFT = "pg_bronze/load_share", "pg_bronze/load_left_s"
 RETRY = "pg_bronze/retry"
+# Rows of the table in the lake, and those that a copy by `column > last value` would have lost.
+ROW_COUNT, LATE_ROWS_TOTAL = "dagster/row_count", "pg_bronze/late_rows_total"
+ORDER = "pg_bronze/order"
+CURSOR_COLUMN, CURSOR_VALUE, CURSOR_AGE = "pg_bronze/cursor_column", "pg_bronze/cursor_value", "pg_bronze/lag_s"
 _FAILED, _COUNT = "pg_bronze/failed", "pg_bronze/failures_in_a_row"
 _SINCE, _LAST, _NEXT = "pg_bronze/failing_since", "pg_bronze/failed_at", "pg_bronze/next_retry"
 _STATE, _RUN = "pg_bronze/state", "pg_bronze/run"
@@ -218,7 +222,7 @@ def _of_bands(notes: BandNotes | None) -> dict[str, Any]:
     entries: dict[str, Any] = {
         "pg_bronze/fresh_end": notes.fresh_end,
         "pg_bronze/sweep_every_s": round(notes.sweep_every_s),
-        "pg_bronze/order": notes.order or "none: the table is read completely in each sweep",
+        ORDER: notes.order or "none: the table is read completely in each sweep",
     }
     optional = {
         "pg_bronze/sweep_age_s": notes.sweep_age_s if notes.sweep_age_s is None else round(notes.sweep_age_s),
@@ -233,9 +237,9 @@ def _of_cursor(report: SyncReport) -> dict[str, Any]:
     column, value = report.cursor_column, report.watermark.cursor
     if column is None or value is None:
         return {}
-    entries: dict[str, Any] = {"pg_bronze/cursor_column": column.name, "pg_bronze/cursor_value": value}
+    entries: dict[str, Any] = {CURSOR_COLUMN: column.name, CURSOR_VALUE: value}
     lag_s = _lag_s(column, value)
-    return entries if lag_s is None else {**entries, "pg_bronze/lag_s": round(lag_s, 1)}
+    return entries if lag_s is None else {**entries, CURSOR_AGE: round(lag_s, 1)}
 
 
 def _lag_s(column: CursorColumn, value: str) -> float | None:

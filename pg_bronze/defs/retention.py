@@ -16,7 +16,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from pg_bronze.defs import job_names, metadata
-from pg_bronze.defs.dagster_history import STORAGE_ERRORS, DagsterHistory
+from pg_bronze.defs.dagster_history import CHECK_RESULT, STORAGE_ERRORS, DagsterHistory
 from pg_bronze.scheduling.retention import DAY_S, HOUR_S, thin
 from pg_bronze.settings.history import HistorySettings
 
@@ -174,15 +174,16 @@ def _thin(history: DagsterHistory, keys: set[str], state: _State, step_s: float,
         How many events were removed, and whether there are more to look at.
     """
     removed, more = 0, False
-    for kind in THINNED:
+    for kind in (*THINNED, CHECK_RESULT):
         name = f"{kind}/{step_s:.0f}"
         resume = state.resume.get(name, 0)
         limit = max(EVENTS_PER_PASS, 4 * len(keys))
-        found = history.asset_events(kind, resume, limit)
+        is_check = kind == CHECK_RESULT
+        found = history.check_results(resume, limit) if is_check else history.asset_events(kind, resume, limit)
         thinning = thin(found, resume, time, step_s)
-        ours = {event.number for event in found if event.asset in keys}
+        ours = {event.number for event in found if event.asset.partition("\n")[0] in keys}
         remove = [number for number in thinning.remove if number in ours]
-        history.remove_events(remove)
+        (history.remove_check_results if is_check else history.remove_events)(remove)
         state.resume[name] = thinning.resume
         removed += len(remove)
         more |= len(found) == limit and found[-1].time < time
@@ -200,6 +201,7 @@ def _hourly(history: DagsterHistory, keys: set[str], state: _State, now: float) 
     history.remove_snapshots(unused & set(state.unused))
     history.remove_orphaned_files(now)
     history.remove_copies_outside_runs(now - HOUR_S)
+    history.remove_copies_of_check_results(now - HOUR_S)
     history.shrink()
     state.unused, state.hour = sorted(unused), now
     return hours + days

@@ -8,8 +8,8 @@ from itertools import islice
 import dagster as dg
 
 from pg_bronze.core import cursor_column
-from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, catalog_state
+from pg_bronze.core.table import GONE, SourceTable
+from pg_bronze.defs import asset_keys
 from pg_bronze.errors import PgBronzeError, SettingsError
 from pg_bronze.lake.keys import Layout, search_starts
 from pg_bronze.lake.ledger import Ledger
@@ -28,7 +28,7 @@ def reason(table: SourceTable, settings: Settings) -> str | None:
     """Return why a table that the settings include has no bronze asset; None if it has one."""
     if table.skipped:
         return table.skipped
-    if table.oid == catalog_state.GONE:
+    if table.oid == GONE:
         return None  # the run reports that the table does not exist
     options = settings.table_options(table.label)
     if options.untracked != "skip":

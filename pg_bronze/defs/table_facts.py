@@ -120,7 +120,8 @@ def collect(
         watermark = metadata.with_progress(_watermark(entry), last.progress)
         if key not in last_runs:
             last = failures.LastRun(slow=_was_slow(entry))
-        found.append((table, _facts(table, oid, activity, watermark, last, is_running)))
+        facts = _facts(table, oid, activity, watermark, last, is_running)
+        found.append((table, replace(facts, copied_at=_copied_at(entry))))
     return _with_rules(found, settings)
 
 
@@ -221,6 +222,10 @@ def sizes(source: Source, tables: Sequence[tuple[SourceTable, due.Facts]]) -> di
 
 def _materialized_by(entry: AssetEntry) -> str | None:
     return entry.last_materialization.run_id if entry.last_materialization else None
+
+
+def _copied_at(entry: AssetEntry | None) -> float | None:
+    return entry.last_materialization.timestamp if entry and entry.last_materialization else None
 
 
 def _was_slow(entry: AssetEntry | None) -> bool:

@@ -83,6 +83,7 @@ class Facts:
         counted_since: Since when the server counts ``counters``; empty if it does not.
         nodes: The file of each leaf, which is another one after a rewrite.
         slow: Its last copy took so long that it would hold up the others of its run.
+        copied_at: When its last copy was recorded, in seconds since 1970; None before the first one.
         control: The current version of the table's row in the control table; None if not known.
     """
 
@@ -101,6 +102,7 @@ class Facts:
     counted_since: str = ""
     nodes: Sequence[int] = ()
     slow: bool = False
+    copied_at: float | None = None
 
     @property
     def scheduled(self) -> bool:
@@ -232,12 +234,13 @@ def _counted(facts: Facts, cluster: Cluster) -> band_rules.Counted | None:
     return sum(facts.counters), facts.counted_since
 
 
-def after_asking(decision: Decision, has_rows: bool, horizon: int) -> Decision:
-    """Return the decision about a table that was asked for new rows."""
+def after_asking(decision: Decision, has_rows: bool, cluster: Cluster) -> Decision:
+    """Return the decision about a table that was asked for new rows below the horizon."""
     if has_rows:
         return dataclasses.replace(decision, ask=False)
-    hint = dataclasses.replace(decision.hint, quiet_upto=horizon, asked=0)
-    return Decision(False, UNCHANGED, hint, horizon)
+    hint = dataclasses.replace(decision.hint, quiet_upto=cluster.horizon, asked=0)
+    reason = UNCHANGED if cluster.horizon >= cluster.next_xid else BLOCKED
+    return Decision(False, reason, hint, cluster.horizon)
 
 
 def _by_hints(facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_after_s: float) -> Decision:

@@ -59,6 +59,7 @@ class TableHealth:
             tables, and if all changes are copied.
         failure: The failure of a failing or stuck table.
         next_retry: When such a table is retried, in seconds since 1970.
+        copied_at: When its last copy was recorded, in seconds since 1970; None before the first one.
     """
 
     label: str
@@ -70,6 +71,7 @@ class TableHealth:
     sweep_age_s: float | None = None
     failure: Failure | None = None
     next_retry: float | None = None
+    copied_at: float | None = None
 
     @property
     def lag_s(self) -> float:
@@ -99,6 +101,7 @@ class Found:
         decision: Whether it is due, and why.
         swept: Every row below this transaction is copied, of a large table its newest rows; None if a leaf was never
             read completely.
+        copied_at: When its last copy was recorded, in seconds since 1970.
         running: A run copies it now.
         failure: Why its last copy failed; None if it did not.
         next_retry: When it is retried, in seconds since 1970.
@@ -109,6 +112,7 @@ class Found:
     label: str
     decision: due.Decision
     swept: int | None = None
+    copied_at: float | None = None
     running: bool = False
     failure: Failure | None = None
     next_retry: float | None = None
@@ -134,6 +138,7 @@ def of_table(found: Found, coverage: Coverage, cause: Cause, targets: Targets, n
         found.sweep_age_s,
         found.failure,
         found.next_retry if found.failure else None,
+        found.copied_at,
     )
 
 
@@ -156,8 +161,11 @@ def _covered_at(found: Found, coverage: Coverage, now: float) -> float:
     if found.decision.reason == due.UNCHANGED and found.failure is None:
         return now
     known = None if found.swept is None else coverage.until(found.swept)
-    # Before the first sample nothing is known: the lag is at least the time since then.
-    return min(now, next(moment for moment in (known, coverage.since, now) if moment is not None))
+    if known is not None:
+        return min(now, known)
+    # It was copied before the first sample: the lag is at least the time since then, and since its last copy.
+    bounds = (coverage.since, found.copied_at, now)
+    return min(moment for moment in bounds if moment is not None)
 
 
 def _state(found: Found, cause: Cause, targets: Targets, now: float, lag_s: float) -> tuple[State, Severity, str]:

@@ -82,6 +82,12 @@ class TableSettings(Section):
         "Parquet object with the newest version of each row, rewritten after new rows, at most every five minutes. A "
         "primary key is required.",
     )
+    forget_after_h: float = Field(
+        default=24.0,
+        gt=0,
+        le=87600,
+        description="Hours for which a table that was dropped or renamed stays an asset that fails its check.",
+    )
     start_date: datetime.date | None = Field(
         default=None,
         description="First daily partition, `YYYY-MM-DD` (UTC), from 1970-01-01 to today. Not set: the day of "

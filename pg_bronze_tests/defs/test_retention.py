@@ -299,12 +299,14 @@ def test_an_unknown_storage_is_left_alone_with_a_sentence(stored: Project, monke
 
 def test_the_tables_of_dagsters_storage_are_those_that_the_retention_changes():
     """First to fail after an upgrade of Dagster. Compare ``defs/dagster_history.py`` with the migration, then this."""
-    used = ("event_logs", "asset_event_tags", "runs", "run_tags", "snapshots")
+    used = ("event_logs", "asset_event_tags", "asset_check_executions", "runs", "run_tags", "snapshots")
     tables = {**SqlEventLogStorageMetadata.tables, **RunStorageSqlMetadata.tables}
 
     assert {name: " ".join(column.name for column in tables[name].columns) for name in used} == {
         "event_logs": "id run_id event dagster_event_type timestamp step_key asset_key partition",
         "asset_event_tags": "id event_id asset_key key value event_timestamp",
+        "asset_check_executions": "id asset_key check_name partition run_id execution_status evaluation_event "
+        "evaluation_event_timestamp evaluation_event_storage_id materialization_event_storage_id create_timestamp",
         "runs": "id run_id snapshot_id pipeline_name mode status run_body partition partition_set create_timestamp "
         "update_timestamp start_time end_time backfill_id",
         "run_tags": "id run_id key value",

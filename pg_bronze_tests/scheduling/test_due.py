@@ -167,8 +167,8 @@ def test_an_exact_tick_asks_a_table_of_any_size_that_the_counters_show_unchanged
     table, cluster = facts(Leaf(150)), Cluster(200, 200)
     found = decide(table, counted(), cluster, NOW, UNGATED_S, None, exact=True)
     assert (found.due, found.ask) == (True, True)
-    assert after_asking(found, True, 200).reason == "may have new rows"
-    assert not after_asking(found, False, 200).due
+    assert after_asking(found, True, Cluster(200, 200)).reason == "may have new rows"
+    assert not after_asking(found, False, Cluster(200, 200)).due
     assert not decision(table, counted(), cluster).due
 
 
@@ -251,9 +251,10 @@ def test_a_small_table_is_asked_for_rows_before_a_run_is_requested():
     ask = decision(facts(Leaf(150), counters=[5], small=True), counted(), Cluster(200, 200))
 
     assert (ask.due, ask.ask) == (True, True)
-    assert after_asking(ask, has_rows=True, horizon=200).due
-    empty = after_asking(ask, has_rows=False, horizon=200)
+    assert after_asking(ask, True, Cluster(200, 200)).due
+    empty = after_asking(ask, False, Cluster(200, 200))
     assert (empty.due, empty.reason, empty.hint.quiet_upto, empty.hint.asked) == (False, "unchanged", 200, 0)
+    assert after_asking(ask, False, Cluster(200, 201)).reason == "blocked by an open transaction", "201 may have rows"
 
 
 def test_what_the_last_run_found_unchanged_is_not_requested_again():

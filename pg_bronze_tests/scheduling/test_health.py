@@ -46,8 +46,11 @@ def test_the_lag_of_a_table_that_was_copied_before_the_first_sample_is_at_least_
     assert of(replace(DUE, swept=50)).lag_s == 500
 
 
-def test_without_samples_the_lag_is_zero_and_not_absent() -> None:
-    assert health.of_table(DUE, Coverage(), Cause(), TARGETS, NOW).lag_s == 0
+def test_without_samples_the_lag_is_the_time_since_the_last_copy_or_zero() -> None:
+    empty = Coverage()
+    assert health.of_table(DUE, empty, Cause(), TARGETS, NOW).lag_s == 0
+    copied = replace(DUE, copied_at=NOW - 3600)
+    assert health.of_table(copied, empty, Cause(), TARGETS, NOW).lag_s == 3600
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_lag() -> None:

@@ -48,6 +48,7 @@ def build_catalog(state: CatalogState, settings: Settings | None, new: dg.JobDef
         live = catalog.fingerprint
         loaded = state.catalog.fingerprint if state.catalog else None
         stale = live != loaded or state.remembered is not None or store.needs_reload(current)
+        stale = stale or catalog_state.former_changed(current, state, datetime.fromtimestamp(now, UTC))
         if not stale:
             if store.problem is None:
                 known.keep(mark, now)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, metadata, run_watchdog
+from pg_bronze.defs import asset_keys, checks, metadata, run_watchdog
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.due_tables import Check, check
@@ -34,7 +34,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
     """
     # Dagster evaluates sensors every 5 s: an interval of 10 means 10 to 15 s, one of 9 means 10.
     interval = max(1, int(settings.interval_s) - 1) if settings else 30
-    process, keys = Process(settings), [asset_keys.bronze_key(table) for table in tables]
+    process, reports, keys = Process(settings), checks.Reports(), [asset_keys.bronze_key(table) for table in tables]
 
     @dg.sensor(
         name="bronze_tick",
@@ -61,12 +61,14 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
             result = check(context.instance, tables, current, source, memory, process, now.timestamp(), free_slots=free)
         sentence = ". ".join(part for part in (result.sentence, state.remembered) if part)
         cursor = result.memory.to_cursor()
+        former = checks.former_states(state.former, now.timestamp())
+        events = reports.due(context.instance, [*checks.states(result), *former], now.timestamp())
         if not result.due:
-            return dg.SensorResult(skip_reason=sentence, cursor=cursor)
+            return dg.SensorResult(skip_reason=sentence, cursor=cursor, asset_events=events)
         if (result.failing or result.blocked or state.remembered) and process.reports_at(now.timestamp()):
             # A tick that requests runs has no reason to show. Its log is a file of its own, so not in every tick.
             context.log.warning(sentence)
-        return dg.SensorResult(run_requests=_requests(result, current, now, free), cursor=cursor)
+        return dg.SensorResult(_requests(result, current, now, free), cursor=cursor, asset_events=events)
 
     return bronze_tick
 
@@ -114,6 +116,7 @@ def _requests(result: Check, settings: Settings, now: datetime, free: int | None
     return [
         dg.RunRequest(
             asset_selection=[asset_keys.bronze_key(table) for table in group],
+            asset_check_keys=[],  # the sensor evaluates them
             partition_key=now.date().isoformat(),
             tags=group_tags,
         )

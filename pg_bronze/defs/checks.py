@@ -1,0 +1,128 @@
+"""Checks: `up_to_date` of each bronze asset, which the tick sensor evaluates without a run.
+
+One step evaluates the checks of all tables when a person executes them; a step for each table would make the
+definitions of 1,000 tables slow.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import dagster as dg
+
+from pg_bronze.core.former_tables import FormerTable
+from pg_bronze.core.table import SourceTable
+from pg_bronze.defs import asset_keys, due_tables
+from pg_bronze.defs.connections import open_source
+from pg_bronze.defs.table_facts import Process
+from pg_bronze.scheduling import check_reports, health
+from pg_bronze.scheduling.check_reports import Report
+from pg_bronze.scheduling.health import TableHealth
+from pg_bronze.scheduling.memory import Memory
+from pg_bronze.settings.load import load_settings
+
+States: TypeAlias = Sequence[tuple[dg.AssetKey, TableHealth]]
+UP_TO_DATE = "up_to_date"
+STATE, LAG = "pg_bronze/state", "pg_bronze/lag_s"
+_SEVERITIES = {
+    "ok": dg.AssetCheckSeverity.ERROR,
+    "warn": dg.AssetCheckSeverity.WARN,
+    "error": dg.AssetCheckSeverity.ERROR,
+}
+_DESCRIPTION = (
+    "Whether the changes of the source table are in the lake. The tick sensor evaluates it: passed within the target "
+    "of the lag, a warning if rows are blocked or a sweep is overdue, an error above the target or if the table is "
+    "stuck."
+)
+
+
+def build_up_to_date(tables: Sequence[SourceTable], former: Sequence[FormerTable]) -> list[dg.AssetChecksDefinition]:
+    """Return the checks of all tables, as one definition; none without a table.
+
+    Args:
+        tables: The tables that are copied.
+        former: Those that were copied and are not copied any more.
+    """
+    by_key = {asset_keys.bronze_key(table): table for table in tables}
+    gone = {key: state for key, state in former_states(former, 0.0) if key not in by_key}
+    if not by_key and not gone:
+        return []
+
+    @dg.multi_asset_check(
+        name="bronze_checks",
+        specs=[dg.AssetCheckSpec(UP_TO_DATE, asset=key, description=_DESCRIPTION) for key in [*by_key, *gone]],
+        can_subset=True,
+    )
+    def bronze_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        wanted = {key.asset_key for key in context.selected_asset_check_keys}
+        found = _read(context.instance, [by_key[key] for key in wanted if key in by_key])
+        for key, state in [*found, *((key, gone[key]) for key in wanted if key in gone)]:
+            yield dg.AssetCheckResult(**_result(key, state))
+
+    return [bronze_checks]
+
+
+def _read(instance: dg.DagsterInstance, tables: Sequence[SourceTable]) -> States:
+    if not tables:
+        return []
+    settings, now = load_settings(), datetime.now(UTC).timestamp()
+    with open_source(settings, "pg_bronze checks", "short") as source:
+        found = due_tables.check(instance, tables, settings, source, Memory(), Process(settings), now, attended=True)
+    return states(found)
+
+
+def states(found: due_tables.Check) -> States:
+    """Return the state of each table with the key of its asset."""
+    return [(asset_keys.bronze_key(item.table), state) for item, state in zip(found.tables, found.health, strict=True)]
+
+
+def former_states(former: Sequence[FormerTable], now: float) -> States:
+    """Return the state of each table that is not copied any more."""
+    return [
+        (asset_keys.bronze_key(item.table), health.not_copied(item.table.label, item.reason, now, item.since))
+        for item in former
+    ]
+
+
+def _result(key: dg.AssetKey, table: TableHealth) -> dict[str, Any]:
+    entries: dict[str, Any] = {STATE: table.state, LAG: round(table.lag_s, 1)}
+    if table.sweep_age_s is not None:
+        entries["pg_bronze/sweep_age_s"] = round(table.sweep_age_s, 1)
+    return {
+        "asset_key": key,
+        "check_name": UP_TO_DATE,
+        "passed": table.severity == "ok",
+        "severity": _SEVERITIES[table.severity],
+        "description": table.sentence,
+        "metadata": entries,
+    }
+
+
+class Reports:
+    """The last results of all tables, which a process reads from Dagster's storage once."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Report] | None = None
+
+    def due(self, instance: dg.DagsterInstance, tables: States, now: float) -> list[dg.AssetCheckEvaluation]:
+        """Return the results to record now; they count as recorded."""
+        keys = {state.label: key for key, state in tables}
+        if self._last is None:
+            self._last = _recorded(instance, keys)
+        found = check_reports.due([state for _, state in tables], self._last, now)
+        self._last |= {table.label: Report(check_reports.mark_of(table), now) for table in found}
+        return [dg.AssetCheckEvaluation(**_result(keys[table.label], table)) for table in found]
+
+
+def _recorded(instance: dg.DagsterInstance, keys: Mapping[str, dg.AssetKey]) -> dict[str, Report]:
+    checks = {dg.AssetCheckKey(key, UP_TO_DATE): label for label, key in keys.items()}
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(checks))
+    found = {}
+    for key, record in records.items():
+        if (result := record.evaluation) is None or record.event is None:
+            continue
+        severity = "warn" if result.severity == dg.AssetCheckSeverity.WARN else "error"
+        state = result.metadata.get(STATE)
+        mark = "ok" if result.passed else f"{severity} {state.value if state else ''}"
+        found[checks[key]] = Report(mark, record.event.timestamp)
+    return found
