@@ -14,12 +14,13 @@ from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, due_tables
 from pg_bronze.defs.connections import open_source
+from pg_bronze.defs.resources import SourceDatabase
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.scheduling import check_reports, health
 from pg_bronze.scheduling.check_reports import Report
 from pg_bronze.scheduling.health import TableHealth
 from pg_bronze.scheduling.memory import Memory
-from pg_bronze.settings.load import load_settings
+from pg_bronze.settings.model import Settings
 
 States: TypeAlias = Sequence[tuple[dg.AssetKey, TableHealth]]
 UP_TO_DATE = "up_to_date"
@@ -53,19 +54,21 @@ def build_up_to_date(tables: Sequence[SourceTable], former: Sequence[FormerTable
         specs=[dg.AssetCheckSpec(UP_TO_DATE, asset=key, description=_DESCRIPTION) for key in [*by_key, *gone]],
         can_subset=True,
     )
-    def bronze_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    def bronze_checks(
+        context: dg.AssetCheckExecutionContext, source_database: SourceDatabase
+    ) -> Iterator[dg.AssetCheckResult]:
         wanted = {key.asset_key for key in context.selected_asset_check_keys}
-        found = _read(context.instance, [by_key[key] for key in wanted if key in by_key])
+        found = _read(context.instance, source_database.settings, [by_key[key] for key in wanted if key in by_key])
         for key, state in [*found, *((key, gone[key]) for key in wanted if key in gone)]:
             yield dg.AssetCheckResult(**_result(key, state))
 
     return [bronze_checks]
 
 
-def _read(instance: dg.DagsterInstance, tables: Sequence[SourceTable]) -> States:
+def _read(instance: dg.DagsterInstance, settings: Settings, tables: Sequence[SourceTable]) -> States:
     if not tables:
         return []
-    settings, now = load_settings(), datetime.now(UTC).timestamp()
+    now = datetime.now(UTC).timestamp()
     with open_source(settings, "pg_bronze checks", "short") as source:
         found = due_tables.check(instance, tables, settings, source, Memory(), Process(settings), now, attended=True)
     return states(found)

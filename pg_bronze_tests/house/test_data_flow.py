@@ -10,6 +10,7 @@ TOP = Path(__file__).parents[2]
 LOADS_SETTINGS = {
     "cli/batch.py",
     "cli/state_changes.py",
+    "cli/status.py",
     "defs/build.py",
     "defs/sensors/catalog.py",
     "defs/sensors/tick.py",
