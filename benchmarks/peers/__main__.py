@@ -36,7 +36,7 @@ class Size:
 
 
 BENCH = Size("make bench", 1.0, 3, 500_000, 10_000, 30)
-FULL = Size("make bench-full", 2.5, 5, 5_000_000, 10_000, 90)
+FULL = Size("make bench-full", 2.5, 3, 5_000_000, 10_000, 60)
 WRITERS = 8
 
 
