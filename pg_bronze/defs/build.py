@@ -9,7 +9,17 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from pg_bronze.core import band_notes, band_rules, cursor_column
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, assets, catalog_state, checks, new_tables, silver, skipped_tables, verification
+from pg_bronze.defs import (
+    asset_keys,
+    assets,
+    catalog_state,
+    checks,
+    new_tables,
+    silver,
+    skipped_tables,
+    standing_checks,
+    verification,
+)
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager, Watch
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
@@ -64,11 +74,13 @@ def build_definitions(
     tables = _table_assets(settings, state)
     new = new_tables.build_job(settings, state, build_definitions)
     latest, left_out = _latest_tables(tables.copied, settings)
+    standing = standing_checks.build(tables.copied if with_checks else [], settings)
     keys = [*map(asset_keys.bronze_key, tables.copied), *map(asset_keys.latest_key, latest)]
     return dg.Definitions(
         assets=[*tables.sources, *tables.bronze, *tables.former, *(silver.build_latest(table) for table in latest)],
-        asset_checks=checks.build_up_to_date(tables.copied, state.former) if with_checks else [],
-        jobs=[new, *_jobs(tables, state)],
+        asset_checks=[*(checks.build_up_to_date(tables.copied, state.former) if with_checks else []), *standing.checks],
+        jobs=[new, *_jobs(tables, state), *standing.jobs],
+        schedules=standing.schedules,
         sensors=[
             tick.build_tick(tables.copied, settings, state),
             catalog.build_catalog(state, settings, new),

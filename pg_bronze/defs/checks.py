@@ -50,11 +50,11 @@ def build_up_to_date(tables: Sequence[SourceTable], former: Sequence[FormerTable
         return []
 
     @dg.multi_asset_check(
-        name="bronze_checks",
+        name="bronze_up_to_date",
         specs=[dg.AssetCheckSpec(UP_TO_DATE, asset=key, description=_DESCRIPTION) for key in [*by_key, *gone]],
         can_subset=True,
     )
-    def bronze_checks(
+    def up_to_date(
         context: dg.AssetCheckExecutionContext, source_database: SourceDatabase
     ) -> Iterator[dg.AssetCheckResult]:
         wanted = {key.asset_key for key in context.selected_asset_check_keys}
@@ -62,7 +62,7 @@ def build_up_to_date(tables: Sequence[SourceTable], former: Sequence[FormerTable
         for key, state in [*found, *((key, gone[key]) for key in wanted if key in gone)]:
             yield dg.AssetCheckResult(**_result(key, state))
 
-    return [bronze_checks]
+    return [up_to_date]
 
 
 def _read(instance: dg.DagsterInstance, settings: Settings, tables: Sequence[SourceTable]) -> States:

@@ -30,8 +30,8 @@ DAILY_AFTER_DAYS = 14
 SUCCEEDED = (DagsterRunStatus.SUCCESS,)
 FAILED = (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 THINNED = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION")
-BATCHES = ["tick", "run", "command", "silver", "verify", "new"]
-JOBS = {job_names.BRONZE, job_names.VERIFY, job_names.NEW_TABLES}
+BATCHES = ["tick", "run", "command", "silver", "verify", "new", "checks"]
+JOBS = {job_names.BRONZE, job_names.VERIFY, job_names.NEW_TABLES, job_names.CHECKS}
 SENSORS = {"bronze_tick", "bronze_catalog", "bronze_retention", "silver_latest"}
 
 

@@ -36,7 +36,7 @@ _UNFINISHED = [
 ]
 # Jobs of this code location that copy all tables when they are launched without a selection.
 _JOBS = {job_names.BRONZE, job_names.ASSETS}
-_OTHER_JOBS = {job_names.VERIFY, job_names.NEW_TABLES}
+_OTHER_JOBS = {job_names.VERIFY, job_names.NEW_TABLES, job_names.CHECKS}
 
 
 @dataclass

@@ -22,6 +22,19 @@ class TickSettings(Section):
         description="Seconds of which the changes of a table may not be copied before its check `up_to_date` fails, "
         "10 to 604800. At least three times `PG_BRONZE_INTERVAL_S`.",
     )
+    checks_at: str = Field(
+        default="03:17",
+        pattern=r"^(off|([01]\d|2[0-3]):[0-5]\d)$",
+        description="Time of day, `HH:MM` in UTC, at which the standing checks `reconcile` and `mirror` are executed; "
+        "`off`: only when a person executes them.",
+    )
+    reconcile_mb: float = Field(
+        default=256.0,
+        gt=0,
+        le=1_000_000,
+        description="Megabytes of a table in the source, and of its objects, above which the check `reconcile` does "
+        "not compare it.",
+    )
     max_run_s: int = Field(
         default=3600,
         ge=60,
@@ -29,3 +42,11 @@ class TickSettings(Section):
         description="Maximum duration of a run started by the sensor in whole seconds, 60 to 604800. All other runs: "
         "`max_runtime_seconds` in `dagster.yaml`.",
     )
+
+    @property
+    def checks_cron(self) -> str | None:
+        """The schedule of the standing checks in the form of cron; None for never."""
+        if self.checks_at == "off":
+            return None
+        hour, minute = map(int, self.checks_at.split(":"))
+        return f"{minute} {hour} * * *"

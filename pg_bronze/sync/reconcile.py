@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+_TRANSACTIONS_SHOWN = 5
 # Types whose output function prints the name of an object, a role or a privilege's holder.
 _NAMES = frozenset({
     "regclass", "regproc", "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace", "regconfig",
@@ -46,6 +47,7 @@ class Comparison:
         not_copied: Live rows of later transactions, which the next tick copies.
         only_in_lake: Primary keys that only the lake has, of rows that were deleted or lost with their transaction; 0
             without a primary key.
+        transactions: Some of those that wrote the missing row versions.
     """
 
     row_count: int
@@ -53,6 +55,7 @@ class Comparison:
     ahead: int
     not_copied: int
     only_in_lake: int
+    transactions: tuple[int, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -60,12 +63,20 @@ class Comparison:
         return not self.missing and not self.ahead
 
 
-def compare(sync: TableSync, upto: int, connection: S3Connection, watermark: Watermark | None = None) -> Comparison:
+def compare(
+    sync: TableSync,
+    upto: int,
+    connection: S3Connection,
+    watermark: Watermark | None = None,
+    *,
+    while_copying: bool = False,
+) -> Comparison:
     """Compare a table, copied up to transaction ``upto``, with its newest generation in the lake.
 
     Args:
         watermark: Which rows of later transactions were copied too, by fresh reads and by a sweep in progress; None
             if there are none.
+        while_copying: Ignore what the lake has of later transactions, because another run may be copying them.
 
     All columns that both sides have are compared. A row that only the lake has counts as deleted, unless its
     transaction is not below the horizon: once another transaction has used the id of a lost one, their rows cannot be
@@ -76,6 +87,8 @@ def compare(sync: TableSync, upto: int, connection: S3Connection, watermark: Wat
     lake = scan.frame(sync.store, sync.layout, connection)
     lake_types = lake.collect_schema()
     xid = column_types.xid_column(sync.table.columns)
+    if while_copying:
+        lake = lake.filter(pl.col(xid) < upto)
     forms = _key_forms(sync)
     shared: list[str] = []
     live: list[pl.DataFrame] = []
@@ -89,12 +102,14 @@ def compare(sync: TableSync, upto: int, connection: S3Connection, watermark: Wat
     copied = lake.select(_numbers(shared, forms, xid)).collect(engine="streaming")
     later = [frame.select(_numbers(shared, forms, xid)) for frame in _copied_later(sync, watermark, upto)]
     expected = pl.concat([source.filter(pl.col("xid") < upto), *later])
+    missing = _missing(expected, copied)
     return Comparison(
         row_count=source.height,
-        missing=_missing(expected, copied),
+        missing=int(missing["missing"].sum()),
         ahead=_ahead(source, copied, sync.horizon),
         not_copied=source.height - expected.height,
         only_in_lake=_only_in_lake(source, copied),
+        transactions=tuple(missing["xid"].unique().sort().head(_TRANSACTIONS_SHOWN)),
     )
 
 
@@ -231,14 +246,14 @@ def _numbers(columns: "Sequence[str]", key: "Mapping[str, pl.Expr]", xid: str) -
     ]
 
 
-def _missing(source: "pl.DataFrame", copied: "pl.DataFrame") -> int:
-    """Count the versions that the lake lacks; rows with equal values are counted, not merged."""
+def _missing(source: "pl.DataFrame", copied: "pl.DataFrame") -> "pl.DataFrame":
+    """Return the versions that the lake lacks, with their number; rows with equal values are counted, not merged."""
     import polars as pl
 
     in_lake = copied.group_by("xid", "row").len("in_lake")
     counted = source.group_by("xid", "row").len("live").join(in_lake, on=["xid", "row"], how="left")
-    lacking = (pl.col("live").cast(pl.Int64) - pl.col("in_lake").fill_null(0).cast(pl.Int64)).clip(lower_bound=0)
-    return int(counted.select(lacking.sum()).item() or 0)
+    lacking = pl.col("live").cast(pl.Int64) - pl.col("in_lake").fill_null(0).cast(pl.Int64)
+    return counted.select("xid", missing=lacking).filter(pl.col("missing") > 0)
 
 
 def _ahead(source: "pl.DataFrame", copied: "pl.DataFrame", horizon: int) -> int:
