@@ -11,8 +11,8 @@ CLOSE = 0.95  # a ratio above it is no difference on shared cores
 
 HEAD = """# Performance beside other tools
 
-Written by `make bench` (under 20 minutes on two cores) or `make bench-full` (larger tables, as long), and again from the
-stored result `docs/performance/result.json` by `.venv/bin/python -m benchmarks.peers.page`. The code is in
+Written by `make bench` or `make bench-full`, which has larger tables (both under 20 minutes on two cores), and again
+from the stored result `docs/performance/result.json` by `.venv/bin/python -m benchmarks.peers.page`. The code is in
 `benchmarks/peers`.
 
 Every tool runs in an environment of its own with pinned versions (`requirements/peers-*.txt`), reads the same
