@@ -31,9 +31,7 @@ _SEVERITIES = {
     "error": dg.AssetCheckSeverity.ERROR,
 }
 _DESCRIPTION = (
-    "Whether the changes of the source table are in the lake. The tick sensor evaluates it: passed within the target "
-    "of the lag, a warning if rows are blocked or a sweep is overdue, an error above the target or if the table is "
-    "stuck."
+    "Whether the changes of the source table are in the lake, within PG_BRONZE_LAG_TARGET_S. Evaluated by bronze_tick."
 )
 
 

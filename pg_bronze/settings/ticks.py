@@ -25,7 +25,7 @@ class TickSettings(Section):
     checks_at: str = Field(
         default="03:17",
         pattern=r"^(off|([01]\d|2[0-3]):[0-5]\d)$",
-        description="Time of day, `HH:MM` in UTC, at which the standing checks `reconcile` and `mirror` are executed; "
+        description="Time of day, `HH:MM` in UTC, at which the check `reconcile` of all tables is executed; "
         "`off`: only when a person executes them.",
     )
     reconcile_mb: float = Field(

@@ -88,9 +88,10 @@ def test_a_table_above_the_budget_is_not_compared_and_says_so(quiet: Project) ->
 def test_an_edited_row_of_the_control_table_is_a_warning(quiet: Project) -> None:
     quiet.database.execute("update etl_control set last_extracted_value = '1999-01-01' where table_name = 'movie'")
 
-    mirror = checked(quiet)["movie", "mirror"]
+    movie = checked(quiet)["movie", RECONCILE]
 
-    assert (mirror.passed, mirror.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (movie.passed, movie.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert movie.description.endswith("etl_control has another value. The next copy of the table writes it again.")
 
 
 def test_a_table_that_cannot_be_checked_leaves_the_others_their_results(quiet: Project) -> None:
