@@ -12,6 +12,7 @@ from pg_bronze.defs import asset_keys, checks, metadata, run_watchdog
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.due_tables import Check, check
+from pg_bronze.defs.quiet_days import QuietDays
 from pg_bronze.defs.table_facts import Process, free_slots
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import batches
@@ -34,7 +35,8 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
     """
     # Dagster evaluates sensors every 5 s: an interval of 10 means 10 to 15 s, one of 9 means 10.
     interval = max(1, int(settings.interval_s) - 1) if settings else 30
-    process, reports, keys = Process(settings), checks.Reports(), [asset_keys.bronze_key(table) for table in tables]
+    process, reports, days = Process(settings), checks.Reports(), QuietDays(state.first_day)
+    keys = [asset_keys.bronze_key(table) for table in tables]
 
     @dg.sensor(
         name="bronze_tick",
@@ -62,7 +64,10 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
         sentence = ". ".join(part for part in (result.sentence, state.remembered) if part)
         cursor = result.memory.to_cursor()
         former = checks.former_states(state.former, now.timestamp())
-        events = reports.due(context.instance, [*checks.states(result), *former], now.timestamp())
+        events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = [
+            *reports.due(context.instance, [*checks.states(result), *former], now.timestamp()),
+            *days.due(context.instance, result, now),
+        ]
         if not result.due:
             return dg.SensorResult(skip_reason=sentence, cursor=cursor, asset_events=events)
         if (result.failing or result.blocked or state.remembered) and process.reports_at(now.timestamp()):

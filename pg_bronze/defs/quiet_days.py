@@ -1,0 +1,61 @@
+"""Quiet days: the partition of a day on which a table had no new rows is materialized after the day has ended.
+
+Without that, the days of a table that is rarely written to look as if they were never copied.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+
+import dagster as dg
+
+from pg_bronze.defs import asset_keys, metadata
+from pg_bronze.defs.due_tables import Check, TableCheck
+from pg_bronze.errors import PgBronzeError
+from pg_bronze.scheduling.health import TableHealth
+
+# Of one tick. Each takes some milliseconds, once a day.
+MOST = 50
+
+
+class QuietDays:
+    """The tables whose last day is not complete yet, as far as this process knows."""
+
+    def __init__(self, first_day: date) -> None:
+        self._first_day = first_day
+        self._day: date | None = None
+        self._left: set[str] = set()
+
+    def due(self, instance: dg.DagsterInstance, found: Check, now: datetime) -> list[dg.AssetMaterialization]:
+        """Return the materializations of yesterday for tables that are known to be covered past its end."""
+        yesterday = now.astimezone(UTC).date() - timedelta(days=1)
+        if self._day != yesterday:
+            self._day = yesterday
+            self._left = {item.table.label for item in found.tables} if yesterday >= self._first_day else set()
+        ended = datetime.combine(yesterday + timedelta(days=1), time(), UTC).timestamp()
+        chosen = _covered(found, self._left, ended)[:MOST]
+        self._left -= {item.table.label for item in chosen}
+        events = (_event(instance, item, yesterday.isoformat()) for item in chosen)
+        return [event for event in events if event is not None]
+
+
+def _covered(found: Check, labels: set[str], ended: float) -> Sequence[TableCheck]:
+    """Return the tables whose changes of the day are all copied, and that no run is copying now."""
+
+    def is_covered(item: TableCheck, state: TableHealth) -> bool:
+        return not item.decision.due and state.state == "up_to_date" and state.covered_at >= ended
+
+    pairs = zip(found.tables, found.health, strict=True)
+    return [item for item, state in pairs if item.table.label in labels and is_covered(item, state)]
+
+
+def _event(instance: dg.DagsterInstance, item: TableCheck, day: str) -> dg.AssetMaterialization | None:
+    """Return the materialization of a day without rows; None if the day has one, or nothing was copied yet."""
+    key = asset_keys.bronze_key(item.table)
+    try:
+        watermark = metadata.watermark_of(instance.get_latest_materialization_event(key))
+    except PgBronzeError:
+        return None  # the next run of the table reports it
+    if watermark is None or day in instance.get_materialized_partitions(key):
+        return None
+    # The newest materialization of an asset has its watermark, so this one needs it too.
+    return dg.AssetMaterialization(key, partition=day, metadata={metadata.ROWS: 0, **metadata.of_watermark(watermark)})
