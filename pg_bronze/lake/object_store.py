@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pg_bronze.errors import PgBronzeError, StoreNotFit, StoreUnavailable
@@ -146,15 +147,24 @@ class Store:
             raise self._explain(error, f"list {prefix}") from error
         return tuple(name.removeprefix(prefix).removesuffix("/") for name in prefixes)
 
-    def check(self) -> None:
-        """Raise an error if the server does not respond or the bucket does not exist."""
+    def check(self) -> datetime | None:
+        """Raise an error if the server does not respond or the bucket does not exist.
+
+        Returns:
+            The clock of the server, to the second; None if its response has no date.
+        """
         try:
-            self.client.head_bucket(Bucket=self.bucket)
+            response = self.client.head_bucket(Bucket=self.bucket)
         except Exception as error:
             # A response to HEAD has no body, so the code of a missing bucket is only 404.
             if s3_errors.code_of(error) in s3_errors.MISSING:
                 raise s3_errors.missing_bucket("access it", self.bucket, self.endpoint) from error
             raise self._explain(error, "access the bucket") from error
+        text = response["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        try:
+            return parsedate_to_datetime(text).astimezone(UTC)
+        except ValueError:
+            return None
 
     def prepare(self, unfenced: bool = False) -> None:
         """Create the bucket if it is missing, and verify that it supports create-only writes.
@@ -172,12 +182,20 @@ class Store:
         recorded = self._get_or_make_bucket(key)
         if unfenced or create_only.is_valid(recorded, self.endpoint, now):
             return
+        self.verify_create_only()
+        self.replace(key, create_only.record(self.endpoint, now))
+
+    def verify_create_only(self) -> None:
+        """Verify with simultaneous writers that only one of them creates an object. Leaves nothing in the bucket.
+
+        Raises:
+            StoreNotFit: More than one created it.
+        """
         started = time.monotonic()
         for _ in range(create_only.MAX_ROUNDS):
             self._probe()
             if time.monotonic() - started > create_only.MAX_SECONDS:
                 break
-        self.replace(key, create_only.record(self.endpoint, now))
 
     def _get_or_make_bucket(self, key: str) -> bytes | None:
         try:

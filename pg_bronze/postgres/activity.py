@@ -190,6 +190,33 @@ def cache_blocks(session: Session) -> int:
     return int(session.ask("select setting from pg_settings where name = 'shared_buffers'")[0][0])
 
 
+@dataclass(frozen=True)
+class OldestTransaction:
+    """The oldest open transaction with an id. It holds the horizon back.
+
+    Attributes:
+        who: Its session, or its name if it is prepared.
+        open_s: The seconds since its begin; None if this role may not see it.
+        remedy: The statement that ends it.
+    """
+
+    who: str
+    open_s: float | None
+    remedy: str
+
+    def sentence(self, remedy_after_s: float = 0.0) -> str:
+        """Describe it; ``remedy_after_s`` is as in ``holder``."""
+        duration = "" if self.open_s is None else f" for {self.open_s:.0f} s"
+        end = f"; to end it: {self.remedy}" if (self.open_s or 0.0) >= remedy_after_s else ""
+        return f"{self.who} has held the horizon{duration}{end}"
+
+
+def oldest_transaction(session: Session) -> OldestTransaction | None:
+    """Return the oldest open transaction with an id; None if this role can see none."""
+    rows = session.ask(_HOLDERS)
+    return OldestTransaction(*rows[0]) if rows else None
+
+
 def holder(session: Session, remedy_after_s: float = 0.0) -> str | None:
     """Describe the transaction that holds the horizon back, for how long, and how to end it.
 
@@ -199,13 +226,8 @@ def holder(session: Session, remedy_after_s: float = 0.0) -> str | None:
     Returns:
         A sentence, or None if this role can see no such transaction.
     """
-    rows = session.ask(_HOLDERS)
-    if not rows:
-        return None
-    who, seconds, remedy = rows[0]
-    duration = "" if seconds is None else f" for {seconds:.0f} s"
-    end = f"; to end it: {remedy}" if (seconds or 0.0) >= remedy_after_s else ""
-    return f"{who} has held the horizon{duration}{end}"
+    found = oldest_transaction(session)
+    return found.sentence(remedy_after_s) if found else None
 
 
 def has_session(session: Session, application_name: str) -> bool:
