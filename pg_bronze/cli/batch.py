@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pg_bronze.cli import kept_memory
 from pg_bronze.cli.batches import Batches
 from pg_bronze.cli.instance import open_instance
+from pg_bronze.cli.outcome import Copied, Failed, Outcome
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.errors import NoConnectionFree, SettingsError
 from pg_bronze.scheduling import backoff
@@ -24,18 +25,21 @@ if TYPE_CHECKING:
     from pg_bronze.core.table import SourceTable
     from pg_bronze.defs.catalog_state import CatalogState
     from pg_bronze.lake.object_store import Store
+    from pg_bronze.postgres.activity import OldestTransaction
     from pg_bronze.settings.model import Settings
 
 PRUNE_EVERY_S, PRUNE_QUIET_EVERY_S = 60.0, 600.0
 # Of `pg-bronze run`: the other tables wait for its turn.
 FIRST_LOADS_PER_BATCH = 1
+# A database that is written to always has an open transaction.
+BLOCKED_AFTER_S = 1.0
 
 
-def run_batch(labels: Sequence[str], batches: Batches) -> bool:
+def run_batch(labels: Sequence[str], batches: Batches) -> Outcome:
     """Copy the named tables, the due ones or all, and print one sentence for each cause of a failure.
 
-    Returns:
-        Whether no table failed.
+    Raises:
+        PgBronzeError: No run was started, and no failure of a table was recorded.
     """
     with contextlib.ExitStack() as stack:
         with process.without_collector():
@@ -43,15 +47,16 @@ def run_batch(labels: Sequence[str], batches: Batches) -> bool:
             _import_check()
             process.tune_process()
             checked = _check(labels, instance, batches)
-        failed, explained = _copy(checked, instance, batches)
+        outcome, explained = _copy(checked, instance, batches)
+    sentences = {label: item.sentence for label, item in outcome.failed.items()} | dict(outcome.not_copied)
     by_cause: dict[str, list[str]] = {}
-    for label, sentence in sorted(failed.items()):
+    for label, sentence in sorted(sentences.items()):
         if label in explained:
             continue
         by_cause.setdefault(sentence, []).append(label)
     for sentence, named in by_cause.items():
         terminal.complain(f"{backoff.name_list(named)} failed: {sentence}")
-    return not failed
+    return outcome
 
 
 def _import_check() -> None:
@@ -72,6 +77,7 @@ class _Checked:
         state: The catalog.
         tables: The tables to copy.
         revoked: A sentence for each table that is skipped now and was copied before, by label.
+        blocked: Which transaction keeps new rows from being copied, as a sentence; None if none does.
     """
 
     settings: "Settings"
@@ -79,6 +85,7 @@ class _Checked:
     state: "CatalogState"
     tables: "Sequence[SourceTable]"
     revoked: Mapping[str, str]
+    blocked: str | None = None
 
 
 def _check(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batches) -> _Checked:
@@ -92,34 +99,66 @@ def _check(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batch
     state = catalog_state.read(settings, datetime.now(UTC), store)
     if state.error and state.catalog is None:
         raise SettingsError(state.error)
+    if state.error and not state.remembered:
+        store.check()  # the bucket did not answer, or rejects these keys: no failure of a table
     tables, revoked = _tables(labels, instance, settings, state, store, batches)
+    blocked = None
     if not tables:
-        terminal.print("There is no table to copy.")
-    elif not labels:
+        batches.print_once("There is no table to copy.")
+    elif labels:
+        blocked = _connect(settings)
+    else:
         try:
-            due = _due(instance, tables, settings, store, batches)
+            due, blocked = _due(instance, tables, settings, store, batches)
         except NoConnectionFree as error:
             terminal.print(f"The tables are left to a later tick. {error}")
             due = []
         _prune(instance, tables, settings, batches, quiet=not due)
         tables = due
-    return _Checked(settings, store, state, tables, revoked)
+    return _Checked(settings, store, state, tables, revoked, blocked)
 
 
-def _copy(
-    checked: _Checked, instance: "dg.DagsterInstance", batches: Batches
-) -> tuple[dict[str, str], Collection[str]]:
-    """Copy the tables; return the sentence of each failed one by its label, and the labels that it has printed."""
+def _connect(settings: "Settings") -> str | None:
+    """Log in to the source before a run is started, and return which transaction blocks new rows.
+
+    A wrong password in the shell of one person is an error of this command. In a run it would be recorded as the
+    failure of the table, for everybody.
+    """
+    from pg_bronze.defs.connections import open_source
+    from pg_bronze.postgres import activity
+
+    try:
+        with open_source(settings, "pg_bronze run") as source:
+            source.horizon()
+            oldest = None if source.is_idle or source.standby else activity.oldest_transaction(source)
+    except NoConnectionFree:
+        return None  # the run leaves its tables to a later tick
+    if oldest is None or not _lasts(oldest):
+        return None
+    sentence = f"New rows are blocked: {oldest.sentence(activity.STALLED_AFTER_S)}"
+    terminal.complain(sentence)
+    return sentence
+
+
+def _lasts(oldest: "OldestTransaction") -> bool:
+    """Return whether an open transaction is a reason for an exit status; most end in milliseconds."""
+    return oldest.open_s is None or oldest.open_s >= BLOCKED_AFTER_S
+
+
+def _copy(checked: _Checked, instance: "dg.DagsterInstance", batches: Batches) -> tuple[Outcome, Collection[str]]:
+    """Copy the tables; return the outcome, and the labels of those tables whose failure it has printed."""
     from pg_bronze.defs import catalog_state
 
     settings, state, tables = checked.settings, checked.state, checked.tables
-    failed, explained = _copy_due(tables, instance, settings, state, batches) if tables else ({}, set())
+    copied, explained = _copy_due(tables, instance, settings, state, batches) if tables else (Outcome(), set())
+    failed = dict(copied.failed)
     if state.remembered:
-        failed["the catalog"] = state.remembered
+        failed["the catalog"] = Failed(state.remembered)
     if not failed and not batches.stored:
         catalog_state.store_in_bucket(settings, state, checked.store)
         batches.stored = True
-    return {**failed, **checked.revoked}, explained | batches.repeated(checked.revoked)
+    outcome = Outcome(copied.copied, failed, checked.revoked, checked.blocked)
+    return outcome, explained | batches.repeated(checked.revoked)
 
 
 def _copy_due(
@@ -128,18 +167,20 @@ def _copy_due(
     settings: "Settings",
     state: "CatalogState",
     batches: Batches,
-) -> tuple[dict[str, str], set[str]]:
+) -> tuple[Outcome, set[str]]:
     from pg_bronze.cli import runs
 
-    failed: dict[str, str] = {}
+    copied: dict[str, Copied] = {}
+    failed: dict[str, Failed] = {}
     explained: set[str] = set()
     batches.former_notices, batches.notices = batches.notices, set()
     for together in runs.groups(tables, batches.large, batches.slow):
         found = runs.copy(together, instance, settings, state, batches)
         if batches.unattended:
-            explained |= _explain(instance, [table for table in together if table.label in found], batches)
-        failed |= found
-    return failed, explained
+            explained |= _explain(instance, [table for table in together if table.label in found.failed], batches)
+        copied |= found.copied
+        failed |= found.failed
+    return Outcome(copied, failed), explained
 
 
 def _explain(instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", batches: Batches) -> set[str]:
@@ -199,12 +240,13 @@ def _due(
     settings: "Settings",
     store: "Store",
     batches: Batches,
-) -> "list[SourceTable]":
-    """Return the tables that have to be copied now, and print why the others are not."""
+) -> "tuple[list[SourceTable], str | None]":
+    """Return the tables that have to be copied now, and which transaction blocks new rows; print why others are not."""
     from pg_bronze.defs import asset_keys, due_tables, run_watchdog
     from pg_bronze.defs.connections import open_source
     from pg_bronze.defs.table_facts import Process
     from pg_bronze.lake import generations
+    from pg_bronze.postgres import activity
 
     attended = not batches.unattended
     batches.process = batches.process or Process()
@@ -216,6 +258,7 @@ def _due(
         checked = due_tables.check(
             instance, tables, settings, source, memory, batches.process, now, attended, moved, FIRST_LOADS_PER_BATCH
         )
+        oldest = activity.oldest_transaction(source) if checked.blocked else None
     batches.memory, batches.large_tables = checked.memory, checked.large_tables
     batches.large = {item.table.label for item in checked.due if item.large}
     batches.slow = {item.table.label for item in checked.due if item.slow and not item.large}
@@ -223,9 +266,12 @@ def _due(
     if batches.unattended:
         failing = {item.table.label: (item.failure, item.next_retry) for item in checked.tables if item.failure}
         batches.report(failing)
-    if not checked.due:
-        terminal.print(". ".join(part for part in (checked.summary, checked.blocked) if part))
-    return [item.table for item in checked.due]
+        batches.report_blocked(checked.blocked)
+    elif checked.blocked:
+        terminal.complain(checked.blocked)
+    if attended and not checked.due:
+        terminal.print(checked.summary)
+    return [item.table for item in checked.due], checked.blocked if oldest and _lasts(oldest) else None
 
 
 def _prune(

@@ -34,6 +34,7 @@ class Batches:
         slow: The other tables of this batch whose last copy took long.
         never_copied: The tables that are skipped and were not copied before, as the last batch found them.
         revoked: The sentence of each table that is skipped and was copied before, as the last batch found them.
+        blocked: New rows were blocked in the last batch, which was printed.
     """
 
     unattended: bool = False
@@ -50,6 +51,7 @@ class Batches:
     slow: Collection[str] = ()
     never_copied: Collection[str] = ()
     revoked: Mapping[str, str] = field(default_factory=dict)
+    blocked: bool = False
 
     def print_once(self, sentence: str) -> None:
         """Print a sentence unless this command has printed it before."""
@@ -78,3 +80,11 @@ class Batches:
         self.reported |= {name: failure.last for name, (failure, _) in new.items()}
         for sentence in backoff.sentences(new, datetime.now(UTC).timestamp()):
             terminal.complain(sentence)
+
+    def report_blocked(self, sentence: str | None) -> None:
+        """Print once that new rows are blocked, and once that they are not any more."""
+        if sentence and not self.blocked:
+            terminal.complain(sentence)
+        elif self.blocked and not sentence:
+            terminal.complain("new rows are not blocked any more.")
+        self.blocked = bool(sentence)

@@ -4,17 +4,20 @@ Imported only if a table is due, because it loads everything that a copy needs.
 """
 
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import dagster as dg
 
+from pg_bronze.cli.outcome import Copied, Failed, Outcome
 from pg_bronze.cli.progress_bars import bars
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, build, metadata
 from pg_bronze.defs.catalog_state import CatalogState
+from pg_bronze.errors import Retry
 from pg_bronze.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 TABLES_PER_RUN = 500
 # Of the control table and the reader: the same for all tables of a run.
 _NOTICES = ("etl_control is not mirrored", "Slices are read with COPY")
+_QUIET = re.compile(r": no new row up to transaction \d+|^batch: 0 new rows in 0 tables, [\d,]+ unchanged$")
 
 
 def groups(
@@ -43,8 +47,8 @@ def copy(
     settings: Settings,
     state: CatalogState,
     batches: "Batches",
-) -> dict[str, str]:
-    """Copy tables in one run; return the sentence of each failed one by its label."""
+) -> Outcome:
+    """Copy tables in one run; return what was copied and what failed."""
     with bars() as shown:
         watch = shown.show if shown else None
         definitions = build.build_definitions(
@@ -67,8 +71,8 @@ def _run(
     instance: dg.DagsterInstance,
     tables: Sequence[SourceTable],
     tags: dict[str, str],
-) -> dict[str, str]:
-    """Materialize today's partition of the tables; return the sentence of each failed one by its label."""
+) -> Outcome:
+    """Materialize today's partition of the tables; return what was copied and what failed."""
     keys = {asset_keys.bronze_key(table): table.label for table in tables}
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
@@ -80,12 +84,26 @@ def _run(
     )
     failed = _failed(result, {key.to_python_identifier(): label for key, label in keys.items()})
     if not result.success and not failed:
-        failed["the batch"] = "it could not be started. See the lines above."
-    return failed
+        failed["the batch"] = Failed("it could not be started. See the lines above.")
+    read = {label: Copied() for label in keys.values() if label not in failed}
+    return Outcome({} if "the batch" in failed else read | _copied(result, keys), failed)
 
 
-def _failed(result: dg.ExecuteInProcessResult, labels: Mapping[str, str]) -> dict[str, str]:
-    failed: dict[str, str] = {}
+def _copied(result: dg.ExecuteInProcessResult, labels: Mapping[dg.AssetKey, str]) -> dict[str, Copied]:
+    copied: dict[str, Copied] = {}
+    for event in result.all_events:
+        if event.event_type != dg.DagsterEventType.ASSET_MATERIALIZATION:
+            continue
+        materialization = event.step_materialization_data.materialization
+        entries: dict[str, Any] = {name: entry.value for name, entry in materialization.metadata.items()}
+        if metadata.ROWS in entries:  # not one of another day, which has the watermark alone
+            numbers = (entries[name] for name in (metadata.ROWS, "pg_bronze/slices", "pg_bronze/bytes"))
+            copied[labels[materialization.asset_key]] = Copied(*numbers)
+    return copied
+
+
+def _failed(result: dg.ExecuteInProcessResult, labels: Mapping[str, str]) -> dict[str, Failed]:
+    failed: dict[str, Failed] = {}
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_FAILURE and event.step_key:
             error = event.step_failure_data.error
@@ -93,7 +111,7 @@ def _failed(result: dg.ExecuteInProcessResult, labels: Mapping[str, str]) -> dic
                 raise KeyboardInterrupt  # Dagster reports an interrupt as a failure of the step
             label = labels.get(event.step_key, event.step_key)
             # The caller prints the label in front of the sentence, and a cause of several tables once.
-            failed[label] = _sentence(event).removeprefix(f"{label}: ")
+            failed[label] = Failed(_sentence(event).removeprefix(f"{label}: "), _retry(event))
     return failed
 
 
@@ -105,6 +123,13 @@ def _sentence(event: Any) -> str:
     while error is not None and error.cause is not None:
         error = error.cause
     return str(error.message).strip() if error else "failed"
+
+
+def _retry(event: Any) -> Retry:
+    """Return what a retry requires; an unexpected error is retried automatically."""
+    failure = event.step_failure_data.user_failure_data
+    entry = failure.metadata.get(metadata.RETRY) if failure else None
+    return next((retry for retry in get_args(Retry) if entry is not None and retry == entry.value), "automatic")
 
 
 class _PlainLines(logging.Handler):
@@ -121,8 +146,12 @@ class _PlainLines(logging.Handler):
         meta = getattr(record, "dagster_meta", {})
         if record.levelno in {logging.INFO, logging.WARNING} and meta.get("dagster_event") is None:
             text = str(meta.get("orig_message", record.getMessage()))
-            if not (text.startswith(_NOTICES) and self._batches.knows(text)):
+            if not (text.startswith(_NOTICES) and self._batches.knows(text)) and not self._is_quiet(text):
                 terminal.print(text)
+
+    def _is_quiet(self, text: str) -> bool:
+        """Return whether a command that runs for months leaves a line out, because nothing was copied."""
+        return self._batches.unattended and bool(_QUIET.search(text))
 
 
 def _console(batches: "Batches") -> dg.LoggerDefinition:

@@ -1,12 +1,13 @@
 """The terminal: the lines that commands print, and errors as sentences."""
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 
@@ -25,15 +26,25 @@ class Terminal:
         lasting: The command runs until Ctrl-C and retries what failed: every line begins with the time.
         is_read: False after the reader of standard output has gone, as in ``pg-bronze tick | head -1``.
         above_bars: Prints a line of standard output while progress bars are shown; None without them.
+        lines: Whether ``print`` prints. A command that prints one JSON document prints no lines.
     """
 
     def __init__(self) -> None:
         self.lasting = False
         self.is_read = True
         self.above_bars: Callable[[str], None] | None = None
+        self.lines = True
 
     def print(self, text: str) -> None:
-        """Print a line on standard output."""
+        """Print a line on standard output, unless the command prints a document instead of lines."""
+        if self.lines:
+            self._out(text)
+
+    def document(self, data: Any) -> None:
+        """Print one JSON document on standard output."""
+        self._out(json.dumps(data, indent=2, ensure_ascii=False))
+
+    def _out(self, text: str) -> None:
         if (error := self._write(sys.stdout, text)) is None:
             return
         self.is_read = not isinstance(error, BrokenPipeError)
@@ -44,9 +55,7 @@ class Terminal:
 
     def complain(self, sentence: str) -> None:
         """Print a sentence on standard error, with what is true of a command that ends."""
-        for of_a_tick, of_a_command in () if self.lasting else _RETRIES.items():
-            sentence = sentence.replace(of_a_tick, of_a_command)
-        self._write(sys.stderr, f"pg-bronze: {sentence}")
+        self._write(sys.stderr, f"pg-bronze: {sentence if self.lasting else of_a_command(sentence)}")
 
     def _write(self, stream: TextIO | None, text: str) -> OSError | None:
         """Print a line at once; otherwise a pipe or the journal shows it some batches later."""
@@ -73,14 +82,30 @@ def _discard(stream: TextIO) -> None:
         os.dup2(nothing.fileno(), stream.fileno())
 
 
+def of_a_command(sentence: str) -> str:
+    """Return a sentence about a retry as it is true of a command that ends."""
+    for of_a_tick, instead in _RETRIES.items():
+        sentence = sentence.replace(of_a_tick, instead)
+    return sentence
+
+
 terminal = Terminal()
 
 
 @contextmanager
-def errors_as_sentences() -> Iterator[None]:
-    """Print an error of pg_bronze as one sentence instead of a traceback, and exit with 1."""
+def errors_as_sentences(as_json: bool = False) -> Iterator[None]:
+    """Print an error of pg_bronze as one sentence instead of a traceback, and exit with 1.
+
+    Args:
+        as_json: Standard output gets one JSON document and no lines; of an error, it is the error.
+    """
+    terminal.lines = not as_json
     try:
         yield
     except PgBronzeError as error:
         terminal.complain(str(error))
+        if as_json:
+            terminal.document({"error": {"sentence": of_a_command(str(error)), "retry": error.retry}})
         raise typer.Exit(1) from error
+    finally:
+        terminal.lines = True

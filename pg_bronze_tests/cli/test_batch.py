@@ -81,9 +81,9 @@ def test_an_unchanged_table_costs_no_run(shared: Project, batches: Batches, caps
 
     assert started == [{"person"}]
     settle(batches, shared)
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("2 tables checked up to transaction ")
-    assert ": 2 unchanged. The last batch copied 1 row" in last
+    capsys.readouterr()
+    assert copied_by(shared, lambda: run_batch([], batches)) == []
+    assert capsys.readouterr().out == "", "a line in each quiet batch hides what is new"
 
 
 def test_a_table_that_a_run_is_copying_is_not_copied_beside_it(shared: Project, batches: Batches):
@@ -222,7 +222,7 @@ def test_a_batch_of_tick_says_what_holds_the_horizon_back(
     try:
         capsys.readouterr()
         assert run_batch(labels, Batches())
-        printed = capsys.readouterr().out
+        printed = "".join(capsys.readouterr())
     finally:
         shared.database.execute("rollback prepared 'two phases'")
         shared.database.execute("delete from movie where id = 901")
@@ -389,7 +389,7 @@ def test_batches_of_run_print_once_that_a_grant_was_revoked(
     said = []
     for statement in ("revoke select on movie from", "revoke select on movie from", "grant select on movie to"):
         shared.database.execute(f"{statement} {visitor}")
-        said.append((run_batch([], batches), capsys.readouterr().err.count(REVOKED.format(role=visitor))))
+        said.append((bool(run_batch([], batches)), capsys.readouterr().err.count(REVOKED.format(role=visitor))))
 
     assert said == [(False, 1), (False, 0), (True, 0)]
 

@@ -1,0 +1,49 @@
+"""Exit statuses and repeated errors."""
+
+import pytest
+
+from pg_bronze.cli.outcome import Failed, Outcome
+from pg_bronze.cli.repeated_error import RepeatedError
+
+FAILING = {"movie": Failed("no bucket. It is retried at the next tick.")}
+
+
+@pytest.mark.parametrize(
+    "outcome, usual, strict",
+    [
+        (Outcome(), 0, 0),
+        (Outcome(blocked="held"), 0, 3),
+        (Outcome(not_copied={"movie": "revoked"}, blocked="held"), 1, 4),
+        (Outcome(failed=FAILING, not_copied={"person": "revoked"}, blocked="held"), 1, 1),
+    ],
+)
+def test_the_worst_of_a_batch_is_its_exit_status(outcome: Outcome, usual: int, strict: int):
+    assert (outcome.exit_code(False), outcome.exit_code(True)) == (usual, strict)
+
+
+def test_a_document_does_not_promise_a_retry_that_nobody_makes():
+    (failed,) = Outcome(failed=FAILING).to_json()["failed"]
+
+    assert failed == {
+        "table": "movie",
+        "sentence": "no bucket. Run the command again to retry it.",
+        "retry": "automatic",
+    }
+
+
+def test_an_error_that_lasts_is_printed_once_and_then_more_and_more_rarely():
+    """28 lines about one outage hide what is new."""
+    error = RepeatedError()
+    printed = [(now, error.after_error("S3 is down", now)) for now in range(0, 100, 5)]
+
+    assert [now for now, line in printed if line] == [0, 10, 30, 70]
+    assert printed[6][1] == "still failing, for 30 s: S3 is down"
+    assert error.after_success(100) == "recovered after 100 s"
+    assert error.after_success(105) is None
+
+
+def test_another_error_is_printed_at_once():
+    error = RepeatedError()
+    error.after_error("S3 is down", 0)
+
+    assert error.after_error("the database is down", 1) == "the database is down"
