@@ -1,7 +1,7 @@
-"""The commands: one batch, repeated batches, the demo, and changes of a table's watermark."""
+"""The commands: their arguments, their help, and what each of them calls. Everything heavy is imported by the call."""
 
-import contextlib
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,9 @@ import typer
 
 from pg_bronze import __version__
 from pg_bronze.cli.interrupts import interrupts
+from pg_bronze.cli.repeated_error import RepeatedError
 from pg_bronze.cli.terminal import errors_as_sentences, terminal
+from pg_bronze.errors import PgBronzeError
 
 app = typer.Typer(
     help="Copies PostgreSQL tables incrementally and exactly into Parquet on MinIO or S3.",
@@ -34,26 +36,43 @@ def main(
     """Take global options."""
 
 
-Table = Annotated[str, typer.Argument(help="The table, such as `movie` or `sales.movie`.")]
+Table = Annotated[str, typer.Argument(help="The table, such as `movie` or `sales.movie`.", metavar="TABLE")]
+Tables = Annotated[
+    list[str] | None,
+    typer.Argument(help="Tables, such as `movie` or `sales.movie`. Default: all.", metavar="TABLE"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and no lines.")]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Exit with 3 if new rows are blocked, and with 4 if a table is not copied any more."),
+]
 
 
-@app.command()
-def tick(
-    tables: Annotated[
-        list[str] | None, typer.Argument(help="Tables, such as `movie` or `sales.movie`. Default: all.")
-    ] = None,
-) -> None:
-    """Copy new rows once, in the foreground. Exits with 1 if a table failed.
+def _end(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
 
-    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
-    in the project folder, or in the current folder outside of a project.
+
+@app.command(epilog="Example: `pg-bronze tick movie sales.person --json`")
+def tick(tables: Tables = None, strict: Strict = False, as_json: Json = False) -> None:
+    """Copy new rows once, in the foreground.
+
+    Exits with 0 if everything was copied or nothing was new, and with 1 if a table failed or its right was revoked.
+    With --strict, it exits with 4 if a table that was copied before is not copied any more and no other failed, and
+    with 3 if an open transaction keeps new rows from being copied. The sentence about it is on standard error in each
+    case.
+
+    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/ in the project folder, or in the current
+    folder outside of a project.
     """
     from pg_bronze.cli import batch
     from pg_bronze.cli.batches import Batches
 
-    with errors_as_sentences():
-        if not batch.run_batch(tables or [], Batches()):
-            raise typer.Exit(1)
+    with errors_as_sentences(as_json):
+        outcome = batch.run_batch(tables or [], Batches())
+        if as_json:
+            terminal.document(outcome.to_json())
+        _end(outcome.exit_code(strict))
 
 
 def _seconds(text: str) -> float:
@@ -66,67 +85,164 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-@app.command()
+@app.command(epilog="Example: `pg-bronze run --every 30s`")
 def run(
-    every: Annotated[str, typer.Option(help="Time between the starts of two batches, such as 10s.")] = "10s",
+    every: Annotated[
+        str, typer.Option(help="Time between the starts of two batches, such as 10s.", metavar="TIME")
+    ] = "10s",
+    strict: Strict = False,
 ) -> None:
     """Copy new rows repeatedly, until Ctrl-C. A failing table is retried after growing pauses.
 
-    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/
-    in the project folder, or in the current folder outside of a project.
+    Each line begins with the time. Nothing is printed while nothing is new. Ctrl-C ends it with 0; with --strict, with
+    the exit status that `pg-bronze tick --strict` would have had in the last batch.
+
+    Dagster's state is stored in DAGSTER_HOME if that is set, else in .dagster/ in the project folder, or in the current
+    folder outside of a project.
     """
     from pg_bronze.cli import batch
     from pg_bronze.cli.batches import Batches
 
-    interval_s, batches = _seconds(every), Batches(unattended=True)
+    interval_s, batches, code, error = _seconds(every), Batches(unattended=True), 0, RepeatedError()
     terminal.lasting = True
+    terminal.print(f"New rows are copied every {interval_s:g} s. Ctrl-C ends it.")
     try:
         with interrupts() as interrupted:
             while True:
                 started = time.monotonic()
-                with contextlib.suppress(typer.Exit), errors_as_sentences():
-                    batch.run_batch([], batches)
+                try:
+                    outcome = batch.run_batch([], batches)
+                    code, sentence = outcome.exit_code(True) if strict else 0, error.after_success(started)
+                except PgBronzeError as raised:
+                    code, sentence = int(strict), error.after_error(str(raised), started)
+                if sentence:
+                    terminal.complain(sentence)
                 if not terminal.is_read:
                     terminal.complain("the program that reads standard output has ended, so this command ends too.")
                     raise typer.Exit(1)
                 if interrupted(max(0.0, interval_s - (time.monotonic() - started))):
-                    return
+                    break
     except KeyboardInterrupt:
-        return
+        pass
     finally:
         terminal.lasting = False
+    _end(code)
 
 
-@app.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
-) -> None:
+@app.command(epilog="Example: `pg-bronze status --json`")
+def status(as_json: Json = False) -> None:
     """Show the state of each table: lag, rows, late rows, errors. Exits with 1 if a table has an error.
 
-    Requests no copy.
-
-    The lag is the time up to now of which changes may not be in the lake.
-
-    Example: pg-bronze status --json
+    Requests no copy. The lag is the time up to now of which changes may not be in the lake.
     """
     from pg_bronze.cli import status as showing
 
+    with errors_as_sentences(as_json):
+        _end(0 if showing.show(as_json) else 1)
+
+
+@app.command(epilog="Example: `pg-bronze doctor --json | jq '.findings[] | select(.severity == \"error\")'`")
+def doctor(as_json: Json = False) -> None:
+    """Examine the connections, clocks, rights and tables, and print what to mend. Changes nothing.
+
+    Exits with 0 if there is nothing to do, and with 1 if something is wrong (error, warn). Advice is not wrong. The
+    costs are estimates from the planner's statistics, for a table in the cache of the server.
+    """
+    from pg_bronze.cli.doctor import run_doctor
+
+    with errors_as_sentences(as_json):
+        _end(run_doctor(as_json))
+
+
+@app.command(epilog="Example: `pg-bronze plan --json | jq '.tables[] | select(.due)'`")
+def plan(as_json: Json = False) -> None:
+    """Print which tables the next tick reads, and why. Requests and changes nothing.
+
+    The next tick is that of the sensor `bronze_tick` or of `pg-bronze run`. `pg-bronze tick` reads more: it asks every
+    table that may have a new row, and retries failing tables at once.
+    """
+    from pg_bronze.cli.plan import run_plan
+
+    with errors_as_sentences(as_json):
+        run_plan(as_json)
+
+
+@app.command(epilog="Example: `pg-bronze scan movie --latest --rows 5`")
+def scan(
+    table: Table,
+    rows: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many rows to print.")] = 20,
+    latest: Annotated[bool, typer.Option("--latest", help="Only the newest version of each primary key.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the first copied rows of a table, as `pg_bronze.scan` reads them."""
+    from pg_bronze.cli.scan import run_scan
+
+    with errors_as_sentences(as_json):
+        run_scan(table, rows, latest, as_json)
+
+
+@app.command(epilog="Example: `pg-bronze verify 2026-01-02 movie`")
+def verify(
+    day: Annotated[
+        datetime, typer.Argument(formats=["%Y-%m-%d"], help="The day in UTC, such as 2026-01-02.", metavar="DAY")
+    ],
+    tables: Tables = None,
+    as_json: Json = False,
+) -> None:
+    """Verify the objects of a day, and write missing ones again with the rows that are still current.
+
+    Exits with 1 if an object is missing and cannot be written again, or if a table cannot be verified. Tables are
+    copied meanwhile.
+    """
+    from pg_bronze.cli.verify import run_verify
+
+    if day.date() > datetime.now(UTC).date():
+        raise typer.BadParameter(f"{day:%Y-%m-%d} is in the future")
+    with errors_as_sentences(as_json):
+        _end(run_verify(day.date(), tables or [], as_json))
+
+
+@app.command(epilog="Example: `pg-bronze rebuild`")
+def rebuild(tables: Tables = None, as_json: Json = False) -> None:
+    """Rebuild the state in Dagster's storage from the bucket alone, and print what was found.
+
+    It records the newest watermark of each table, and every day that has objects. A tick does the first by itself, when
+    a table is due. Exits with 1 if the bucket lacks objects that the storage has, or if objects are damaged.
+    """
+    from pg_bronze.cli.rebuild import run_rebuild
+
+    with errors_as_sentences(as_json):
+        _end(run_rebuild(tables or [], as_json))
+
+
+@app.command(epilog="Example: `pg-bronze reset movie`")
+def reset(
+    table: Table,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
+) -> None:
+    """Discard the watermark of a table. The next tick copies the whole table into a new generation.
+
+    Prints what will happen, and asks. Without --yes and without a terminal it changes nothing, and exits with 2.
+    """
+    from pg_bronze.cli.state_changes import run_reset
+
     with errors_as_sentences():
-        if not showing.show(as_json):
-            raise typer.Exit(1)
+        run_reset(table, yes)
 
 
-@app.command()
-def reset(table: Table) -> None:
-    """Discard the watermark of a table. The next tick copies the whole table into a new generation."""
-    from pg_bronze.cli.state_changes import change
-    from pg_bronze.sync import state_changes
+@app.command(epilog="Example: `pg-bronze forget movie`")
+def forget(table: Table) -> None:
+    """Confirm that a table which was copied before is not copied any more, so that it does not count as failing.
+
+    For a table whose right was revoked, or that was dropped or renamed. Its objects stay in the bucket.
+    """
+    from pg_bronze.cli.forget import run_forget
 
     with errors_as_sentences():
-        change(table, lambda sync, recorded, writer, _: (state_changes.reset(sync, recorded, writer), None))
+        run_forget(table)
 
 
-@app.command("continue")
+@app.command("continue", epilog="Example: `pg-bronze continue movie`")
 def resume(table: Table) -> None:
     """Continue the copy of a table after a move, a failover or a lost object, without comparing rows."""
     from pg_bronze.cli.state_changes import change
@@ -136,7 +252,7 @@ def resume(table: Table) -> None:
         change(table, lambda sync, recorded, writer, _: (state_changes.resume(sync, recorded, writer), None))
 
 
-@app.command()
+@app.command(epilog="Example: `pg-bronze reconcile movie`")
 def reconcile(table: Table) -> None:
     """Compare a table with its objects after a failover or a restore, and continue if no row is missing."""
     from pg_bronze.cli.state_changes import change
@@ -149,7 +265,7 @@ def reconcile(table: Table) -> None:
         )
 
 
-@app.command()
+@app.command(epilog="Example: `pg-bronze demo --port 3001`")
 def demo(
     state_dir: Annotated[Path, typer.Option(help="The folder for the demo's data.")] = Path(".pg_bronze"),
     port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,

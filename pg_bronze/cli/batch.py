@@ -48,7 +48,8 @@ def run_batch(labels: Sequence[str], batches: Batches) -> Outcome:
             process.tune_process()
             checked = _check(labels, instance, batches)
         outcome, explained = _copy(checked, instance, batches)
-    sentences = {label: item.sentence for label, item in outcome.failed.items()} | dict(outcome.not_copied)
+    revoked = {label: outcome.not_copied[label] for label in outcome.revoked}
+    sentences = {label: item.sentence for label, item in outcome.failed.items()} | revoked
     by_cause: dict[str, list[str]] = {}
     for label, sentence in sorted(sentences.items()):
         if label in explained:
@@ -56,6 +57,9 @@ def run_batch(labels: Sequence[str], batches: Batches) -> Outcome:
         by_cause.setdefault(sentence, []).append(label)
     for sentence, named in by_cause.items():
         terminal.complain(f"{backoff.name_list(named)} failed: {sentence}")
+    for label, sentence in outcome.not_copied.items():
+        if label not in {*revoked, *explained}:
+            terminal.complain(sentence)
     return outcome
 
 
@@ -77,6 +81,7 @@ class _Checked:
         state: The catalog.
         tables: The tables to copy.
         revoked: A sentence for each table that is skipped now and was copied before, by label.
+        former: A sentence for each other table that was copied before and is not any more, by label.
         blocked: Which transaction keeps new rows from being copied, as a sentence; None if none does.
     """
 
@@ -85,6 +90,7 @@ class _Checked:
     state: "CatalogState"
     tables: "Sequence[SourceTable]"
     revoked: Mapping[str, str]
+    former: Mapping[str, str]
     blocked: str | None = None
 
 
@@ -115,7 +121,9 @@ def _check(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batch
             due = []
         _prune(instance, tables, settings, batches, quiet=not due)
         tables = due
-    return _Checked(settings, store, state, tables, revoked, blocked)
+    former = {} if labels else {item.table.label: item.reason for item in state.former}
+    rest = {label: reason for label, reason in former.items() if label not in revoked}
+    return _Checked(settings, store, state, tables, revoked, rest, blocked)
 
 
 def _connect(settings: "Settings") -> str | None:
@@ -154,11 +162,12 @@ def _copy(checked: _Checked, instance: "dg.DagsterInstance", batches: Batches) -
     failed = dict(copied.failed)
     if state.remembered:
         failed["the catalog"] = Failed(state.remembered)
-    if not failed and not batches.stored:
+    if not failed and batches.stored != state.former:
         catalog_state.store_in_bucket(settings, state, checked.store)
-        batches.stored = True
-    outcome = Outcome(copied.copied, failed, checked.revoked, checked.blocked)
-    return outcome, explained | batches.repeated(checked.revoked)
+        batches.stored = state.former
+    not_copied = {**checked.former, **checked.revoked}
+    outcome = Outcome(copied.copied, failed, not_copied, set(checked.revoked), checked.blocked)
+    return outcome, explained | batches.repeated(not_copied)
 
 
 def _copy_due(
@@ -224,7 +233,10 @@ def _tables(
             raise SettingsError(f"{label} is not copied: {reason}.")
     for pattern in () if labels else settings.unmatched(known):
         batches.print_once(f"PG_BRONZE_INCLUDE: no table matches {pattern!r}")
-    suspects = [included[label] for label in skipped if label not in batches.never_copied] if not labels else []
+    former = {item.table.label for item in state.former}
+    # A table that is skipped, and that the stored catalog does not name, was never copied, or was forgotten.
+    doubtful = [] if labels else [label for label in skipped if label in former or not state.compared]
+    suspects = [included[label] for label in doubtful if label not in batches.never_copied]
     revoked = skipped_tables.revoked(instance, suspects, store)
     batches.never_copied = set(skipped) - set(revoked) if not labels else set()
     for label, reason in skipped.items():

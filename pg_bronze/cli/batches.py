@@ -10,6 +10,7 @@ from pg_bronze.scheduling import backoff
 from pg_bronze.scheduling.backoff import Failure
 
 if TYPE_CHECKING:
+    from pg_bronze.core.former_tables import FormerTable
     from pg_bronze.defs.table_facts import Process
     from pg_bronze.scheduling.memory import Memory
 
@@ -27,7 +28,7 @@ class Batches:
         reported: The time of the last failure of each table that was printed.
         memory: What the last check returned; None before the first one.
         process: What this process keeps between checks.
-        stored: The catalog was stored in the bucket.
+        stored: The former tables of the catalog that was stored in the bucket; None if none was.
         pruned_at: When Dagster's storage was last pruned, in seconds since 1970.
         large_tables: The number of tables that are swept by a schedule, as the last check found it.
         large: The tables of this batch whose first load takes long.
@@ -44,7 +45,7 @@ class Batches:
     reported: dict[str, float] = field(default_factory=dict)
     memory: "Memory | None" = None
     process: "Process | None" = None
-    stored: bool = False
+    stored: "tuple[FormerTable, ...] | None" = None
     pruned_at: float = 0.0
     large_tables: int = 0
     large: Collection[str] = ()

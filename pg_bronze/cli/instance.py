@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.load import dagster_home
-from pg_bronze.settings.project import current_folder, find_project
+from pg_bronze.settings.project import Project, current_folder, find_project
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -30,15 +30,7 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
     """
     import dagster as dg
 
-    here = current_folder()
-    project = find_project(here)
-    if here != project.folder and (here / ".env").exists():
-        # Ignoring it would copy another database than the one it names.
-        raise SettingsError(
-            f"{here / '.env'} would be ignored: settings are read from {project.folder / '.env'} and the environment. "
-            "Run pg-bronze in another folder, or export the variables of that file."
-        )
-    os.chdir(project.folder)
+    project = enter_project()
     home = dagster_home()
     config_dir = str(project.config_dir)
     try:
@@ -48,6 +40,24 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
         raise SettingsError(_storage_error(error, home or config_dir)) from error
     with opened as instance:
         yield instance
+
+
+def enter_project() -> Project:
+    """Change the working directory to the project folder, as ``open_instance`` does, and return the project.
+
+    Raises:
+        SettingsError: The current folder has a ``.env`` that would be ignored.
+    """
+    here = current_folder()
+    project = find_project(here)
+    if here != project.folder and (here / ".env").exists():
+        # Ignoring it would copy another database than the one it names.
+        raise SettingsError(
+            f"{here / '.env'} would be ignored: settings are read from {project.folder / '.env'} and the environment. "
+            "Run pg-bronze in another folder, or export the variables of that file."
+        )
+    os.chdir(project.folder)
+    return project
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The outcome of one batch: what it copied, what failed, and the exit status. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,17 +36,19 @@ class Outcome:
         copied: What it copied of each table that it read and that did not fail, by label.
         failed: The tables that failed, by label.
         not_copied: A sentence for each table that was copied before and is not any more, by label.
+        revoked: Those of them whose right was revoked, which count as failed.
         blocked: Which open transaction keeps new rows from being copied, as a sentence; None if none does.
     """
 
     copied: Mapping[str, Copied] = field(default_factory=dict)
     failed: Mapping[str, Failed] = field(default_factory=dict)
     not_copied: Mapping[str, str] = field(default_factory=dict)
+    revoked: Collection[str] = ()
     blocked: str | None = None
 
     def __bool__(self) -> bool:
-        """Return whether no table failed, and all tables that were copied before still are."""
-        return not self.failed and not self.not_copied
+        """Return whether no table failed, and the right on none that was copied before was revoked."""
+        return not self.failed and not self.revoked
 
     def exit_code(self, strict: bool) -> int:
         """Return the exit status.
@@ -54,9 +56,9 @@ class Outcome:
         Args:
             strict: Distinguish tables that are not copied any more from failed ones, and report blocked rows.
         """
-        if self.failed or (self.not_copied and not strict):
+        if self.failed or (self.revoked and not strict):
             return FAILED
-        if self.not_copied:
+        if self.not_copied and strict:
             return NOT_COPIED
         return BLOCKED if strict and self.blocked else 0
 

@@ -2,14 +2,16 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from pg_bronze.cli.terminal import terminal
 
 if TYPE_CHECKING:
     from pg_bronze.core.load_progress import LoadProgress
+
+T = TypeVar("T")
 
 
 class Bars:
@@ -58,7 +60,7 @@ def bars() -> Iterator[Bars | None]:
     Dagster redirects standard output into a file while a table is copied, and a second process copies that file to the
     terminal, late. The bars would be drawn between these lines, so bars and lines go to the terminal directly.
     """
-    if sys.stdout is None or not sys.stdout.isatty():
+    if not _is_terminal():
         yield None
         return
     with open(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding) as stream:
@@ -69,3 +71,27 @@ def bars() -> Iterator[Bars | None]:
         finally:
             terminal.above_bars = None
             shown.close()
+
+
+def counted(items: Sequence[T], what: str) -> Iterator[T]:
+    """Yield items, and show how many of them are done in a bar; no bar if standard output is no terminal.
+
+    Args:
+        what: What is done, such as ``verifying``.
+    """
+    if not _is_terminal() or not terminal.lines:
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(file=sys.stdout)
+    terminal.above_bars = lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+    try:
+        yield from track(items, what, console=console, transient=True)
+    finally:
+        terminal.above_bars = None
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()

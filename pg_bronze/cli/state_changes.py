@@ -1,10 +1,15 @@
 """`reset`, `continue` and `reconcile`: commit a change of a table's watermark, and record it in Dagster's storage."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pg_bronze.cli.instance import open_instance
+import typer
+
+from pg_bronze.cli.opened import Opened, opened
 from pg_bronze.cli.terminal import terminal
+from pg_bronze.core.table import shell_argument
 from pg_bronze.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -16,33 +21,78 @@ if TYPE_CHECKING:
     from pg_bronze.sync.table_sync import TableSync
 
     Change = Callable[[TableSync, Watermark | None, SliceWriter, Settings], tuple[Committed, str | None]]
+    Confirm = Callable[[TableSync, Watermark | None], None]
 
 
-def change(label: str, act: "Change") -> None:
-    """Commit a change of a table's watermark, record it as a materialization, and print it."""
+def run_reset(label: str, yes: bool) -> None:
+    """Print what a reset does, ask, and do it.
+
+    Raises:
+        typer.Exit: With 2, nobody can be asked. With 1, the answer was no.
+    """
+    from pg_bronze.sync import state_changes
+
+    def confirm(sync: "TableSync", recorded: "Watermark | None") -> None:
+        terminal.print(f"{state_changes.preview_reset(sync, recorded).sentence}.")
+        if not yes and not typer.confirm(f"Reset {label}?"):
+            terminal.complain("nothing was changed.")
+            raise typer.Exit(1)
+
+    if not yes and not is_attended():
+        terminal.complain(
+            f"nobody can be asked, because standard input is no terminal. Nothing was changed. Run `pg-bronze reset "
+            f"--yes {shell_argument(label)}` to copy the whole table again."
+        )
+        raise typer.Exit(2)
+    change(label, lambda sync, recorded, writer, _: (state_changes.reset(sync, recorded, writer), None), confirm)
+
+
+def is_attended() -> bool:
+    """Return whether a person can answer a question."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def change(label: str, act: "Change", confirm: "Confirm | None" = None) -> None:
+    """Commit a change of a table's watermark, record it as a materialization, and print it.
+
+    Args:
+        confirm: Called before the change, without the lock of the table; it raises to change nothing.
+    """
     import dagster as dg
 
     from pg_bronze.defs import asset_keys, metadata
-    from pg_bronze.settings.load import load_settings
-    from pg_bronze.settings.process import tune_process
+    from pg_bronze.lake.commit import SliceWriter
 
-    tune_process()
-    with open_instance() as instance:  # which changes to the folder that holds .env
-        settings = load_settings()
-        table = _table(settings, label)
+    with opened() as of_project:
+        table = live_table(of_project.settings, label)
         key = asset_keys.bronze_key(table)
-        recorded = metadata.watermark_of(instance.get_latest_materialization_event(key))
-        committed, sentence = _commit(settings, table, recorded, act)
+        recorded = metadata.watermark_of(of_project.instance.get_latest_materialization_event(key))
+        with table_syncs(of_project) as sync_of:
+            sync = sync_of(table)
+            if confirm is not None:
+                confirm(sync, recorded)
+            with sync:
+                writer = SliceWriter(sync.ledger, sync.options.codec)
+                committed, sentence = act(sync, recorded, writer, of_project.settings)
         entries = metadata.of_watermark(committed.watermark)
-        day = committed.key.rpartition("_")[2][:8]
-        partition = f"{day[:4]}-{day[4:6]}-{day[6:]}"
-        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition, metadata=entries))
+        materialization = dg.AssetMaterialization(key, partition=_partition(committed.key), metadata=entries)
+        of_project.instance.report_runless_asset_event(materialization)
     if sentence:
         terminal.print(f"{label}: {sentence}")
     terminal.print(f"{label}: generation {committed.watermark.generation}, object number {committed.watermark.seq}")
 
 
-def _table(settings: "Settings", label: str) -> "SourceTable":
+def _partition(key: str) -> str:
+    day = key.rpartition("_")[2][:8]
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}"
+
+
+def live_table(settings: "Settings", label: str) -> "SourceTable":
+    """Return a table of the database.
+
+    Raises:
+        SettingsError: There is no such table.
+    """
     from pg_bronze.defs import catalog_state
 
     tables = {table.label: table for table in catalog_state.live(settings).tables}
@@ -51,19 +101,15 @@ def _table(settings: "Settings", label: str) -> "SourceTable":
     return tables[label]
 
 
-def _commit(
-    settings: "Settings", table: "SourceTable", recorded: "Watermark | None", act: "Change"
-) -> "tuple[Committed, str | None]":
-    from pg_bronze.defs.connections import open_bucket, open_control, open_source
+@contextmanager
+def table_syncs(of_project: Opened) -> "Iterator[Callable[[SourceTable], TableSync]]":
+    """Connect, and yield what returns the sync of a table. It is not entered, so the lock is not taken."""
+    from pg_bronze.defs.connections import open_control, open_source
     from pg_bronze.defs.resources import sync_options
-    from pg_bronze.lake.commit import SliceWriter
     from pg_bronze.sync.table_sync import TableSync
 
-    store = open_bucket(settings)
+    settings, store = of_project.settings, of_project.store
     store.prepare(settings.unfenced)
-    options = sync_options(settings, table.label)
-    with (
-        open_source(settings, "pg_bronze command") as source,
-        TableSync(source, store, table, options, open_control(settings, source)) as sync,
-    ):
-        return act(sync, recorded, SliceWriter(sync.ledger, options.codec), settings)
+    with open_source(settings, "pg_bronze command") as source:
+        control = open_control(settings, source)
+        yield lambda table: TableSync(source, store, table, sync_options(settings, table.label), control)

@@ -1,6 +1,5 @@
 """`pg-bronze status`: the state of all tables, as a table for people and as JSON for programs."""
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ def show(as_json: bool) -> bool:
     with open_instance() as instance:
         status = _read(instance)
     if as_json:
-        terminal.print(json.dumps(document(status), indent=2))
+        terminal.document(document(status))
     else:
         for line in lines(status):
             terminal.print(line)

@@ -61,6 +61,7 @@ class CatalogState:
         first_day_known: False if the bucket, where the first day is stored, did not answer. The partitions then begin
             with ``FIRST_POSSIBLE_DAY``, so that past days stay visible.
         former: Tables that were copied and are not copied any more.
+        compared: An earlier catalog was known, so that ``former`` is complete. It is not stored.
     """
 
     catalog: Catalog | None
@@ -70,6 +71,7 @@ class CatalogState:
     first_day_known: bool = True
     remembered: str | None = None
     former: tuple[FormerTable, ...] = ()
+    compared: bool = field(default=False, compare=False)
 
     def with_tables(self, tables: Sequence[SourceTable]) -> "CatalogState":
         """Return the state with these tables alone; definitions take time and memory for each table."""
@@ -222,7 +224,8 @@ def read(settings: Settings, now: datetime, store: Store | None = None) -> Catal
         remembered = _remembered(error)
         return CatalogState(stored.catalog, first_day, str(error), stored.changes, known, remembered, stored.former)
     changes, former = _changes(stored, catalog, now), _former(stored, catalog, settings, now)
-    return CatalogState(catalog, first_day, problem, changes, known, former=former)
+    compared = stored is not None and stored.catalog is not None
+    return CatalogState(catalog, first_day, problem, changes, known, former=former, compared=compared)
 
 
 def _former(

@@ -8,7 +8,7 @@ from itertools import islice
 import dagster as dg
 
 from pg_bronze.core import cursor_column
-from pg_bronze.core.table import GONE, SourceTable
+from pg_bronze.core.table import GONE, SourceTable, shell_argument
 from pg_bronze.defs import asset_keys
 from pg_bronze.errors import PgBronzeError, SettingsError
 from pg_bronze.lake.keys import Layout, search_starts
@@ -19,8 +19,8 @@ from pg_bronze.settings.model import Settings
 # Of each listing: every object of the original system would be read otherwise.
 _FOOTERS_READ = 100
 _REVOKED = (
-    "{reason}. The table was copied before, so a right was revoked, and its new rows are missing. It is retried after "
-    "the fix."
+    "{reason}. The table was copied before, so a right was revoked, and its new rows are missing. If that is "
+    "intended, run `pg-bronze forget {label}`. It is retried after the fix."
 )
 
 
@@ -53,7 +53,8 @@ def revoked(instance: dg.DagsterInstance, tables: Iterable[SourceTable], store: 
     known = {entry.asset_key for entry in entries if entry.last_materialization}
     rest = {key: table for key, table in forbidden.items() if key not in known}
     known |= _with_objects(rest, store)
-    return {table.label: _REVOKED.format(reason=table.skipped) for key, table in forbidden.items() if key in known}
+    copied = [table for key, table in forbidden.items() if key in known]
+    return {table.label: _REVOKED.format(reason=table.skipped, label=shell_argument(table.label)) for table in copied}
 
 
 def _with_objects(tables: Mapping[dg.AssetKey, SourceTable], store: Store) -> set[dg.AssetKey]:

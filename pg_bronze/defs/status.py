@@ -94,7 +94,7 @@ def read(
     Raises:
         PgBronzeError: The database did not answer.
     """
-    found = due_tables.check(instance, tables, settings, source, _memory(instance, kept, own or Memory()), process, now)
+    found = due_tables.check(instance, tables, settings, source, last_known(instance, kept, own), process, now)
     keys = {asset_keys.bronze_key(item.table): item.table.label for item in found.tables}
     records = instance.get_asset_records(list(keys))
     events = {keys[record.asset_entry.asset_key]: record.asset_entry.last_materialization for record in records}
@@ -115,13 +115,13 @@ def with_former(status: Status, former: Sequence[FormerTable]) -> Status:
     return replace(status, tables=[*status.tables, *map(TableStatus, states)])
 
 
-def _memory(instance: dg.DagsterInstance, kept: Memory, own: Memory) -> Memory:
+def last_known(instance: dg.DagsterInstance, kept: Memory, own: Memory | None = None) -> Memory:
     """Return what was last known: the newest samples of all, and the hints of the newest tick or batch.
 
     A call here requests no run, so hints that it returned would postpone a read that nobody made.
     """
     ticks = [kept, *(Memory.from_cursor(cursor) for cursor in _cursors(instance))]
-    return replace(max([*ticks, own], key=_sampled_at), hints=max(ticks, key=_sampled_at).hints)
+    return replace(max([*ticks, *([own] if own else [])], key=_sampled_at), hints=max(ticks, key=_sampled_at).hints)
 
 
 def _sampled_at(memory: Memory) -> float:

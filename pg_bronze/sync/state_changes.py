@@ -5,6 +5,7 @@ A change waits for the run that is copying the table, and is reported only if th
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import Watermark
@@ -16,6 +17,47 @@ from pg_bronze.sync.table_sync import TableSync
 LOCK_WAIT_S = 60.0
 TRIES = 5
 Change = Callable[[Watermark], Watermark]
+
+
+@dataclass(frozen=True)
+class ResetPreview:
+    """What a reset of a table does.
+
+    Attributes:
+        object_count: Objects that move out of its folder.
+        size_bytes: Their bytes.
+        destination: Where they move to.
+        row_estimate: The planner's estimate of the rows that are copied again; 0 if it has none.
+    """
+
+    label: str
+    object_count: int
+    size_bytes: int
+    destination: str
+    row_estimate: float
+
+    @property
+    def sentence(self) -> str:
+        """What will happen, as a line of a terminal."""
+        objects = f"{self.object_count:,} object{'' if self.object_count == 1 else 's'}"
+        rows = f"about {self.row_estimate:,.0f} rows" if self.row_estimate else "all rows of the table"
+        moved = f"{objects}, {self.size_bytes / 1e6:,.1f} MB, move to {self.destination}"
+        return f"{self.label}: {moved}; {rows} are copied again"
+
+
+def preview_reset(sync: TableSync, recorded: Watermark | None) -> ResetPreview:
+    """Return what ``reset`` would do. Takes no lock; ``sync`` is not entered.
+
+    Raises:
+        SettingsError: Nothing of the table was copied.
+    """
+    _, watermark = current(sync, recorded)
+    if watermark is None:
+        raise _nothing_copied(sync)
+    objects = sync.ledger.since("")
+    destination = sync.store.uri(sync.layout.old(f"{sync.layout.folder}/", watermark.generation))
+    size_bytes = sum(item.size_bytes for item in objects)
+    return ResetPreview(sync.label, len(objects), size_bytes, destination, sync.table.row_estimate)
 
 
 def reset(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> Committed:
@@ -114,10 +156,7 @@ def _slice(sync: TableSync, recorded: Watermark | None, reason: str, change: Cha
     """Return the empty slice that commits a change of the watermark as the bucket has it now."""
     recovered, watermark = current(sync, recorded)
     if watermark is None:
-        raise SettingsError(
-            f"{sync.label}: nothing of the table was copied yet, so there is nothing to change. "
-            f"`pg-bronze tick {shell_argument(sync.label)}` copies it."
-        )
+        raise _nothing_copied(sync)
     # The watermark first, the place second, as in every run: the other order would take what another writer committed
     # in between for a restored database.
     sync.slices.place = place = sync.source.place(sync.store.place)
@@ -127,3 +166,10 @@ def _slice(sync: TableSync, recorded: Watermark | None, reason: str, change: Cha
     # An open claim has taken the next number. The change takes its key, and the claimed rows are read later.
     key = recovered.redo.after.key if recovered.redo else None
     return sync.slices.empty_slice(watermark, after, reason, key)
+
+
+def _nothing_copied(sync: TableSync) -> SettingsError:
+    return SettingsError(
+        f"{sync.label}: nothing of the table was copied yet, so there is nothing to change. "
+        f"`pg-bronze tick {shell_argument(sync.label)}` copies it."
+    )

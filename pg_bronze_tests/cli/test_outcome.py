@@ -13,8 +13,9 @@ FAILING = {"movie": Failed("no bucket. It is retried at the next tick.")}
     [
         (Outcome(), 0, 0),
         (Outcome(blocked="held"), 0, 3),
-        (Outcome(not_copied={"movie": "revoked"}, blocked="held"), 1, 4),
-        (Outcome(failed=FAILING, not_copied={"person": "revoked"}, blocked="held"), 1, 1),
+        (Outcome(not_copied={"movie": "dropped"}, blocked="held"), 0, 4),
+        (Outcome(not_copied={"movie": "revoked"}, revoked={"movie"}, blocked="held"), 1, 4),
+        (Outcome(failed=FAILING, not_copied={"person": "revoked"}, revoked={"person"}, blocked="held"), 1, 1),
     ],
 )
 def test_the_worst_of_a_batch_is_its_exit_status(outcome: Outcome, usual: int, strict: int):

@@ -105,7 +105,7 @@ def test_a_reset_with_another_dagster_instance_copies_the_table_again_into_a_new
     laptop = tmp_path / "laptop"
     laptop.mkdir()
 
-    reset = stocked.run("reset", "movie", DAGSTER_HOME=str(laptop))
+    reset = stocked.run("reset", "--yes", "movie", DAGSTER_HOME=str(laptop))
     assert reset.returncode == 0, reset.stderr
     assert "movie: generation 1" in reset.stdout
     assert stocked.run("tick").returncode == 0
@@ -134,7 +134,7 @@ def test_continue_copies_new_rows_after_a_lost_object(stocked: Shop):
 
 @pytest.mark.parametrize("command, table", combinations(["reset", "continue"], ["nowhere", "movie"]))
 def test_a_change_of_an_unknown_or_uncopied_table_fails_with_one_sentence(stocked: Shop, command: str, table: str):
-    result = stocked.run(command, table)
+    result = stocked.run(command, table, *(["--yes"] if command == "reset" else []))
 
     assert result.returncode == 1
     assert result.stderr.startswith("pg-bronze: ")
@@ -150,7 +150,6 @@ def test_run_copies_repeatedly_and_ctrl_c_ends_it_without_a_traceback(stocked: S
         wait_until(lambda: len(lake.keys(stocked.bucket, "person")) == 1, "the first batch", 60)
         stocked.database.execute("insert into person values (1000, 'new')")
         wait_until(lambda: 1000 in lake.ids(stocked.bucket, "person"), "the second batch", 30)
-        wait_until(lambda: ": 2 unchanged" in output.read_text(), "a batch without due tables", 30)
     finally:
         code = end(process, 20)
 
@@ -189,14 +188,16 @@ def test_run_continues_after_an_outage_of_the_database(stocked: Shop, tmp_path: 
     output = tmp_path / "run.log"
     process = stocked.start("run", "--every", "1s", output=output)
     try:
-        wait_until(lambda: output.read_text().count("the database does not exist") >= 2, "two failing batches", 60)
+        wait_until(lambda: "the database does not exist" in output.read_text(), "a failing batch", 60)
         assert process.poll() is None
         stocked.database.execute(f'create database "{stocked.environment["PG_DB"]}" template "template0"')
-        wait_until(lambda: "no table to copy" in output.read_text(), "a batch that works", 30)
+        wait_until(lambda: "recovered after" in output.read_text(), "a batch that works", 30)
     finally:
         end(process, 20)
         stocked.database.execute(f'drop database if exists "{stocked.environment["PG_DB"]}" with (force)')
-    assert "Traceback" not in output.read_text()
+    text = output.read_text()
+    assert "Traceback" not in text
+    assert text.count("pg-bronze: ") - text.count("still failing") == 2, "one line for the outage, one for its end"
 
 
 @pytest.mark.slow
@@ -296,7 +297,7 @@ def test_each_table_stops_after_a_failover_until_a_command_continues_it(bucket: 
             assert other.returncode == 1
             assert re.search(r"note: of 5 live rows, 1 .* and 1 row versions in the lake", other.stderr), other.stderr
             assert shop.run("continue", "person").returncode == 0
-            assert shop.run("reset", "note").returncode == 0
+            assert shop.run("reset", "--yes", "note").returncode == 0
 
             assert shop.run("tick").returncode == 0
             assert lake.ids(bucket, "movie") == [*range(1, 201), 1000]

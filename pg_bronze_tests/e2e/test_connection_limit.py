@@ -40,7 +40,7 @@ def test_a_command_leaves_its_tables_with_a_sentence_and_ends_with_0(limited: Sh
             assert found.returncode == 0, found.stderr
             assert "left to a later tick" in found.stdout
             assert "PG_BRONZE_MAX_CONNECTIONS is 4, which is enough for 1 run at once" in found.stdout
-        refused = limited.run("reset", "movie")
+        refused = limited.run("reset", "--yes", "movie")
         assert refused.returncode != 0
         assert "PG_BRONZE_MAX_CONNECTIONS is 4" in refused.stderr
     assert lake.keys(limited.bucket, "movie") == []
