@@ -69,10 +69,17 @@ def tick(tables: Tables = None, strict: Strict = False, as_json: Json = False) -
     from pg_bronze.cli.batches import Batches
 
     with errors_as_sentences(as_json):
+        _use_log_format()
         outcome = batch.run_batch(tables or [], Batches())
         if as_json:
             terminal.document(outcome.to_json())
         _end(outcome.exit_code(strict))
+
+
+def _use_log_format() -> None:
+    from pg_bronze.settings.load import log_format
+
+    terminal.as_json = log_format() == "json"
 
 
 def _seconds(text: str) -> float:
@@ -105,6 +112,8 @@ def run(
 
     interval_s, batches, code, error = _seconds(every), Batches(unattended=True), 0, RepeatedError()
     terminal.lasting = True
+    with contextlib.suppress(PgBronzeError):  # the first batch reports it
+        _use_log_format()
     terminal.print(f"New rows are copied every {interval_s:g} s. Ctrl-C ends it.")
     try:
         with interrupts() as interrupted:

@@ -55,12 +55,12 @@ class Bars:
 
 @contextmanager
 def bars() -> Iterator[Bars | None]:
-    """Yield the bars of one run, and remove them at its end; None if standard output is no terminal.
+    """Yield the bars of one run, and remove them at its end; None if standard output is no terminal, or has JSON.
 
     Dagster redirects standard output into a file while a table is copied, and a second process copies that file to the
     terminal, late. The bars would be drawn between these lines, so bars and lines go to the terminal directly.
     """
-    if not _is_terminal():
+    if not _is_terminal() or terminal.as_json:
         yield None
         return
     with open(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding) as stream:

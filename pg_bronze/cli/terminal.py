@@ -24,6 +24,7 @@ class Terminal:
 
     Attributes:
         lasting: The command runs until Ctrl-C and retries what failed: every line begins with the time.
+        as_json: Every line is a JSON object with time, level and message; ``PG_BRONZE_LOG=json``.
         is_read: False after the reader of standard output has gone, as in ``pg-bronze tick | head -1``.
         above_bars: Prints a line of standard output while progress bars are shown; None without them.
         lines: Whether ``print`` prints. A command that prints one JSON document prints no lines.
@@ -31,6 +32,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self.lasting = False
+        self.as_json = False
         self.is_read = True
         self.above_bars: Callable[[str], None] | None = None
         self.lines = True
@@ -41,11 +43,11 @@ class Terminal:
             self._out(text)
 
     def document(self, data: Any) -> None:
-        """Print one JSON document on standard output."""
-        self._out(json.dumps(data, indent=2, ensure_ascii=False))
+        """Print one JSON document on standard output, which ``PG_BRONZE_LOG`` does not change."""
+        self._out(json.dumps(data, indent=2, ensure_ascii=False), is_line=False)
 
-    def _out(self, text: str) -> None:
-        if (error := self._write(sys.stdout, text)) is None:
+    def _out(self, text: str, is_line: bool = True) -> None:
+        if (error := self._write(sys.stdout, text, is_line)) is None:
             return
         self.is_read = not isinstance(error, BrokenPipeError)
         if self.is_read:
@@ -55,13 +57,13 @@ class Terminal:
 
     def complain(self, sentence: str) -> None:
         """Print a sentence on standard error, with what is true of a command that ends."""
-        self._write(sys.stderr, f"pg-bronze: {sentence if self.lasting else of_a_command(sentence)}")
+        self._write(sys.stderr, sentence if self.lasting else of_a_command(sentence))
 
-    def _write(self, stream: TextIO | None, text: str) -> OSError | None:
-        """Print a line at once; otherwise a pipe or the journal shows it some batches later."""
+    def _write(self, stream: TextIO | None, text: str, is_line: bool = True) -> OSError | None:
+        """Print a text at once; otherwise a pipe or the journal shows it some batches later."""
         if stream is None:  # it was closed when the process started
             return None
-        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC  {text}" if self.lasting else text
+        line = self._line(text, "error" if stream is sys.stderr else "info") if is_line else text
         # A table may have a name that the terminal's encoding lacks.
         encoding = stream.encoding or "utf-8"
         line = line.encode(encoding, "backslashreplace").decode(encoding)
@@ -74,6 +76,14 @@ class Terminal:
             _discard(stream)
             return error
         return None
+
+    def _line(self, text: str, level: str) -> str:
+        now = datetime.now(UTC)
+        if self.as_json:
+            time = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            return json.dumps({"time": time, "level": level, "message": text})
+        text = f"pg-bronze: {text}" if level == "error" else text
+        return f"{now:%Y-%m-%d %H:%M:%S} UTC  {text}" if self.lasting else text
 
 
 def _discard(stream: TextIO) -> None:

@@ -5,6 +5,7 @@ from pydantic import ByteSize, SecretStr
 from pg_bronze.settings.bucket import BucketSettings
 from pg_bronze.settings.history import HistorySettings
 from pg_bronze.settings.mc_alias import EXPLICIT
+from pg_bronze.settings.monitoring import MonitoringSettings
 from pg_bronze.settings.objects import ObjectSettings
 from pg_bronze.settings.section import Section, variable
 from pg_bronze.settings.source import SourceSettings
@@ -18,6 +19,7 @@ SECTIONS: dict[str, type[Section]] = {
     "Ticks": TickSettings,
     "Objects": ObjectSettings,
     "History": HistorySettings,
+    "Monitoring": MonitoringSettings,
 }
 
 

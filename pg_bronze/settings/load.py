@@ -23,6 +23,7 @@ from pg_bronze.settings.problems import (
     unreadable_values,
     without_service_variables,
 )
+from pg_bronze.settings.project import current_folder, find_project
 
 _SOURCE_NAME = re.compile(r"PG_(?!BRONZE_).*")
 
@@ -94,6 +95,16 @@ def dagster_home() -> str | None:
     if not os.path.isdir(path):
         raise SettingsError(f"DAGSTER_HOME{shown(value)}: there is no such folder. Create it, or unset DAGSTER_HOME.")
     return path
+
+
+def log_format() -> str:
+    """Return ``PG_BRONZE_LOG`` as it is set, or ``text``. It is needed before the settings are loaded.
+
+    Raises:
+        SettingsError: The ``.env`` of the project folder cannot be read.
+    """
+    from_file, _ = read_env_file(find_project(current_folder()).folder / ".env")
+    return (os.environ.get("PG_BRONZE_LOG") or from_file.get("PG_BRONZE_LOG", "")).strip() or "text"
 
 
 def _set_variables(variables: Mapping[str, str]) -> dict[str, str]:

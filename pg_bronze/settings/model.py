@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from pg_bronze.settings.bucket import BucketSettings
 from pg_bronze.settings.history import HistorySettings
+from pg_bronze.settings.monitoring import MonitoringSettings
 from pg_bronze.settings.objects import ObjectSettings
 from pg_bronze.settings.section import variable
 from pg_bronze.settings.source import SourceSettings
@@ -19,7 +20,9 @@ from pg_bronze.settings.ticks import TickSettings
 
 
 # pydantic validates the fields of the last base class first.
-class Settings(HistorySettings, ObjectSettings, TickSettings, TableSettings, BucketSettings, SourceSettings):
+class Settings(
+    MonitoringSettings, HistorySettings, ObjectSettings, TickSettings, TableSettings, BucketSettings, SourceSettings
+):
     """All settings, validated. Constructing one reads nothing but its arguments."""
 
     def table_options(self, label: str) -> TableOptions:
@@ -29,9 +32,9 @@ class Settings(HistorySettings, ObjectSettings, TickSettings, TableSettings, Buc
         return TableOptions.model_validate(common | own.model_dump(exclude_unset=True))
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits that change with every setting that is not a secret."""
-        secrets = {field for field in Settings.model_fields if variable(field) in SECRET_NAMES}
-        text = json.dumps([self.model_dump(mode="json", exclude=secrets), self.control_mirror], sort_keys=True)
+        """Return 16 hexadecimal digits that change with every setting but secrets and the format of log lines."""
+        left_out = {"log", *(field for field in Settings.model_fields if variable(field) in SECRET_NAMES)}
+        text = json.dumps([self.model_dump(mode="json", exclude=left_out), self.control_mirror], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def mark(self) -> str:

@@ -1,6 +1,7 @@
 """What a command prints, and where it is printed, decides nothing about the copies."""
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -70,6 +71,24 @@ def test_each_line_of_a_command_that_runs_for_months_has_the_time(capsys: pytest
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  pg-bronze: movie failed\. It is retried at the next tick\.\n", printed.err
     )
+
+
+def test_with_json_each_line_is_one_object(monkeypatch: pytest.MonkeyPatch):
+    """A text with line breaks, or with what the encoding lacks, would otherwise be several lines or none."""
+    printed = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    for name, stream in printed.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(stream, encoding="ascii", errors="strict"))
+    terminal = Terminal()
+    terminal.lasting, terminal.as_json = True, True
+
+    terminal.print('copied película \udcff\nand "more"')
+    terminal.complain("movie failed. It is retried at the next tick.")
+
+    (first,), (second,) = ([json.loads(line) for line in item.getvalue().splitlines()] for item in printed.values())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    assert first == {"level": "info", "message": 'copied película \udcff\nand "more"'}
+    assert second["message"] == "movie failed. It is retried at the next tick."
+    assert second["level"] == "error"
 
 
 def test_a_command_that_ends_does_not_promise_a_retry(capsys: pytest.CaptureFixture[str]):

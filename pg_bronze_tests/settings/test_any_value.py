@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg.conninfo
 import pytest
+import urllib3
 from botocore.utils import validate_region_name
 
 from pg_bronze.errors import SettingsError
@@ -45,6 +46,8 @@ def use(settings):
     with contextlib.suppress(psycopg.Error):  # the run then reports that nothing is mirrored, and why
         psycopg.conninfo.make_conninfo(**settings.control_conninfo("x") or {})
     validate_region_name(settings.s3.region)
+    if settings.alert_url:
+        assert urllib3.util.parse_url(settings.alert_url.get_secret_value()).host
     settings.fingerprint()
     settings.wants("sales.movie")
     settings.table_options("movie")

@@ -47,6 +47,18 @@ def test_a_fingerprint_changes_with_every_setting_except_secrets():
     assert load().fingerprint() != load(PG_CONTROL_URL="off").fingerprint()
 
 
+def test_a_fingerprint_does_not_change_with_the_format_of_log_lines():
+    """A failing table is retried at once by each process whose fingerprint is another one."""
+    assert load().fingerprint() == load(PG_BRONZE_LOG="json").fingerprint()
+
+
+def test_the_url_of_alerts_is_a_secret():
+    settings = load(PG_BRONZE_ALERT_URL="https://hooks.example/services/s3cret")
+
+    assert "s3cret" not in f"{settings!r} {settings.model_dump_json()}"
+    assert "s3cret" not in error_with(PG_BRONZE_ALERT_URL="https://hooks.example/services/s3cret#part")
+
+
 def test_options_of_a_table_override_the_global_values():
     settings = load(
         PG_BRONZE_SLICE_ROWS="900",
