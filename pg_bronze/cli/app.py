@@ -224,6 +224,35 @@ def rebuild(tables: Tables = None, as_json: Json = False) -> None:
         _end(run_rebuild(tables or [], as_json))
 
 
+@app.command(epilog="Example: `pg-bronze monitor --host 0.0.0.0 --every 30s`")
+def monitor(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics; 0 for none.")] = 9187,
+    host: Annotated[str, typer.Option(help="Address of /metrics; 0.0.0.0 for all.")] = "127.0.0.1",
+    every: Annotated[str, typer.Option(help="Time between the starts of two checks, such as 30s.")] = "30s",
+    textfile: Annotated[
+        Path | None, typer.Option(help="Write the metrics to this file too, for the textfile collector.")
+    ] = None,
+) -> None:
+    """Check all tables repeatedly, serve the result to Prometheus, and send alerts, until Ctrl-C.
+
+    Requests no copy. Continues while the database or the bucket is down.
+    """
+    from pg_bronze.cli.monitor import process
+
+    every_s = _seconds(every)
+    if every_s < 1:
+        raise typer.BadParameter("--every must be at least 1s")
+    terminal.lasting = True
+    try:
+        with errors_as_sentences():
+            _use_log_format()
+            process.run(every_s, host, port, textfile)
+    except KeyboardInterrupt:
+        return
+    finally:
+        terminal.lasting = False
+
+
 @app.command(epilog="Example: `pg-bronze reset movie`")
 def reset(
     table: Table,

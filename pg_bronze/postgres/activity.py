@@ -60,6 +60,8 @@ _SIZES = """with wait as materialized (select set_config('lock_timeout', '500ms'
 select o::bigint, pg_table_size(o)
 from wait, unnest(%(oids)s::oid[]) o
 where not exists (select 1 from pg_locks where relation = o and mode = 'AccessExclusiveLock')"""
+_SESSIONS = """select count(*) from pg_stat_activity
+where starts_with(application_name, %(name)s) and datname = current_database()"""
 _HAS_SESSION = "select exists (select 1 from pg_stat_activity where starts_with(application_name, %(name)s))"
 
 
@@ -233,3 +235,8 @@ def holder(session: Session, remedy_after_s: float = 0.0) -> str | None:
 def has_session(session: Session, application_name: str) -> bool:
     """Return whether a session is connected whose application name begins with the one given."""
     return bool(session.ask(_HAS_SESSION, {"name": application_name})[0][0])
+
+
+def sessions(session: Session, application_name: str) -> int:
+    """Return how many sessions are connected to this database whose application name begins with the one given."""
+    return int(session.ask(_SESSIONS, {"name": application_name})[0][0])

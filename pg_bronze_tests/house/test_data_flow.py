@@ -9,6 +9,7 @@ TOP = Path(__file__).parents[2]
 # Process entry points and sensor ticks. Every other module is passed the settings.
 LOADS_SETTINGS = {
     "cli/batch.py",
+    "cli/monitor/process.py",
     "cli/opened.py",
     "cli/status.py",
     "defs/build.py",
