@@ -1,5 +1,6 @@
 """The commands: their arguments, their help, and what each of them calls. Everything heavy is imported by the call."""
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from pathlib import Path
