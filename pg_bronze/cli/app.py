@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Copies PostgreSQL tables incrementally and exactly into Parquet on MinIO or S3.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # paragraphs as wide as the terminal
     pretty_exceptions_enable=False,
 )
 

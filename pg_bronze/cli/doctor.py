@@ -13,7 +13,7 @@ from pg_bronze.cli import findings
 from pg_bronze.cli.findings import Finding
 from pg_bronze.cli.opened import Opened, copied, opened
 from pg_bronze.cli.tables import print_table
-from pg_bronze.cli.terminal import terminal
+from pg_bronze.cli.terminal import of_a_command, terminal
 from pg_bronze.core import band_notes, band_rules, risky_values, table_costs
 from pg_bronze.core.band_rules import UPDATED_NAMES
 from pg_bronze.core.load_progress import duration
@@ -98,11 +98,9 @@ def _of_bucket(of_project: Opened) -> Iterator[Finding]:
         next(store.list(f"{store.prefix}/" if store.prefix else "", "~"), None)  # the right to list
         store.verify_create_only()
     except StoreNotFit as error:
-        accepted = of_project.settings.unfenced and "simultaneous" in str(error)
-        missing = "does not exist on" in str(error)  # the first run creates it
-        yield Finding("advice" if missing else "warn" if accepted else "error", "bucket", str(error))
+        yield findings.of_bucket_error(str(error), name, of_project.settings.unfenced)
     except PgBronzeError as error:
-        yield Finding("error", "bucket", str(error))
+        yield Finding("error", "bucket", of_a_command(str(error)))
     else:
         yield Finding("ok", "bucket", f"{name} answers, and of simultaneous writers one creates an object")
 
@@ -115,7 +113,7 @@ def _of_database(of_project: Opened, tables: list[TableReport]) -> Iterator[Find
     settings = of_project.settings
     state = catalog_state.read(settings, datetime.now(UTC), of_project.store)
     if state.catalog is None or state.remembered:
-        yield Finding("error", "database", state.error or "its catalog cannot be read")
+        yield Finding("error", "database", of_a_command(state.error or "its catalog cannot be read"))
         return
     try:
         with open_source(settings, "pg_bronze doctor", "short") as source:
@@ -124,7 +122,7 @@ def _of_database(of_project: Opened, tables: list[TableReport]) -> Iterator[Find
             yield from _of_former(state, skipped)
             yield from _of_tables(of_project, source, chosen, tables)
     except PgBronzeError as error:
-        yield Finding("error", "database", str(error))
+        yield Finding("error", "database", of_a_command(str(error)))
 
 
 def _of_former(state: "CatalogState", skipped: dict[str, str]) -> Iterator[Finding]:

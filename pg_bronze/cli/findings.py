@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pg_bronze.cli.terminal import of_a_command
 from pg_bronze.core import risky_values
 from pg_bronze.core.risky_values import RiskyColumn
 from pg_bronze.core.table import SourceTable
@@ -71,6 +72,19 @@ def of_clock(subject: str, ahead_s: float) -> Finding:
     direction = "ahead" if ahead_s > 0 else "behind"
     advice = "The days and times of objects are those of this machine. Synchronize both clocks"
     return Finding(severity, subject, f"{text}, and this machine is {direction}. {advice}")
+
+
+def of_bucket_error(sentence: str, name: str, unfenced: bool) -> Finding:
+    """Return the finding about a bucket that cannot be used as it is.
+
+    Args:
+        name: The bucket.
+        unfenced: The settings accept that several writers create the same object.
+    """
+    if "does not exist on" in sentence:
+        return Finding("advice", "bucket", f"{name} does not exist. The first run creates it, if the keys allow that")
+    accepted = unfenced and "simultaneous writers created" in sentence
+    return Finding("warn" if accepted else "error", "bucket", of_a_command(sentence))
 
 
 def of_transaction(found: OldestTransaction | None, behind: int) -> Finding:

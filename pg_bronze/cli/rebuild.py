@@ -37,7 +37,8 @@ class Rebuilt:
         watermark = self.state.watermark if self.state else None
         if self.state is None or watermark is None:
             return f"{self.label}: no object of pg_bronze in the bucket"
-        size = f"{self.state.object_count:,} objects, {self.state.size_bytes / 1e6:,.1f} MB"
+        count = self.state.object_count
+        size = f"{count:,} object{'' if count == 1 else 's'}, {self.state.size_bytes / 1e6:,.1f} MB"
         found = f"{self.label}: generation {watermark.generation}, object number {watermark.seq}, {size}"
         return f"{found}: " + (
             "Dagster's storage has the same"

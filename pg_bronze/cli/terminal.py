@@ -16,6 +16,7 @@ from pg_bronze.errors import PgBronzeError
 _RETRIES = {
     "It is retried at the next tick": "Run the command again to retry it",
     "It is retried after the fix": "Run the command again after the fix",
+    "Retried after the fix": "Run the command again after the fix",
 }
 
 

@@ -47,3 +47,13 @@ def test_a_column_that_finds_new_rows_of_a_large_table_is_named_alone():
     assert "which finds the changed rows of a large table" in found[0].sentence
     assert "no trigger sets a.updated_at, c.updated_at." in found[1].sentence
     assert findings.exit_code(found) == 0
+
+
+def test_a_missing_bucket_is_created_by_the_first_run_and_one_that_ignores_conditions_is_wrong():
+    """With PG_BRONZE_UNFENCED somebody has accepted the latter."""
+    races = "bucket 'b': 2 of 8 simultaneous writers created the same object. Retried after the fix."
+
+    missing = findings.of_bucket_error("bucket 'b' does not exist on http://s3", "s3://b", unfenced=False)
+    found = [findings.of_bucket_error(races, "s3://b", unfenced=accepted).severity for accepted in (False, True)]
+
+    assert (missing.severity, found) == ("advice", ["error", "warn"])

@@ -9,7 +9,7 @@ from pg_bronze.cli import docs
 from pg_bronze.cli.app import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
-READS_ONLY = {"doctor", "plan", "scan"}
+READS_ONLY = ["doctor", "plan", "scan", "status"]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
