@@ -21,7 +21,7 @@ from pg_bronze.postgres import activity as probe
 from pg_bronze.postgres import catalog, catalog_query, login, missing_rights, table_lock
 from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.connection_limit import ConnectionLimit
-from pg_bronze.postgres.error_mapping import explain, explain_sqlstate
+from pg_bronze.postgres.error_mapping import explain, explain_sqlstate, shown_cause
 from pg_bronze.postgres.login import Idle
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
@@ -150,7 +150,7 @@ class Source:
             with self.session() as connection:
                 return connection.execute(query.encode(), parameters).fetchall()
         except psycopg.Error as error:
-            raise self.explain(error, query, self.name) from error
+            raise self.explain(error, query, self.name) from shown_cause(error)
 
     def explain(self, error: psycopg.Error, query: str, name: str) -> PgBronzeError:
         """Return our error for a statement that failed on the kept connection; see ``error_mapping.explain``.
@@ -171,7 +171,7 @@ class Source:
                 connection.execute(timeout.encode())
                 return connection.execute(query.encode()).fetchall()[0]
         except psycopg.Error as error:
-            raise self._revoked(error, query) or explain_sqlstate(error, label) from error
+            raise self._revoked(error, query) or explain_sqlstate(error, label) from shown_cause(error)
 
     def read(self, query: str, label: str) -> "pl.DataFrame":
         """Read one slice in a read-only snapshot; an interrupt ends it on the server too.

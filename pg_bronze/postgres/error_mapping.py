@@ -128,6 +128,8 @@ _SLICE_CLASSES: Mapping[str, Case] = {
     "53": _NO_ROOM,
     **dict.fromkeys(("22", "23", "2F", "38", "39", "54", "P0"), _VALUE),
 }
+# Insufficient resources, a changed definition, a lost connection and the like. Functions of users raise the others.
+_WITHOUT_VALUES = frozenset({"", "08", "25", "40", "42", "53", "54", "55", "57", "58", "XX"})
 # Texts of pg_bronze that its queries cast to a number: the server quotes them with the SQLSTATE of an invalid text.
 _INVALID_TEXT = "22P02"
 _MARKERS: Sequence[tuple[str, Case]] = ((TOO_LARGE, _TOO_LARGE), (STALE, _STALE), (OTHER_SERVER, _OTHER_SERVER))
@@ -179,6 +181,18 @@ def explain_sqlstate(error: psycopg.Error, label: str) -> PgBronzeError:
         return _slice_error(_FILTERED if filtered else _FORBIDDEN, label, _denied(error))
     case = _SLICE_STATES.get(state) or _SLICE_CLASSES.get(state[:2], _FAILED)
     return _slice_error(case, label, state)
+
+
+def shown_cause(error: Exception) -> Exception | None:
+    """Return the error itself if it may be shown as the cause of ours; None if its text may quote the value of a row.
+
+    Dagster stores the text of every cause. A server's error is shown if its class (the first two characters of the
+    SQLSTATE) is about the server, the connection or the definition of a table.
+    """
+    if isinstance(error, psycopg.Error):
+        return error if (error.sqlstate or "")[:2] in _WITHOUT_VALUES else None
+    # connectorx does not tell the SQLSTATE. It puts these words in front of every text of the server.
+    return None if "db error" in str(error) else error
 
 
 def explain_marker(error: BaseException, label: str) -> PgBronzeError | None:

@@ -8,6 +8,7 @@ from pg_bronze.postgres.error_mapping import (
     explain_marker,
     explain_sqlstate,
     interrupted,
+    shown_cause,
     undecodable,
 )
 from pg_bronze.postgres.login_errors import explain_connection
@@ -112,3 +113,21 @@ def test_a_text_of_pg_bronze_counts_only_where_a_query_cast_it(text):
 def test_every_message_ends_with_whether_it_is_retried(error):
     """An operator at night has to know at once whether to get up."""
     assert str(error).endswith(f" {RETRIES[error.retry]}")
+
+
+@pytest.mark.parametrize(
+    "error, shown",
+    [
+        (psycopg.errors.InvalidTextRepresentation('invalid input syntax for type integer: "pl4nted"'), False),
+        (psycopg.errors.RaiseException("invalid code pl4nted"), False),
+        (psycopg.errors.UntranslatableCharacter("character with byte sequence 0x70 has no equivalent"), False),
+        (RuntimeError("db error: FEHLER: ungültig: pl4nted"), False),
+        (psycopg.errors.QueryCanceled("canceling statement due to statement timeout"), True),
+        (psycopg.errors.UndefinedColumn('column "title" does not exist'), True),
+        (psycopg.OperationalError("the connection is closed"), True),
+        (RuntimeError("error communicating with the server: connection reset"), True),
+    ],
+)
+def test_a_cause_is_shown_unless_it_may_quote_the_value_of_a_row(error, shown):
+    """Dagster stores the text of the cause with the failed step, for everybody who may open the UI."""
+    assert shown_cause(error) is (error if shown else None)

@@ -12,7 +12,7 @@ import psycopg
 
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import PgBronzeError, SourceUnavailable
-from pg_bronze.postgres.error_mapping import explain_sqlstate
+from pg_bronze.postgres.error_mapping import explain_sqlstate, shown_cause
 from pg_bronze.postgres.login import Idle
 from pg_bronze.postgres.readers.copy_format import Decoder
 from pg_bronze.postgres.readers.reading import opening
@@ -53,7 +53,7 @@ class CopyReader:
             raise type(error)(f"{label}: {error}") from error.__cause__
         except psycopg.Error as error:
             self.close()
-            raise explain_sqlstate(error, label) from error
+            raise explain_sqlstate(error, label) from shown_cause(error)
         except BaseException:
             self.stop()
             self.close()

@@ -17,7 +17,7 @@ import psycopg
 
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import PgBronzeError, SourceUnavailable, TableChanged
-from pg_bronze.postgres.error_mapping import canceled, explain_marker, interrupted, locked, undecodable
+from pg_bronze.postgres.error_mapping import canceled, explain_marker, interrupted, locked, shown_cause, undecodable
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.reading import opening
 
@@ -94,17 +94,18 @@ class ConnectorxReader:
             return frame
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # connectorx panics with a class derived from BaseException
+        except BaseException as error:  # noqa: BLE001  # connectorx panics with a class derived from BaseException
+            cause = shown_cause(error) if isinstance(error, Exception) else error
             if (found := explain_marker(error, label)) is not None:
-                raise found from error
+                raise found from cause
             if stopped.is_set():
-                raise interrupted(label) from error
+                raise interrupted(label) from cause
             spent_s = time.monotonic() - started
             limit_s = min(timeout_s - spent_s, spent_s * 2 + _AGAIN_S)
             found = self._reason(error, query, label, limit_s, place)
             if self._may_have_been_locked(error, spent_s) and str(found) == str(interrupted(label)):
                 found = locked(label)  # the lock was released before the read was repeated
-            raise found from error
+            raise found from cause or found.__cause__
 
     def _may_have_been_locked(self, error: BaseException, spent_s: float) -> bool:
         return isinstance(error, Exception) and 0 < self._lock_timeout_s <= spent_s
