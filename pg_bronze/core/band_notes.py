@@ -69,7 +69,7 @@ def describe_order(table: SourceTable, order: Order) -> str:
 
 def missing_index(table: SourceTable, order: Order | None) -> str | None:
     """Return the statement that creates the index which would find new rows best; None if there is such an index."""
-    by_name = {column.name: column for column in table.columns if column.base in ORDERED_TYPES}
+    by_name = {column.name: column for column in table.columns if column.ordered_as in ORDERED_TYPES}
     wanted = next((by_name[name] for name in UPDATED_NAMES if name in by_name), None)
     if wanted is None and order is not None and order.attnum is not None:
         return None

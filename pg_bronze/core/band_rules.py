@@ -55,6 +55,7 @@ class BandRules:
         chunk_blocks: The most blocks in one statement. Ranges of blocks evict other pages from the server's cache.
         rank: The top floor is set below so many of the newest values.
         top_rows: The top floor is moved after so many rows above it.
+        shared: The table has no budget of its own, and its sweeps count with those of all such tables.
     """
 
     complete: bool = False
@@ -65,6 +66,14 @@ class BandRules:
     chunk_blocks: int = 2**20
     rank: int = 5000
     top_rows: int = 20_000
+    shared: bool = True
+
+    def with_budget(self, share: float | None) -> Self:
+        """Return the rules of a table with a budget of its own, which other tables do not shorten; None keeps them."""
+        if share is None:
+            return self
+        one_band_s = self.one_band_s / self.share * share
+        return dataclasses.replace(self, share=share, one_band_s=one_band_s, stretch=1.0, shared=False)
 
     def period_s(self, sweep_s: float) -> float:
         """Return the seconds between the begins of two sweeps that take ``sweep_s``; 0 to sweep in every tick."""
@@ -186,8 +195,8 @@ def rules_of(interval_s: float, large_tables: int, complete: bool = False) -> Ba
 
     Args:
         interval_s: Seconds between two ticks.
-        large_tables: The number of tables that are swept by a schedule. All their sweeps together take at most 5 % of
-            the time.
+        large_tables: The number of tables that are swept by a schedule and have no budget of their own. All their
+            sweeps together take at most 5 % of the time.
         complete: A person requested the run.
     """
     share = BandRules.share
@@ -231,7 +240,7 @@ def orders(table: SourceTable, names: Sequence[str], configured: str | None) -> 
         names: The usual names of cursor columns, best first.
         configured: The configured cursor column; None for none.
     """
-    by_name = {column.name: column for column in table.columns if column.base in ORDERED_TYPES}
+    by_name = {column.name: column for column in table.columns if column.ordered_as in ORDERED_TYPES}
     wanted = [*UPDATED_NAMES, *([configured] if configured else []), *names]
     if len(table.primary_key) == 1:
         wanted += table.primary_key

@@ -6,12 +6,12 @@ select list (``window_sql``). Polars is imported only by functions that touch da
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, count
 from typing import TYPE_CHECKING
 
-from pg_bronze.core import decimals, value_policies
+from pg_bronze.core import decimals, masks, value_policies
 from pg_bronze.core.table import Column, quote
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.errors import DataError, TableChanged
@@ -93,6 +93,8 @@ def rule(column: Column, former: bool = False) -> Rule:
     """
     import polars as pl
 
+    if column.mask:
+        return _masked(column, former)
     if "text" in applicable_policies(column).values():
         return Rule(printed("{c}"), pl.String(), pl.String())
     if last := value_policies.FIRST_LATE_VALUE.get(column.base):
@@ -111,8 +113,31 @@ def rule(column: Column, former: bool = False) -> Rule:
     return Rule(_TEXT.get(column.base, printed("{c}")), pl.String(), pl.String())
 
 
+# Only SQL_ASCII can contain text that is not UTF-8; its bytes are hashed as they are.
+_ENCODING = "(select case when pg_catalog.getdatabaseencoding() = 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end)"
+
+
+def _masked(column: Column, former: bool) -> Rule:
+    """Return the rule of a masked column, whose values the server does not send."""
+    import polars as pl
+
+    if column.mask and column.mask.kind == "sha256":
+        text = _TEXT.get(column.base, printed("{c}"))
+        digest = f"pg_catalog.sha256(pg_catalog.convert_to({text}, {_ENCODING}))"
+        return Rule(f"pg_catalog.encode({digest}, 'hex')", pl.String(), pl.String())
+    plain = rule(replace(column, mask=None), former)
+    # A fixed value is put in after the read.
+    if _native_types().get(column.base) == plain.read:
+        null = f"null::pg_catalog.{column.base}"
+    else:
+        null = f"null::pg_catalog.{'int8' if plain.read == pl.Int64() else 'text'}"
+    return Rule(null, plain.read, plain.stored)
+
+
 def applicable_policies(column: Column) -> dict[value_policies.ValueKind, value_policies.Policy]:
-    """Return the policy of each kind of exceptional value that a column can contain."""
+    """Return the policy of each kind of exceptional value that is read from a column."""
+    if column.mask:
+        return {}
     kinds = value_policies.possible_kinds(column.base, decimals.stored(column) is not None)
     return {kind: getattr(column.policies, kind) for kind in kinds}
 
@@ -209,6 +234,8 @@ def conform(
         DataError: The frame has other columns, or a value whose policy is ``error``.
         TableChanged: The values need another type, which only an ALTER during the read can cause.
     """
+    import polars as pl
+
     _check_columns(frame, columns, label, former)
     stored: list[pl.Series] = []
     counts: list[ExceptionalCount] = []
@@ -217,6 +244,10 @@ def conform(
             values, exceptional = _conform_column(frame[column.name], column, label)
             stored.append(values)
             counts += exceptional
+        elif column.mask and column.mask.kind != "sha256":
+            value = masks.fixed_value(column.mask, rule(column).stored)
+            one = pl.Series(column.name, [value], dtype=rule(column).stored)
+            stored.append(one.new_from_index(0, frame.height))
     return frame.with_columns(stored), tuple(counts)
 
 

@@ -70,30 +70,37 @@ def choose(
     }
     for name in names:
         column = by_name.get(name) or by_name.get(name.lower())
-        if column and _KINDS.get(column.base) in {"timestamp", "date"}:
+        if column and _KINDS.get(column.ordered_as) in {"timestamp", "date"}:
             return _cursor(column, f"it is a {column.declared} called {column.name!r}, one of the usual names")
     if len(table.primary_key) == 1:
-        column = next(column for column in table.columns if column.name == table.primary_key[0])
-        if _KINDS.get(column.base) == "number":
+        column = next((column for column in table.columns if column.name == table.primary_key[0]), None)
+        if column and _KINDS.get(column.ordered_as) == "number":
             return _cursor(column, f"it is the primary key, and a number ({column.declared})")
     column = by_name.get("id")
-    if column and _KINDS.get(column.base) == "number":
+    if column and _KINDS.get(column.ordered_as) == "number":
         return _cursor(column, f"it is a number ({column.declared}) called {column.name!r}")
     return None
 
 
 def _configured(table: SourceTable, name: str) -> CursorColumn:
     column = next((column for column in table.columns if column.name == name), None)
-    if column and column.base in _KINDS:
+    if column and column.ordered_as in _KINDS:
         return _cursor(column, "it is configured")
-    problem = (
-        f"is {column.declared}, which is not a date, a timestamp or a number"
-        if column
-        else f"does not exist (columns: {', '.join(column.name for column in table.columns)})"
-    )
-    usable = ", ".join(f"{column.name} ({column.declared})" for column in table.columns if column.base in _KINDS)
+    problem = _unusable(table, column, name)
+    usable = ", ".join(f"{column.name} ({column.declared})" for column in table.columns if column.ordered_as in _KINDS)
     remedy = f"Set cursor_column to one of {usable}, or remove it" if usable else "Remove cursor_column"
     raise SettingsError(f"{table.label}: the cursor column {name!r} {problem}. {remedy}.")
+
+
+def _unusable(table: SourceTable, column: Column | None, name: str) -> str:
+    """Return why a configured column cannot be the cursor column, as a predicate."""
+    if column is None:
+        if any(name == excluded for _, excluded in table.excluded):
+            return "is excluded, and the values of the cursor column are stored"
+        return f"does not exist (columns: {', '.join(column.name for column in table.columns)})"
+    if column.mask:
+        return "is masked, and the values of the cursor column are stored"
+    return f"is {column.declared}, which is not a date, a timestamp or a number"
 
 
 def _cursor(column: Column, reason: str) -> CursorColumn:

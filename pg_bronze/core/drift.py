@@ -15,6 +15,7 @@ from pg_bronze.core.column_types import applicable_policies, rule, xid_column
 from pg_bronze.core.key_identity import CITEXT
 from pg_bronze.core.table import Column, SourceTable
 
+_UNTIL_COPIED = "; rows copied earlier have NULL until they are copied again"
 _DIGESTED = ("attnum", "name", "base", "typmod", "stored", "policy", "missing", "generated", "generated_as", "labels")
 
 
@@ -38,8 +39,15 @@ class Description:
     def digest(self) -> str:
         """A short text that changes when a reader must treat the columns differently; comments do not count."""
         compared = [[column.get(name) for name in _digested(column)] for column in self.columns]
-        text = json.dumps([compared, self.primary_key, self.xid_column], separators=(",", ":"))
+        # Only where it matters, so that the digests of other tables are those of earlier versions.
+        excluded = [sorted(self.excluded)] if self.excluded else []
+        text = json.dumps([compared, self.primary_key, self.xid_column, *excluded], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def excluded(self) -> Mapping[int, str]:
+        """The names of the columns that the options excluded, by attnum."""
+        return dict(self.table.get("excluded", ()))
 
     @property
     def source_columns(self) -> tuple[Column, ...]:
@@ -51,7 +59,8 @@ def _digested(column: Mapping[str, Any]) -> tuple[str, ...]:
     # Only where it matters, so that the digests of other columns are those of earlier versions.
     deterministic = ("deterministic",) if column.get("deterministic") is False else ()
     extension = ("extension",) if column.get("extension") == CITEXT else ()
-    return (*_DIGESTED, *deterministic, *extension)
+    mask = ("mask",) if column.get("mask") else ()
+    return (*_DIGESTED, *deterministic, *extension, *mask)
 
 
 def describe_columns(columns: Sequence[Column]) -> list[dict[str, Any]]:
@@ -69,6 +78,8 @@ def _describe_column(column: Column) -> dict[str, Any]:
     described["stored"] = str(rule(column).stored)
     if policies := applicable_policies(column):
         described["policy"] = policies
+    if column.mask:
+        described["mask"] = [part for part in column.mask if part is not None]
     return described
 
 
@@ -83,6 +94,7 @@ def describe_table(table: SourceTable) -> Description:
             "name": table.name,
             "comment": table.comment,
             "partitioned": table.partitioned,
+            **({"excluded": [list(column) for column in table.excluded]} if table.excluded else {}),
         },
     )
 
@@ -115,9 +127,15 @@ def drift(before: Description, after: Description, rows: bool = True) -> tuple[s
     """
     old = {column["attnum"]: column for column in before.columns}
     new = {column["attnum"]: column for column in after.columns}
-    sentences = [f"column {_named(column)} was dropped" for attnum, column in old.items() if attnum not in new]
+    sentences = [
+        f"column {_named(column)} {'is excluded now' if attnum in after.excluded else 'was dropped'}"
+        for attnum, column in old.items()
+        if attnum not in new
+    ]
     for attnum, column in new.items():
-        if attnum not in old:
+        if attnum in before.excluded:
+            sentences.append(f"column {_named(column)} is not excluded any more{_UNTIL_COPIED if rows else ''}")
+        elif attnum not in old:
             consequence = f"; {_in_copied_rows(column)}" if rows else ""
             sentences.append(f"column {_named(column)} was added{consequence}")
     for attnum, column in old.items():
@@ -143,7 +161,7 @@ def _in_copied_rows(column: Mapping[str, Any]) -> str:
         return "rows copied earlier have its default, which is in this object's footer"
     if column.get("generated") == "virtual":
         return "rows copied earlier do not have its computed values"
-    return "rows copied earlier have NULL until they are copied again"
+    return _UNTIL_COPIED.removeprefix("; ")
 
 
 def _column_drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -152,6 +170,9 @@ def _column_drift(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[st
         yield f"column {old['name']!r} was renamed to {name!r}"
     if any(old[part] != new[part] for part in ("base", "typmod")) or not _same_declaration(old, new):
         yield f"column {name!r} changed its type from {old['declared']} to {new['declared']}"
+    if old.get("mask") != new.get("mask"):
+        how = f"masked by {new['mask'][0]} now" if new.get("mask") else "not masked any more"
+        yield f"column {name!r} is {how}; rows copied earlier keep what was stored"
     if old["stored"] != new["stored"]:
         yield f"column {name!r} is now stored as {new['stored']}, previously as {old['stored']}"
     elif old.get("policy") != new.get("policy"):

@@ -71,6 +71,12 @@ def key_identity(columns: Sequence[Column], locale: str, stored: "pl.DataType", 
         before = next(column for column in columns if _kind(column, locale) == found[0])
         return _refused(name, columns[-1], _compared_differently(before))
     kind = found[0] if found else "exact"
+    if kind != "exact" and columns[-1].mask:
+        return _refused(
+            name,
+            columns[-1],
+            "its values are stored as hashes of their text, and equal values may have different texts",
+        )
     if kind not in _forms():
         return _refused(name, columns[-1], kind)
     return _forms()[kind] if str(stored) == "String" or kind == "float" else EXACT
@@ -81,7 +87,11 @@ def _refusal(columns: Sequence[Column]) -> str | None:
     for column in columns:
         if column.base in FIRST_LATE_VALUE and "null" in (column.policies.infinity, column.policies.late_dates):
             return "a policy stores different values of it as NULL"
+        if column.mask and column.mask.kind != "sha256":
+            return "its mask stores different values of it as the same value"
     for before, now in pairwise(columns):
+        if before.mask != now.mask:
+            return "some of its values were stored masked, others not"
         if before.labels is not None and now.labels is not None:
             if set(before.labels) - set(now.labels):
                 return "its type had a label that was renamed or removed since"

@@ -21,7 +21,7 @@ def check(watermark: Watermark, table: SourceTable) -> tuple[Watermark, Doubt | 
     Rows are in doubt only if they are below a transaction that some of them were delivered up to. A rewrite that gives
     every row a new transaction id (TRUNCATE, most ALTER TABLE) leaves none; VACUUM FULL and CLUSTER keep the ids.
     """
-    types = {column.attnum: column.base for column in table.columns}
+    types = table.types_by_attnum
     settled: dict[int, Leaf] = {}
     for relation in table.relations:
         leaf = watermark.leaf(relation.oid)

@@ -16,11 +16,18 @@ _FIXED_BYTES = {
     "tid": 6, "pg_lsn": 8,
 }  # fmt: skip
 _SHORT_TYPMOD = 64
+_HASH_BYTES = 64  # in hexadecimal digits
 
 
 def min_row_bytes(columns: Sequence[Column]) -> int:
     """Return the bytes that one row takes at least, in a frame or in transfer, even if all columns are NULL."""
-    return sum(4 + _FIXED_BYTES.get(column.base, 12) for column in columns)
+    return sum(4 + _fixed_bytes(column) for column in columns)
+
+
+def _fixed_bytes(column: Column) -> int:
+    if column.mask:
+        return _HASH_BYTES if column.mask.kind == "sha256" else 0
+    return _FIXED_BYTES.get(column.base, 12)
 
 
 def width_expressions(columns: Sequence[Column]) -> list[str]:
@@ -29,6 +36,8 @@ def width_expressions(columns: Sequence[Column]) -> list[str]:
 
 
 def _is_narrow(column: Column) -> bool:
+    if column.mask:
+        return True
     if column.base in {"varchar", "bpchar"}:
         return 0 <= column.typmod - 4 <= _SHORT_TYPMOD
     return column.base in _FIXED_BYTES or (column.base == "numeric" and column.typmod >= 0)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pg_bronze.core.value_policies import DEFAULT_POLICIES, Policies
 from pg_bronze.errors import DataError, SettingsError
+from pg_bronze.settings.choices import Mask
 
 # The oid of a table that a run was requested for and that the catalog does not have: 0 is none in PostgreSQL.
 GONE = 0
@@ -46,6 +47,7 @@ class Column:
         extension: The extension that the type ``base`` belongs to; None for an array, and in footers from before this
             entry.
         policies: How exceptional values are stored. Set from the table's options; not part of the catalog.
+        mask: What is stored instead of the values; None stores them. Set from the table's options as well.
     """
 
     attnum: int
@@ -65,6 +67,12 @@ class Column:
     deterministic: bool | None = None
     extension: str | None = None
     policies: Policies = DEFAULT_POLICIES
+    mask: Mask | None = None
+
+    @property
+    def ordered_as(self) -> str:
+        """The base type, by which values are compared and printed; empty for a masked column, where neither happens."""
+        return "" if self.mask else self.base
 
     @classmethod
     def from_description(cls, described: Mapping[str, Any]) -> "Column":
@@ -72,12 +80,13 @@ class Column:
         known = {name: described[name] for name in cls.__dataclass_fields__ if name in described}
         known["labels"] = tuple(known["labels"]) if known.get("labels") else None
         policies = {kind: value for kind, value in described.get("policy", {}).items() if kind in Policies._fields}
+        known["mask"] = Mask(*described["mask"]) if described.get("mask") else None
         return cls(**known, policies=Policies(**policies))
 
     def catalog_fields(self) -> dict[str, Any]:
-        """Return what the catalog declares, by attribute name; without the policies."""
+        """Return what the catalog declares, by attribute name; without what the options set."""
         # Not asdict(), which copies every value and takes 150 ms for 1,000 tables.
-        return {name: value for name, value in vars(self).items() if name != "policies"}
+        return {name: value for name, value in vars(self).items() if name not in ("policies", "mask")}
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,7 @@ class SourceTable:
         fingerprint: A text that changes with the definition, the relfilenodes and the set of leaves.
         caveats: What its objects do not contain, one sentence each, without periods; after ``read_catalog`` only.
         forbidden: It is skipped because the role lacks a right; ``skipped`` has the statement that grants it.
+        excluded: The columns that the options leave out of ``columns``: pairs of attnum and name.
     """
 
     oid: int
@@ -141,6 +151,7 @@ class SourceTable:
     fingerprint: str
     caveats: tuple[str, ...] = ()
     forbidden: bool = False
+    excluded: tuple[tuple[int, str], ...] = ()
 
     @property
     def label(self) -> str:
@@ -161,6 +172,11 @@ class SourceTable:
         ]
 
     @property
+    def types_by_attnum(self) -> dict[int, str]:
+        """The base type of each column whose values may be compared with stored ones, by attnum."""
+        return {column.attnum: column.ordered_as for column in self.columns}
+
+    @property
     def names_by_attnum(self) -> dict[int, str]:
         """The name of each column, by attnum."""
         return {column.attnum: column.name for column in self.columns}
@@ -170,9 +186,9 @@ class SourceTable:
         return replace(self, columns=tuple(replace(column, policies=policies) for column in self.columns))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the table as plain JSON, without policies."""
+        """Return the table as plain JSON, without what the options set."""
         return {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name != "excluded"},
             "columns": [
                 {name: value for name, value in column.catalog_fields().items() if value is not None}
                 for column in self.columns

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pg_bronze.core import column_types, cursor_column, window_sql
+from pg_bronze.core import column_choices, column_types, cursor_column, window_sql
 from pg_bronze.core import drift as column_drift
 from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.drift import Description
@@ -73,6 +73,8 @@ class ColumnHistory:
         previous = self._description_of(before)
         if previous is None:
             return ColumnSnapshot(described)
+        if problem := column_choices.uncovered_by_rename(previous, table):
+            raise SettingsError(problem)
         described = _with_missing_values(described, self._missing_values(before, previous, table))
         drift = column_drift.drift(previous, described)
         old, new = self._previous_cursor(previous, table), self._cursor(table)
@@ -106,7 +108,8 @@ class ColumnHistory:
         again. For a partitioned table it keeps the default of each partition only. A row that was copied before and is
         still current has the value: a change of the row would have made a new version.
         """
-        old = {column["attnum"] for column in previous.columns}
+        # A column that was excluded has other values in other rows.
+        old = {column["attnum"] for column in previous.columns} | previous.excluded.keys()
         added = [column for column in table.columns if column.attnum not in old]
         unknown = [column for column in added if column.missing is None and column.generated is None]
         if not unknown:

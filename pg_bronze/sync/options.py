@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from pg_bronze.core import cursor_column
 from pg_bronze.core.band_rules import BandRules
+from pg_bronze.core.column_choices import ColumnChoices
+from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import DEFAULT_POLICIES, Policies
 from pg_bronze.lake.parquet import Codec
 
@@ -23,6 +25,7 @@ class SyncOptions:
             to stop the table.
         unfenced: The bucket may ignore create-only writes, so every report says that rows may be duplicated.
         policies: What happens to values that their Parquet type cannot hold.
+        columns: Which columns are copied, and which of them are masked.
         bands: When a large table is divided into bands, and when it is swept; None reads every table completely in
             every tick.
         turn_s: A first load stops after so many seconds, and the next run continues it; None loads to the end.
@@ -38,6 +41,11 @@ class SyncOptions:
     takeover: str | None = None
     unfenced: bool = False
     policies: Policies = DEFAULT_POLICIES
+    columns: ColumnChoices = field(default_factory=ColumnChoices)
     bands: BandRules | None = field(default_factory=BandRules)
     turn_s: float | None = None
     share_s: float | None = None
+
+    def applied(self, table: SourceTable) -> SourceTable:
+        """Return a table of the catalog as it is copied."""
+        return self.columns.apply(table).with_policies(self.policies)

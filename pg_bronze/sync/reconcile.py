@@ -15,7 +15,7 @@ from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import HistoryChanged, SettingsError, TableChanged
 from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.ledger import Committed
-from pg_bronze.lake.reading import scan
+from pg_bronze.lake.reading import scan, table_objects
 from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.sync import slice_reader
 from pg_bronze.sync.state_changes import current, require_lock, resume_compared
@@ -78,9 +78,9 @@ def compare(
             if there are none.
         while_copying: Ignore what the lake has of later transactions, because another run may be copying them.
 
-    All columns that both sides have are compared. A row that only the lake has counts as deleted, unless its
-    transaction is not below the horizon: once another transaction has used the id of a lost one, their rows cannot be
-    told apart.
+    All columns that both sides have are compared, except those that some objects lack because they were excluded, or
+    have with another mask. A row that only the lake has counts as deleted, unless its transaction is not below the
+    horizon: once another transaction has used the id of a lost one, their rows cannot be told apart.
     """
     import polars as pl
 
@@ -90,6 +90,8 @@ def compare(
     if while_copying:
         lake = lake.filter(pl.col(xid) < upto)
     forms = _key_forms(sync)
+    for name in _stored_otherwise(sync):
+        lake_types.pop(name, None)
     shared: list[str] = []
     live: list[pl.DataFrame] = []
     for frame in _live_rows(sync):
@@ -184,13 +186,24 @@ def _live_rows(sync: TableSync) -> "Iterator[pl.DataFrame]":
         state = read.claim.after
 
 
+def _stored_otherwise(sync: TableSync) -> set[str]:
+    """Return the columns that some objects do not have because they were excluded, or have with another mask."""
+    eras = table_objects.find(sync.store, sync.layout).eras
+    return {
+        column.name
+        for column in sync.table.columns
+        for era in eras
+        if column.attnum in era.excluded or era.by_attnum.get(column.attnum, column).mask != column.mask
+    }
+
+
 def _copied_later(sync: TableSync, watermark: Watermark | None, upto: int) -> "Iterator[pl.DataFrame]":
     """Yield the live rows at or after a transaction that a watermark calls copied.
 
     Raises:
         HistoryChanged: The places or floors of the watermark mean other rows in this database.
     """
-    table, types = sync.table, {column.attnum: column.base for column in sync.table.columns}
+    table, types = sync.table, sync.table.types_by_attnum
     for relation in table.relations if watermark else ():
         leaf = watermark.leaf(relation.oid).capped(sync.horizon) if watermark else Leaf()
         if not leaf.holds(relation, types):

@@ -53,7 +53,7 @@ def slice_of(slices: "SliceSource", claim: Claim) -> Slice:
 
 def _is_moved(claim: Claim, region: Region, table: SourceTable, leaves: dict[int, Relation]) -> bool:
     """Return whether the places or floors that a claim was read by contain other rows now."""
-    types = {column.attnum: column.base for column in table.columns}
+    types = table.types_by_attnum
     for oid in region.leaves:
         for leaf in (claim.before.leaf(oid), claim.after.leaf(oid)):
             if leaf.order is not None and not leaf.order.holds(leaves[oid], types):

@@ -71,7 +71,8 @@ def _rows(source: Source, table: SourceTable, region: Region, text: str) -> "pl.
         return source.read(text, table.label)
     except NotUtf8 as error:
         # Neither the server nor connectorx names the column, so a second query counts the rows of each.
-        texts = [name for name, dtype in column_types.read_schema(table.columns).items() if str(dtype) == "String"]
+        columns = [column for column in table.columns if column.mask is None]  # of others no text is sent
+        texts = [name for name, dtype in column_types.read_schema(columns).items() if str(dtype) == "String"]
         count_query = window_sql.not_utf8(region, texts, table.names_by_attnum)
         counts = dict(zip(texts, source.measure(count_query, table.label), strict=True))
         if invalid := {name: count for name, count in counts.items() if count}:

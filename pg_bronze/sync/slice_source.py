@@ -87,7 +87,7 @@ class SliceSource:
         on_step: Step,
     ) -> None:
         self.source = source
-        self.table = table.with_policies(options.policies)
+        self.table = options.applied(table)
         self.cursor_column: CursorColumn | None = None
         self.horizon = 0
         self.horizon_at = now()
@@ -303,6 +303,8 @@ class SliceSource:
             key: The key of an open claim, which the slice redoes; None claims a new one.
         """
         snapshot = self.describe(before, after, self.table)
+        if snapshot.cursor_moved:
+            after = dataclasses.replace(after, cursor=None)
         claim = Claim(secrets.token_hex(8), before, self._numbered(before, after, snapshot, key), None, {}, reason)
         return self.slice_of(claim, self.no_rows(), snapshot, redo=key is not None)
 
@@ -377,14 +379,20 @@ class SliceSource:
             )
         if table.skipped:
             raise SourceNotFit(f"{label} cannot be copied: {table.skipped}.")
-        if table.fingerprint != self.table.fingerprint or self.cursor_column is None:
-            self.cursor_column = cursor_column.choose(table, self._options.cursor_names, self._options.cursor_column)
-        if self._size.byte_limit == 1:
-            self._size = slice_size.initial_size(table, self._options.slice_rows, self._options.slice_bytes)
-        self.table = table.with_policies(self._options.policies)
-        names, configured = self._options.cursor_names, self._options.cursor_column
-        self._orders = tuple(band_rules.orders(table, names, configured))
+        self._take(table)
         return table.fingerprint
+
+    def _take(self, table: SourceTable) -> None:
+        """Continue with a definition of the table, after a check of the options against it."""
+        options, former = self._options, self.table.fingerprint
+        options.columns.check(table)
+        self.table = options.applied(table)
+        options.columns.check_values(self.table)
+        if table.fingerprint != former or self.cursor_column is None:
+            self.cursor_column = cursor_column.choose(self.table, options.cursor_names, options.cursor_column)
+        if self._size.byte_limit == 1:
+            self._size = slice_size.initial_size(self.table, options.slice_rows, options.slice_bytes)
+        self._orders = tuple(band_rules.orders(self.table, options.cursor_names, options.cursor_column))
 
 
 def _seconds_since(moment: float | None) -> float:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
 
-from pg_bronze.core import band_rules, history_check
+from pg_bronze.core import band_rules, column_choices, history_check
 from pg_bronze.core.planning import Quiet
-from pg_bronze.core.table import SourceTable
+from pg_bronze.core.table import SourceTable, shell_argument
 from pg_bronze.core.watermark import ControlVersion, Origin, Watermark
-from pg_bronze.errors import HistoryChanged, SourceUnavailable, StateRestored
+from pg_bronze.errors import HistoryChanged, SettingsError, SourceUnavailable, StateRestored
 from pg_bronze.lake import stop
 from pg_bronze.lake.commit import Slice, Step, ignore_step
 from pg_bronze.lake.keys import Layout
@@ -172,11 +172,21 @@ class TableSync:
     def _first_slice(self, recovered: Recovered, watermark: Watermark) -> Slice | None:
         # The writer of an adopted object may have ended before it wrote the control row.
         self._mirrored_before = None if recovered.adopted else watermark.cursor
+        self._check_seed(watermark)
         self._remember(watermark)
         self.sign_control(watermark.origin.control)
         if recovered.redo:
             return redo.slice_of(self.slices, recovered.redo)
         return self.slices.next_slice(watermark)
+
+    def _check_seed(self, watermark: Watermark) -> None:
+        hidden = column_choices.hidden(self.table)
+        if watermark.seed is not None and watermark.seed.attnum in hidden:
+            raise SettingsError(
+                f"{self.label}: column {hidden[watermark.seed.attnum]!r} cannot be excluded or masked, because every "
+                "watermark has a value of it, which etl_control had at the takeover. Run `pg-bronze reset "
+                f"{shell_argument(self.label)}` to copy the table again without it."
+            )
 
     def _read_horizon(self, newest: Watermark | None) -> None:
         slices = self.slices

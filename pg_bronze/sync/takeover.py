@@ -45,6 +45,11 @@ def initial_seed(
 def _seed_of(source: Source, table: SourceTable, row: ControlRow | None) -> Seed:
     columns = {column.name: column for column in table.columns}
     column = columns.get(row.column or "") if row else None
+    if column is not None and column.mask:
+        raise SettingsError(
+            f"{table.label}: PG_BRONZE_TAKEOVER is adopt-seed, and column {column.name!r}, whose value etl_control "
+            "has, is masked. Set it to fresh, or remove the mask."
+        )
     if row is None or row.value is None or column is None:
         raise SettingsError(
             f"{table.label}: PG_BRONZE_TAKEOVER is adopt-seed, but etl_control has no row with a value and a column of "
@@ -53,9 +58,9 @@ def _seed_of(source: Source, table: SourceTable, row: ControlRow | None) -> Seed
     try:
         with source.session() as connection:
             connection.execute(sql.SQL("select {}::{}").format(sql.Literal(row.value), sql.SQL(column.declared)))
-    except psycopg.Error as error:
+    except psycopg.Error:
         raise SettingsError(
             f"{table.label}: the value in etl_control is not a {column.declared}, the type of column {column.name!r}. "
             "Set PG_BRONZE_TAKEOVER to fresh, or correct the row."
-        ) from error
+        ) from None  # the server quotes the value
     return Seed(column.attnum, row.value)

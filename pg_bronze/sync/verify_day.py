@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from pg_bronze.core import column_types, drift, window_sql
+from pg_bronze.core import column_choices, column_types, drift, window_sql
 from pg_bronze.core.drift import Description
 from pg_bronze.core.region import Region, describe_region, with_difference
 from pg_bronze.core.value_policies import ExceptionalCount
@@ -125,13 +125,15 @@ def _columns_of(sync: TableSync, gap: Gap) -> Description | None:
     """Return the columns of a missing object, from another object that has the same ones according to the watermarks.
 
     That is the first object with these columns, or the one after the missing object. None if there is neither: the
-    missing object was the only one with its columns.
+    missing object was the only one with its columns. None also if values of it are excluded or masked now.
     """
     first = gap.missing.columns_key
     if not first:
         return None
     same = gap.following if gap.following.after.columns_key == first else sync.ledger.footer(first)
-    return same.described if same else None
+    if same is None or column_choices.uncovers(same.described, sync.table):
+        return None
+    return same.described
 
 
 def _repair(sync: TableSync, gap: Gap) -> int | None:
@@ -190,7 +192,7 @@ def _regions_between(sync: TableSync, before: Watermark | None, after: Watermark
     if before is None or before.generation != after.generation or after.table != sync.table.oid:
         return None
     present = {relation.oid: relation for relation in sync.table.relations}
-    types = {column.attnum: column.base for column in sync.table.columns}
+    types = sync.table.types_by_attnum
     regions: list[Region] = []
     for oid, leaf in after.leaves.items():
         known, relation = before.leaf(oid), present.get(oid)

@@ -1,11 +1,14 @@
 """Databases in other encodings than UTF-8: the lake is UTF-8, and no text is changed or lost."""
 
+import hashlib
 import itertools
 
 import pytest
 
+from pg_bronze.core.column_choices import ColumnChoices
 from pg_bronze.errors import NotUtf8
 from pg_bronze.postgres import catalog
+from pg_bronze.settings.choices import Mask
 from pg_bronze_tests.harness.lake import Lake
 from pg_bronze_tests.harness.servers import Database
 
@@ -56,6 +59,17 @@ def raw(database, query: bytes) -> None:
     """Run a statement whose bytes reach the server unchanged."""
     with database.connect(client_encoding="SQL_ASCII") as connection:
         connection.execute(query)
+
+
+def test_bytes_that_are_not_utf8_are_hashed_as_they_are(database_in, bucket):
+    """A masked column stops no table because of the values that nobody wants to read."""
+    database = database_in("SQL_ASCII")
+    raw(database, b"create table movie (movie_id int, title text); insert into movie values (1, 'ma\xf1ana')")
+    lake = Lake(database, bucket.store())
+
+    lake.tick(columns=ColumnChoices(masks={"title": Mask("sha256")}))
+
+    assert lake.rows()["title"].to_list() == [hashlib.sha256(b"ma\xf1ana").hexdigest()]
 
 
 def test_bytes_that_are_not_utf8_stop_the_table_and_name_the_column(database_in, bucket):

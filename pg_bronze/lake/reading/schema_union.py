@@ -34,6 +34,7 @@ class ColumnEra:
         example: The URI of one object, for error messages.
         primary_key: The names of the key's columns.
         locale: The locale of the database.
+        excluded: The attnums of columns that existed and were not copied.
     """
 
     keys: tuple[str, ...]
@@ -43,6 +44,7 @@ class ColumnEra:
     example: str
     primary_key: tuple[str, ...] = ()
     locale: str = ""
+    excluded: frozenset[int] = frozenset()
 
     @property
     def by_attnum(self) -> dict[int, Column]:
@@ -148,7 +150,8 @@ def _expression(column: UnionColumn, era: ColumnEra) -> "pl.Expr":
     is_text = isinstance(column.dtype, pl.String)
     if name is None:
         parsed_as = column.dtype if is_text else column.missing_type
-        return missing_values.expression(column.name, column.missing, parsed_as).cast(column.dtype)
+        missing = None if column.attnum in era.excluded else column.missing
+        return missing_values.expression(column.name, missing, parsed_as).cast(column.dtype)
     if era.schema[name] == column.dtype:
         return by_name(name).as_expr()
     return _text(by_name(name).as_expr(), era.schema[name]) if is_text else by_name(name).as_expr().cast(column.dtype)

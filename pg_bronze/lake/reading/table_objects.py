@@ -231,7 +231,8 @@ def _era(ledger: Ledger, keys: Sequence[str], footer: Footer, schema: "pl.Schema
     columns = tuple(Column.from_description(column) for column in footer.columns)
     uri = ledger.store.uri(example)
     locale = str(footer.database.get("locale") or footer.database.get("character_type") or "")
-    return ColumnEra(tuple(keys), columns, schema, footer.xid_column, uri, tuple(footer.primary_key), locale)
+    excluded = frozenset(footer.described.excluded)
+    return ColumnEra(tuple(keys), columns, schema, footer.xid_column, uri, tuple(footer.primary_key), locale, excluded)
 
 
 def _nothing_copied(store: Store, layout: Layout) -> str:
