@@ -305,6 +305,14 @@ def reconcile(table: Table) -> None:
         )
 
 
+@app.command(epilog="Example: `pg-bronze schema > pg_bronze.schema.json`")
+def schema() -> None:
+    """Print the JSON Schema of pg_bronze.toml, with which editors complete and check the file."""
+    from pg_bronze.settings.docs import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
 @app.command(epilog="Example: `pg-bronze demo --port 3001`")
 def demo(
     state_dir: Annotated[Path, typer.Option(help="The folder for the demo's data.")] = Path(".pg_bronze"),

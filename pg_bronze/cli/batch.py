@@ -233,6 +233,8 @@ def _tables(
             raise SettingsError(f"{label} is not copied: {reason}.")
     for pattern in () if labels else settings.unmatched(known):
         batches.print_once(f"PG_BRONZE_INCLUDE: no table matches {pattern!r}")
+    for sentence in () if labels else settings.unknown_tables(known):
+        batches.print_once(sentence)
     former = {item.table.label for item in state.former}
     # A table that is skipped, and that the stored catalog does not name, was never copied, or was forgotten.
     doubtful = [] if labels else [label for label in skipped if label in former or not state.compared]

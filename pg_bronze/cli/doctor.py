@@ -154,7 +154,7 @@ def _of_server(source: "Source") -> Iterator[Finding]:
 def _of_tables(
     of_project: Opened, source: "Source", chosen: list[SourceTable], tables: list[TableReport]
 ) -> Iterator[Finding]:
-    from pg_bronze.defs import table_facts
+    from pg_bronze.defs import table_choices, table_facts
     from pg_bronze.defs.table_facts import Process
     from pg_bronze.postgres import diagnosis
 
@@ -166,7 +166,8 @@ def _of_tables(
         exceptional = set(diagnosis.exceptional(source))
     at_risk: list[tuple[SourceTable, risky_values.RiskyColumn]] = []
     orders: dict[str, str | None] = {}
-    for table, facts in collected:
+    for of_catalog, facts in collected:
+        table = table_choices.as_copied(of_catalog, settings)
         options = settings.table_options(table.label)
         risks = risky_values.of_table(table, Policies(options.infinity, options.late_dates, options.nan))
         at_risk += [(table, risk) for risk in risks]

@@ -5,10 +5,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pg_bronze.errors import SettingsError
-from pg_bronze.settings.load import dagster_home
+from pg_bronze.settings.load import dagster_home, unused_config
 from pg_bronze.settings.project import Project, current_folder, find_project
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
     are relative to it. Outside of a project the folder is the current one, and the state is stored in ``.dagster/``.
 
     Raises:
-        SettingsError: The instance cannot be opened, or the current folder has a ``.env`` that would be ignored.
+        SettingsError: The instance cannot be opened, or the current folder has a file of settings that would be
+            ignored.
     """
     import dagster as dg
 
@@ -46,18 +48,28 @@ def enter_project() -> Project:
     """Change the working directory to the project folder, as ``open_instance`` does, and return the project.
 
     Raises:
-        SettingsError: The current folder has a ``.env`` that would be ignored.
+        SettingsError: The current folder has a file of settings that would be ignored.
     """
     here = current_folder()
     project = find_project(here)
-    if here != project.folder and (here / ".env").exists():
-        # Ignoring it would copy another database than the one it names.
-        raise SettingsError(
-            f"{here / '.env'} would be ignored: settings are read from {project.folder / '.env'} and the environment. "
-            "Run pg-bronze in another folder, or export the variables of that file."
-        )
+    if here != project.folder:
+        _check_folder(here, project.folder)
     os.chdir(project.folder)
     return project
+
+
+def _check_folder(here: Path, folder: Path) -> None:
+    if (here / ".env").exists():
+        # Ignoring it would copy another database than the one it names.
+        raise SettingsError(
+            f"{here / '.env'} would be ignored: settings are read from {folder / '.env'} and the environment. "
+            "Run pg-bronze in another folder, or export the variables of that file."
+        )
+    if file := unused_config(here):
+        # Ignoring it would copy columns that it masks.
+        raise SettingsError(
+            f"{file} would be ignored: it is read from {folder}. Move it there, or set PG_BRONZE_CONFIG to its path."
+        )
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -48,6 +48,21 @@ class BronzeOutput:
     started: float
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What the options of a table change in the definition of its bronze asset.
+
+    Attributes:
+        table: The table with the columns that are copied.
+        owners: E-mail addresses and teams.
+        tags: Further tags.
+    """
+
+    table: SourceTable
+    owners: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
 def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.AssetSpec:
     """Return a source table as an external asset.
 
@@ -80,7 +95,9 @@ def build_former(former: FormerTable, database: str, days: dg.PartitionsDefiniti
     )
 
 
-def build_bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, notes: str) -> dg.AssetsDefinition:
+def build_bronze(
+    table: SourceTable, database: str, days: dg.PartitionsDefinition, notes: str, chosen: Chosen | None = None
+) -> dg.AssetsDefinition:
     """Return the bronze asset of one table.
 
     Every run copies new rows. The day that it is a partition of, and the day on which it starts, decide nothing: a run
@@ -88,14 +105,17 @@ def build_bronze(table: SourceTable, database: str, days: dg.PartitionsDefinitio
 
     Args:
         notes: About the cursor column and the latest change of the table, for the description.
+        chosen: What the options of the table change; None for a table without options.
     """
     with warnings.catch_warnings():
         # backfill_policy is beta, and the warning would be repeated for every table in every process.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return _bronze(table, database, days, notes)
+        return _bronze(table, database, days, notes, chosen or Chosen(table))
 
 
-def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, notes: str) -> dg.AssetsDefinition:
+def _bronze(
+    table: SourceTable, database: str, days: dg.PartitionsDefinition, notes: str, chosen: Chosen
+) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_keys.bronze_key(table),
         deps=[asset_keys.source_key(table, database)],
@@ -105,10 +125,12 @@ def _bronze(table: SourceTable, database: str, days: dg.PartitionsDefinition, no
         io_manager_key=IO_MANAGER,
         group_name=GROUP,
         kinds={"polars", "parquet", "s3"},
+        owners=list(chosen.owners),
+        tags=dict(chosen.tags),
         pool=asset_keys.pool(table),
         description=f"{table.comment or f'Every row version of {table.label}.'}\n\n{notes}",
         metadata={
-            **metadata.of_definition(table, database),
+            **metadata.of_definition(chosen.table, database),
             "pg_bronze/schema": table.schema,
             "pg_bronze/table": table.name,
         },

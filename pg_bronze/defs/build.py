@@ -18,6 +18,7 @@ from pg_bronze.defs import (
     silver,
     skipped_tables,
     standing_checks,
+    table_choices,
     verification,
 )
 from pg_bronze.defs.catalog_state import CatalogState
@@ -82,7 +83,7 @@ def build_definitions(
         jobs=[new, *_jobs(tables, state), *standing.jobs],
         schedules=standing.schedules,
         sensors=[
-            tick.build_tick(tables.copied, settings, state),
+            tick.build_tick(tables.copied, settings, state, _unknown_tables(settings, state)),
             catalog.build_catalog(state, settings, new),
             *([silver_sensor.build_sensor(latest, left_out)] if latest else []),
             *([retention.build_retention(keys, settings)] if keys else []),
@@ -92,6 +93,10 @@ def build_definitions(
         loggers={"console": console} if console else None,
         metadata={SETTINGS_MARK: settings.mark()},
     )
+
+
+def _unknown_tables(settings: Settings, state: CatalogState) -> list[str]:
+    return settings.unknown_tables([table.label for table in state.catalog.tables]) if state.catalog else []
 
 
 def _jobs(tables: "_TableAssets", state: CatalogState) -> list[dg.JobDefinition | UnresolvedAssetJobDefinition]:
@@ -122,8 +127,10 @@ def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
         reason = skipped_tables.reason(table, settings)
         found.sources.append(assets.build_source(table, settings.pg_db, reason))
         if reason is None:
-            notes = _notes(table, settings, state)
-            found.bronze.append(assets.build_bronze(table, settings.pg_db, days, notes))
+            options, as_copied = settings.table_options(table.label), table_choices.as_copied(table, settings)
+            notes = _notes(as_copied, settings, state)
+            chosen = assets.Chosen(as_copied, options.owners, options.tags)
+            found.bronze.append(assets.build_bronze(table, settings.pg_db, days, notes, chosen))
             found.copied.append(table)
     copied = {table.label for table in found.copied}
     former = [item for item in state.former if item.table.label not in copied]
@@ -133,7 +140,7 @@ def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
 
 def _notes(table: SourceTable, settings: Settings, state: CatalogState) -> str:
     """Return paragraphs for the description: the cursor column, when rows arrive, limits, and the latest change."""
-    paragraphs = [_cursor_note(table, settings), *_size_note(table, settings)]
+    paragraphs = [_cursor_note(table, settings), *_column_notes(table), *_size_note(table, settings)]
     paragraphs += [f"**Limit**: {caveat}." for caveat in table.caveats]
     if change := state.changes.get(table.label):
         paragraphs.append(f"**Changed**, noticed at {change.at}: {'; '.join(change.sentences)}.")
@@ -151,13 +158,19 @@ def _cursor_note(table: SourceTable, settings: Settings) -> str:
     return f"Cursor column `{column.name}`: {column.reason}."
 
 
+def _column_notes(table: SourceTable) -> list[str]:
+    """Return which columns the options exclude and mask; nothing if there are none."""
+    masked = [f"`{column.name}` ({column.mask.kind})" for column in table.columns if column.mask]
+    excluded = [f"`{name}`" for _, name in table.excluded]
+    notes = [f"**Excluded columns**: {', '.join(excluded)}."] if excluded else []
+    return [*notes, f"**Masked columns**: {', '.join(masked)}."] if masked else notes
+
+
 def _size_note(table: SourceTable, settings: Settings) -> list[str]:
     """Return when rows of a large table arrive, as far as the planner's estimates tell; nothing for other tables."""
-    rules = band_rules.rules_of(settings.interval_s, 0)
-    if not band_rules.is_scheduled(table, None, rules):
-        return []
     options = settings.table_options(table.label)
-    if options.bands == "off":
+    rules = band_rules.rules_of(settings.interval_s, 0).with_budget(options.sweep_budget)
+    if options.bands == "off" or not band_rules.is_scheduled(table, None, rules):
         return []
     return [band_notes.outlook(table, settings.cursor_names, options.cursor_column, rules)]
 

@@ -58,7 +58,7 @@ class Check:
         summary: How many tables were checked with which result, and what the last batch copied.
         failing: One sentence for each cause of failing tables.
         blocked: Which transaction keeps new rows from being copied; None if there is none.
-        large_tables: The number of tables that are swept by a schedule.
+        large_tables: The number of tables that are swept by a schedule and have no budget of their own.
         overdue: One sentence for each of them whose last sweep is too long ago.
         health: The state of each table.
     """
@@ -134,7 +134,7 @@ def check(
         _summary(instance, checked, cluster.horizon),
         backoff.sentences(failing, now),
         cause.blocked,
-        sum(facts.scheduled for _, facts in collected),
+        sum(facts.scheduled and facts.rules.shared for _, facts in collected if facts.rules),
         [item.overdue for item in found if item.overdue],
         [health.of_table(item, coverage, cause, targets(settings), now) for item in found],
     )

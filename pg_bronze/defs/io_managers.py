@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from pg_bronze.core.load_progress import LoadProgress
-from pg_bronze.defs import failures, log_lines, metadata
+from pg_bronze.defs import failures, log_lines, metadata, table_choices
 from pg_bronze.defs.assets import BronzeOutput
 from pg_bronze.defs.resources import Bucket
 from pg_bronze.errors import PgBronzeError
@@ -17,7 +17,6 @@ from pg_bronze.lake.commit import Slice, SliceWriter, write_all
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.ledger import Committed, Ledger
 from pg_bronze.lake.object_store import Store
-from pg_bronze.lake.parquet import Codec
 from pg_bronze.lake.reading import latest_object, scan
 from pg_bronze.settings.model import Settings
 
@@ -49,7 +48,7 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         with failures.recorded(self._instance, self._run, context.asset_key, obj.label, obj.state):
             # One client for the run: creating one costs 25 ms of CPU.
             self._store = store = self._store or self.bucket.open()
-            codec = Codec(self.settings.compression, self.settings.compression_level)
+            codec = table_choices.codec_of(self.settings, obj.label)
             writer = SliceWriter(Ledger(store, _layout(context, self.settings)), codec)
             report = write_all(obj.slices, writer, _SliceLog(context, store, obj, self.watch))
             _log_rest(context, obj)

@@ -267,9 +267,10 @@ def of_columns(table: SourceTable) -> dict[str, Any]:
 
 
 def _column(table: SourceTable, column: Column) -> dg.TableColumn:
+    mask = f"Masked: {column.mask.kind}." if column.mask else None
     return dg.TableColumn(
         name=column.name,
         type=column.declared,
-        description=column.comment,
+        description=" ".join(filter(None, [column.comment, mask])) or None,
         constraints=dg.TableColumnConstraints(nullable=not column.not_null, unique=table.primary_key == (column.name,)),
     )

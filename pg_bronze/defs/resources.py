@@ -14,12 +14,11 @@ from pg_bronze.core import band_rules
 from pg_bronze.core.band_rules import BandRules
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import Policies
-from pg_bronze.defs import log_lines, metadata, run_watchdog
+from pg_bronze.defs import log_lines, metadata, run_watchdog, table_choices
 from pg_bronze.defs.connections import open_control, open_source
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
 from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
-from pg_bronze.lake.parquet import Codec
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
 from pg_bronze.scheduling import batches, first_loads
@@ -99,15 +98,16 @@ def sync_options(
     table = settings.table_options(label)
     return SyncOptions(
         slice_rows=table.slice_rows,
-        slice_bytes=settings.slice_bytes,
-        codec=Codec(settings.compression, settings.compression_level),
+        slice_bytes=table.slice_bytes or settings.slice_bytes,
+        codec=table_choices.codec_of(settings, label),
         dated=settings.layout == "date",
         cursor_names=settings.cursor_names,
         cursor_column=table.cursor_column,
         takeover=table.takeover,
         unfenced=settings.unfenced,
         policies=Policies(table.infinity, table.late_dates, table.nan),
-        bands=rules if table.bands == "auto" else None,
+        columns=table_choices.columns_of(settings, label),
+        bands=rules.with_budget(table.sweep_budget) if rules and table.bands == "auto" else None,
         turn_s=turn_s,
         share_s=share_s,
     )

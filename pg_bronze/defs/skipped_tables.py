@@ -9,7 +9,7 @@ import dagster as dg
 
 from pg_bronze.core import cursor_column
 from pg_bronze.core.table import GONE, SourceTable, shell_argument
-from pg_bronze.defs import asset_keys
+from pg_bronze.defs import asset_keys, table_choices
 from pg_bronze.errors import PgBronzeError, SettingsError
 from pg_bronze.lake.keys import Layout, search_starts
 from pg_bronze.lake.ledger import Ledger
@@ -34,7 +34,8 @@ def reason(table: SourceTable, settings: Settings) -> str | None:
     if options.untracked != "skip":
         return None
     try:
-        column = cursor_column.choose(table, settings.cursor_names, options.cursor_column)
+        as_copied = table_choices.as_copied(table, settings)
+        column = cursor_column.choose(as_copied, settings.cursor_names, options.cursor_column)
     except SettingsError:
         return None  # the run reports it
     return None if column else "it has no cursor column and PG_BRONZE_UNTRACKED is skip"

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pg_bronze.errors import SettingsError
+from pg_bronze.settings.config_file import NAME
 from pg_bronze.settings.project import Project
 
 BUCKET = "meteo-bronze"
 # In a shell that has read env.sh: the names of the variables that came from a demo and not from the user.
 _DEMO_VARIABLES = "PGBRONZE_DEMO_VARIABLES"
+_CONFIG = "PG_BRONZE_CONFIG"
 _DEMO_ONLY = ("PG_BRONZE_PG_BINDIR", "PG_BRONZE_MINIO_BIN")
 
 
@@ -62,7 +64,15 @@ def read_environment(folders: tuple[Path, ...]) -> Environment:
         variables |= {name: value for name, value in values.items() if value is not None}
     # In a shell that has read the env.sh of an earlier demo, they would select the servers of that one.
     ignored = {_DEMO_VARIABLES, *os.environ.get(_DEMO_VARIABLES, "").split()}
-    return Environment(variables | {name: value for name, value in os.environ.items() if name not in ignored})
+    variables |= {name: value for name, value in os.environ.items() if name not in ignored}
+    found = Environment(variables)
+    config = variables.get(_CONFIG) or _config_file(folders)
+    # `dagster dev` runs in another folder, and without the file it would copy columns of the user that are masked.
+    return found if found.needs_postgres or not config else Environment({**variables, _CONFIG: os.path.abspath(config)})
+
+
+def _config_file(folders: tuple[Path, ...]) -> str | None:
+    return next((str(file) for folder in folders if (file := folder / NAME).exists()), None)
 
 
 def dagster_variables(

@@ -1,4 +1,4 @@
-"""Loading: the settings from the environment, ``.env`` and the configuration of the ``mc`` client."""
+"""Loading: the settings from the environment, ``.env``, ``pg_bronze.toml`` and the ``mc`` client's configuration."""
 
 import os
 import re
@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pg_bronze.errors import SettingsError
+from pg_bronze.settings.config_file import NAME, ConfigFile, read_config
 from pg_bronze.settings.env_file import read_env_file
 from pg_bronze.settings.files import absolute
 from pg_bronze.settings.mc_alias import EXPLICIT, server, without_overridden_server
@@ -31,14 +32,16 @@ _SOURCE_NAME = re.compile(r"PG_(?!BRONZE_).*")
 def load_settings(
     environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env"), *, lake_only: bool = False
 ) -> Settings:
-    """Load the settings from the environment and from ``env_file``. Call it at the entry point of a process only.
+    """Load the settings from the environment, from ``env_file`` and from ``pg_bronze.toml`` in the same folder.
 
-    The environment takes precedence over the file, and an empty value counts as not set.
+    Call it at the entry point of a process only. The environment takes precedence over the files, and an empty value
+    counts as not set.
 
     Args:
         environ: Replaces the environment of the process, unless it is None.
         env_file: A file that may be missing; None reads no file.
-        lake_only: Ignore the settings of the source database, for processes that only read the bucket.
+        lake_only: Ignore the settings of the source database and of its tables, for processes that only read the
+            bucket.
 
     Raises:
         SettingsError: One error that lists everything that is missing, unknown or invalid.
@@ -57,6 +60,8 @@ def load_settings(
     problems += unreadable.values()
     home = variables.get("HOME") or variables.get("USERPROFILE")
     problems += _make_paths_absolute(values, home)
+    config = ConfigFile() if lake_only else _config(values, env_file, home)
+    problems += config.problems
     reported = set(unreadable)
     try:
         values |= server(variables, home)
@@ -65,7 +70,7 @@ def load_settings(
         reported |= set(EXPLICIT)
 
     try:
-        settings = Settings(**values)
+        settings = Settings(**values, file_options=dict(config.options))
     except ValidationError as error:
         raise one_error(problems + invalid_values(error, reported)) from error
     # Dagster would have no partition to copy into.
@@ -107,10 +112,24 @@ def log_format() -> str:
     return (os.environ.get("PG_BRONZE_LOG") or from_file.get("PG_BRONZE_LOG", "")).strip() or "text"
 
 
+def unused_config(folder: Path) -> Path | None:
+    """Return the ``pg_bronze.toml`` of a folder that settings are not read from; None if a setting names a file."""
+    file = folder / NAME
+    return file if file.exists() and not os.environ.get("PG_BRONZE_CONFIG") else None
+
+
 def _set_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that are not empty, without surrounding spaces except in secrets."""
     stripped = {name: value if name in SECRET_NAMES else value.strip() for name, value in variables.items()}
     return {name: value for name, value in stripped.items() if value}
+
+
+def _config(values: dict[str, Any], env_file: Path | None, home: str | None) -> ConfigFile:
+    """Return the contents of the file that ``PG_BRONZE_CONFIG`` names, or of the one beside ``.env``."""
+    if named := values.get("PG_BRONZE_CONFIG"):
+        values["PG_BRONZE_CONFIG"] = file = absolute(named, home)
+        return read_config(file, required=True)
+    return read_config(env_file.with_name(NAME), required=False) if env_file else ConfigFile()
 
 
 def _make_paths_absolute(values: dict[str, Any], home: str | None) -> list[str]:

@@ -3,11 +3,15 @@
 Does not read the environment; ``load_settings`` does. The description of a field is its documentation.
 """
 
+import difflib
 import hashlib
 import json
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import get_args
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from pg_bronze.settings.bucket import BucketSettings
 from pg_bronze.settings.history import HistorySettings
@@ -15,7 +19,8 @@ from pg_bronze.settings.monitoring import MonitoringSettings
 from pg_bronze.settings.objects import ObjectSettings
 from pg_bronze.settings.section import variable
 from pg_bronze.settings.source import SourceSettings
-from pg_bronze.settings.tables import TableOptions, TableSettings
+from pg_bronze.settings.table_options import TableOptions, merged
+from pg_bronze.settings.tables import TableSettings
 from pg_bronze.settings.ticks import TickSettings
 
 
@@ -25,14 +30,56 @@ class Settings(
 ):
     """All settings, validated. Constructing one reads nothing but its arguments."""
 
+    file_options: dict[str, TableOptions] = Field(
+        default_factory=dict, description="Options of `pg_bronze.toml`, by the name of a table or a pattern of names."
+    )
+
     def table_options(self, label: str) -> TableOptions:
-        """Return the options of a table: those in ``PG_BRONZE_TABLES``, and the global values for the others."""
-        common = {name: getattr(self, name) for name in TableOptions.model_fields if name != "cursor_column"}
-        own = self.tables.get(label, TableOptions())
-        return TableOptions.model_validate(common | own.model_dump(exclude_unset=True))
+        """Return the options of a table, with the global values for what is not set.
+
+        What is set for several names takes precedence in this order: ``PG_BRONZE_TABLES``, the name of the table in
+        ``pg_bronze.toml``, then its patterns, the last one first.
+        """
+        own = [options for name, options in self._patterns if name != label and fnmatchcase(label, name)]
+        own += self._of_name(label)
+        return TableOptions.model_validate(self._common | merged(own)) if own else self._without_own
+
+    def named_columns(self, label: str) -> frozenset[str]:
+        """Return the columns that the options name for this table alone, which must exist."""
+        return frozenset(name for options in self._of_name(label) for name in options.named_columns)
+
+    def unknown_tables(self, labels: Collection[str]) -> list[str]:
+        """Return a sentence for each name or pattern in ``pg_bronze.toml`` that no table has."""
+        unknown = [name for name in self.file_options if name not in labels and not _is_pattern(name)]
+        unknown += [name for name, _ in self._patterns if not any(fnmatchcase(label, name) for label in labels)]
+        return [
+            f"pg_bronze.toml has options of {name}, and there is no such table{_similar(name, labels)}"
+            for name in unknown
+        ]
+
+    def _of_name(self, label: str) -> list[TableOptions]:
+        return [options[label] for options in (self.file_options, self.tables) if label in options]
+
+    @cached_property
+    def _patterns(self) -> list[tuple[str, TableOptions]]:
+        return [item for item in self.file_options.items() if _is_pattern(item[0])]
+
+    @cached_property
+    def _common(self) -> dict[str, object]:
+        # The others have no equal among the global settings, or one that is not valid for a single table.
+        names = ("slice_rows", "untracked", "takeover", "infinity", "late_dates", "bands", "nan")
+        return {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def _without_own(self) -> TableOptions:
+        return TableOptions.model_validate(self._common)
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that change with every setting but secrets and the format of log lines."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         left_out = {"log", *(field for field in Settings.model_fields if variable(field) in SECRET_NAMES)}
         text = json.dumps([self.model_dump(mode="json", exclude=left_out), self.control_mirror], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -43,5 +90,14 @@ class Settings(
         return hashlib.sha256(f"{self.fingerprint()} {known}".encode()).hexdigest()[:16]
 
 
-FIELDS = {variable(name): field for name, field in Settings.model_fields.items()}
+def _is_pattern(name: str) -> bool:
+    return any(character in name for character in "*?[")
+
+
+def _similar(name: str, labels: Collection[str]) -> str:
+    found = difflib.get_close_matches(name, labels, n=1)
+    return f". Did you mean {found[0]}?" if found else ""
+
+
+FIELDS = {variable(name): field for name, field in Settings.model_fields.items() if name != "file_options"}
 SECRET_NAMES = {name for name, field in FIELDS.items() if SecretStr in (field.annotation, *get_args(field.annotation))}

@@ -5,10 +5,9 @@ from typing import Annotated
 from pydantic import ByteSize, Field, ValidationInfo, field_validator
 
 from pg_bronze.settings.choices import Compression, Infinity, LateDates, Layout, Nan
+from pg_bronze.settings.compression import check_level
 from pg_bronze.settings.section import Section
-from pg_bronze.settings.tables import SLICE_ROWS_MAX
-
-_LEVELS: dict[str, tuple[int, int]] = {"zstd": (1, 22), "gzip": (0, 9)}
+from pg_bronze.settings.table_options import SLICE_ROWS_MAX
 
 
 class ObjectSettings(Section):
@@ -60,11 +59,6 @@ class ObjectSettings(Section):
     @classmethod
     def _validate_level(cls, value: int | None, info: ValidationInfo) -> int | None:
         codec = info.data.get("compression")
-        if value is None or codec is None:
-            return value
-        if codec not in _LEVELS:
-            raise ValueError(f"{codec} has no levels; remove it")
-        low, high = _LEVELS[codec]
-        if not low <= value <= high:
-            raise ValueError(f"for {codec} it must be {low} to {high}")
+        if value is not None and codec is not None:
+            check_level(codec, value)
         return value

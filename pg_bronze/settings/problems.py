@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.model import FIELDS, SECRET_NAMES
 from pg_bronze.settings.section import PREFIX, variable
-from pg_bronze.settings.tables import TableOptions
+from pg_bronze.settings.table_options import TableOptions
 
 # Variables of the demo and the tests, and those that Kubernetes sets in every pod for a service "pg-bronze…".
 _FOREIGN = re.compile(
@@ -100,7 +100,8 @@ def _sentence(error: ErrorDetails) -> str:
         return f"{name} is not set. Set it in the environment or in .env. {FIELDS[name].description}"
     where = f"{name} ({', '.join(inner)})" if inner else name
     value = "" if name in SECRET_NAMES else shown(error["input"])
-    return f"{where}{value}: {_reason(error)}."
+    found = reason(error, "a JSON object with options")
+    return f"{where}{value}: {found}{'' if found.endswith('?') else '.'}"
 
 
 def shown(value: object) -> str:
@@ -113,7 +114,12 @@ def shown(value: object) -> str:
     return f" is {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…'!r}"
 
 
-def _reason(error: ErrorDetails) -> str:
+def reason(error: ErrorDetails, options: str) -> str:
+    """Return what is wrong with a value, and the nearest valid one if there is one, without a period.
+
+    Args:
+        options: What the options of a table are called where they are set.
+    """
     context = error.get("ctx", {})
     match error["type"]:
         case "value_error":
@@ -133,7 +139,16 @@ def _reason(error: ErrorDetails) -> str:
         case "less_than_equal":
             return f"it must be at most {context['le']}"
         case "extra_forbidden":
+            similar = difflib.get_close_matches(str(error["loc"][-1]), TableOptions.model_fields, n=1)
+            if similar:
+                return f"it is not an option of a table. Did you mean {similar[0]}?"
             return f"it is not an option of a table; the options are {', '.join(TableOptions.model_fields)}"
         case "model_type":
-            return f"it must be a JSON object with options of {', '.join(TableOptions.model_fields)}"
+            return f"it must be {options} of {', '.join(TableOptions.model_fields)}"
+        case "tuple_type":
+            return "it must be a list of names"
+        case "dict_type":
+            return "it must have a value for each name"
+        case "string_type" | "string_unicode":
+            return "it must be a text"
     return error["msg"][:1].lower() + error["msg"][1:]

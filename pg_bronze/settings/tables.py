@@ -3,41 +3,18 @@
 import datetime
 from collections.abc import Collection
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from pg_bronze.settings.choices import Bands, Infinity, LateDates, Nan, Takeover, Untracked
+from pg_bronze.settings.choices import Bands, Takeover, Untracked
 from pg_bronze.settings.section import Section
+from pg_bronze.settings.table_options import TableOptions
 from pg_bronze.settings.text_formats import comma_separated, parse_json, shell_patterns
 
-SLICE_ROWS_MAX = 1_000_000_000
 # Dagster lists the days since then in a second.
 _FIRST_DAY = datetime.date(1970, 1, 1)
-
-
-class TableOptions(BaseModel):
-    """Options of one table. ``Settings.table_options`` returns them with the global values filled in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-    cursor_column: str | None = Field(
-        default=None, min_length=1, description="Cursor column. None: chosen from the columns of the table."
-    )
-    slice_rows: int | None = Field(
-        default=None,
-        ge=1,
-        le=SLICE_ROWS_MAX,
-        description="Maximum number of rows in a slice. None: derived from the size in bytes.",
-    )
-    untracked: Untracked = Field(default="sweep", description="How to treat the table if it has no cursor column.")
-    takeover: Takeover | None = Field(default=None, description="How to treat data of the original system.")
-    infinity: Infinity = Field(default="sentinel", description="How ±infinity in dates and timestamps is stored.")
-    late_dates: LateDates = Field(
-        default="error", description="How dates and timestamps after the year 262142 are stored."
-    )
-    bands: Bands = Field(default="auto", description="Whether a large table is divided into bands.")
-    nan: Nan = Field(default="error", description="How NaN in a numeric with a precision is stored.")
 
 
 class TableSettings(Section):
@@ -68,8 +45,12 @@ class TableSettings(Section):
     tables: dict[str, TableOptions] = Field(
         default_factory=dict,
         description="Options per table as a JSON object, such as "
-        '`{"movie": {"cursor_column": "updated_at", "slice_rows": 5000}}`. Also `untracked`, `takeover`, '
-        "`bands`, `infinity`, `late_dates` and `nan`.",
+        '`{"movie": {"cursor_column": "updated_at", "slice_rows": 5000}}`. The options are those of '
+        "[`pg_bronze.toml`](#the-file-pg_bronzetoml), and take precedence over it.",
+    )
+    config: Path | None = Field(
+        default=None,
+        description="File with options per table. Not set: `pg_bronze.toml` in the folder of `.env`, if it exists.",
     )
     takeover: Takeover | None = Field(
         default=None,

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 from pg_bronze_tests.harness.project import Project, key, sentences
 from pg_bronze_tests.harness.repetitions import also
-from pg_bronze_tests.harness.secrets import spellings
+from pg_bronze_tests.harness.secrets import spellings, traces
 from pg_bronze_tests.harness.slow import SLOW, wait_until_slow
 
 PASSWORD = "pl4nted'pass word/%40@:\\"
@@ -29,21 +28,6 @@ def guarded(cinema: Project) -> Iterator[Project]:
     cinema.database.execute("drop owned by guarded; drop role guarded")
 
 
-def _traces(project: Project) -> str:
-    """Return all stored text: events, runs, definitions as sent to the UI, the sensor's cursor, every object."""
-    instance = project.instance
-    parts = [project.cursor or ""]
-    for record in instance.get_run_records():
-        parts.append(dg._serdes.serialize_value(record.dagster_run))
-        events = instance.get_records_for_run(record.dagster_run.run_id).records
-        parts += [dg._serdes.serialize_value(item.event_log_entry) for item in events]
-    repository = project.definitions.get_repository_def()
-    parts.append(dg._serdes.serialize_value(RepositorySnap.from_def(repository)))
-    store = project.bucket.store()
-    parts += [(store.get(item.key) or b"").decode("latin-1") for item in store.list("")]
-    return "\n".join(parts)
-
-
 def _check(project: Project, text: str) -> None:
     for secret in (PASSWORD, project.bucket.server.secret_key):
         for spelling in spellings(secret):
@@ -55,7 +39,7 @@ def test_no_stored_text_contains_a_secret(guarded: Project, capfd: pytest.Captur
     guarded.evaluate("bronze_catalog")
     assert guarded.copy().success
 
-    text = _traces(guarded)
+    text = traces(guarded)
 
     assert "guarded" in text, "the name of the user is there, so the search includes the right texts"
     _check(guarded, text)
@@ -87,7 +71,7 @@ def test_a_failure_shows_no_secret(guarded: Project, capfd: pytest.CaptureFixtur
     except Exception as error:  # noqa: BLE001  # the UI shows the text of any error
         shown = serializable_error_info_from_exc_info((type(error), error, error.__traceback__)).to_string()
 
-    text = _traces(guarded) + shown + "".join(capfd.readouterr())
+    text = traces(guarded) + shown + "".join(capfd.readouterr())
     assert "pl4nted" not in text
     assert result.success == ("PG_CONTROL_URL" in variables)
 
@@ -116,7 +100,7 @@ def test_an_interrupted_read_shows_no_secret(guarded: Project, capfd: pytest.Cap
     # connectorx reports no SQLSTATE, and the repeated read succeeds: the server is there again.
     expected = {"connectorx": "as by a lost connection", "copy": "the connection to PostgreSQL was lost"}[reader]
     assert expected in sentences(result)["bronze__movie"]
-    text = _traces(guarded) + "".join(capfd.readouterr())
+    text = traces(guarded) + "".join(capfd.readouterr())
     assert "guarded" in text
     _check(guarded, text)
 

@@ -164,3 +164,14 @@ def test_a_server_of_the_user_beside_one_of_the_demo_is_a_risk(variables: dict[s
     risk = environment.Environment(variables).risk
 
     assert risk is None if words is None else words in str(risk)
+
+
+def test_the_options_of_tables_apply_to_a_database_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dagster dev` runs in another folder, and would copy the values of masked columns."""
+    (tmp_path / "pg_bronze.toml").touch()
+
+    assert "PG_BRONZE_CONFIG" not in read(tmp_path, monkeypatch).variables
+    assert read(tmp_path, monkeypatch, PG_DB="shop").variables["PG_BRONZE_CONFIG"] == str(tmp_path / "pg_bronze.toml")
+    monkeypatch.chdir(tmp_path)
+    chosen = read(tmp_path, monkeypatch, PG_DB="shop", PG_BRONZE_CONFIG="other.toml").variables["PG_BRONZE_CONFIG"]
+    assert chosen == str(tmp_path / "other.toml")

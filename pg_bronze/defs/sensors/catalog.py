@@ -33,7 +33,8 @@ def build_catalog(state: CatalogState, settings: Settings | None, new: dg.JobDef
         target=new or dg.AssetSelection.groups("bronze"),
         minimum_interval_seconds=CATALOG_INTERVAL_S - 1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Reloads the definitions after tables were created, dropped or altered.",
+        description="Reloads the definitions after tables were created, dropped or altered, and after a change of a "
+        "setting.",
     )
     def bronze_catalog(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         current = load_settings()  # a SettingsError names the setting that is invalid now
@@ -42,18 +43,20 @@ def build_catalog(state: CatalogState, settings: Settings | None, new: dg.JobDef
             return dg.SensorResult(skip_reason="The settings are valid now. The definitions are being reloaded.")
         now = datetime.now(UTC).timestamp()
         mark = catalog_state.tables_mark(current)
-        if known.unchanged(mark, now):
+        # Descriptions, columns, owners and tags depend on the settings, and run workers compare the mark.
+        changed = current.mark() != settings.mark()
+        if not changed and known.unchanged(mark, now):
             return dg.SensorResult(skip_reason="No table was created or dropped.", cursor=context.cursor)
         catalog = catalog_state.live(current)
         live = catalog.fingerprint
         loaded = state.catalog.fingerprint if state.catalog else None
-        stale = live != loaded or state.remembered is not None or store.needs_reload(current)
+        stale = changed or live != loaded or state.remembered is not None or store.needs_reload(current)
         stale = stale or catalog_state.former_changed(current, state, datetime.fromtimestamp(now, UTC))
         if not stale:
             if store.problem is None:
                 known.keep(mark, now)
             return dg.SensorResult(skip_reason=store.problem or "The catalog is unchanged.", cursor=live)
-        reloaded = _request(context, live, now)
+        reloaded = _request(context, live, now, "The settings" if changed and live == loaded else "The catalog")
         found = new_tables.copied_since(state.catalog, catalog, current) if reloaded.in_vain else []
         if found and not new_tables.in_progress(context.instance):
             return dg.SensorResult(run_requests=[new_tables.request(found, current)], cursor=reloaded.cursor)
@@ -77,23 +80,27 @@ class _Reload:
     in_vain: bool = False
 
 
-def _request(context: dg.SensorEvaluationContext, live: str, now: float) -> _Reload:
+def _request(context: dg.SensorEvaluationContext, live: str, now: float, changed: str) -> _Reload:
     """Reload the definitions unless they were reloaded in vain just before.
 
     The database may have been down during a reload. A table that cannot be loaded would be reloaded every 15 s.
+
+    Args:
+        live: The fingerprint of the catalog.
+        changed: What has changed, for the sentence.
     """
     last = ReloadRequest.from_cursor(context.cursor, live)
     if now < last.next_at:
         sentence = (
-            f"The catalog changed. Reloads of the definitions without effect so far: {last.count}. The next one is at "
+            f"{changed} changed. Reloads of the definitions without effect so far: {last.count}. The next one is at "
             f"{datetime.fromtimestamp(last.next_at, UTC):%H:%M:%S} UTC. If this continues, restart the code location."
         )
         return _Reload(sentence, last.to_cursor())
     cursor = last.again(now).to_cursor()
     if isinstance(context.code_location_origin, ManagedGrpcPythonEnvCodeLocationOrigin):
-        return _Reload("The catalog changed. The daemon loads the definitions again within a minute.", cursor, True)
+        return _Reload(f"{changed} changed. The daemon loads the definitions again within a minute.", cursor, True)
     reload(context)
-    return _Reload("The catalog changed. The definitions are being reloaded.", cursor, last.count > 0)
+    return _Reload(f"{changed} changed. The definitions are being reloaded.", cursor, last.count > 0)
 
 
 class _Known:

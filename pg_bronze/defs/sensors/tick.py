@@ -26,12 +26,15 @@ _in_use = threading.RLock()
 _CLOSE_WAIT_S = 5.0
 
 
-def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: CatalogState) -> dg.SensorDefinition:
+def build_tick(
+    tables: Sequence[SourceTable], settings: Settings | None, state: CatalogState, notes: Sequence[str] = ()
+) -> dg.SensorDefinition:
     """Return the sensor that requests runs of all due tables, and reports what it checked if no table is due.
 
     Args:
         tables: All tables that are copied.
         settings: The settings when the definitions were loaded; None if they were invalid.
+        notes: Sentences about the settings that each tick ends with.
     """
     # Dagster evaluates sensors every 5 s: an interval of 10 means 10 to 15 s, one of 9 means 10.
     interval = max(1, int(settings.interval_s) - 1) if settings else 30
@@ -61,7 +64,7 @@ def build_tick(tables: Sequence[SourceTable], settings: Settings | None, state: 
             run_watchdog.end_abandoned_runs(context.instance, source, keys, now.timestamp())
             free = free_slots(context.instance, current, source)
             result = check(context.instance, tables, current, source, memory, process, now.timestamp(), free_slots=free)
-        sentence = ". ".join(part for part in (result.sentence, state.remembered) if part)
+        sentence = ". ".join(part for part in (result.sentence, state.remembered, *notes) if part)
         cursor = result.memory.to_cursor()
         former = checks.former_states(state.former, now.timestamp())
         events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = [
