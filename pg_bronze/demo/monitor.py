@@ -1,6 +1,8 @@
 """The demo while it runs: what it prints, and when it ends."""
 
+import os
 import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -81,4 +83,13 @@ class Monitor:
         self._console.print(f"  sensor    {location}/sensors/bronze_tick")
         self._console.print(f"  bucket    {self._servers.bucket()}")
         self._console.print(f"  database  {self._servers.database()}")
-        self._console.print(f"  settings for a shell:  . {shlex.quote(str(self._shell_file))}")
+        shell_file = shlex.quote(str(self._shell_file))
+        self._console.print(f"  settings for a shell:  . {shell_file}")
+        if self._servers.postgres:  # the sample database, which has the table
+            self._console.print(f"  read a table:  (. {shell_file}; {_command()} scan movie --latest)")
+
+
+def _command() -> str:
+    """Return how to call the command of this installation from the current folder."""
+    command = Path(sys.executable).with_name("pg-bronze")
+    return shlex.quote(os.path.relpath(command) if command.is_relative_to(Path.cwd()) else str(command))

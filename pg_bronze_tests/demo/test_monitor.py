@@ -1,9 +1,12 @@
 """What the demo prints while it runs and after it was stopped."""
 
 import io
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from pg_bronze.demo.console import Console, StopSignals
 from pg_bronze.demo.monitor import Monitor
@@ -28,3 +31,24 @@ def test_slices_that_are_committed_while_the_demo_stops_are_printed(tmp_path: Pa
     monitor.print_last_slices()
 
     assert out.getvalue().splitlines()[-1] == "06:50:01  copied movie: 2 rows, transactions [1, 2)"
+
+
+@pytest.mark.parametrize(
+    "folder, command", [(".", ".venv/bin/pg-bronze"), ("elsewhere", "'{top}/.venv/bin/pg-bronze'")]
+)
+def test_the_last_line_of_the_addresses_reads_what_was_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, command: str
+):
+    """In parentheses, so that the settings of the demo do not stay in the shell."""
+    top, out = tmp_path / "a project", io.StringIO()
+    (top / folder).mkdir(parents=True)
+    monkeypatch.chdir(top / folder)
+    monkeypatch.setattr(sys, "executable", str(top / ".venv/bin/python"))
+    dagster: Any = SimpleNamespace(log=tmp_path / "log", child=None, url="http://127.0.0.1:3000", is_ready=lambda: True)
+    postgres = SimpleNamespace(child=SimpleNamespace(poll=lambda: 1, name="PostgreSQL", log="log", tail=lambda: ""))
+    servers: Any = SimpleNamespace(postgres=postgres, s3=None, bucket=lambda: "b", database=lambda: "d")
+
+    Monitor(Console(out), StopSignals(), dagster, servers, top / "env.sh").run()
+
+    shown = next(line for line in out.getvalue().splitlines() if "read a table" in line)
+    assert shown.endswith(f"(. '{top}/env.sh'; {command.format(top=top)} scan movie --latest)")
