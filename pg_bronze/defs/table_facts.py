@@ -75,9 +75,13 @@ class Process:
         return True
 
     def read_last_runs(
-        self, instance: dg.DagsterInstance, entries: Mapping[dg.AssetKey, AssetEntry]
+        self, instance: dg.DagsterInstance, entries: Mapping[dg.AssetKey, AssetEntry], running: set[dg.AssetKey] | None
     ) -> dict[dg.AssetKey, failures.LastRun]:
-        """Return what the last run reported about each table; reads the storage at most once for each run."""
+        """Return what the last run reported about each table; reads the storage once for each run that has ended.
+
+        Args:
+            running: The tables that unfinished runs copy, which may still report something; None for all.
+        """
         unread: dict[str, list[dg.AssetKey]] = {}
         for key, entry in entries.items():
             run_id, known = entry.last_run_id, self.last_runs.get(key.to_user_string())
@@ -87,7 +91,8 @@ class Process:
             quiet = failures.quiet_in_run(instance, run_id) if len(keys) > 1 else {}
             for key in keys:
                 found = quiet.get(key) or failures.last_run(instance, key, run_id)
-                self.last_runs[key.to_user_string()] = (run_id, found)
+                has_ended = running is not None and key not in running
+                self.last_runs[key.to_user_string()] = (run_id if has_ended else "", found)
         return {
             key: self.last_runs[key.to_user_string()][1]
             for key, entry in entries.items()
@@ -109,7 +114,7 @@ def collect(
     running = _running(instance)
     keys = {asset_keys.bronze_key(table): table for table in tables}
     entries = {record.asset_entry.asset_key: record.asset_entry for record in instance.get_asset_records(list(keys))}
-    last_runs = process.read_last_runs(instance, entries)
+    last_runs = process.read_last_runs(instance, entries, running)
     found = []
     for key, table in keys.items():
         oid = activity.oids.get((table.schema, table.name))

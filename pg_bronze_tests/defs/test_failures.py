@@ -244,6 +244,26 @@ def test_a_failure_that_may_pass_is_retried_at_the_next_three_ticks(cinema: Proj
     assert retries == [0, 10, 20, 30, 50, 80, 140, 260]
 
 
+def test_a_tick_during_a_run_does_not_hide_what_the_run_reports_afterwards(
+    cinema: Project, monkeypatch: pytest.MonkeyPatch
+):
+    """A failed run of more than ten seconds was reported as one that "ended without reporting a result"."""
+    cinema.bucket.store().create(STRAY, b"")
+    record, seen = failures._record, []
+    monkeypatch.setattr(failures, "_record", lambda *found: seen.append(cinema.evaluate()) or record(*found))
+
+    while (data := cinema.evaluate()).run_requests:
+        # A run with the names of its tables, by which a tick sees that they are running.
+        cinema.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=cinema.instance, asset_selection=[key(table) for table in requested(data)[0]],
+            partition_key=str(datetime.now(UTC).date()), tags=TICK, raise_on_error=False,
+        )  # fmt: skip
+
+    assert len(seen) == 1, "the test needs a tick before the failure is recorded"
+    assert "without reporting" not in data.skip_message
+    assert data.skip_message.startswith("movie failing since")
+
+
 def test_one_cause_of_many_tables_is_reported_once(cinema: Project):
     cinema.set(MINIO_ENDPOINT="http://127.0.0.1:1")
     cinema.reload()
