@@ -14,7 +14,8 @@ from pg_bronze.core.table import SourceTable
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _PLAIN = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*")
 _CODE = re.compile(r"0|([0-9A-F]{2})+")
-BRONZE = "bronze"  # the first part of the key of every bronze asset
+# The first part of the key of every source table, bronze asset and silver asset, and the name of its group.
+SOURCE, BRONZE, SILVER = "postgres", "bronze", "silver"
 
 
 def daily(first_day: date) -> dg.DailyPartitionsDefinition:
@@ -32,12 +33,12 @@ def bronze_key(table: SourceTable) -> dg.AssetKey:
 def latest_key(table: SourceTable) -> dg.AssetKey:
     """Return ``silver/movie_latest``, the asset with the newest row versions of a table."""
     *schema, name = _path(table)
-    return dg.AssetKey(["silver", *schema, f"{name}_latest"])
+    return dg.AssetKey([SILVER, *schema, f"{name}_latest"])
 
 
 def source_key(table: SourceTable, database: str) -> dg.AssetKey:
     """Return ``postgres/cine/movie``, the source table of a bronze asset."""
-    return dg.AssetKey(["postgres", encode(database), *_path(table)])
+    return dg.AssetKey([SOURCE, encode(database), *_path(table)])
 
 
 def pool(table: SourceTable) -> str:

@@ -15,7 +15,7 @@ from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.defs import asset_keys, control_mirror, failures, metadata
+from pg_bronze.defs import asset_keys, control_mirror, descriptions, failures, metadata
 from pg_bronze.defs.resources import SourceDatabase
 from pg_bronze.errors import NoConnectionFree, TableLocked
 from pg_bronze.lake.commit import Slices
@@ -24,7 +24,6 @@ from pg_bronze.sync.report import SyncReport
 from pg_bronze.sync.slice_stream import SliceStream
 from pg_bronze.sync.table_sync import TableSync
 
-GROUP = "bronze"
 IO_MANAGER = "bronze_io_manager"
 _REBUILT = "Dagster's storage has no watermark (it is new or was wiped). It was rebuilt from the objects in the bucket."
 
@@ -69,13 +68,10 @@ def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.A
     Args:
         skipped: Why the table has no bronze asset; None if it has one.
     """
-    description = table.comment or f"Table {table.label} of the source database."
-    if skipped:
-        description = f"{description}\n\n**Skipped**: {skipped}."
     return dg.AssetSpec(
         asset_keys.source_key(table, database),
-        description=description,
-        group_name="postgres",
+        description=descriptions.of_source(table, skipped),
+        group_name=asset_keys.SOURCE,
         kinds={"postgres", "table"},
         tags={"pg_bronze/status": "skipped" if skipped else "copied"},
         metadata=metadata.of_definition(table, database),
@@ -88,15 +84,33 @@ def build_former(former: FormerTable, database: str, days: dg.PartitionsDefiniti
         asset_keys.bronze_key(former.table),
         deps=[asset_keys.source_key(former.table, database)],
         description=f"**Not copied any more.** {former.reason}",
-        group_name=GROUP,
+        group_name=asset_keys.BRONZE,
         kinds={"polars", "parquet", "s3"},
         tags={"pg_bronze/status": "not_copied"},
         partitions_def=days,
     )
 
 
+def build_problem(error: str) -> dg.AssetSpec:
+    """Return an external asset that stands for all tables while the settings are invalid.
+
+    Args:
+        error: What to set.
+    """
+    return dg.AssetSpec(
+        ["pg_bronze", "settings"],
+        description=descriptions.of_problem(error),
+        group_name="not_configured",
+    )
+
+
 def build_bronze(
-    table: SourceTable, database: str, days: dg.PartitionsDefinition, notes: str, chosen: Chosen | None = None
+    table: SourceTable,
+    database: str,
+    days: dg.PartitionsDefinition,
+    description: str,
+    uri: str,
+    chosen: Chosen | None = None,
 ) -> dg.AssetsDefinition:
     """Return the bronze asset of one table.
 
@@ -104,17 +118,18 @@ def build_bronze(
     that was requested before midnight may start after it. ``defs.verification`` verifies past days.
 
     Args:
-        notes: About the cursor column and the latest change of the table, for the description.
+        description: In Markdown.
+        uri: The address of the folder that the table is copied to.
         chosen: What the options of the table change; None for a table without options.
     """
     with warnings.catch_warnings():
         # backfill_policy is beta, and the warning would be repeated for every table in every process.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return _bronze(table, database, days, notes, chosen or Chosen(table))
+        return _bronze(table, database, days, description, uri, chosen or Chosen(table))
 
 
 def _bronze(
-    table: SourceTable, database: str, days: dg.PartitionsDefinition, notes: str, chosen: Chosen
+    table: SourceTable, database: str, days: dg.PartitionsDefinition, description: str, uri: str, chosen: Chosen
 ) -> dg.AssetsDefinition:
     @dg.asset(
         key=asset_keys.bronze_key(table),
@@ -123,17 +138,13 @@ def _bronze(
         backfill_policy=dg.BackfillPolicy.single_run(),
         output_required=False,
         io_manager_key=IO_MANAGER,
-        group_name=GROUP,
+        group_name=asset_keys.BRONZE,
         kinds={"polars", "parquet", "s3"},
         owners=list(chosen.owners),
         tags=dict(chosen.tags),
         pool=asset_keys.pool(table),
-        description=f"{table.comment or f'Every row version of {table.label}.'}\n\n{notes}",
-        metadata={
-            **metadata.of_definition(chosen.table, database),
-            "pg_bronze/schema": table.schema,
-            "pg_bronze/table": table.name,
-        },
+        description=description,
+        metadata=metadata.of_copy(chosen.table, uri),
     )
     def bronze(context: dg.AssetExecutionContext, source_database: SourceDatabase) -> Iterator[dg.Output[Any]]:
         state, started = failures.state_of(source_database.settings.fingerprint(), table), time.monotonic()

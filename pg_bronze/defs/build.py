@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from pg_bronze.core import band_notes, band_rules, cursor_column
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import (
     asset_keys,
     assets,
     catalog_state,
     checks,
+    descriptions,
     new_tables,
     silver,
     skipped_tables,
@@ -65,20 +65,28 @@ def build_definitions(
     """Return assets, sensors and resources for a catalog.
 
     Args:
-        settings: None returns only the sensors, which report the invalid setting.
-        console: Replaces the logger that prints the log of a run on the terminal.
+        settings: None returns an asset that describes what to set, and the sensors, which report the same.
+        console: Replaces the logger that prints the log of a run on the terminal; None for that of ``dagster dev``.
         watch: Called after each slice of a first load, with the table's label and the progress.
         with_checks: Whether the assets have checks, which a run of the assets executes as well.
     """
     if settings is None:
-        return dg.Definitions(sensors=[tick.build_tick([], None, state), catalog.build_catalog(state, None, None)])
+        return dg.Definitions(
+            assets=[assets.build_problem(state.error or "")],
+            sensors=[tick.build_tick([], None, state), catalog.build_catalog(state, None, None)],
+        )
     tables = _table_assets(settings, state)
     new = new_tables.build_job(settings, state, build_definitions)
     latest, left_out = _latest_tables(tables.copied, settings)
     standing = standing_checks.build(tables.copied if with_checks else [], settings)
     keys = [*map(asset_keys.bronze_key, tables.copied), *map(asset_keys.latest_key, latest)]
     return dg.Definitions(
-        assets=[*tables.sources, *tables.bronze, *tables.former, *(silver.build_latest(table) for table in latest)],
+        assets=[
+            *tables.sources,
+            *tables.bronze,
+            *tables.former,
+            *(silver.build_latest(table, descriptions.latest_uri(table, settings)) for table in latest),
+        ],
         asset_checks=[*(checks.build_up_to_date(tables.copied, state.former) if with_checks else []), *standing.checks],
         jobs=[new, *_jobs(tables, state), *standing.jobs],
         schedules=standing.schedules,
@@ -128,51 +136,15 @@ def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
         found.sources.append(assets.build_source(table, settings.pg_db, reason))
         if reason is None:
             options, as_copied = settings.table_options(table.label), table_choices.as_copied(table, settings)
-            notes = _notes(as_copied, settings, state)
+            description = descriptions.of_bronze(as_copied, settings, state.changes.get(table.label))
             chosen = assets.Chosen(as_copied, options.owners, options.tags)
-            found.bronze.append(assets.build_bronze(table, settings.pg_db, days, notes, chosen))
+            uri = descriptions.folder_uri(table, settings)
+            found.bronze.append(assets.build_bronze(table, settings.pg_db, days, description, uri, chosen))
             found.copied.append(table)
     copied = {table.label for table in found.copied}
     former = [item for item in state.former if item.table.label not in copied]
     found.former = [assets.build_former(item, settings.pg_db, days) for item in former]
     return found
-
-
-def _notes(table: SourceTable, settings: Settings, state: CatalogState) -> str:
-    """Return paragraphs for the description: the cursor column, when rows arrive, limits, and the latest change."""
-    paragraphs = [_cursor_note(table, settings), *_column_notes(table), *_size_note(table, settings)]
-    paragraphs += [f"**Limit**: {caveat}." for caveat in table.caveats]
-    if change := state.changes.get(table.label):
-        paragraphs.append(f"**Changed**, noticed at {change.at}: {'; '.join(change.sentences)}.")
-    return "\n\n".join(paragraphs)
-
-
-def _cursor_note(table: SourceTable, settings: Settings) -> str:
-    try:
-        column = cursor_column.choose(table, settings.cursor_names, settings.table_options(table.label).cursor_column)
-    except SettingsError as error:
-        # The run fails with the same sentence: the table is not copied until the setting is valid.
-        return f"**Invalid setting**: {error}"
-    if column is None:
-        return "No cursor column. The table is copied by transaction ids alone."
-    return f"Cursor column `{column.name}`: {column.reason}."
-
-
-def _column_notes(table: SourceTable) -> list[str]:
-    """Return which columns the options exclude and mask; nothing if there are none."""
-    masked = [f"`{column.name}` ({column.mask.kind})" for column in table.columns if column.mask]
-    excluded = [f"`{name}`" for _, name in table.excluded]
-    notes = [f"**Excluded columns**: {', '.join(excluded)}."] if excluded else []
-    return [*notes, f"**Masked columns**: {', '.join(masked)}."] if masked else notes
-
-
-def _size_note(table: SourceTable, settings: Settings) -> list[str]:
-    """Return when rows of a large table arrive, as far as the planner's estimates tell; nothing for other tables."""
-    options = settings.table_options(table.label)
-    rules = band_rules.rules_of(settings.interval_s, 0).with_budget(options.sweep_budget)
-    if options.bands == "off" or not band_rules.is_scheduled(table, None, rules):
-        return []
-    return [band_notes.outlook(table, settings.cursor_names, options.cursor_column, rules)]
 
 
 def _latest_tables(copied: Sequence[SourceTable], settings: Settings) -> tuple[list[SourceTable], list[str]]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, get_args
 
 import dagster as dg
 
-from pg_bronze.core import value_policies
+from pg_bronze.core import column_types, value_policies
 from pg_bronze.core.band_notes import BandNotes
 from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.load_progress import LoadProgress
@@ -254,23 +255,51 @@ def _lag_s(column: CursorColumn, value: str) -> float | None:
 
 
 def of_definition(table: SourceTable, database: str) -> dict[str, Any]:
-    """Return the metadata of a table's assets: its name, and its columns with types and comments."""
+    """Return the metadata of a source table: its name, and its columns with types and comments."""
+    columns = [_column(table, column) for column in table.columns]
     return {
         "dagster/table_name": f"{database}.{table.schema}.{table.name}",
-        **of_columns(table),
+        "dagster/column_schema": dg.TableSchema(columns=columns),
     }
 
 
-def of_columns(table: SourceTable) -> dict[str, Any]:
-    """Return the columns of a table with types and comments."""
-    return {"dagster/column_schema": dg.TableSchema(columns=[_column(table, column) for column in table.columns])}
+def of_copy(table: SourceTable, uri: str) -> dict[str, Any]:
+    """Return the metadata of an asset with the rows of a table: its address, its columns, and its table.
+
+    Args:
+        uri: The address of the folder or object. The UI shows it as the storage of the asset.
+    """
+    columns = [_column(table, column) for column in table.columns]
+    return {
+        "dagster/uri": uri,
+        "dagster/column_schema": dg.TableSchema(
+            columns=[*columns, _xid_column(column_types.xid_column(table.columns))]
+        ),
+        "pg_bronze/schema": table.schema,
+        "pg_bronze/table": table.name,
+    }
 
 
 def _column(table: SourceTable, column: Column) -> dg.TableColumn:
     mask = f"Masked: {column.mask.kind}." if column.mask else None
+    is_key = column.name in table.primary_key
     return dg.TableColumn(
         name=column.name,
         type=column.declared,
         description=" ".join(filter(None, [column.comment, mask])) or None,
-        constraints=dg.TableColumnConstraints(nullable=not column.not_null, unique=table.primary_key == (column.name,)),
+        constraints=dg.TableColumnConstraints(
+            nullable=not column.not_null,
+            unique=table.primary_key == (column.name,),
+            other=["primary key"] if is_key else None,
+        ),
+    )
+
+
+@cache
+def _xid_column(name: str) -> dg.TableColumn:
+    return dg.TableColumn(
+        name=name,
+        type="bigint",
+        description="Transaction that wrote the row version.",
+        constraints=dg.TableColumnConstraints(nullable=False),
     )

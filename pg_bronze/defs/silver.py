@@ -8,14 +8,17 @@ from typing import Any
 import dagster as dg
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, assets, metadata
+from pg_bronze.defs import asset_keys, assets, descriptions, metadata
 
-GROUP = "silver"
 IO_MANAGER = "silver_io_manager"
 
 
-def build_latest(table: SourceTable) -> dg.AssetsDefinition:
-    """Return the asset ``silver/<table>_latest``: the newest copied version of each row."""
+def build_latest(table: SourceTable, uri: str) -> dg.AssetsDefinition:
+    """Return the asset ``silver/<table>_latest``: the newest copied version of each row.
+
+    Args:
+        uri: The address of its object.
+    """
 
     @dg.asset(
         key=asset_keys.latest_key(table),
@@ -27,16 +30,11 @@ def build_latest(table: SourceTable) -> dg.AssetsDefinition:
             )
         },
         io_manager_key=IO_MANAGER,
-        group_name=GROUP,
+        group_name=asset_keys.SILVER,
         kinds={"polars", "parquet", "s3"},
         pool=f"{asset_keys.pool(table)}_latest",
-        description=f"The newest version of each row of {table.label}, as one Parquet object. It also contains rows "
-        "that were deleted, and the old primary key of rows whose primary key was updated.",
-        metadata={
-            **metadata.of_columns(table),
-            "pg_bronze/schema": table.schema,
-            "pg_bronze/table": table.name,
-        },
+        description=descriptions.of_latest(table),
+        metadata=metadata.of_copy(table, uri),
     )
     def latest(versions: Any) -> Any:
         return versions

@@ -26,6 +26,10 @@ from pg_bronze.settings.problems import (
 )
 from pg_bronze.settings.project import current_folder, find_project
 
+NOTHING_SET = (
+    "No setting is set. Set PG_HOST, PG_DB, PG_USER, PG_PASS, MINIO_BUCKET and MINIO_ENDPOINT, MINIO_ACCESS_KEY, "
+    "MINIO_SECRET_KEY in the environment, or in .env, of which .env.example is a template."
+)
 _SOURCE_NAME = re.compile(r"PG_(?!BRONZE_).*")
 
 
@@ -56,6 +60,8 @@ def load_settings(
         variables["PG_DB"] = "none"
 
     values: dict[str, Any] = {name: text for name, text in variables.items() if name in FIELDS}
+    if not values and not problems:
+        raise SettingsError(NOTHING_SET)
     unreadable = unreadable_values(values)
     problems += unreadable.values()
     home = variables.get("HOME") or variables.get("USERPROFILE")

@@ -15,7 +15,7 @@ from pg_bronze.defs import asset_keys
 from pg_bronze_tests.harness.names import TABLES
 from pg_bronze_tests.harness.project import key
 
-SOURCE = "postgres"
+SOURCE = asset_keys.SOURCE
 
 
 def _bronze(definitions: dg.Definitions) -> set[str]:
@@ -88,14 +88,27 @@ def test_the_definition_contains_the_columns_with_types_and_comments(cinema):
 
     schema = graph.get(key("movie")).metadata["dagster/column_schema"]
 
-    found = {column.name: (column.type, column.description, column.constraints.nullable) for column in schema.columns}
+    *columns, xid = schema.columns
+    found = {column.name: (column.type, column.description, column.constraints.nullable) for column in columns}
     assert found == {
         "id": ("integer", None, False),
         "title": ("text", "As on the poster", False),
         "updated_at": ("timestamp with time zone", None, True),
     }
-    assert graph.get(key("movie")).metadata["dagster/table_name"] == f"{cinema.database.name}.public.movie"
+    assert [column.constraints.other for column in columns] == [["primary key"], [], []]
+    assert (xid.name, xid.type, xid.constraints.nullable) == ("_pg_xid", "bigint", False)
     assert graph.get(key("movie")).description.startswith("Films and when they changed")
+
+
+def test_the_storage_of_an_asset_is_its_folder_and_that_of_a_source_its_table(cinema):
+    """The page of an asset shows both under "Storage", and a person looks there for the objects."""
+    graph = cinema.definitions.resolve_asset_graph()
+    movie = graph.get(key("movie"))
+    source = graph.get(next(iter(movie.parent_keys)))
+
+    assert movie.metadata["dagster/uri"] == f"s3://{cinema.bucket.name}/movie/"
+    assert source.metadata["dagster/table_name"] == f"{cinema.database.name}.public.movie"
+    assert "dagster/table_name" not in movie.metadata
 
 
 def test_the_description_names_the_cursor_column_and_the_reason(cinema):
@@ -148,6 +161,17 @@ def test_today_is_a_partition_and_the_first_day_is_kept(project):
 
     keys = graph.get(key("movie")).partitions_def.get_partition_keys()
     assert (keys[0], keys[-1], len(keys)) == (earlier, datetime.now(UTC).date().isoformat(), 4)
+
+
+def test_without_settings_one_asset_says_what_to_set(project):
+    """The UI would be empty otherwise, and only the error of a tick would have the reason."""
+    project.monkeypatch.delenv("MINIO_BUCKET")
+
+    graph = project.reload().resolve_asset_graph()
+
+    (only,) = graph.get_all_asset_keys()
+    assert not graph.executable_asset_keys
+    assert "MINIO_BUCKET is not set. Set it in the environment or in .env." in graph.get(only).description
 
 
 def test_untracked_skip_excludes_a_table_with_the_reason(project):

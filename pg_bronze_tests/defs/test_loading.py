@@ -79,7 +79,7 @@ def test_definitions_load_with_invalid_settings_and_the_tick_names_the_setting(
     definitions = project.reload()
 
     assert {sensor.name for sensor in definitions.sensors} == {"bronze_tick", "bronze_catalog"}
-    assert not definitions.resolve_asset_graph().get_all_asset_keys()
+    assert not definitions.resolve_asset_graph().executable_asset_keys
     message = _tick_error(project)
     assert all(word in message for word in words), message
     assert "\n" not in message

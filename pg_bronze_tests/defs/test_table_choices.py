@@ -83,7 +83,7 @@ def test_the_asset_shows_what_the_options_say_and_a_change_of_the_file_reloads_i
     assert set(spec.owners) == {"team:sales", "ana@example.com"}
     assert spec.tags["domain"] == "crm"
     columns = {column.name: column.description for column in spec.metadata["dagster/column_schema"].columns}
-    assert list(columns) == ["id", "email", "phone", "country", "seen_at", "c"]
+    assert list(columns) == ["id", "email", "phone", "country", "seen_at", "c", "_pg_xid"]
     assert columns["email"] == "Masked: sha256."
     assert "**Excluded columns**: `note`." in spec.description
     assert "Cursor column `id`: it is the primary key" in spec.description

@@ -3,7 +3,7 @@
 import pytest
 
 from pg_bronze.errors import SettingsError
-from pg_bronze.settings.load import load_settings
+from pg_bronze.settings.load import NOTHING_SET, load_settings
 from pg_bronze_tests.settings.conftest import MINIMUM, entry, error_of, error_with, load
 
 
@@ -113,6 +113,15 @@ def test_a_certificate_or_password_file_that_does_not_exist_is_an_error():
 
     assert error_with(PG_SSLMODE="verify-ca", PG_SSLROOTCERT="absent") == f"PG_SSLROOTCERT {missing}"
     assert error_with(PG_PASSFILE="absent") == f"PG_PASSFILE {missing}"
+
+
+def test_without_any_setting_one_sentence_says_what_to_set():
+    """Somebody who starts it to see what it is would read three problems."""
+    message = error_of({"PATH": "/bin"})
+
+    assert message == NOTHING_SET
+    assert "PG_DB" in message
+    assert ".env.example" in message
 
 
 def test_all_problems_are_reported_in_one_error(tmp_path):
