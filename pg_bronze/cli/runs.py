@@ -15,7 +15,7 @@ from pg_bronze.cli.outcome import Copied, Failed, Outcome
 from pg_bronze.cli.progress_bars import bars
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, build, metadata
+from pg_bronze.defs import asset_keys, build, metadata, run_tags
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.errors import Retry
 from pg_bronze.settings.model import Settings
@@ -59,7 +59,9 @@ def copy(
 
 def _tags(tables: Sequence[SourceTable], batches: "Batches") -> dict[str, str]:
     kind = "run" if batches.unattended else "command"
-    tags = {metadata.BATCH_TAG: kind, metadata.LARGE_TABLES_TAG: str(batches.large_tables)}
+    tags = {metadata.BATCH_TAG: kind} | run_tags.requested([table.label for table in tables], ())
+    if batches.large_tables:
+        tags[metadata.LARGE_TABLES_TAG] = str(batches.large_tables)
     for tag, labels in ((metadata.FIRST_LOAD_TAG, batches.large), (metadata.SLOW_TAG, batches.slow)):
         if any(table.label in labels for table in tables):
             tags[tag] = "true"

@@ -38,6 +38,7 @@ class BronzeOutput:
         state: ``failures.state_of`` the table, recorded if writing fails.
         load: Counts the slices of a first load.
         started: The ``time.monotonic`` at which the copy of the table began.
+        failed: The tables of the run whose copy failed, to which the IO manager adds.
     """
 
     slices: Slices[SyncReport]
@@ -45,6 +46,7 @@ class BronzeOutput:
     state: str
     load: LoadMeter
     started: float
+    failed: list[str]
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ def _bronze(
     def bronze(context: dg.AssetExecutionContext, source_database: SourceDatabase) -> Iterator[dg.Output[Any]]:
         state, started = failures.state_of(source_database.settings.fingerprint(), table), time.monotonic()
         with (
-            failures.recorded(context.instance, context.run, context.asset_key, table.label, state),
+            failures.recorded(
+                context.instance, context.run, context.asset_key, table.label, state, source_database.failed
+            ),
             _left_to_a_later_tick(context, source_database, table.label),
             source_database.table_sync(table) as sync,
         ):
@@ -161,7 +165,8 @@ def _bronze(
             for sentence in (_REBUILT if stream.rebuilt else None, source_database.reader_note):
                 if sentence and source_database.first_time(sentence):
                     context.log.info(sentence)
-            yield dg.Output(BronzeOutput(stream.slices(), table.label, state, _meter(latest, sync, stream), started))
+            meter, failed = _meter(latest, sync, stream), source_database.failed
+            yield dg.Output(BronzeOutput(stream.slices(), table.label, state, meter, started, failed))
             # Dagster has stored the materialization when the generator is resumed.
             source_database.count(table.label, stream.report.row_count)
             if entries := metadata.of_progress(sync.slices.progress_after(stream.watermark)):

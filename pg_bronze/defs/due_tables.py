@@ -14,7 +14,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from pg_bronze.core import band_notes, band_planning
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, failures, log_lines, metadata, table_facts
+from pg_bronze.defs import asset_keys, failures, log_lines, metadata, run_tags, table_facts
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.lake import keys
@@ -265,7 +265,7 @@ def _summary(instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizo
     )
     if not last:
         return text
-    row_count = int(last[0].dagster_run.tags.get(metadata.ROWS_TAG, "0"))
+    row_count = int(last[0].dagster_run.tags.get(run_tags.ROWS, "0"))
     return f"{text}. The last batch copied {log_lines.counted(row_count, 'row')}"
 
 

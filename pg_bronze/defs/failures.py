@@ -96,18 +96,20 @@ def last_failure(instance: dg.DagsterInstance, key: dg.AssetKey) -> Failure | No
 
 @contextmanager
 def recorded(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, label: str, state: str
+    instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, label: str, state: str, failed: list[str]
 ) -> Iterator[None]:
     """Record every error that is raised in the block, and raise errors of pg_bronze as Dagster shows them.
 
     Args:
         label: The table as messages name it.
         state: ``state_of`` the table in this run.
+        failed: The tables of this run whose copy failed; this one is added then.
     """
     started = time.monotonic()
     try:
         yield
     except Exception as error:
+        failed.append(label)
         _record(instance, run, key, error, state, time.monotonic() - started)
         if isinstance(error, PgBronzeError):
             raise log_lines.dagster_failure(error, label) from error

@@ -22,7 +22,11 @@ def of_slice(label: str, piece: Slice, cursor: str | None, uri: str, seconds: fl
 
 
 def of_batch(
-    rows: Mapping[str, int], unchanged: Sequence[str], busy: Sequence[str] = (), left: Sequence[str] = ()
+    rows: Mapping[str, int],
+    unchanged: Sequence[str],
+    busy: Sequence[str] = (),
+    left: Sequence[str] = (),
+    failed: Sequence[str] = (),
 ) -> str:
     """Return the log line of a batch: how many new rows in how many tables.
 
@@ -31,14 +35,18 @@ def of_batch(
         unchanged: The tables without new rows.
         busy: The tables that another run is copying.
         left: The tables that are left to a later tick, because no connection was free.
+        failed: The tables whose copy failed.
     """
     counts = [count for count in rows.values() if count]
     text = f"{counted(sum(counts), 'new row')} in {counted(len(counts), 'table')}"
-    if unchanged:
-        text += f", {len(unchanged):,} unchanged"
-    if busy:
-        text += f", {len(busy):,} being copied by another run"
-    return f"{text}, {len(left):,} left to a later tick" if left else text
+    for labels, what in (
+        (unchanged, "unchanged"),
+        (busy, "being copied by another run"),
+        (left, "left to a later tick"),
+        (failed, "failed"),
+    ):
+        text += f", {len(labels):,} {what}" if labels else ""
+    return text
 
 
 def dagster_failure(error: PgBronzeError, label: str = "") -> dg.Failure:

@@ -26,7 +26,6 @@ VERSIONS = "pg_bronze/versions"
 DRIFT = "pg_bronze/drift"
 ROWS = "pg_bronze/rows"
 CONTROL_MIRROR = "pg_bronze/control_mirror"
-ROWS_TAG = "pg_bronze/new_rows"
 BATCH_TAG = "pg_bronze/batch"
 # The number of tables that are swept by a schedule, which share a budget.
 LARGE_TABLES_TAG = "pg_bronze/large_tables"

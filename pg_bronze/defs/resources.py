@@ -14,7 +14,7 @@ from pg_bronze.core import band_rules
 from pg_bronze.core.band_rules import BandRules
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.value_policies import Policies
-from pg_bronze.defs import log_lines, metadata, run_watchdog, table_choices
+from pg_bronze.defs import log_lines, metadata, run_tags, run_watchdog, table_choices
 from pg_bronze.defs.connections import open_control, open_source
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
 from pg_bronze.lake import s3_client
@@ -130,6 +130,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _unchanged: list[str] = PrivateAttr(default_factory=list)
     _busy: list[str] = PrivateAttr(default_factory=list)
     _left: list[str] = PrivateAttr(default_factory=list)
+    _failed: list[str] = PrivateAttr(default_factory=list)
     _logged: set[str] = PrivateAttr(default_factory=set)
     _must_recheck: bool = PrivateAttr(default=False)
     _down: PgBronzeError | None = PrivateAttr(default=None)
@@ -172,13 +173,19 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         )
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Close the connection, and write the number of new rows to the run's log and tags."""
+        """Close the connection, and write what the run copied to its log and tags."""
         if self._source is not None:
             self._source.close()
-        if context.log is not None and (self._rows or self._unchanged or self._busy or self._left):
-            context.log.info("batch: %s", log_lines.of_batch(self._rows, self._unchanged, self._busy, self._left))
-        if context.instance is not None and context.run and self._rows:
-            context.instance.add_run_tags(context.run.run_id, {metadata.ROWS_TAG: str(sum(self._rows.values()))})
+        others = [*self._unchanged, *self._busy, *self._left]
+        if not (self._rows or others or self._failed):
+            return
+        if context.log is not None:
+            counts = log_lines.of_batch(self._rows, self._unchanged, self._busy, self._left, self._failed)
+            context.log.info("batch: %s", counts)
+        if context.instance is not None and context.run:
+            known = run_tags.TABLES in context.run.tags
+            if tags := run_tags.copied(self._rows, others, self._failed, known):
+                context.instance.add_run_tags(context.run.run_id, tags)
 
     @contextmanager
     def table_sync(self, table: SourceTable) -> Iterator[TableSync]:
@@ -244,6 +251,11 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     def count_without_rows(self, label: str, busy: bool) -> None:
         """Count a table that was found unchanged, or ``busy`` because another run is copying it."""
         (self._busy if busy else self._unchanged).append(label)
+
+    @property
+    def failed(self) -> list[str]:
+        """The tables whose copy failed, to which the asset and its IO manager add."""
+        return self._failed
 
     def count_left(self, label: str) -> None:
         """Count a table that is left to a later tick, because this run got no connection or the table is locked."""

@@ -15,7 +15,7 @@ from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.settings.load import load_settings
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import Project, key, requested, sentences, set_dagsters_clock
+from pg_bronze_tests.harness.project import Project, key, messages, requested, sentences, set_dagsters_clock
 
 TICK = {"pg_bronze/batch": "tick"}
 
@@ -97,7 +97,11 @@ def test_tick_and_asset_show_since_when_a_table_fails_why_and_the_next_retry(bro
     assert shown["pg_bronze/retry"] == "after_fix"
     assert shown["pg_bronze/failures_in_a_row"] == 1
     assert shown["pg_bronze/next_retry"] - shown["pg_bronze/failed_at"] == pytest.approx(60)
-    assert broken.instance.get_run_by_id(shown["pg_bronze/run"]) is not None
+    run = broken.instance.get_run_by_id(shown["pg_bronze/run"])
+    assert run is not None
+    assert run.tags["failed"] == "movie", "the list of runs would not name the table"
+    (line,) = [text for text in messages(broken, run) if text.startswith("batch: ")]
+    assert line == "batch: 3 new rows in 1 table, 1 failed"
 
 
 @pytest.mark.parametrize("lost", ["cursor", "process"])

@@ -43,6 +43,7 @@ def test_the_line_of_a_batch_counts_new_rows_and_tables():
     assert of_batch({}, ["movie"]) == "0 new rows in 0 tables, 1 unchanged"
     assert of_batch({}, [], ["movie"]) == "0 new rows in 0 tables, 1 being copied by another run"
     assert of_batch({}, [], [], ["movie", "genre"]) == "0 new rows in 0 tables, 2 left to a later tick"
+    assert of_batch({"movie": 2}, [], failed=["genre"]) == "2 new rows in 1 table, 1 failed"
 
 
 @pytest.mark.parametrize(

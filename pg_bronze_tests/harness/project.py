@@ -134,7 +134,7 @@ def sentences(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     }
 
 
-def messages(project: Project, result: dg.ExecuteInProcessResult) -> list[str]:
+def messages(project: Project, result: dg.ExecuteInProcessResult | dg.DagsterRun) -> list[str]:
     """Return every line of a run's log."""
     records = project.instance.get_records_for_run(result.run_id).records
     return [record.event_log_entry.user_message for record in records]

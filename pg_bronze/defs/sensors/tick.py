@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, checks, metadata, run_watchdog
+from pg_bronze.defs import asset_keys, checks, metadata, run_tags, run_watchdog
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.due_tables import Check, check
@@ -107,11 +107,10 @@ def _requests(result: Check, settings: Settings, now: datetime, free: int | None
     Args:
         free: How many more runs get a connection; None without a limit.
     """
-    tags = {
-        metadata.BATCH_TAG: "tick",
-        metadata.LARGE_TABLES_TAG: str(result.large_tables),
-        "dagster/max_runtime": str(settings.max_run_s),
-    }
+    tags = {metadata.BATCH_TAG: "tick", "dagster/max_runtime": str(settings.max_run_s)}
+    if result.large_tables:
+        tags[metadata.LARGE_TABLES_TAG] = str(result.large_tables)
+    first = {item.label for item in result.health if item.state == "loading"}
     loads = [[item.table] for item in result.due if item.large]
     fast = [item.table for item in result.due if not item.large and not item.slow]
     slow = [item.table for item in result.due if not item.large and item.slow]
@@ -126,7 +125,7 @@ def _requests(result: Check, settings: Settings, now: datetime, free: int | None
             asset_selection=[asset_keys.bronze_key(table) for table in group],
             asset_check_keys=[],  # the sensor evaluates them
             partition_key=now.date().isoformat(),
-            tags=group_tags,
+            tags=group_tags | run_tags.requested([table.label for table in group], first),
         )
         for group, group_tags in groups
     ]
