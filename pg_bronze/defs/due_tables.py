@@ -3,7 +3,7 @@
 The sensor, `pg-bronze tick` and `pg-bronze run` call the same function.
 """
 
-from collections import Counter
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -14,17 +14,18 @@ from dagster import DagsterRunStatus, RunsFilter
 from pg_bronze.core import band_notes, band_planning
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, failures, log_lines, metadata, run_tags, table_facts
+from pg_bronze.defs import asset_keys, failures, metadata, run_tags, table_facts
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.lake import keys
 from pg_bronze.postgres import control_table, new_rows
 from pg_bronze.postgres.activity import STALLED_AFTER_S, Activity
 from pg_bronze.postgres.connection import Source
-from pg_bronze.scheduling import backoff, due, first_loads, health, run_slots
+from pg_bronze.scheduling import backoff, due, first_loads, health, run_slots, tick_report
 from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.scheduling.health import Cause, Found, TableHealth, Targets
 from pg_bronze.scheduling.memory import Memory, place_of
+from pg_bronze.scheduling.tick_report import LastBatch
 from pg_bronze.settings.model import Settings
 
 # A batch in which some tables failed has copied the others.
@@ -79,9 +80,8 @@ class Check:
 
     @property
     def sentence(self) -> str:
-        """Everything that people should know about the tick."""
-        parts = [self.summary, *self.failing, *self.overdue, *([self.blocked] if self.blocked else [])]
-        return ". ".join(part.rstrip(".") for part in parts)
+        """Everything that people should know about the tick, trouble first."""
+        return tick_report.line([self.blocked, *self.failing, *self.overdue], self.summary)
 
 
 def check(
@@ -112,6 +112,7 @@ def check(
     Raises:
         PgBronzeError: The database did not answer.
     """
+    begun = time.perf_counter()
     process.start_tick(settings, now)
     activity = source.activity()
     collected = table_facts.collect(instance, tables, activity, process, settings)
@@ -131,7 +132,7 @@ def check(
     return Check(
         checked,
         Memory(hints, activity.horizon, since, coverage),
-        _summary(instance, checked, cluster.horizon),
+        _summary(instance, checked, cluster.horizon, begun, now),
         backoff.sentences(failing, now),
         cause.blocked,
         sum(facts.scheduled and facts.rules.shared for _, facts in collected if facts.rules),
@@ -255,18 +256,16 @@ def _hint_key(table: SourceTable) -> str:
     return place_of(asset_keys.bronze_key(table).to_user_string())
 
 
-def _summary(instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizon: int) -> str:
-    reasons = Counter(item.decision.reason for item in checked)
-    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-    tables = log_lines.counted(len(checked), "table")
-    text = f"{tables} checked up to transaction {horizon}: {counts or 'all were dropped'}"
-    last = instance.get_run_records(
+def _summary(
+    instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizon: int, begun: float, now: float
+) -> str:
+    """Return the summary; ``begun`` is the ``time.perf_counter`` at the beginning of the check."""
+    found = instance.get_run_records(
         RunsFilter(tags={metadata.BATCH_TAG: metadata.UNATTENDED}, statuses=_ENDED), limit=1
     )
-    if not last:
-        return text
-    row_count = int(last[0].dagster_run.tags.get(run_tags.ROWS, "0"))
-    return f"{text}. The last batch copied {log_lines.counted(row_count, 'row')}"
+    last = [LastBatch(int(item.dagster_run.tags.get(run_tags.ROWS, "0")), item.end_time) for item in found]
+    reasons = [item.decision.reason for item in checked]
+    return tick_report.summary(reasons, horizon, time.perf_counter() - begun, last[0] if last else None, now)
 
 
 def _found(

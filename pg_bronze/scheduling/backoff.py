@@ -99,10 +99,10 @@ def sentences(failures_by_table: Mapping[str, tuple[Failure, float]], now: float
 def _sentence(cause: str, names: list[str], failures_by_table: Mapping[str, tuple[Failure, float]], now: float) -> str:
     failures = [failures_by_table[name][0] for name in names]
     retry_at = min(failures_by_table[name][1] for name in names)
-    since = _clock(min(failure.since for failure in failures), now)
+    since = clock(min(failure.since for failure in failures), now)
     count = max(failure.count for failure in failures)
     attempts = f"{count} attempts" if count > 1 else "1 attempt"
-    retry = f"next retry at {_clock(retry_at, now)}, or at once by `pg-bronze tick` or Materialize in the UI"
+    retry = f"next retry at {clock(retry_at, now)}, or at once by `pg-bronze tick` or Materialize in the UI"
     if retry_at <= now:
         retry = "due for a retry now"
     return f"{name_list(names)} failing since {since} ({attempts}); {retry}: {cause}"
@@ -114,7 +114,7 @@ def name_list(names: list[str]) -> str:
     return shown if len(names) <= _NAMES_SHOWN else f"{len(names)} tables ({shown}, …)"
 
 
-def _clock(moment: float, now: float) -> str:
-    """Return a time in UTC, with the date if it is not today."""
+def clock(moment: float, now: float) -> str:
+    """Return a time in UTC, with the date if it is not today. Both are in seconds since 1970."""
     at, today = datetime.fromtimestamp(moment, UTC), datetime.fromtimestamp(now, UTC).date()
     return f"{at:%H:%M:%S} UTC" if at.date() == today else f"{at:%Y-%m-%d %H:%M} UTC"

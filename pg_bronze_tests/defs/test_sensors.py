@@ -52,6 +52,7 @@ def test_the_first_tick_requests_one_run_of_all_tables(cinema: Project):
     assert requested(data) == [{"movie", "person"}]
     (request,) = data.run_requests
     assert request.tags["pg_bronze/batch"] == "tick"
+    assert request.tags["tables"] == request.tags["first_load"] == "movie, person"
     assert request.run_key is None, "Dagster never repeats a run key, also after a failed run"
 
 
@@ -120,6 +121,14 @@ def test_an_insert_makes_only_its_table_due(quiet: Project):
     quiet.database.execute("insert into person values (4, 'new')")
 
     assert _due_soon(quiet) == [{"person"}]
+
+
+def test_the_sensor_says_what_it_does(cinema: Project):
+    """A person who sees it for the first time would have to find the documentation."""
+    description = cinema.definitions.resolve_sensor_def("bronze_tick").description
+
+    assert description is not None
+    assert description.startswith("Every 10 s: compares the change counters of all tables")
 
 
 def _due_soon(project: Project) -> list[set[str]]:
@@ -324,7 +333,7 @@ def test_a_stalled_horizon_is_reported_with_the_session_that_holds_it(quiet: Pro
 
     data = quiet.evaluate()
 
-    assert f"New rows are blocked: session {holder.info.backend_pid} of forgotten window" in data.skip_message
+    assert data.skip_message.startswith(f"New rows are blocked: session {holder.info.backend_pid} of forgotten window")
     assert f"select pg_terminate_backend({holder.info.backend_pid})" in data.skip_message
 
 
@@ -402,11 +411,11 @@ def test_the_tick_reports_the_rows_of_the_last_batch(quiet: Project, status: dg.
     run_id = create_run_for_test(
         quiet.instance, job_name="bronze", asset_selection=frozenset([key("movie")]),
         status=status,
-        tags={"pg_bronze/batch": "tick", "pg_bronze/new_rows": "12345"},
+        tags={"pg_bronze/batch": "tick", "rows": "12345"},
     ).run_id  # fmt: skip
     assert run_id != result.run_id
 
-    assert "The last batch copied 12,345 rows" in quiet.evaluate().skip_message
+    assert "; last batch 12,345 rows" in quiet.evaluate().skip_message
 
 
 def test_a_table_that_was_dropped_and_created_again_is_due(quiet: Project):

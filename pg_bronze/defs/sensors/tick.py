@@ -15,7 +15,7 @@ from pg_bronze.defs.due_tables import Check, check
 from pg_bronze.defs.quiet_days import QuietDays
 from pg_bronze.defs.table_facts import Process, free_slots
 from pg_bronze.postgres.connection import Source
-from pg_bronze.scheduling import batches
+from pg_bronze.scheduling import batches, tick_report
 from pg_bronze.scheduling.memory import Memory
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
@@ -46,7 +46,7 @@ def build_tick(
         **({"job_name": "bronze"} if tables else {"target": dg.AssetSelection.groups("bronze")}),
         minimum_interval_seconds=interval,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Checks all tables, and requests runs of those that may have new rows.",
+        description=_description(settings),
     )
     def bronze_tick(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         current = load_settings()  # a SettingsError names the setting that is invalid now
@@ -64,7 +64,7 @@ def build_tick(
             run_watchdog.end_abandoned_runs(context.instance, source, keys, now.timestamp())
             free = free_slots(context.instance, current, source)
             result = check(context.instance, tables, current, source, memory, process, now.timestamp(), free_slots=free)
-        sentence = ". ".join(part for part in (result.sentence, state.remembered, *notes) if part)
+        sentence = ". ".join([tick_report.line([state.remembered], result.sentence), *notes])
         cursor = result.memory.to_cursor()
         former = checks.former_states(state.former, now.timestamp())
         events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = [
@@ -91,6 +91,16 @@ def close_kept() -> None:
         _kept.clear()
     finally:
         _in_use.release()
+
+
+def _description(settings: Settings | None) -> str:
+    """Return what the sensor does; the UI shows it as plain text."""
+    every = f"Every {settings.interval_s:g} s: c" if settings else "C"
+    return (
+        f"{every}ompares the change counters of all tables with what was copied, and requests a run of those that may "
+        "have new rows. A tick without a run has one line, trouble first: what blocks or fails, then how many tables "
+        "were checked with which result. Stop the sensor to stop all copies."
+    )
 
 
 def _source(settings: Settings) -> Source:
