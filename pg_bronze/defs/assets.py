@@ -227,10 +227,17 @@ def _record_other_days(
     context: dg.AssetExecutionContext, report: SyncReport, day_of: Callable[[str], date | None]
 ) -> None:
     """Record a materialization of each day that has new objects and is not a partition of this run."""
-    days = {day_of(item.key) for item in report.objects} - {date.fromisoformat(key) for key in context.partition_keys}
+    days = {day_of(item.key) for item in report.objects} - _days_of(context)
     for day in sorted(day for day in days if day is not None):
         entries = metadata.of_watermark(report.watermark)
         context.log_event(dg.AssetMaterialization(context.asset_key, partition=day.isoformat(), metadata=entries))
+
+
+def _days_of(context: dg.AssetExecutionContext) -> set[date]:
+    """Return the days that are materialized; none in a run without a partition, which copies like any other."""
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return set()
+    return {date.fromisoformat(key) for key in context.partition_keys}
 
 
 def _mirror(

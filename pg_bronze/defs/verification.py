@@ -4,7 +4,7 @@ It has no pool of a table, so the tables are copied while it runs.
 """
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
 import dagster as dg
 from pydantic import Field
@@ -39,7 +39,7 @@ def build_job(tables: Sequence[SourceTable], days: dg.PartitionsDefinition) -> d
 
     @dg.op(pool=_POOL)
     def verify(context: dg.OpExecutionContext, config: Verified, source_database: SourceDatabase) -> None:
-        day = date.fromisoformat(context.partition_key)
+        day = date.fromisoformat(context.partition_key) if context.has_partition_key else datetime.now(UTC).date()
         failed = [
             sentence
             for table in _selected(tables, config.tables)
@@ -49,7 +49,10 @@ def build_job(tables: Sequence[SourceTable], days: dg.PartitionsDefinition) -> d
             raise dg.Failure("\n".join(failed), allow_retries=False)
 
     @dg.job(
-        name=JOB, partitions_def=days, tags=_TAGS, description="Verifies the objects of a day; repairs missing ones."
+        name=JOB,
+        partitions_def=days,
+        tags=_TAGS,
+        description="Verifies the objects of a day, today without a partition; repairs missing ones.",
     )
     def bronze_verify() -> None:
         verify()

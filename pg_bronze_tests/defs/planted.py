@@ -20,14 +20,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "adopted objects of another day do not materialize that day",
         "defs/assets.py",
-        (
-            "days = {day_of(item.key) for item in report.objects} - "
-            "{date.fromisoformat(key) for key in context.partition_keys}"
-        ),
-        (
-            "days = {day_of(item.key) for item in report.committed} - "
-            "{date.fromisoformat(key) for key in context.partition_keys}"
-        ),
+        "days = {day_of(item.key) for item in report.objects} - _days_of(context)",
+        "days = {day_of(item.key) for item in report.committed} - _days_of(context)",
         "defs/test_assets.py::test_yesterday_is_materialized_when_one_of_its_objects_is_adopted_today",
     ),
     Fault(

@@ -291,6 +291,18 @@ def test_one_run_of_several_days_copies_once_and_materializes_each_day(cinema: P
     assert all(values(event)["pg_bronze/watermark"]["seq"] == 1 for event in _events(result, "movie"))
 
 
+def test_a_run_without_a_partition_copies_into_today(cinema: Project):
+    """The Launchpad of a job lets a person start one, and it would fail after the first slice."""
+    job = cinema.definitions.resolve_job_def("bronze")
+
+    result = job.execute_in_process(instance=cinema.instance, asset_selection=[key("movie")], raise_on_error=False)
+
+    assert result.success, sentences(result)
+    assert lake.ids(cinema.bucket, "movie") == [1, 2, 3, 4, 5]
+    assert days_ago(0).isoformat() in _days(cinema, "movie")
+    assert cinema.watermark("movie") is not None
+
+
 def test_the_number_of_new_rows_is_in_the_log_and_in_a_tag_of_the_run(cinema: Project):
     cinema.copy("movie")
     cinema.database.execute("insert into person values (4, 'new')")
