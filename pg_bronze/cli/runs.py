@@ -17,6 +17,7 @@ from pg_bronze.cli.terminal import terminal
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, build, metadata, run_tags
 from pg_bronze.defs.catalog_state import CatalogState
+from pg_bronze.defs.run_console import RUN_CONFIG
 from pg_bronze.errors import Retry
 from pg_bronze.settings.model import Settings
 
@@ -80,7 +81,7 @@ def _run(
         instance=instance,
         asset_selection=list(keys),
         partition_key=datetime.now(UTC).date().isoformat(),
-        run_config={"loggers": {"console": {}}},
+        run_config=RUN_CONFIG,
         raise_on_error=False,
         tags=tags,
     )

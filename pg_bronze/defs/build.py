@@ -24,6 +24,7 @@ from pg_bronze.defs import (
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager, Watch
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
+from pg_bronze.defs.run_console import run_console
 from pg_bronze.defs.run_workers.launcher import SETTINGS_MARK
 from pg_bronze.defs.sensors import catalog, retention, tick
 from pg_bronze.defs.sensors import silver as silver_sensor
@@ -98,7 +99,7 @@ def build_definitions(
         ],
         resources=_resources(settings, watch),
         executor=dg.in_process_executor,
-        loggers={"console": console} if console else None,
+        loggers={"console": console or run_console},
         metadata={SETTINGS_MARK: settings.mark()},
     )
 

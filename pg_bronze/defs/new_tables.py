@@ -14,6 +14,7 @@ from pydantic import Field
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import asset_keys, catalog_state, job_names, metadata, skipped_tables
 from pg_bronze.defs.catalog_state import CatalogState
+from pg_bronze.defs.run_console import RUN_CONFIG
 from pg_bronze.postgres.catalog import Catalog
 from pg_bronze.settings.model import Settings
 
@@ -85,6 +86,7 @@ def _copy(
         instance=instance,
         asset_selection=[asset_keys.bronze_key(table) for table in tables],
         partition_key=datetime.now(UTC).date().isoformat(),
+        run_config=RUN_CONFIG,
         raise_on_error=False,
         tags=tags,
     )

@@ -1,10 +1,12 @@
 """A run coordinator whose queue is read every half second, and whose daemon evaluates sensors every two seconds.
 
 Dagster reads the queue once a second at most, and evaluates sensors every five seconds: a tick of two seconds would
-come after five. The web server and the daemon import this module.
+come after five. The daemon also gets its console. The web server and the daemon import this module.
 """
 
 from dagster._core.run_coordinator import QueuedRunCoordinator
+
+from pg_bronze.defs import daemon_console
 
 # The daemon waits in steps of half a second, so this means half a second.
 _DEQUEUE_INTERVAL_S = 0.4
@@ -20,5 +22,6 @@ class PromptRunCoordinator(QueuedRunCoordinator):
         """Seconds between two looks at the queue. The daemon asks for it once, when it starts."""
         from dagster._daemon import sensor
 
+        daemon_console.install()
         sensor.MIN_INTERVAL_LOOP_TIME = _SENSOR_INTERVAL_S
         return _DEQUEUE_INTERVAL_S

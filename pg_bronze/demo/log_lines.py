@@ -13,8 +13,11 @@ _PLAIN = re.compile(r"^(?:ERROR|CRITICAL): +(.+)$")
 # The message of a failed step or tick is a separate line below records that only report the failure.
 _REASON = re.compile(r"^(?:dagster\S*\.Failure|pg_bronze\.errors\.\w+): (.+)$")
 _ONLY_FAILED = re.compile(r" - (?:STEP|RUN)_FAILURE - |Sensor tick caught an error|Sensor daemon caught an error")
-_WARNING = re.compile(r" - bronze__\S+ - (.+)$")
+# Of a run, and of the sensors' daemon: lines that are complete without their logger.
+_OF_TABLE = re.compile(r" - bronze__\S+ - (.+)$")
+_SENSORS = "dagster.daemon.SensorDaemon"
 _SLICE = re.compile(r"(?:^| - )(copied \S+: .*)$")
+_FAILURE = re.compile(r"^(\d\d:\d\d:\d\d  )?error: (?:(.+?): )?(.*)$")
 _WIDTH = 300
 
 
@@ -33,13 +36,27 @@ def summarize(line: str) -> str | None:
         return f"{time}  {slice_line[1]}"
     if _ONLY_FAILED.search(message):
         return None
-    if level == "WARNING" and (warning := _WARNING.search(message)):
-        return f"{time}  {warning[1]}"
+    if logger == _SENSORS and level == "ERROR":
+        return f"{time}  error: {message}"
+    if level in ("WARNING", "ERROR") and (found := _OF_TABLE.search(message)):
+        return f"{time}  {'error: ' if level == 'ERROR' else ''}{found[1]}"
     return _cut(f"{time}  {level.lower()} in {logger}: {message}") if level in ("ERROR", "CRITICAL") else None
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+
+
+def failure(summary: str) -> tuple[str, str, str] | None:
+    """Return the time, what failed and the cause of a printed line about an error; None for any other line."""
+    found = _FAILURE.match(summary)
+    return (found[1] or "", found[2] or "", found[3]) if found else None
+
+
+def copied(summary: str) -> str | None:
+    """Return the table of a printed line about a slice; None for any other line."""
+    found = _SLICE.search(summary.partition("  ")[2])
+    return found[1].removeprefix("copied ").partition(": ")[0] if found else None
 
 
 def is_slice(summary: str) -> bool:

@@ -8,10 +8,14 @@ from pathlib import Path
 
 from pg_bronze.demo.console import Console, StopSignals
 from pg_bronze.demo.dagster_dev import DagsterDev
-from pg_bronze.demo.log_lines import LogTail, is_slice, last_lines, summarize
+from pg_bronze.demo.log_lines import LogTail, copied, failure, is_slice, last_lines, summarize
 from pg_bronze.demo.servers import Servers
+from pg_bronze.scheduling.outages import Outages
 
 _INTERVAL_S = 0.2
+# The groups that the page shows opened, and the web page's name for a group: source tables, bronze and silver assets.
+_GROUPS, _GROUP = ("postgres", "bronze", "silver"), "global@global:{}"
+_SENSORS = ("bronze_tick", "bronze_catalog")
 _READY_WITHIN_S = 300.0
 
 
@@ -31,7 +35,7 @@ class Monitor:
         self._log = LogTail(dagster.log)
         self._is_ready = False
         self._has_slice = False
-        self._last_error = ""
+        self._outages = Outages("table")
 
     def run(self) -> int:
         """Print what happens until a stop is requested (0), or a program ends or never answers (1)."""
@@ -68,18 +72,29 @@ class Monitor:
         return None
 
     def _print_summary(self, line: str) -> None:
-        if line == self._last_error:
-            return  # a run repeats the error of its step, and every tick that of the last one
-        self._last_error = line if line.startswith("error: ") else ""
+        if report := failure(line):
+            at, name, cause = report
+            # Each process that executes runs reports a cause, and a run that of each of its tables.
+            if (said := self._outages.failed(cause, name, time.monotonic())) is None:
+                return
+            line = f"{at}error: {said}"
         self._console.print(line)
+        if table := copied(line):
+            self._print_recovered(table, line.partition("  ")[0])
         if not self._has_slice and is_slice(line):
             self._has_slice = True
             self._console.print(f"first slice {self._console.elapsed_s:.1f} s after the start")
 
+    def _print_recovered(self, table: str, at: str) -> None:
+        """Print that what kept a table, or all of them, from being copied has passed."""
+        for name in (table, *_SENSORS):
+            if said := self._outages.succeeded(name, time.monotonic()):
+                self._console.print(f"{at}  {said}")
+
     def _print_addresses(self) -> None:
-        location = f"{self._dagster.url}/locations/pg_bronze"
+        location, groups = f"{self._dagster.url}/locations/pg_bronze", ",".join(map(_GROUP.format, _GROUPS))
         self._console.print(f"ready after {self._console.elapsed_s:.1f} s; Ctrl-C stops everything")
-        self._console.print(f"  tables    {location}/asset-groups/bronze/lineage")
+        self._console.print(f"  tables    {self._dagster.url}/asset-groups/?expanded={groups}")
         self._console.print(f"  sensor    {location}/sensors/bronze_tick")
         self._console.print(f"  bucket    {self._servers.bucket()}")
         self._console.print(f"  database  {self._servers.database()}")

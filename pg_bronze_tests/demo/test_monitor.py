@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pg_bronze.defs import asset_keys
 from pg_bronze.demo.console import Console, StopSignals
 from pg_bronze.demo.monitor import Monitor
 
@@ -52,3 +53,52 @@ def test_the_last_line_of_the_addresses_reads_what_was_copied(
 
     shown = next(line for line in out.getvalue().splitlines() if "read a table" in line)
     assert shown.endswith(f"(. '{top}/env.sh'; {command.format(top=top)} scan movie --latest)")
+
+
+def _monitor(tmp_path: Path) -> tuple[Monitor, Path, io.StringIO]:
+    log, out = tmp_path / "dagster.log", io.StringIO()
+    log.touch()
+    dagster: Any = SimpleNamespace(log=log, child=None, is_ready=lambda: True, url="http://127.0.0.1:3000")
+    servers: Any = SimpleNamespace(postgres=None, s3=None, bucket=lambda: "b", database=lambda: "d")
+    return Monitor(Console(out), StopSignals(), dagster, servers, tmp_path / "env.sh"), log, out
+
+
+def test_an_outage_is_two_lines_in_a_minute(tmp_path: Path):
+    """A stopped S3 server printed a line for each table in each retry."""
+    monitor, log, out = _monitor(tmp_path)
+    with log.open("a") as file:
+        for number in range(3):
+            for table in ("movie", "person"):
+                down = f"{table}: no connection to the S3 server. It is retried at the next tick."
+                file.write(_of_table(number, "ERROR", table, down))
+        file.write(
+            "2026-11-24 06:50:03 +0000 - dagster.daemon.SensorDaemon - ERROR - bronze_tick: no server. Start it\n"
+        )
+        file.write(_of_table(4, "INFO", "movie", "copied movie: 2 rows, transactions [1, 2)"))
+
+    monitor._check()
+
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("06:50")]
+    assert lines == [
+        "06:50:00  error: movie: no connection to the S3 server. It is retried at the next tick.",
+        "06:50:03  error: bronze_tick: no server. Start it",
+        "06:50:04  copied movie: 2 rows, transactions [1, 2)",
+        "06:50:04  recovered after 0 s: no connection to the S3 server",
+        "06:50:04  recovered after 0 s: no server",
+    ]
+
+
+def _of_table(second: int, level: str, table: str, message: str) -> str:
+    return f"2026-11-24 06:50:0{second} +0000 - dagster - {level} - bronze - 1f - bronze__{table} - {message}\n"
+
+
+def test_the_first_address_is_a_page_with_source_tables_bronze_and_silver(tmp_path: Path):
+    """Each group is a closed box otherwise, and a page of one group has no silver asset."""
+    monitor, _, out = _monitor(tmp_path)
+
+    monitor._check()
+
+    (line,) = [line for line in out.getvalue().splitlines() if line.startswith("  tables")]
+    groups = ("postgres", "bronze", "silver")
+    assert line.endswith("/asset-groups/?expanded=" + ",".join(f"global@global:{group}" for group in groups))
+    assert groups == (asset_keys.SOURCE, asset_keys.BRONZE, asset_keys.SILVER)

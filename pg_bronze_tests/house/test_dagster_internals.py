@@ -22,11 +22,13 @@ from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorag
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
 from dagster._daemon import daemon, sensor
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
+from dagster._daemon.utils import DaemonErrorCapture
 from dagster._utils.interrupts import capture_interrupts
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
+from pg_bronze.defs import daemon_console
 from pg_bronze.defs.compute_logs import MirroringComputeLogManager
 from pg_bronze.defs.known_records import _COLUMNS, KnownRecords
 from pg_bronze.defs.run_coordinator import PromptRunCoordinator
@@ -101,3 +103,15 @@ def test_a_code_location_tells_which_load_of_the_definitions_it_has():
     for name in ("server_id", "socket", "host", "container_image", "get_repository"):
         assert hasattr(GrpcServerCodeLocation, name), name
     assert hasattr(DagsterInstance, "report_engine_event"), dagster.__version__
+
+
+def test_the_daemon_prints_errors_and_ticks_where_they_are_replaced():
+    """``defs/daemon_console.py``. Otherwise the console has tracebacks again, and nothing else would show it."""
+    assert list(inspect.signature(DaemonErrorCapture.default_process_exception).parameters) == [
+        "exc_info", "logger", "log_message"
+    ]  # fmt: skip
+    source = inspect.getsource(sensor)
+    assert "DaemonErrorCapture.process_exception(" in source
+    assert f"dagster.daemon.{daemon.SensorDaemon.__name__}" == daemon_console.SENSORS
+    for text in ('f"Sensor {remote_sensor.name} skipped: ', 'f"Launching run for {remote_sensor.name}"'):
+        assert text in source

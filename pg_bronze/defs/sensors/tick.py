@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, checks, metadata, run_tags, run_watchdog
+from pg_bronze.defs import asset_keys, checks, metadata, run_console, run_tags, run_watchdog
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.due_tables import Check, check
@@ -134,6 +134,7 @@ def _requests(result: Check, settings: Settings, now: datetime, free: int | None
         dg.RunRequest(
             asset_selection=[asset_keys.bronze_key(table) for table in group],
             asset_check_keys=[],  # the sensor evaluates them
+            run_config=run_console.RUN_CONFIG,
             partition_key=now.date().isoformat(),
             tags=group_tags | run_tags.requested([table.label for table in group], first),
         )
