@@ -108,14 +108,15 @@ class Ledger:
     def is_last(self, watermark: Watermark, must_exist: bool) -> bool:
         """Return whether no object follows the one of a watermark, and, if ``must_exist``, that one exists.
 
-        One request, unless the layout was changed with the last object. The next object appears in it whoever writes
-        it. A watermark of an earlier generation is noticed because its object was moved away before all later ones.
+        One request if it must exist, unless the layout was changed with the last object. The next object appears in it
+        whoever writes it. A watermark of an earlier generation is noticed because its object was moved away before all
+        later ones. If it need not exist, both layouts are listed: the object that announced the other one may have been
+        moved away.
         """
+        if not must_exist or not watermark.seq:
+            return not self.newer(watermark.key)
         listed = listing.objects_in(self.store, self.layout, self.layout.listings_after(watermark))
-        found = [item.key for item in listed]
-        if must_exist and watermark.seq:
-            return found == [watermark.key]
-        return not [key for key in found if key != watermark.key]
+        return [item.key for item in listed] == [watermark.key]
 
     def footer(self, key: str) -> Footer | None:
         """Return the footer of an object, or None if the object is missing or was not written by pg_bronze."""

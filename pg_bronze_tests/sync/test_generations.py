@@ -432,3 +432,31 @@ def test_rows_that_vacuum_froze_between_two_ticks_are_copied_once(lake, database
 
     assert sum(outcome.row_count for outcome in outcomes) == 5
     assert lake.compare() == SAME
+
+
+def test_a_new_generation_after_an_outdated_watermark_follows_the_newest_object_of_either_layout(lake, database):
+    """Dagster's storage was restored, the layout was changed since, and the table was created again.
+
+    The objects after the outdated watermark are in another layout, or were moved away. A second object with the same
+    number was written, and the table stopped.
+    """
+    outdated = lake.recorded["movie"]
+    for number in (9, 10):
+        database.execute(fill(number, number))
+        lake.drain(dated=True)
+    database.execute(f"drop table movie; {MOVIE}; {fill(3, 4)}")
+    lake.drain(dated=True)
+    database.execute(fill(5, 5))
+    lake.drain(dated=True)
+    database.execute(f"drop table movie; {MOVIE}; {fill(7, 9)}")
+
+    lake.recorded["movie"] = outdated
+    lake.drain(dated=True)
+
+    assert lake.column() == [7, 8, 9]
+    assert lake.compare() == SAME
+    numbers = [footer.after.seq for footer in lake.footers()]
+    assert len(numbers) == len(set(numbers))
+    lake.forget()
+    lake.drain(dated=True)
+    assert lake.compare() == SAME
