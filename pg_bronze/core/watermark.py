@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from pg_bronze.core.band_rules import Sweeps
 from pg_bronze.core.leaf import Leaf
+from pg_bronze.core.row_counts import RowCounts
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
 # The format that is written, and the newest that is read. 2 added the line of a pending block; 3 added Parquet field
@@ -85,6 +86,8 @@ class Watermark:
         next_layout: The layout (``flat`` or ``date``) that the next object may have besides that of ``key``; ``""`` for
             none. A writer with another layout announces it here first, so that every writer knows where to list.
         sweeps: What the reads of a table with bands found, to schedule the next ones; None for other tables.
+        counts: What the objects of the generation add up to; None if the last one was written by a version of pg_bronze
+            that did not count, and before the first one.
     """
 
     origin: Origin
@@ -101,6 +104,7 @@ class Watermark:
     detached: frozenset[int] = frozenset()
     next_layout: str = ""
     sweeps: Sweeps | None = None
+    counts: RowCounts | None = None
 
     @property
     def highest_horizon(self) -> int | None:
@@ -141,6 +145,7 @@ class Watermark:
             "detached": _ranges(sorted(self.detached)),
             "next_layout": self.next_layout,
             "sweeps": self.sweeps.to_json() if self.sweeps else None,
+            "counts": self.counts.to_json() if self.counts else None,
             "leaves": [{"oids": _ranges(oids), **leaf.to_json()} for leaf, oids in groups.items()],
         }
 
@@ -169,6 +174,7 @@ class Watermark:
                 detached=frozenset(_unrange(data.get("detached", ()))),
                 next_layout=data.get("next_layout", ""),
                 sweeps=Sweeps.from_json(data["sweeps"]) if data.get("sweeps") else None,
+                counts=RowCounts.from_json(data["counts"]) if data.get("counts") is not None else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LakeDamaged(f"not a watermark of pg_bronze: {type(error).__name__} {error}") from error

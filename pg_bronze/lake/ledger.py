@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pg_bronze.core import late_rows
 from pg_bronze.core.table import shell_argument
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import Watermark
@@ -41,6 +42,7 @@ class Committed:
         own: False if another writer wrote the object.
         exceptional: Values that a policy was applied to.
         drift: What changed in the table since the object before, one sentence each.
+        late_row_count: Its late rows; 0 if they were not counted.
     """
 
     key: str
@@ -50,6 +52,7 @@ class Committed:
     own: bool = True
     exceptional: Sequence[ExceptionalCount] = ()
     drift: Sequence[str] = ()
+    late_row_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -316,4 +319,5 @@ class Ledger:
 
 def committed_by(footer: Footer, key: str, size_bytes: int, own: bool = False) -> Committed:
     """Return what an object with this footer committed."""
-    return Committed(key, footer.after, footer.row_count, size_bytes, own, footer.exceptional, footer.drift)
+    late = late_rows.late_between(footer.before, footer.after)
+    return Committed(key, footer.after, footer.row_count, size_bytes, own, footer.exceptional, footer.drift, late)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pg_bronze.core import window_sql
+from pg_bronze.core.row_counts import Poll
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import PgBronzeError, SourceUnavailable
 from pg_bronze.postgres import server_identity
@@ -48,7 +49,8 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and {window_sql.is_utf8("concat(n.nspname, '.', c.relname)")}"""
 _IDS = "int8in(xid8out(pg_snapshot_xmin(s))), int8in(xid8out(pg_snapshot_xmax(s))), pg_is_in_recovery()"
-_TRANSACTIONS = f"select {_IDS} from pg_current_snapshot() s"
+_TRANSACTIONS = f"""select {_IDS}, array(select int8in(xid8out(x)) from pg_snapshot_xip(s) x)
+from pg_current_snapshot() s"""
 # A text that changes when the counters are reset, by a person or by a crash; empty while nothing is counted.
 COUNTED_SINCE = """case when current_setting('track_counts') = 'on' then concat(pg_postmaster_start_time(), '/',
     pg_stat_get_bgwriter_stat_reset_time(), '/',
@@ -127,18 +129,19 @@ def place(session: Session, bucket: str) -> tuple[Origin, bool]:
     return Origin(system_id, timeline, lsn, database, bucket, started, checkpoint), standby
 
 
-def durable_horizon(session: Session) -> tuple[int, int, bool]:
+def durable_horizon(session: Session) -> tuple[int, int, bool, Poll]:
     """Return a horizon that no crash of the server can take back, the next id, and whether the server is a standby.
 
-    Every transaction below the horizon has finished. On a primary this waits until the write-ahead log is flushed.
+    Every transaction below the horizon has finished. On a primary this waits until the write-ahead log is flushed. The
+    last value is what a query at that moment would have seen.
 
     Raises:
         SourceUnavailable: The log was not flushed within 2 s.
     """
-    horizon, next_xid, standby = session.ask(_TRANSACTIONS)[0]
+    horizon, next_xid, standby, unfinished = session.ask(_TRANSACTIONS)[0]
     if not standby:
         _wait_until_durable(session)
-    return horizon, next_xid, standby
+    return horizon, next_xid, standby, Poll.of_snapshot(horizon, next_xid, unfinished, standby)
 
 
 def _wait_until_durable(session: Session) -> None:

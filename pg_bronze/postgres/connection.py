@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
 
+from pg_bronze.core.row_counts import Poll
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceNotFit, SourceUnavailable
 from pg_bronze.postgres import activity as probe
@@ -92,6 +93,7 @@ class Source:
         self.server_version = 0
         self._horizon: int | None = None
         self._next_xid = 0
+        self.poll: Poll | None = None
         self._held_back: str | None = None
         self._place: Origin | None = None
         self._database: Mapping[str, Any] | None = None
@@ -253,7 +255,7 @@ class Source:
     def horizon(self, at_least: int | None = None) -> int:
         """Return the horizon of this tick, or a new one if that is below ``at_least``; see ``durable_horizon``."""
         if self._horizon is None or self._horizon < (at_least or 0):
-            self._horizon, self._next_xid, self.standby = probe.durable_horizon(self)
+            self._horizon, self._next_xid, self.standby, self.poll = probe.durable_horizon(self)
             self._held_back = None
         return self._horizon
 

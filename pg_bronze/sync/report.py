@@ -1,7 +1,8 @@
 """The report of one table's sync: a plain value that metadata, log lines and the control table are made from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from pg_bronze.core.band_notes import BandNotes
 from pg_bronze.core.cursor_column import CursorColumn
@@ -49,6 +50,20 @@ class SyncReport:
     def size_bytes(self) -> int:
         """Bytes of these objects; those that another writer wrote under our key count as 0."""
         return sum(item.size_bytes for item in self.objects)
+
+    @property
+    def late_row_count(self) -> int | None:
+        """Rows in these objects that a copy by ``column > last value`` would have lost; None without such a column."""
+        return sum(item.late_row_count for item in self.objects) if self.cursor_column else None
+
+    def day_row_count(self, day: date, day_of: Callable[[str], date | None]) -> int | None:
+        """Return the rows of all objects of a day up to the last of these; None if not known, or if none is of it.
+
+        Args:
+            day_of: Returns the day of a key.
+        """
+        last = next((item.watermark for item in reversed(self.objects) if day_of(item.key) == day), None)
+        return last.counts.day_rows if last and last.counts else None
 
     @property
     def drift(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from pg_bronze.lake.keys import next_time
 from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres import catalog, catalog_query
 from pg_bronze.postgres.connection import Source
-from pg_bronze.sync import floors, slice_reader
+from pg_bronze.sync import floors, slice_counts, slice_reader
 from pg_bronze.sync.column_history import ColumnHistory, ColumnSnapshot
 from pg_bronze.sync.options import SyncOptions
 
@@ -290,6 +290,7 @@ class SliceSource:
     ) -> Slice:
         """Return the slice of a claim with the footer that describes it."""
         source, described = self.source, snapshot.description
+        claim = slice_counts.counted(self, self._ledger.layout, claim, frame, snapshot, redo)
         footer = footer_of(
             claim, frame.height, described, source.server_version, source.database(), policy_counts, snapshot.drift
         )

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pg_bronze.core.band_rules import Sweeps
 from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
+from pg_bronze.core.row_counts import Poll, RowCounts
 from pg_bronze.core.watermark import FORMAT, ControlVersion, Origin, Seed, Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
@@ -30,6 +32,7 @@ leaves = st.builds(
     st.lists(st.builds(Band, texts, st.none() | xids), max_size=3).map(tuple),
     st.none() | texts,
 )
+polls = st.builds(Poll, st.just(5), st.just(9), st.lists(xids, max_size=2).map(tuple), st.none() | texts)
 watermarks = st.builds(
     Watermark,
     origin=st.builds(
@@ -57,6 +60,11 @@ watermarks = st.builds(
     columns_digest=texts,
     detached=st.frozensets(st.integers(1, 60)),
     next_layout=st.sampled_from(["", "flat", "date"]),
+    sweeps=st.none() | st.builds(Sweeps, blocks=xids, since=texts, rejected=st.lists(xids, max_size=2).map(tuple)),
+    counts=st.none()
+    | st.builds(
+        RowCounts, st.none() | xids, st.none() | xids, st.none() | xids, st.lists(polls, max_size=2).map(tuple)
+    ),
 )
 
 
@@ -148,7 +156,17 @@ def without(name):
     return {key: value for key, value in Watermark(ORIGIN, 1).to_json().items() if key != name}
 
 
-ADDED_LATER = {"columns_key", "columns_digest", "detached", "started", "checkpoint", "control", "next_layout", "sweeps"}
+ADDED_LATER = {
+    "columns_key",
+    "columns_digest",
+    "detached",
+    "started",
+    "checkpoint",
+    "control",
+    "next_layout",
+    "sweeps",
+    "counts",
+}
 
 
 def test_a_watermark_without_columns_from_an_older_version_is_read():

@@ -100,7 +100,7 @@ class SimulatedSource:
     ``view`` is an older state that its reads return, as from a lagging server behind a pooler.
     """
 
-    standby, server_version = False, 170000
+    standby, server_version, poll = False, 170000, None
 
     def __init__(self, cluster: Cluster, steps: StepCounter, view: Cluster | None, horizon: int | None) -> None:
         self.cluster = cluster

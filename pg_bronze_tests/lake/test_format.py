@@ -12,6 +12,7 @@ from pg_bronze.core.cells import Cell
 from pg_bronze.core.column_choices import ColumnChoices
 from pg_bronze.core.leaf import Sweep
 from pg_bronze.core.region import Region
+from pg_bronze.core.row_counts import RowCounts
 from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.core.watermark import FORMAT, ControlVersion, Seed
 from pg_bronze.lake.keys import Layout
@@ -74,7 +75,7 @@ def test_the_page_contains_exactly_the_fields_of_real_objects(lake, any_database
         "ExceptionalCount": ExceptionalCount._fields,
         **{
             kind.__name__: [field.name for field in fields(kind)]
-            for kind in (Cell, ControlVersion, Region, Seed, Sweep, Sweeps)
+            for kind in (Cell, ControlVersion, Region, RowCounts, Seed, Sweep, Sweeps)
         },
     }
     for section, names in expected.items():

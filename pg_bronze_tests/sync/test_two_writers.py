@@ -35,6 +35,10 @@ def settle(database, one: Lake, two: Lake) -> None:
     two.drain(now=lambda: NOW)
     assert one.compare() == SAME
     assert one.recorded == two.recorded
+    watermark = one.recorded["movie"]
+    assert watermark is not None
+    assert watermark.counts is not None
+    assert watermark.counts.rows == one.rows().height
     assert not [key for key in one.all_keys() if "claims" in key]
 
 
