@@ -100,8 +100,8 @@ def _copied(result: dg.ExecuteInProcessResult, labels: Mapping[dg.AssetKey, str]
         materialization = event.step_materialization_data.materialization
         entries: dict[str, Any] = {name: entry.value for name, entry in materialization.metadata.items()}
         if metadata.ROWS in entries:  # not one of another day, which has the watermark alone
-            numbers = (entries[name] for name in (metadata.ROWS, "pg_bronze/slices", "pg_bronze/bytes"))
-            copied[labels[materialization.asset_key]] = Copied(*numbers)
+            rows, size, slices = entries[metadata.ROWS], entries["pg_bronze/bytes"], metadata.object_count(entries)
+            copied[labels[materialization.asset_key]] = Copied(rows, slices, size)
     return copied
 
 

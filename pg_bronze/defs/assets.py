@@ -229,7 +229,8 @@ def _record_other_days(
     """Record a materialization of each day that has new objects and is not a partition of this run."""
     days = {day_of(item.key) for item in report.objects} - _days_of(context)
     for day in sorted(day for day in days if day is not None):
-        entries = metadata.of_watermark(report.watermark)
+        rows = metadata.of_totals(report.watermark, report.day_row_count(day, day_of))
+        entries = rows | metadata.of_watermark(report.watermark)
         context.log_event(dg.AssetMaterialization(context.asset_key, partition=day.isoformat(), metadata=entries))
 
 

@@ -58,8 +58,9 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
             )
             _log_drift(context, obj.label, adopted)
         uri = store.uri(report.watermark.key) if report.watermark.key else None
-        entries = metadata.of_report(report, uri) | metadata.of_load(obj.load.progress)
-        context.add_output_metadata(entries | metadata.of_duration(time.monotonic() - obj.started))
+        day_rows = report.day_row_count(day, writer.ledger.layout.day) if (day := _day(context)) else None
+        duration_s = time.monotonic() - obj.started
+        context.add_output_metadata(metadata.of_report(report, uri, duration_s, obj.load.progress, day_rows))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the objects of the requested days as one LazyFrame, or all if the downstream asset has no partitions.
@@ -121,7 +122,8 @@ class _SliceLog:
             return
         _log_drift(self._context, self._label, committed)
         uri, cursor = self._store.uri(committed.key), committed.watermark.cursor
-        self._context.log.info(log_lines.of_slice(self._label, piece, cursor, uri, piece.seconds + seconds))
+        seconds, late = piece.seconds + seconds, committed.late_row_count
+        self._context.log.info(log_lines.of_slice(self._label, piece, cursor, uri, seconds, late))
         self._show(self._load.add(committed))
 
     def _show(self, progress: LoadProgress | None) -> None:
@@ -152,6 +154,12 @@ def _layout(output: dg.OutputContext | None, settings: Settings) -> Layout:
     """Return the layout of the table that an asset belongs to."""
     definition = (output.definition_metadata if output else None) or {}
     return Layout(settings.prefix, str(definition["pg_bronze/schema"]), str(definition["pg_bronze/table"]))
+
+
+def _day(context: dg.OutputContext) -> date | None:
+    """Return the day that is materialized; None if there are several, which share their metadata."""
+    keys = context.asset_partition_keys if context.has_asset_partitions else ()
+    return date.fromisoformat(keys[0]) if len(keys) == 1 else None
 
 
 def _days(context: dg.InputContext) -> set[date] | None:

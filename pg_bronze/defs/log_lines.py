@@ -9,8 +9,12 @@ from pg_bronze.errors import PgBronzeError
 from pg_bronze.lake.commit import Slice
 
 
-def of_slice(label: str, piece: Slice, cursor: str | None, uri: str, seconds: float) -> str:
-    """Return the one log line of a slice: always the same fields in the same order."""
+def of_slice(label: str, piece: Slice, cursor: str | None, uri: str, seconds: float, late: int = 0) -> str:
+    """Return the one log line of a slice: always the same fields in the same order.
+
+    Args:
+        late: How many of its rows are late.
+    """
     region = piece.claim.region
     window = "no window"
     if region is not None:
@@ -18,7 +22,8 @@ def of_slice(label: str, piece: Slice, cursor: str | None, uri: str, seconds: fl
         window = f"transactions [{start}, {region.end})"
     progress = f", {piece.cursor_column} up to {cursor}" if piece.cursor_column and cursor else ""
     reason = f" ({piece.claim.reason})" if piece.claim.reason else ""
-    return f"copied {label}: {counted(piece.row_count, 'row')}, {window}{progress} -> {uri} in {seconds:.2f} s{reason}"
+    rows = f"{counted(piece.row_count, 'row')}{f' ({late:,} late)' if late else ''}"
+    return f"copied {label}: {rows}, {window}{progress} -> {uri} in {seconds:.2f} s{reason}"
 
 
 def of_batch(

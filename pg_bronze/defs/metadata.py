@@ -1,5 +1,6 @@
 """Metadata: the entries of materializations, observations and definitions, and how they are read back."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -7,9 +8,8 @@ from typing import Any, get_args
 
 import dagster as dg
 
-from pg_bronze.core import column_types, value_policies
+from pg_bronze.core import column_types, value_policies, watermark_text
 from pg_bronze.core.band_notes import BandNotes
-from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.load_progress import LoadProgress
 from pg_bronze.core.table import Column, SourceTable
 from pg_bronze.core.watermark import Watermark
@@ -42,13 +42,17 @@ UNATTENDED = ["tick", "run"]
 LOAD_ROWS, LOAD_BYTES = "pg_bronze/load_rows", "pg_bronze/load_bytes"
 LOAD_SHARE, LOAD_LEFT = "pg_bronze/load_share", "pg_bronze/load_left_s"
 RETRY = "pg_bronze/retry"
-# Rows of the table in the lake, and those that a copy by `column > last value` would have lost.
-ROW_COUNT, LATE_ROWS_TOTAL = "dagster/row_count", "pg_bronze/late_rows_total"
+# Rows of the table and of the day in the lake, and those that a copy by `column > last value` would have lost.
+ROW_COUNT, DAY_ROW_COUNT = "dagster/row_count", "dagster/partition_row_count"
+LATE_ROWS, LATE_ROWS_TOTAL = "pg_bronze/late_rows", "pg_bronze/late_rows_total"
 ORDER = "pg_bronze/order"
-CURSOR_COLUMN, CURSOR_VALUE, CURSOR_AGE = "pg_bronze/cursor_column", "pg_bronze/cursor_value", "pg_bronze/lag_s"
+SWEEP_AGE, CURSOR_AGE = "pg_bronze/sweep_age_s", "pg_bronze/cursor_age_s"
+COPIED_UP_TO = "pg_bronze/copied_up_to"
 _FAILED, _COUNT = "pg_bronze/failed", "pg_bronze/failures_in_a_row"
 _SINCE, _LAST, _NEXT = "pg_bronze/failing_since", "pg_bronze/failed_at", "pg_bronze/next_retry"
 _STATE, _RUN = "pg_bronze/state", "pg_bronze/run"
+_OBJECTS = re.compile(r", (\d+) objects$")
+_ID = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
 def watermark_of(event: dg.EventLogEntry | None) -> Watermark | None:
@@ -60,11 +64,11 @@ def watermark_of(event: dg.EventLogEntry | None) -> Watermark | None:
     """
     materialization = event.asset_materialization if event else None
     value = materialization.metadata.get(WATERMARK) if materialization else None
-    if materialization is None or value is None or not isinstance(value.value, Mapping):
+    if materialization is None or value is None:
         return None
     asset = materialization.asset_key.to_user_string()
     try:
-        return Watermark.from_json(value.value)
+        return _watermark_in(value.value)
     except FormatTooNew as error:
         raise FormatTooNew(f"{asset}: in its last materialization, {error}") from error
     except LakeDamaged as error:
@@ -74,20 +78,32 @@ def watermark_of(event: dg.EventLogEntry | None) -> Watermark | None:
         ) from error
 
 
+def _watermark_in(value: Any) -> Watermark | None:
+    """Return the watermark of a metadata value: its text, or its JSON, as older versions wrote it."""
+    if isinstance(value, Mapping):
+        return Watermark.from_json(value)
+    return watermark_text.from_text(value) if isinstance(value, str) and value.startswith("{") else None
+
+
 def quiet_upto(observation: dg.AssetObservation | None) -> tuple[int, int]:
     """Return ``(generation, transaction)``: a read found nothing new below it; ``(-1, 0)`` if not known."""
     entries = observation.metadata if observation else {}
-    generation, upto = (entries[name].value if name in entries else None for name in (GENERATION, QUIET_UPTO))
-    return (generation, upto) if isinstance(generation, int) and isinstance(upto, int) else (-1, 0)
+    generation, upto = (_id(entries[name].value) if name in entries else None for name in (GENERATION, QUIET_UPTO))
+    return (-1, 0) if generation is None or upto is None else (generation, upto)
+
+
+def _id(value: Any) -> int | None:
+    """Return a number that is stored as a text, because its plot means nothing; older versions stored a number."""
+    if isinstance(value, str):
+        return int(value) if _ID.fullmatch(value) else None
+    return value if isinstance(value, int) else None
 
 
 def progress_of(observation: dg.AssetObservation | None) -> Watermark | None:
     """Return what a run read after its last commit and found empty; None if it recorded nothing that can be read."""
     entry = observation.metadata.get(PROGRESS) if observation else None
-    if entry is None or not isinstance(entry.value, Mapping):
-        return None
     try:
-        return Watermark.from_json(entry.value)
+        return None if entry is None else _watermark_in(entry.value)
     except PgBronzeError:
         return None  # it is read again
 
@@ -102,7 +118,7 @@ def with_progress(watermark: Watermark | None, progress: Watermark | None) -> Wa
 
 def of_progress(progress: Watermark | None) -> dict[str, Any]:
     """Return what the next run continues from, of tables that are too large to be read in every tick."""
-    return {PROGRESS: dg.MetadataValue.json(progress.to_json())} if progress else {}
+    return {PROGRESS: watermark_text.to_text(progress)} if progress else {}
 
 
 def of_load(progress: LoadProgress | None) -> dict[str, Any]:
@@ -175,39 +191,98 @@ def failure_of(observation: dg.AssetObservation | None) -> tuple[Failure | None,
 
 def of_watermark(watermark: Watermark) -> dict[str, Any]:
     """Return the one entry that every materialization needs; without it the next run rebuilds it from footers."""
-    return {WATERMARK: dg.MetadataValue.json(watermark.to_json())}
+    return {WATERMARK: watermark_text.to_text(watermark)}
 
 
 def of_quiet(reason: str, horizon: int, generation: int) -> dict[str, Any]:
     """Return the observation of a table without new rows; horizon 0 means that nothing was read."""
-    return {QUIET_UPTO: horizon, GENERATION: generation} if horizon else {QUIET: reason}
+    return {QUIET_UPTO: str(horizon), GENERATION: str(generation)} if horizon else {QUIET: reason}
 
 
-def of_report(report: SyncReport, uri: str | None) -> dict[str, Any]:
-    """Return a materialization's metadata: rows, bytes, window, cursor value, lag, newest object, watermark.
+def of_report(
+    report: SyncReport,
+    uri: str | None,
+    duration_s: float,
+    load: LoadProgress | None = None,
+    day_row_count: int | None = None,
+) -> dict[str, Any]:
+    """Return a materialization's metadata, in the order in which a person reads it; the watermark is last.
 
-    It is small, because Dagster stores it twice. ``uri`` is the URI of the newest object.
+    It is small, because Dagster stores it twice. Dagster plots every number, so those that are no quantity are texts.
+
+    Args:
+        uri: The URI of the newest object.
+        duration_s: How long the table's copy took.
+        load: How far the table's first load is; None if there is none.
+        day_row_count: The rows of the partition in the lake; None if not known.
     """
-    watermark = report.watermark
-    swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None]
     entries: dict[str, Any] = {
         ROWS: report.row_count,
         "pg_bronze/bytes": report.size_bytes,
-        "pg_bronze/slices": len(report.objects),
-        "pg_bronze/window_end": min(swept, default=0),
-        GENERATION: watermark.generation,
-        **of_watermark(watermark),
-        **_of_cursor(report),
+        **of_duration(duration_s),
+        LATE_ROWS: report.late_row_count,
+        SWEEP_AGE: _rounded(report.bands.sweep_age_s) if report.bands else None,
+        "dagster/uri": uri,
+        **of_totals(report.watermark, day_row_count, with_late=report.cursor_column is not None),
+        **of_load(load),
+        CURSOR_AGE: _cursor_age_s(report),
+        COPIED_UP_TO: _copied_up_to(report),
+        **_of_bands(report.bands),
+        **_of_trouble(report),
+        **of_watermark(report.watermark),
     }
-    entries |= _of_bands(report.bands)
+    return {name: value for name, value in entries.items() if value is not None}
+
+
+def of_totals(watermark: Watermark, day_row_count: int | None, *, with_late: bool = False) -> dict[str, Any]:
+    """Return how many rows the lake has of a table and of a day, as far as that is known."""
+    counts = watermark.counts
+    totals = {
+        ROW_COUNT: counts.rows if counts else None,
+        DAY_ROW_COUNT: day_row_count,
+        LATE_ROWS_TOTAL: counts.late if counts and with_late else None,
+    }
+    return {name: value for name, value in totals.items() if value is not None}
+
+
+def _copied_up_to(report: SyncReport) -> str:
+    """Return how far the table is copied, in one text: an entry of its own costs 150 bytes for each of its parts."""
+    watermark, column = report.watermark, report.cursor_column
+    swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None]
+    end, count = min(swept, default=0), len(report.objects)
+    fresh = f" (newest rows: {report.bands.fresh_end})" if report.bands else ""
+    parts = [
+        f"{column.name} = {watermark.cursor}" if column and watermark.cursor is not None else "",
+        f"transaction {end}{fresh}",
+        f"generation {watermark.generation}" if watermark.generation else "",
+        f"{count} objects" if count != 1 else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def cursor_of(entries: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the cursor column and its newest value in the values of a materialization's entries; None if none."""
+    column, equals, rest = str(entries.get(COPIED_UP_TO, "")).partition(" = ")
+    if equals:
+        return column, rest.partition(", transaction ")[0]
+    return entries.get("pg_bronze/cursor_column"), entries.get("pg_bronze/cursor_value")  # of an older version
+
+
+def object_count(entries: Mapping[str, Any]) -> int:
+    """Return the number of objects in the values of a materialization's entries."""
+    found = _OBJECTS.search(str(entries.get(COPIED_UP_TO, "")))
+    return int(found[1]) if found else 1
+
+
+def _of_trouble(report: SyncReport) -> dict[str, Any]:
+    """Return what is not as usual."""
+    entries: dict[str, Any] = {}
     if report.adopted:
-        entries["pg_bronze/adopted_slices"] = len(report.adopted)
+        entries["pg_bronze/adopted_slices"] = str(len(report.adopted))
     if counts := value_policies.count_by_column(value for item in report.objects for value in item.exceptional):
         entries["pg_bronze/exceptional_values"] = dg.MetadataValue.json(counts)
     if report.drift:
         entries[DRIFT] = "\n".join(report.drift)
-    if uri:
-        entries["dagster/uri"] = uri
     if report.unfenced:
         entries["pg_bronze/unfenced"] = "PG_BRONZE_UNFENCED is set: two writers at once may have duplicated rows"
     if report.control_off:
@@ -219,38 +294,30 @@ def _of_bands(notes: BandNotes | None) -> dict[str, Any]:
     """Return what a table shows that is swept by a schedule."""
     if notes is None:
         return {}
-    entries: dict[str, Any] = {
-        "pg_bronze/fresh_end": notes.fresh_end,
+    return {
         "pg_bronze/sweep_every_s": round(notes.sweep_every_s),
         ORDER: notes.order or "none: the table is read completely in each sweep",
-    }
-    optional = {
-        "pg_bronze/sweep_age_s": notes.sweep_age_s if notes.sweep_age_s is None else round(notes.sweep_age_s),
         "pg_bronze/fresh_share": notes.fresh_share,
         "pg_bronze/sweep_progress": notes.swept_blocks,
         "pg_bronze/missing_index": notes.advice,
     }
-    return entries | {name: value for name, value in optional.items() if value is not None}
 
 
-def _of_cursor(report: SyncReport) -> dict[str, Any]:
-    column, value = report.cursor_column, report.watermark.cursor
-    if column is None or value is None:
-        return {}
-    entries: dict[str, Any] = {CURSOR_COLUMN: column.name, CURSOR_VALUE: value}
-    lag_s = _lag_s(column, value)
-    return entries if lag_s is None else {**entries, CURSOR_AGE: round(lag_s, 1)}
+def _rounded(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds)
 
 
-def _lag_s(column: CursorColumn, value: str) -> float | None:
+def _cursor_age_s(report: SyncReport) -> float | None:
     """Return the age of the newest cursor value in seconds; None if it is not a time."""
-    if column.kind != "timestamp" or value.endswith("BC"):
+    column, value = report.cursor_column, report.watermark.cursor
+    if column is None or value is None or column.kind != "timestamp" or value.endswith("BC"):
         return None
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return None  # a year after 9999
-    return (datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds()
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round((datetime.now(UTC) - moment).total_seconds(), 1)
 
 
 def of_definition(table: SourceTable, database: str) -> dict[str, Any]:

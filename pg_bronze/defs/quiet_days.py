@@ -58,4 +58,6 @@ def _event(instance: dg.DagsterInstance, item: TableCheck, day: str) -> dg.Asset
     if watermark is None or day in instance.get_materialized_partitions(key):
         return None
     # The newest materialization of an asset has its watermark, so this one needs it too.
-    return dg.AssetMaterialization(key, partition=day, metadata={metadata.ROWS: 0, **metadata.of_watermark(watermark)})
+    totals = metadata.of_totals(watermark, 0, with_late=True)
+    entries = {metadata.ROWS: 0, **totals, **metadata.of_watermark(watermark)}
+    return dg.AssetMaterialization(key, partition=day, metadata=entries)

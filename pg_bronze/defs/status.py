@@ -141,6 +141,7 @@ def _table(health: TableHealth, event: dg.EventLogEntry | None) -> TableStatus:
     if event is None or materialization is None:
         return TableStatus(health)
     entries: dict[str, Any] = {name: entry.value for name, entry in materialization.metadata.items()}
+    cursor_column, cursor_value = metadata.cursor_of(entries)
     return TableStatus(
         health=health,
         copied_at=event.timestamp,
@@ -148,8 +149,8 @@ def _table(health: TableHealth, event: dg.EventLogEntry | None) -> TableStatus:
         row_count=entries.get(metadata.ROW_COUNT),
         late_rows=entries.get(metadata.LATE_ROWS_TOTAL),
         order=entries.get(metadata.ORDER),
-        cursor_column=entries.get(metadata.CURSOR_COLUMN),
-        cursor_value=entries.get(metadata.CURSOR_VALUE),
+        cursor_column=cursor_column,
+        cursor_value=cursor_value,
         cursor_age_s=entries.get(metadata.CURSOR_AGE),
         load_share=entries.get(metadata.LOAD_SHARE),
     )

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pg_bronze.core import watermark_text
 from pg_bronze.core.band_rules import Sweeps
 from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
 from pg_bronze.core.row_counts import Poll, RowCounts
@@ -76,6 +77,7 @@ def text(watermark):
 @given(watermarks)
 def test_a_watermark_survives_a_round_trip_through_json(before):
     assert Watermark.from_json(json.loads(text(before))) == before
+    assert watermark_text.from_text(watermark_text.to_text(before)) == before
 
 
 @given(st.sets(st.integers(1, 60)))
@@ -107,6 +109,20 @@ def test_a_newer_format_is_refused():
     newer = {"format": FORMAT + 1, "something": "new"}
     with pytest.raises(FormatTooNew, match=f"format {FORMAT + 1}.*reads up to {FORMAT}"):
         Watermark.from_json(newer)
+
+
+def test_the_text_of_a_watermark_is_one_line_of_half_its_size():
+    """Dagster's page shows JSON of this size as a tree of 30 lines, and stores the text twice."""
+    mark = Watermark(ORIGIN, 9, key="movie/movie_20260102000010.parquet").with_leaves({9: Leaf(91377)})
+    short = watermark_text.to_text(mark)
+    assert "\n" not in short
+    assert len(short) < len(text(mark)) / 2
+
+
+@pytest.mark.parametrize("garbage", ["", "{", "[1]", "5", '{"leaves": 5}', '{"leaves": [5]}', '{"sweeps": 5}', "{}"])
+def test_a_text_that_is_no_watermark_is_damage(garbage):
+    with pytest.raises(LakeDamaged):
+        watermark_text.from_text(garbage)
 
 
 def test_a_leaf_is_written_with_its_bands_in_the_current_format():

@@ -5,9 +5,13 @@ from pg_bronze.core.leaf import Leaf
 from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.defs.metadata import (
     GENERATION,
+    PROGRESS,
     QUIET_UPTO,
     WATERMARK,
+    of_progress,
+    of_quiet,
     of_watermark,
+    progress_of,
     quiet_upto,
     watermark_of,
 )
@@ -29,6 +33,14 @@ def test_a_watermark_is_read_back_from_its_materialization():
     assert watermark_of(event(of_watermark(MARK))) == MARK
 
 
+def test_a_watermark_that_an_older_version_stored_as_json_is_read():
+    """Otherwise every table would be recovered from footers after an upgrade."""
+    older = {WATERMARK: dg.MetadataValue.json(MARK.to_json())}
+    assert watermark_of(event(older)) == MARK
+    assert progress_of(dg.AssetObservation("movie", metadata={PROGRESS: older[WATERMARK]})) == MARK
+    assert progress_of(dg.AssetObservation("movie", metadata=of_progress(MARK))) == MARK
+
+
 def test_an_event_without_a_watermark_returns_none():
     """After a manual report or a wipe, the state is read from the newest footer."""
     assert watermark_of(None) is None
@@ -39,14 +51,19 @@ def test_an_event_without_a_watermark_returns_none():
 def test_a_damaged_watermark_is_an_error_and_not_ignored():
     with pytest.raises(LakeDamaged, match=r"^movie: its last .* Wipe the materializations of the asset"):
         watermark_of(event({WATERMARK: dg.MetadataValue.json({"format": 1})}))
+    with pytest.raises(LakeDamaged, match=r"^movie: its last .* Wipe the materializations of the asset"):
+        watermark_of(event({WATERMARK: '{"format": 3'}))
 
 
 def test_an_observation_contains_generation_and_transaction_of_a_quiet_read():
-    seen = dg.AssetObservation("movie", metadata={GENERATION: 2, QUIET_UPTO: 91377})
+    seen = dg.AssetObservation("movie", metadata=of_quiet("no row", 91377, 2))
     assert quiet_upto(seen) == (2, 91377)
+    older = dg.AssetObservation("movie", metadata={GENERATION: 2, QUIET_UPTO: 91377})
+    assert quiet_upto(older) == (2, 91377)
+    assert quiet_upto(dg.AssetObservation("movie", metadata=of_quiet("no row", 91377, -1))) == (-1, 91377)
 
 
-@pytest.mark.parametrize("metadata", [{}, {QUIET_UPTO: 5}, {GENERATION: 1}, {GENERATION: "1", QUIET_UPTO: 5}])
+@pytest.mark.parametrize("metadata", [{}, {QUIET_UPTO: 5}, {GENERATION: 1}, {GENERATION: "x", QUIET_UPTO: "5"}])
 def test_an_observation_without_both_is_ignored(metadata):
     assert quiet_upto(dg.AssetObservation("movie", metadata=metadata)) == (-1, 0)
     assert quiet_upto(None) == (-1, 0)
