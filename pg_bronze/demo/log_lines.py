@@ -18,6 +18,7 @@ _OF_TABLE = re.compile(r" - bronze__\S+ - (.+)$")
 _SENSORS = "dagster.daemon.SensorDaemon"
 _SLICE = re.compile(r"(?:^| - )(copied \S+: .*)$")
 _FAILURE = re.compile(r"^(\d\d:\d\d:\d\d  )?error: (?:(.+?): )?(.*)$")
+_LATE = re.compile(r" \(([\d,]+) late\), ")
 _WIDTH = 300
 
 
@@ -62,6 +63,12 @@ def copied(summary: str) -> str | None:
 def is_slice(summary: str) -> bool:
     """Return whether a printed line is about a slice."""
     return _SLICE.search(summary.partition("  ")[2]) is not None
+
+
+def late_row_count(summary: str) -> int:
+    """Return the number of late rows in a printed line about a slice; 0 in any other line."""
+    found = _LATE.search(summary) if is_slice(summary) else None
+    return int(found[1].replace(",", "")) if found else 0
 
 
 def last_lines(log: Path, line_count: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pg_bronze.demo.console import Console, StopSignals
 from pg_bronze.demo.dagster_dev import DagsterDev
-from pg_bronze.demo.log_lines import LogTail, copied, failure, is_slice, last_lines, summarize
+from pg_bronze.demo.log_lines import LogTail, copied, failure, is_slice, last_lines, late_row_count, summarize
 from pg_bronze.demo.servers import Servers
 from pg_bronze.scheduling.outages import Outages
 
@@ -17,6 +17,7 @@ _INTERVAL_S = 0.2
 _GROUPS, _GROUP = ("postgres", "bronze", "silver"), "global@global:{}"
 _SENSORS = ("bronze_tick", "bronze_catalog")
 _READY_WITHIN_S = 300.0
+_LATE_ROWS_AFTER_S, _LATE_ROWS_EVERY_S = 120.0, 3600.0
 
 
 class Monitor:
@@ -36,6 +37,8 @@ class Monitor:
         self._is_ready = False
         self._has_slice = False
         self._outages = Outages("table")
+        self._late_rows = 0
+        self._late_rows_at_s = _LATE_ROWS_AFTER_S
 
     def run(self) -> int:
         """Print what happens until a stop is requested (0), or a program ends or never answers (1)."""
@@ -61,6 +64,7 @@ class Monitor:
         """Print what is new, and return why the demo has failed."""
         for line in filter(None, map(summarize, self._log.lines())):
             self._print_summary(line)
+        self._print_late_rows()
         if not self._is_ready and self._dagster.is_ready():
             self._is_ready = True
             self._print_addresses()
@@ -81,6 +85,7 @@ class Monitor:
         self._console.print(line)
         if table := copied(line):
             self._print_recovered(table, line.partition("  ")[0])
+        self._late_rows += late_row_count(line)
         if not self._has_slice and is_slice(line):
             self._has_slice = True
             self._console.print(f"first slice {self._console.elapsed_s:.1f} s after the start")
@@ -90,6 +95,13 @@ class Monitor:
         for name in (table, *_SENSORS):
             if said := self._outages.succeeded(name, time.monotonic()):
                 self._console.print(f"{at}  {said}")
+
+    def _print_late_rows(self) -> None:
+        """Print after two minutes, and then every hour, what a plain copy would have lost since the start."""
+        if self._late_rows and self._console.elapsed_s >= self._late_rows_at_s:
+            self._late_rows_at_s = self._console.elapsed_s + _LATE_ROWS_EVERY_S
+            lost = f"late rows so far: {self._late_rows:,}"
+            self._console.print(f"{lost}; a copy by `column > last value` would have lost them")
 
     def _print_addresses(self) -> None:
         location, groups = f"{self._dagster.url}/locations/pg_bronze", ",".join(map(_GROUP.format, _GROUPS))

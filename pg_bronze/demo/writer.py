@@ -14,8 +14,9 @@ from pg_bronze.demo import sample
 if TYPE_CHECKING:
     from pg_bronze.demo.sample import Connection
 
-# In rounds: how often a transaction begins that is committed late, and how many rounds it stays open.
-_LATE_EVERY, _LATE_FOR = 8, 2
+# In rounds: how often a transaction begins that is committed late, and how many rounds it stays open. That is longer
+# than the interval of the ticks, so that one of them copies rows that were inserted later and committed before.
+_LATE_EVERY, _LATE_FOR = 20, 6
 
 
 class SampleWriter:
@@ -66,10 +67,13 @@ class SampleWriter:
         number = 0
         while not self._stopping.is_set():
             number += 1
-            if number % _LATE_EVERY == 1:
-                self._add_screening(late)
-            if number % _LATE_EVERY == 1 + _LATE_FOR:
+            since = (number - 1) % _LATE_EVERY
+            if since == _LATE_FOR:
                 late.commit()
+            if since <= _LATE_FOR:
+                self._add_movie(steady)  # as others do before, meanwhile and after
+            if since == 0:
+                self._add_movie(late)
             with steady.transaction():
                 self._change_rows(steady)
             self.round_count += 1

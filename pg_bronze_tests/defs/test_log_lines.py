@@ -7,6 +7,7 @@ from pg_bronze.core.leaf import Leaf
 from pg_bronze.core.region import Region
 from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.defs.log_lines import dagster_failure, of_batch, of_slice
+from pg_bronze.demo.log_lines import late_row_count
 from pg_bronze.errors import HistoryChanged, StaleSnapshot
 from pg_bronze.lake.claim import Claim
 
@@ -25,6 +26,12 @@ def test_a_slice_has_one_line_with_the_same_fields_in_the_same_order():
     assert of_slice("movie", piece(1812, 91204, 91377, "movie_id"), "5120", uri, 0.412) == (
         f"copied movie: 1,812 rows, transactions [91204, 91377), movie_id up to 5120 -> {uri} in 0.41 s"
     )
+    late = of_slice("movie", piece(1812, 91204, 91377, "movie_id"), "5120", uri, 0.412, late=1200)
+    assert late.startswith(
+        "copied movie: 1,812 rows (1,200 late), transactions [91204, 91377), movie_id up to 5120 -> "
+    )
+    assert late_row_count(f"06:50:01  {late}") == 1200
+    assert late_row_count(f"06:50:01  {late.replace(' (1,200 late)', '')}") == 0
 
 
 def test_a_line_has_no_window_and_no_cursor_value_if_the_slice_has_none():

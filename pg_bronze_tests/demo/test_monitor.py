@@ -15,21 +15,45 @@ from pg_bronze.demo.monitor import Monitor
 LINE = "2026-11-24 06:50:0{number} +0000 - dagster - {level} - job - 1f - m - {message}\n"
 
 
-def test_slices_that_are_committed_while_the_demo_stops_are_printed(tmp_path: Path):
-    """The page and the bucket have them, so a missing line looks like a lost slice."""
-    log, out = tmp_path / "dagster.log", io.StringIO()
+def monitor(log: Path, out: io.StringIO, signals: StopSignals) -> Monitor:
     log.touch()
     dagster: Any = SimpleNamespace(log=log, child=None, is_ready=lambda: False)
     servers: Any = SimpleNamespace(postgres=None, s3=None)
+    return Monitor(Console(out), signals, dagster, servers, log.with_name("env.sh"))
+
+
+def test_what_a_plain_copy_would_have_lost_is_printed_after_two_minutes_and_then_every_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the reason to use pg_bronze, and nobody reads a line that is repeated all the time."""
+    log, out, seconds = tmp_path / "dagster.log", io.StringIO(), [0.0]
+    monkeypatch.setattr(Console, "elapsed_s", property(lambda _: seconds[0]))
+    watched = monitor(log, out, StopSignals())
+    shown = []
+    for second, late in [(60, " (2 late)"), (119, ""), (120, " (10 late)"), (200, " (1,000 late)"), (3720, "")]:
+        seconds[0] = second
+        with log.open("a") as file:
+            file.write(LINE.format(number=1, level="INFO", message=f"copied movie: 2 rows{late}, transactions [1, 2)"))
+        watched._check()
+        lines = [line for line in out.getvalue().splitlines() if line.startswith("late rows")]
+        shown.append(len(lines))
+    assert shown == [0, 0, 1, 1, 2]
+    assert lines[0] == "late rows so far: 12; a copy by `column > last value` would have lost them"
+    assert lines[1].startswith("late rows so far: 1,012; ")
+
+
+def test_slices_that_are_committed_while_the_demo_stops_are_printed(tmp_path: Path):
+    """The page and the bucket have them, so a missing line looks like a lost slice."""
+    log, out = tmp_path / "dagster.log", io.StringIO()
     signals = StopSignals()
     signals.requested = True
-    monitor = Monitor(Console(out), signals, dagster, servers, tmp_path / "env.sh")
-    assert monitor.run() == 0
+    watched = monitor(log, out, signals)
+    assert watched.run() == 0
     with log.open("a") as file:
         file.write(LINE.format(number=1, level="INFO", message="copied movie: 2 rows, transactions [1, 2)"))
         file.write(LINE.format(number=2, level="ERROR", message="STEP_FAILURE - the run was stopped"))
 
-    monitor.print_last_slices()
+    watched.print_last_slices()
 
     assert out.getvalue().splitlines()[-1] == "06:50:01  copied movie: 2 rows, transactions [1, 2)"
 
