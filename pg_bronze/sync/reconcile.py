@@ -172,8 +172,8 @@ def _prints_names(column: Column) -> bool:
 def _live_rows(sync: TableSync) -> "Iterator[pl.DataFrame]":
     """Yield the table's rows below a new horizon as they would be stored; nothing is committed."""
     sync.source.forget_horizon()
-    sync.slices.place = place = sync.source.place(sync.store.place)
-    sync.slices.horizon = sync.source.horizon()
+    sync.slices.builder.place = place = sync.source.place(sync.store.place)
+    sync.slices.planner.horizon = sync.source.horizon()
     sync.slices.refresh_table()
     state = Watermark(place, sync.table.oid)
     while (read := sync.slices.next_slice(state)) is not None:

@@ -27,10 +27,10 @@ def slice_of(slices: "SliceSource", claim: Claim) -> Slice:
         TableChanged: The table was altered during the read.
     """
     table = slices.table
-    snapshot = slices.describe(claim.before, claim.after, table)
+    snapshot = slices.builder.describe(claim.before, claim.after, table)
     claim = dataclasses.replace(claim, after=snapshot.add_to(claim.after, claim.before))
     if claim.region is None:
-        return slices.slice_of(claim, slices.no_rows(), snapshot, redo=True)
+        return slices.builder.of_claim(claim, slices.no_rows(), snapshot, redo=True)
     leaves = {item.oid: item for item in table.relations}
     if table.oid != claim.after.table or any(oid not in leaves for oid in claim.region.leaves):
         return _new_generation(slices, claim, "the table was dropped or a partition of it was detached since")
@@ -48,7 +48,7 @@ def slice_of(slices: "SliceSource", claim: Claim) -> Slice:
             "tick."
         )
     seconds = time.monotonic() - started
-    return slices.slice_of(claim, frame, snapshot, redo=True, seconds=seconds, policy_counts=policy_counts)
+    return slices.builder.of_claim(claim, frame, snapshot, redo=True, seconds=seconds, policy_counts=policy_counts)
 
 
 def _is_moved(claim: Claim, region: Region, table: SourceTable, leaves: dict[int, Relation]) -> bool:
@@ -85,7 +85,7 @@ def _new_generation(slices: "SliceSource", claim: Claim, why: str) -> Slice:
 
 
 def _empty(slices: "SliceSource", claim: Claim, after: Watermark, why: str) -> Slice:
-    snapshot = slices.describe(claim.before, after, slices.table)
+    snapshot = slices.builder.describe(claim.before, after, slices.table)
     reason = f"a claimed slice cannot be read again: {why}"
     claim = dataclasses.replace(claim, after=snapshot.add_to(after, claim.before), region=None, reason=reason)
-    return slices.slice_of(claim, slices.no_rows(), snapshot, redo=True)
+    return slices.builder.of_claim(claim, slices.no_rows(), snapshot, redo=True)

@@ -1,46 +1,30 @@
 """The slices of one table: planned, read and described, one after the other, up to one horizon."""
 
 import dataclasses
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from pg_bronze.core import (
-    band_notes,
-    band_planning,
-    band_rules,
-    column_types,
-    cursor_column,
-    planning,
-    slice_size,
-    window_sql,
-)
+from pg_bronze.core import band_notes, column_types, cursor_column, planning, window_sql
 from pg_bronze.core.band_notes import BandNotes
-from pg_bronze.core.band_rules import Counted
 from pg_bronze.core.cursor_column import CursorColumn
-from pg_bronze.core.leaf import Order
-from pg_bronze.core.next_read import Doubt, FindFloor, NewGeneration, Quiet, Read, Run, TickState
+from pg_bronze.core.next_read import Doubt, FindFloor, NewGeneration, Quiet, Read
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
-from pg_bronze.core.value_policies import ExceptionalCount
-from pg_bronze.core.watermark import Origin, Watermark
+from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import SourceNotFit, TableChanged
-from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.commit import Slice, Step
-from pg_bronze.lake.footer import footer_of
-from pg_bronze.lake.keys import next_time
 from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres import catalog, catalog_query
 from pg_bronze.postgres.connection import Source
-from pg_bronze.sync import floors, slice_counts, slice_reader
-from pg_bronze.sync.column_history import ColumnHistory, ColumnSnapshot
+from pg_bronze.sync import slice_builder, slice_reader
 from pg_bronze.sync.options import SyncOptions
+from pg_bronze.sync.read_planner import ReadPlanner
+from pg_bronze.sync.slice_builder import SliceBuilder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -66,15 +50,9 @@ class SliceSource:
 
     Attributes:
         table: The table as the catalog last described it.
-        cursor_column: The column that shows progress, or None.
-        horizon: Every transaction below it has finished; 0 until somebody sets it.
-        horizon_at: When the horizon was read, in UTC.
-        cache_blocks: The size of the server's cache in blocks; None if not known. A statement reads at most an eighth
-            of it by block ranges, which would evict other pages.
-        place: The database and the bucket that new watermarks belong to.
-        sign: Called once, before the first claim, with ``place``; returns the place with the signed control row.
+        planner: Plans the reads, up to its horizon.
+        builder: Describes what was read as slices.
         waiting: Why a part of the table was not read, as a sentence; None if all of it was.
-        counted: Row versions written to the table so far, counted before the horizon was read; None if not known.
     """
 
     def __init__(
@@ -88,25 +66,18 @@ class SliceSource:
     ) -> None:
         self.source = source
         self.table = options.applied(table)
-        self.cursor_column: CursorColumn | None = None
-        self.horizon = 0
-        self.horizon_at = now()
-        self.place: Origin | None = None
-        self.sign: Callable[[Origin], Origin] | None = None
-        self._progress: tuple[Watermark, Watermark] | None = None
+        self.planner = ReadPlanner(source, options, now)
+        self.builder = SliceBuilder(source, ledger, options, now)
         self.waiting: str | None = None
-        self.counted: Counted | None = None
-        self.cache_blocks: int | None = None
-        self._ledger = ledger
+        self._progress: tuple[Watermark, Watermark] | None = None
         self._options = options
         self._now = now
         self._on_step = on_step
-        self._columns = ColumnHistory(source, ledger, options.cursor_names, options.cursor_column)
-        self._size = slice_size.SliceSize(1, 1, 1)
-        self._tick_state = TickState()
-        self._orders: tuple[Order, ...] = ()
-        self._loading_since: float | None = None
-        self._copying_since: float | None = None
+
+    @property
+    def cursor_column(self) -> CursorColumn | None:
+        """The column that shows progress, or None."""
+        return self.builder.cursor_column
 
     def next_slice(self, watermark: Watermark) -> Slice | None:
         """Plan and read the slice after a committed watermark; None when the table is copied up to the horizon.
@@ -118,12 +89,12 @@ class SliceSource:
         """
         planned, change_count = self._remembered(watermark), 0
         while True:
-            step = self._plan(planned)
+            step = self.planner.plan(planned, self.table)
             if isinstance(step, Quiet):
                 self._note_end(watermark, planned, step)
                 return self._heartbeat(watermark, planned)
             if isinstance(step, FindFloor):
-                self._note_floor(step)
+                self.planner.find_floor(step, self.table)
                 continue
             if not isinstance(step, Read):
                 if planned is watermark:
@@ -139,28 +110,13 @@ class SliceSource:
                 change_count += 1
                 self._check_change_count(change_count)
             elif attempt.rows is None:
-                planned = self._divide(planned, step)
+                planned = self.planner.divide(planned, step, self.table)
             else:
-                commits = attempt.rows[0].height > 0 or step.must_commit
-                step = self._noted(planned, step, attempt, commits)
-                if commits:
+                step = self._noted(planned, step, attempt, attempt.rows[0])
+                if attempt.rows[0].height > 0 or step.must_commit:
                     self._on_step("read")
-                    return self._slice(watermark, step, attempt.rows, attempt)
+                    return self.builder.of_rows(watermark, step, attempt.rows, attempt.table, attempt.seconds)
                 planned = step.after
-
-    def _plan(self, planned: Watermark) -> planning.Plan:
-        standby = self.source.standby
-        loading_s, copying_s = _seconds_since(self._loading_since), _seconds_since(self._copying_since)
-        state = dataclasses.replace(self._tick_state, loading_s=loading_s, copying_s=copying_s)
-        return planning.plan(planned, self.table, self.horizon, standby, self._size, state, self._run)
-
-    @property
-    def _run(self) -> Run:
-        bands = self._options.bands
-        if bands is not None and self.cache_blocks is not None:
-            bands = dataclasses.replace(bands, chunk_blocks=min(bands.chunk_blocks, max(1, self.cache_blocks // 8)))
-        is_idle, options = self.source.is_idle, self._options
-        return Run(bands, self.horizon_at, self._orders, self.counted, is_idle, options.turn_s, options.share_s)
 
     def remember(self, watermark: Watermark, progress: Watermark) -> None:
         """Continue ``watermark`` with what an earlier run read after it and found empty."""
@@ -180,12 +136,7 @@ class SliceSource:
     def _note_end(self, watermark: Watermark, planned: Watermark, step: Quiet) -> None:
         self.waiting = step.reason if step.partial else None
         if planned is not watermark and planned.sweeps is not None:
-            self._progress = watermark, dataclasses.replace(planned, origin=self.place or planned.origin)
-
-    def _note_floor(self, step: FindFloor) -> None:
-        found = floors.find(self.source, self.table, step, self._options.bands)
-        state = self._tick_state
-        self._tick_state = dataclasses.replace(state, floors=MappingProxyType({**state.floors, step.order: found}))
+            self._progress = watermark, dataclasses.replace(planned, origin=self.builder.place or planned.origin)
 
     def _settle(self, watermark: Watermark, step: Doubt | NewGeneration) -> Slice | None:
         """Return the slice that continues after the table was rewritten or replaced; None if it was altered since."""
@@ -205,7 +156,7 @@ class SliceSource:
         started, table = time.monotonic(), self.table
         rows = None
         try:
-            rows = slice_reader.read(self.source, table, region, self._size)
+            rows = slice_reader.read(self.source, table, region, self.planner.size_now)
         except TableChanged:
             changed = self.refresh_table() != table.fingerprint
             if not changed:
@@ -222,92 +173,19 @@ class SliceSource:
                 "tick."
             )
 
-    def _divide(self, planned: Watermark, step: Read) -> Watermark:
-        """Plan smaller reads after a region that contained too much, and return the watermark to plan from."""
-        state = self._tick_state
-        if step.kind == "fresh":
-            floors_known = {order: floor for order, floor in state.floors.items() if state.overflow}
-            self._tick_state = dataclasses.replace(
-                state, overflow=state.overflow + 1, floors=MappingProxyType(floors_known)
-            )
-        else:
-            pages = sum(item.page_count for item in self.table.relations if item.oid in step.region.leaves)
-            self._size = self._size.halved(step.blocks or pages)
-            self._tick_state = dataclasses.replace(state, by_blocks=state.by_blocks | set(step.region.leaves))
-        return band_planning.urgent(planned) if self._is_scheduled(planned) else planned
-
-    def _is_scheduled(self, watermark: Watermark) -> bool:
-        return band_rules.is_scheduled(self.table, watermark.sweeps, self._options.bands)
-
-    def _noted(self, planned: Watermark, step: Read, attempt: _Attempt, commits: bool) -> Read:
-        """Adapt the next reads to what was read, and return the step with what it adds to the watermark."""
-        if attempt.rows is None:
-            return step
-        frame, _ = attempt.rows
-        state, region = self._tick_state, step.region
-        if commits:
-            self._note_commit(planning.is_first_load(step, planned), time.monotonic() - attempt.seconds)
-        if region.blocks is not None:
-            self._size = self._size.adjusted(frame.height, int(frame.estimated_size()))
-        sweep_s = state.sweep_s + (0.0 if step.kind == "fresh" else attempt.seconds)
-        empty_s = state.uncommitted_s + (attempt.seconds if region.blocks is not None else 0.0)
-        self._tick_state = dataclasses.replace(state, uncommitted_s=0.0 if commits else empty_s, sweep_s=sweep_s)
-        if not self._is_scheduled(planned):
-            return step
-        after = band_planning.noted(planned, step, attempt.table, frame.height, attempt.seconds, self._run)
-        return dataclasses.replace(step, after=after)
-
-    def _note_commit(self, is_first_load: bool, since: float) -> None:
-        if self._copying_since is None:
-            self._copying_since = since
-        if self._loading_since is None and is_first_load:
-            self._loading_since = since
+    def _noted(self, planned: Watermark, step: Read, attempt: _Attempt, frame: "pl.DataFrame") -> Read:
+        size_bytes = int(frame.estimated_size())
+        return self.planner.noted(planned, step, attempt.table, frame.height, size_bytes, attempt.seconds)
 
     def _heartbeat(self, watermark: Watermark, planned: Watermark) -> Slice | None:
-        if not planning.due_for_heartbeat(watermark, self.table, self.horizon):
+        if not planning.due_for_heartbeat(watermark, self.table, self.planner.horizon):
             return None
         reason = "a quiet table's window is closed before transaction ids wrap around"
         return self.empty_slice(watermark, planned, reason)
 
-    def _slice(self, watermark: Watermark, step: Read, rows: "slice_reader.Rows", attempt: _Attempt) -> Slice:
-        frame, policy_counts = rows
-        snapshot = self.describe(watermark, step.after, attempt.table)
-        newest = cursor_column.newest_value(frame, self.cursor_column) if self.cursor_column else None
-        highest = self._highest(None if snapshot.cursor_moved else watermark.cursor, newest)
-        after = self._numbered(watermark, dataclasses.replace(step.after, cursor=highest), snapshot)
-        nodes = {item.oid: item.relfilenode for item in attempt.table.relations if item.oid in step.region.leaves}
-        claim = Claim(secrets.token_hex(8), watermark, after, step.region, nodes)
-        return self.slice_of(claim, frame, snapshot, seconds=attempt.seconds, policy_counts=policy_counts)
-
-    def slice_of(
-        self,
-        claim: Claim,
-        frame: "pl.DataFrame",
-        snapshot: ColumnSnapshot,
-        redo: bool = False,
-        seconds: float = 0.0,
-        policy_counts: tuple[ExceptionalCount, ...] = (),
-    ) -> Slice:
-        """Return the slice of a claim with the footer that describes it."""
-        source, described = self.source, snapshot.description
-        claim = slice_counts.counted(self, self._ledger.layout, claim, frame, snapshot, redo)
-        footer = footer_of(
-            claim, frame.height, described, source.server_version, source.database(), policy_counts, snapshot.drift
-        )
-        column = self.cursor_column.name if self.cursor_column else None
-        return Slice(claim, frame, footer, redo, seconds, column)
-
     def empty_slice(self, before: Watermark, after: Watermark, reason: str, key: str | None = None) -> Slice:
-        """Return a slice without rows that commits ``after``, for a ``reason`` that its footer keeps.
-
-        Args:
-            key: The key of an open claim, which the slice redoes; None claims a new one.
-        """
-        snapshot = self.describe(before, after, self.table)
-        if snapshot.cursor_moved:
-            after = dataclasses.replace(after, cursor=None)
-        claim = Claim(secrets.token_hex(8), before, self._numbered(before, after, snapshot, key), None, {}, reason)
-        return self.slice_of(claim, self.no_rows(), snapshot, redo=key is not None)
+        """Return a slice without rows that commits ``after``; see ``SliceBuilder.empty``."""
+        return self.builder.empty(before, after, reason, self.table, key)
 
     def notes(self, watermark: Watermark) -> BandNotes | None:
         """Return what people are told about a table that is swept by a schedule; None for any other table."""
@@ -317,49 +195,9 @@ class SliceSource:
         """Return a frame with this table's stored columns and no row."""
         return column_types.empty_slice(self.table.columns)
 
-    def describe(self, before: Watermark, after: Watermark, table: SourceTable) -> ColumnSnapshot:
-        """Return the columns of the object that leads from one watermark to the next."""
-        return self._columns.describe(before, after, table)
-
     def new_generation(self, watermark: Watermark) -> Watermark:
         """Return the watermark of a new generation, in which nothing is copied yet."""
-        return dataclasses.replace(
-            watermark,
-            table=self.table.oid,
-            generation=watermark.generation + 1,
-            cursor=None,
-            seed=None,
-            leaves=MappingProxyType({}),
-            sweeps=None,
-        )
-
-    def _numbered(
-        self, before: Watermark, after: Watermark, snapshot: ColumnSnapshot, key: str | None = None
-    ) -> Watermark:
-        """Return ``after`` with number, key and columns of the object that will commit it, and the current place."""
-        layout = self._ledger.layout
-        if self.place is not None and self.sign is not None:
-            self.place, self.sign = self.sign(self.place), None
-        key = key or layout.key(next_time(self._now(), layout.time(before.key)), layout.next_style(before))
-        first_key = key if after.generation != before.generation else after.first_key
-        numbered = dataclasses.replace(
-            after,
-            origin=self.place or after.origin,
-            seq=before.seq + 1,
-            key=key,
-            first_key=first_key,
-            next_layout=layout.style if layout.style_of(key) != layout.style else "",
-        )
-        return snapshot.add_to(numbered, before)
-
-    def _highest(self, known: str | None, newest: str | None) -> str | None:
-        """Return the later of two cursor values; a value of another cursor column does not count."""
-        if self.cursor_column is None:
-            return known
-        try:
-            return cursor_column.later_value(known, newest, self.cursor_column)
-        except (ArithmeticError, ValueError):
-            return newest
+        return slice_builder.new_generation(watermark, self.table)
 
     def refresh_table(self) -> str:
         """Read the table's definition again and return its fingerprint.
@@ -390,11 +228,6 @@ class SliceSource:
         self.table = options.applied(table)
         options.columns.check_values(self.table)
         if table.fingerprint != former or self.cursor_column is None:
-            self.cursor_column = cursor_column.choose(self.table, options.cursor_names, options.cursor_column)
-        if self._size.byte_limit == 1:
-            self._size = slice_size.initial_size(self.table, options.slice_rows, options.slice_bytes)
-        self._orders = tuple(band_rules.orders(self.table, options.cursor_names, options.cursor_column))
-
-
-def _seconds_since(moment: float | None) -> float:
-    return 0.0 if moment is None else time.monotonic() - moment
+            names, configured = options.cursor_names, options.cursor_column
+            self.builder.cursor_column = cursor_column.choose(self.table, names, configured)
+        self.planner.learn(self.table)

@@ -159,7 +159,7 @@ def _slice(sync: TableSync, recorded: Watermark | None, reason: str, change: Cha
         raise _nothing_copied(sync)
     # The watermark first, the place second, as in every run: the other order would take what another writer committed
     # in between for a restored database.
-    sync.slices.place = place = sync.source.place(sync.store.place)
+    sync.slices.builder.place = place = sync.source.place(sync.store.place)
     sync.slices.refresh_table()
     after = change(dataclasses.replace(watermark, origin=place))
     sync.sign_control()

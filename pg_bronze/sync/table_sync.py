@@ -80,7 +80,7 @@ class TableSync:
     @property
     def horizon(self) -> int:
         """Every transaction below it has finished; 0 before ``start``."""
-        return self.slices.horizon
+        return self.slices.planner.horizon
 
     def start(self, recorded: Watermark | None, progress: Watermark | None = None) -> SliceStream | Quiet:
         """Recover, plan and read the first slice.
@@ -136,7 +136,7 @@ class TableSync:
         if recorded is None or not self.ledger.is_recent(recorded, self.now()):
             return None
         try:
-            self.slices.place = self._place_after(recorded)
+            self.slices.builder.place = self._place_after(recorded)
             self._refresh(recorded)
         except HistoryChanged:
             return None  # the bucket may have a later watermark, of a reset for example
@@ -189,18 +189,18 @@ class TableSync:
             )
 
     def _read_horizon(self, newest: Watermark | None) -> None:
-        slices = self.slices
+        planner = self.slices.planner
         if band_rules.is_scheduled(self.table, newest.sweeps if newest else None, self.options.bands):
             # The counter first, the horizon second: what the counter includes began before the horizon.
-            slices.counted = self.source.counter([item.oid for item in self.table.relations])
-            slices.cache_blocks = self.source.cache_blocks()
+            planner.counted = self.source.counter([item.oid for item in self.table.relations])
+            planner.cache_blocks = self.source.cache_blocks()
             self.source.forget_horizon()
-        slices.horizon_at = self.now()
-        slices.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
+        planner.horizon_at = self.now()
+        planner.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
 
     def _remember(self, watermark: Watermark) -> None:
         """Continue after what the last run found empty, if the database continues the history of then."""
-        place, progress = self.slices.place, self._progress
+        place, progress = self.slices.builder.place, self._progress
         self._progress = None  # what this run reads and finds empty replaces it
         known = (watermark.table, watermark.generation, watermark.seq, watermark.key, watermark.seed)
         if progress is None or place is None:
@@ -236,7 +236,7 @@ class TableSync:
             version = self.control.sign(self.label, place.system_id)
             return dataclasses.replace(place, control=version or known)
 
-        self.slices.sign = signed
+        self.slices.builder.sign = signed
 
     def _check_history(self, recovered: Recovered) -> Watermark | None:
         """Compare the recovered watermark with the database's history and return it; None before the first object."""
@@ -246,7 +246,7 @@ class TableSync:
         self.generation = watermark.generation if watermark else -1
         if watermark is not None:
             try:
-                self.slices.place = self._place_after(watermark)
+                self.slices.builder.place = self._place_after(watermark)
             except StateRestored as error:
                 stop.write(self.store, self.layout, watermark, str(error), self.now())
                 raise
@@ -255,7 +255,7 @@ class TableSync:
             if watermark.generation:
                 self.ledger.move_old(watermark)
         else:
-            self.slices.place = self.source.place(self.store.place)
+            self.slices.builder.place = self.source.place(self.store.place)
         return watermark
 
     def _place_after(self, watermark: Watermark) -> Origin:
@@ -277,7 +277,7 @@ class TableSync:
 
     def _initial_watermark(self, foreign_key: str) -> Watermark:
         """Return the watermark before the first object, bounded by what the original system copied if that is set."""
-        place = self.slices.place or self.source.place(self.store.place)
+        place = self.slices.builder.place or self.source.place(self.store.place)
         uri = self.store.uri(foreign_key) if foreign_key else ""
         row = self.control.last_value(self.label)
         if self.options.takeover == "adopt-seed" and self.control.off:

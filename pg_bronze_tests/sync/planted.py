@@ -40,7 +40,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "a reset keeps what was delivered of each partition",
-        "sync/slice_source.py",
+        "sync/slice_builder.py",
         "leaves=MappingProxyType({}),",
         "leaves=watermark.leaves,",
         "sync/test_generations.py::test_a_reset_copies_the_whole_table_and_moves_the_old_objects_away",
