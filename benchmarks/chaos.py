@@ -488,7 +488,9 @@ def _compare(arena: Arena, lake: Lake, result: Result, known: set[int]) -> None:
 
 
 def _tick(lake: Lake, chance: random.Random, result: Result) -> None:
-    options = {"slice_rows": chance.choice([30, 200])} if chance.random() < 0.4 else {}
+    options: dict[str, Any] = {}
+    if chance.random() < 0.4:
+        options = {"slice_rows": chance.choice([30, 200]), "load_parallel": 3}
     crashes, step, time, forgets = (
         chance.random() < 0.25, chance.choice(STEPS), chance.choice([1, 1, 1, 2]), chance.random() < 0.5,
     )  # fmt: skip

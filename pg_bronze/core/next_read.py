@@ -120,6 +120,8 @@ class TickState:
         overflow: How often the rows above the top floor exceeded the size of a slice.
         loading_s: Seconds since the first slice of a first load was begun that this tick commits; 0 before its end.
         copying_s: The same of any slice.
+        range_blocks: The blocks of the next block range of a first load, because it is being read already; None if it
+            is not.
     """
 
     by_blocks: frozenset[int] = field(default_factory=frozenset)
@@ -129,3 +131,4 @@ class TickState:
     overflow: int = 0
     loading_s: float = 0.0
     copying_s: float = 0.0
+    range_blocks: int | None = None

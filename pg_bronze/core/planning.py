@@ -6,6 +6,9 @@ watermark still belongs to this database (``history_check``). ``band_planning`` 
 ``ranges`` for all others. ``sync`` calls ``plan`` once per slice.
 """
 
+from collections.abc import Callable, Iterator
+from typing import TypeGuard
+
 from pg_bronze.core import band_planning, lost_state, ranges
 from pg_bronze.core.history_check import horizon_below_watermark
 from pg_bronze.core.next_read import Doubt, FindFloor, NewGeneration, Plan, Quiet, Read, Run, TickState
@@ -57,6 +60,27 @@ def plan(
 def is_first_load(step: Read, watermark: Watermark) -> bool:
     """Return whether a step reads a part of a first load, other than the newest rows of a large table."""
     return step.kind != "fresh" and any(watermark.leaf(oid).swept is None for oid in step.region.leaves)
+
+
+def is_load_range(step: Plan) -> TypeGuard[Read]:
+    """Return whether a step reads whole blocks of a first load, which may be read before the step has its turn.
+
+    Its rows are those of transactions below the horizon at which its sweep began, whenever they are read.
+    """
+    if not isinstance(step, Read) or step.kind != "sweep" or step.region.blocks is None:
+        return False
+    return step.region.start is None and step.region.lines == (0, 0)
+
+
+def ranges_after(step: Read, plan_after: Callable[[Watermark], Plan]) -> Iterator[Read]:
+    """Yield the block ranges of first loads that follow a step, as far as they can be planned before it is read.
+
+    Args:
+        plan_after: Returns the next step after a watermark.
+    """
+    while is_load_range(following := plan_after(step.after)):
+        yield following
+        step = following
 
 
 def _gives_way(step: Read, at: Situation) -> str | None:

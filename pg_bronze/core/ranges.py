@@ -177,6 +177,8 @@ def _began(at: Situation, relation: Relation, leaf: Leaf) -> Leaf:
 
 def _range_size(at: Situation, relation: Relation, leaf: Leaf) -> SliceSize:
     """Return the size of the next range. That of a sweep depends on its time, because it contains few rows."""
+    if leaf.swept is None and at.tick.range_blocks is not None:
+        return dataclasses.replace(at.size, blocks=at.tick.range_blocks, lines=0)
     full = leaf.swept is None or relation.oid in at.tick.by_blocks or not at.scheduled
     return dataclasses.replace(at.size, blocks=min(at.size.blocks, at.chunk_blocks) if full else at.chunk_blocks)
 

@@ -108,6 +108,7 @@ def sync_options(
         policies=Policies(table.infinity, table.late_dates, table.nan),
         columns=table_choices.columns_of(settings, label),
         bands=rules.with_budget(table.sweep_budget) if rules and table.bands == "auto" else None,
+        load_parallel=settings.load_parallel,
         turn_s=turn_s,
         share_s=share_s,
     )

@@ -17,23 +17,22 @@ import psycopg
 
 from pg_bronze.core.row_counts import Poll
 from pg_bronze.core.watermark import Origin
-from pg_bronze.errors import AccessDenied, PgBronzeError, SourceNotFit, SourceUnavailable
+from pg_bronze.errors import PgBronzeError, SourceNotFit, SourceUnavailable
 from pg_bronze.postgres import activity as probe
 from pg_bronze.postgres import catalog, catalog_query, login, missing_rights, table_lock
 from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.connection_limit import ConnectionLimit
 from pg_bronze.postgres.error_mapping import explain, explain_sqlstate, shown_cause
 from pg_bronze.postgres.login import Idle
+from pg_bronze.postgres.read_session import ReadSessions
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
-from pg_bronze.postgres.readers.reading import Reader, Reading, opening, pinned
+from pg_bronze.postgres.readers.reading import Reader, pinned
 from pg_bronze.postgres.session_settings import PRINTING, settings_list
 
 if TYPE_CHECKING:
     import polars as pl
 
-# Seconds that a read may take beyond its statement: connectorx tries to log in for 30 s.
-LOGIN_S = 35.0
 # A read with less time than this is left to the next tick, which has all of its time.
 SHORTEST_READ_S = 2.0
 
@@ -55,6 +54,7 @@ class Source:
 
     Attributes:
         limitation: Why ``auto`` reads with COPY, as a predicate; after the first read also what its login requires.
+        sessions: What reads slices beside the kept connection.
 
     Raises:
         SourceUnavailable: The server does not answer, or the limit is reached. Retried at the next tick.
@@ -84,9 +84,7 @@ class Source:
         self._connection: psycopg.Connection | None = None
         self._idle = Idle()
         self._asking = threading.RLock()
-        self._reader: Reader | None = None
-        self._read_beside: psycopg.Connection | None = None
-        self._reading: Reading | None = None
+        self.sessions = ReadSessions(self, self._limit)
         self.standby = False
         self.pooled = False
         self.limitation = limitation
@@ -120,9 +118,7 @@ class Source:
     def close(self) -> None:
         """End the current read and close all connections, which releases their locks."""
         self.stop_reading()
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        self.sessions.close()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -130,8 +126,7 @@ class Source:
 
     def check(self) -> None:
         """Open a connection in place of the reader's, because the kept one may be the last that the server accepts."""
-        if self._reader is not None:
-            self._reader.close()  # it connects again
+        self.sessions.disconnect()
         login.connect(self._conninfo, self.name).close()
 
     @contextlib.contextmanager
@@ -167,7 +162,7 @@ class Source:
 
         It has the time limit and the errors of ``read``, and ``stop_reading`` ends it.
         """
-        timeout = f"select set_config('statement_timeout', '{self._time_left(label) * 1000:.0f}ms', true)"
+        timeout = f"select set_config('statement_timeout', '{self.time_left(label) * 1000:.0f}ms', true)"
         try:
             with self.session() as connection, connection.transaction():
                 connection.execute(timeout.encode())
@@ -182,29 +177,14 @@ class Source:
             PgBronzeError: StaleSnapshot, TableChanged, SliceTooLarge, AccessDenied, SourceNotFit, SourceDamaged,
                 DataError or SourceUnavailable; its text begins with ``label``.
         """
-        timeout_s = self._time_left(label)
-        if self._reader is not None and self._read_beside is not self._connection:
-            self._reader.close()  # it would connect to the host of the connection that was lost
-            self._reader = None
-        if self._reader is None:
-            self._reader = self._choose_reader()
-            self._read_beside = self._connection
-        place = self._place or self.place("")
-        self._reading = reading = Reading(self._reader, query, label, timeout_s, place)
-        try:
-            return reading.wait(timeout_s + LOGIN_S)
-        except AccessDenied as error:
-            needed = "\n".join([*opening(timeout_s, place), query])
-            raise missing_rights.error_of(self.connection, needed, self.name) or error from error.__cause__
-        finally:
-            self._reading = None  # it refers to the frame, which would stay in memory beside the next one
+        return self.sessions.first.read(query, label)
 
     def stop_reading(self) -> None:
-        """End the current ``read`` or ``measure`` of any thread; does nothing if there is none."""
+        """End the current reads, or the ``measure``, of any thread; does nothing if there is none."""
         kept = self._connection
-        if self._reading is not None:
-            self._reading.end()
-        elif kept is not None and kept.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+        if self.sessions.stop() or kept is None:
+            return
+        if kept.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
             with contextlib.suppress(psycopg.Error):
                 kept.cancel_safe(timeout=2)
 
@@ -352,7 +332,7 @@ class Source:
     def _settings(self, local: bool) -> str:
         return settings_list(self._statement_timeout_s, local, self._lock_timeout_s)
 
-    def _time_left(self, label: str) -> float:
+    def time_left(self, label: str) -> float:
         """Return the seconds that a statement over many rows may take now."""
         left_s = math.inf if self._ends_at is None else self._ends_at - time.monotonic()
         if left_s < SHORTEST_READ_S:
@@ -363,8 +343,21 @@ class Source:
             )
         return min(self._statement_timeout_s, left_s)
 
-    def _choose_reader(self) -> Reader:
+    @property
+    def current_place(self) -> Origin:
+        """The place that rows are read from; see ``place``."""
+        return self._place or self.place("")
+
+    def is_kept(self, connection: psycopg.Connection | None) -> bool:
+        """Return whether a connection is the kept one, which is replaced after it was lost."""
+        return connection is self._connection
+
+    def choose_reader(self) -> tuple[Reader, psycopg.Connection]:
+        """Return a new reader, and the kept connection whose server it connects to."""
         kept = self.connection
+        return self._reader_beside(kept), kept
+
+    def _reader_beside(self, kept: psycopg.Connection) -> Reader:
         name = f"{self._conninfo.get('application_name', 'pg_bronze')} {secrets.token_hex(3)}"
         conninfo = pinned({**self._conninfo, "application_name": name}, kept)
         if self._url is None or not self._may_use_connectorx(kept):

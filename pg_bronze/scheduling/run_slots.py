@@ -34,9 +34,22 @@ def free(slots: int, unfinished: Collection[str], holders: Sequence[str]) -> int
         slots: How many runs may have connections at once.
         unfinished: The session name of each run of this Dagster instance that is queued, starting or started. One that
             holds no slot yet will take one.
-        holders: The session name of each holder of a slot, those of commands and of other instances included.
+        holders: The session name of the holder of each slot, those of commands and of other instances included.
     """
-    return max(0, slots - len(unfinished) - sum(name not in unfinished for name in holders))
+    # A run that reads block ranges in parallel holds several.
+    of_runs = sum(max(1, holders.count(name)) for name in unfinished)
+    return max(0, slots - of_runs - sum(name not in unfinished for name in holders))
+
+
+def further(free_slots: int, held: int, wanted: int) -> int:
+    """Return how many slots beside its own a run may hold to read in parallel: one stays free for another run.
+
+    Args:
+        free_slots: How many slots nobody holds.
+        held: How many the run holds beside its own.
+        wanted: How many it has use for.
+    """
+    return max(0, min(wanted, held + free_slots - 1))
 
 
 def room(free_slots: int | None, has_small: bool, now: float, loads_requested: Sequence[float]) -> Room:

@@ -69,6 +69,13 @@ class SourceSettings(Section):
         description="Most connections to the source database at once, 4 to 1000: one for the sensor, one for the "
         "catalog, two for each run. A later tick copies the tables of a run that gets none. Not set: no limit.",
     )
+    load_parallel: int = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description="How many block ranges of a first load are read at once, each over a connection of its own, 1 to "
+        "8. Helps if the network is slow. `PG_BRONZE_MAX_CONNECTIONS` may allow fewer.",
+    )
 
     @field_validator("pg_host")
     @classmethod

@@ -29,6 +29,7 @@ class SyncOptions:
         bands: When a large table is divided into bands, and when it is swept; None reads every table completely in
             every tick.
         turn_s: A first load stops after so many seconds, and the next run continues it; None loads to the end.
+        load_parallel: How many block ranges of a first load are read at once.
         share_s: The table stops after so many seconds, because the others of the run wait; None copies to the end.
     """
 
@@ -43,6 +44,7 @@ class SyncOptions:
     policies: Policies = DEFAULT_POLICIES
     columns: ColumnChoices = field(default_factory=ColumnChoices)
     bands: BandRules | None = field(default_factory=BandRules)
+    load_parallel: int = 1
     turn_s: float | None = None
     share_s: float | None = None
 

@@ -6,7 +6,7 @@ itself (``core.planning``) and the reads (``slice_source``).
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from types import MappingProxyType
 
@@ -45,6 +45,7 @@ class ReadPlanner:
         self._state = TickState()
         self._loading_since: float | None = None
         self._copying_since: float | None = None
+        self._last_read_s = 0.0
 
     def learn(self, table: SourceTable) -> None:
         """Note the table's definition, which may have changed, and estimate the size of its first slice."""
@@ -53,12 +54,26 @@ class ReadPlanner:
             self._size = slice_size.initial_size(table, options.slice_rows, options.slice_bytes)
         self._orders = tuple(band_rules.orders(table, options.cursor_names, options.cursor_column))
 
-    def plan(self, planned: Watermark, table: SourceTable) -> planning.Plan:
-        """Return the step after a watermark."""
-        loading_s, copying_s = _seconds_since(self._loading_since), _seconds_since(self._copying_since)
-        state = dataclasses.replace(self._state, loading_s=loading_s, copying_s=copying_s)
-        standby = self._source.standby
-        return planning.plan(planned, table, self.horizon, standby, self.size_now, state, self._run)
+    def plan(self, planned: Watermark, table: SourceTable, range_blocks: int | None = None) -> planning.Plan:
+        """Return the step after a watermark.
+
+        Args:
+            range_blocks: The blocks of the next range of a first load, if it is being read already.
+        """
+        return self._plan(planned, table, 0.0, range_blocks)
+
+    def following(self, last: Read, table: SourceTable, sweeps: "band_rules.Sweeps | None") -> Iterator[Read]:
+        """Yield the ranges of first loads after a range, as far as they begin within the run's time for the table.
+
+        Args:
+            sweeps: What is known for scheduling now; the range may have been planned some slices ago.
+        """
+
+        def plan_after(watermark: Watermark) -> planning.Plan:
+            # Read now, a range has its turn when the ranges before it were read.
+            return self._plan(dataclasses.replace(watermark, sweeps=sweeps), table, self._last_read_s)
+
+        return planning.ranges_after(last, plan_after)
 
     def find_floor(self, step: FindFloor, table: SourceTable) -> None:
         """Ask the server for a floor that a step needs."""
@@ -94,6 +109,7 @@ class ReadPlanner:
             self._note_commit(planning.is_first_load(step, planned), time.monotonic() - seconds)
         if is_range:
             self._size = self.size_now.adjusted(row_count, size_bytes)
+        self._last_read_s = seconds
         sweep_s = state.sweep_s + (0.0 if step.kind == "fresh" else seconds)
         empty_s = state.uncommitted_s + (seconds if is_range else 0.0)
         self._state = dataclasses.replace(state, uncommitted_s=0.0 if commits else empty_s, sweep_s=sweep_s)
@@ -107,6 +123,19 @@ class ReadPlanner:
         if self._size is None:
             raise RuntimeError("the table's definition was not read")
         return self._size
+
+    def _plan(
+        self, planned: Watermark, table: SourceTable, later_s: float, range_blocks: int | None = None
+    ) -> planning.Plan:
+        """Plan a step that begins ``later_s`` seconds from now."""
+        state = dataclasses.replace(
+            self._state,
+            loading_s=_seconds_since(self._loading_since, later_s),
+            copying_s=_seconds_since(self._copying_since, later_s),
+            range_blocks=range_blocks,
+        )
+        standby = self._source.standby
+        return planning.plan(planned, table, self.horizon, standby, self.size_now, state, self._run)
 
     @property
     def _run(self) -> Run:
@@ -126,5 +155,5 @@ class ReadPlanner:
             self._loading_since = since
 
 
-def _seconds_since(moment: float | None) -> float:
-    return 0.0 if moment is None else time.monotonic() - moment
+def _seconds_since(moment: float | None, later_s: float) -> float:
+    return 0.0 if moment is None else time.monotonic() - moment + later_s

@@ -1,5 +1,6 @@
 """Reads the rows of one region as one slice, or finds that they are too many for one."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from pg_bronze.core import column_types, row_width, slice_size, window_sql
@@ -24,28 +25,64 @@ def read(source: Source, table: SourceTable, region: Region, size: SliceSize) ->
         None if the rows are more than one slice may hold and the region can be divided. A region that cannot be
         divided (one row) is read at any size.
     """
-    columns, names = table.columns, table.names_by_attnum
-    divisible = region.blocks is None or not size.is_single_row
-    widths = (
-        row_width.width_expressions(columns)
-        if divisible and not slice_size.certainly_fits(table, region, size.byte_limit)
-        else []
-    )
-    bound = None
-    if widths and region.start is not None and (region.blocks is None or region.cells):
-        bound = window_sql.ByteLimit(size.byte_limit, widths)
-    elif widths:
-        rows, size_bytes = source.measure(window_sql.measure(region, widths, names), table.label)
+    text = measured(source, table, region, size)
+    if text is None:
+        return None
+    return fetch(lambda query, _label: _rows(source, table, region, query), table, region, size, text)
+
+
+def measured(source: Source, table: SourceTable, region: Region, size: SliceSize) -> str | None:
+    """Return the query of a region within the limits; None if its rows are more than one slice may hold.
+
+    They are measured on the kept connection first, unless the query itself ends beyond the limits.
+    """
+    if region.start is not None and (region.blocks is None or region.cells):
+        return bounded(table, region, size)
+    if widths := _widths(table, region, size):
+        query_of_size = window_sql.measure(region, widths, table.names_by_attnum)
+        rows, size_bytes = source.measure(query_of_size, table.label)
         if rows > size.row_limit or (size_bytes > size.byte_limit and rows > 1):
             return None
-    row_limit = size.row_limit + 1 if divisible else None
+    return query(table, region, _row_limit(region, size))
+
+
+def bounded(table: SourceTable, region: Region, size: SliceSize) -> str:
+    """Return a query of a region that itself ends beyond the limits of a slice."""
+    widths = _widths(table, region, size)
+    bound = window_sql.ByteLimit(size.byte_limit, widths) if widths else None
+    return query(table, region, _row_limit(region, size), bound)
+
+
+def _widths(table: SourceTable, region: Region, size: SliceSize) -> list[str]:
+    """Return what adds up to the bytes of a row; nothing if no limit applies or can be exceeded."""
+    if not _is_divisible(region, size) or slice_size.certainly_fits(table, region, size.byte_limit):
+        return []
+    return row_width.width_expressions(table.columns)
+
+
+def _is_divisible(region: Region, size: SliceSize) -> bool:
+    return region.blocks is None or not size.is_single_row
+
+
+def _row_limit(region: Region, size: SliceSize) -> int | None:
+    return size.row_limit + 1 if _is_divisible(region, size) else None
+
+
+def fetch(
+    read_frame: "Callable[[str, str], pl.DataFrame]", table: SourceTable, region: Region, size: SliceSize, text: str
+) -> "Rows | None":
+    """Return the rows of a query of ``measured`` or ``bounded``; None if they are more than one slice may hold.
+
+    Args:
+        read_frame: Runs a query for a table of some label, such as ``ReadSession.read``.
+    """
     try:
-        frame = _rows(source, table, region, query(table, region, row_limit, bound))
+        frame = read_frame(text, table.label)
     except SliceTooLarge:
         return None
-    if row_limit is not None and frame.height >= row_limit:
+    if _is_divisible(region, size) and frame.height > size.row_limit:
         return None
-    return column_types.conform(frame, columns, table.label)
+    return column_types.conform(frame, table.columns, table.label)
 
 
 def query(

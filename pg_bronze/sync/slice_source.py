@@ -13,7 +13,6 @@ from pg_bronze.core import band_notes, column_types, cursor_column, planning, wi
 from pg_bronze.core.band_notes import BandNotes
 from pg_bronze.core.cursor_column import CursorColumn
 from pg_bronze.core.next_read import Doubt, FindFloor, NewGeneration, Quiet, Read
-from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import SourceNotFit, TableChanged
@@ -24,6 +23,7 @@ from pg_bronze.postgres.connection import Source
 from pg_bronze.sync import slice_builder, slice_reader
 from pg_bronze.sync.options import SyncOptions
 from pg_bronze.sync.read_planner import ReadPlanner
+from pg_bronze.sync.reads_ahead import ReadsAhead
 from pg_bronze.sync.slice_builder import SliceBuilder
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class SliceSource:
         self.planner = ReadPlanner(source, options, now)
         self.builder = SliceBuilder(source, ledger, options, now)
         self.waiting: str | None = None
+        self._ahead = ReadsAhead(source, options.load_parallel)
         self._progress: tuple[Watermark, Watermark] | None = None
         self._options = options
         self._now = now
@@ -89,7 +90,8 @@ class SliceSource:
         """
         planned, change_count = self._remembered(watermark), 0
         while True:
-            step = self.planner.plan(planned, self.table)
+            step = self.planner.plan(planned, self.table, self._ahead.next_blocks)
+            self._ahead.keep(step, self.table)
             if isinstance(step, Quiet):
                 self._note_end(watermark, planned, step)
                 return self._heartbeat(watermark, planned)
@@ -105,18 +107,28 @@ class SliceSource:
                     self._check_change_count(change_count)
                 planned = watermark  # what is lost has no committed part yet, so it starts over
                 continue
-            attempt = self._read(step.region)
+            attempt = self._read(step, planned)
             if attempt.changed:
                 change_count += 1
                 self._check_change_count(change_count)
             elif attempt.rows is None:
+                self._ahead.drop()  # their ranges are as large
                 planned = self.planner.divide(planned, step, self.table)
             else:
                 step = self._noted(planned, step, attempt, attempt.rows[0])
                 if attempt.rows[0].height > 0 or step.must_commit:
                     self._on_step("read")
-                    return self.builder.of_rows(watermark, step, attempt.rows, attempt.table, attempt.seconds)
+                    return self._slice(watermark, step, attempt.rows, attempt)
                 planned = step.after
+
+    def close(self) -> None:
+        """End what is read ahead."""
+        self._ahead.close()
+
+    def stop(self) -> None:
+        """End the current read of another thread, if it reads now; has to be repeated until that thread has ended."""
+        self._ahead.stop()
+        self.source.stop_reading()
 
     def remember(self, watermark: Watermark, progress: Watermark) -> None:
         """Continue ``watermark`` with what an earlier run read after it and found empty."""
@@ -151,12 +163,12 @@ class SliceSource:
                 return self.empty_slice(watermark, step.after, reason)
         return self.empty_slice(watermark, self.new_generation(watermark), step.reason)
 
-    def _read(self, region: Region) -> _Attempt:
+    def _read(self, step: Read, planned: Watermark) -> _Attempt:
         """Read a region, and compare the table's definition before and after."""
         started, table = time.monotonic(), self.table
-        rows = None
+        rows, seconds = None, None
         try:
-            rows = slice_reader.read(self.source, table, region, self.planner.size_now)
+            rows, seconds = self._rows(step, planned)
         except TableChanged:
             changed = self.refresh_table() != table.fingerprint
             if not changed:
@@ -164,7 +176,13 @@ class SliceSource:
         else:
             changed = self.refresh_table() != table.fingerprint
         # Rows of a changed table are dropped here: they would stay in memory while they are read again.
-        return _Attempt(table, None if changed else rows, changed, time.monotonic() - started)
+        return _Attempt(table, None if changed else rows, changed, seconds or time.monotonic() - started)
+
+    def _rows(self, step: Read, planned: Watermark) -> "tuple[slice_reader.Rows | None, float | None]":
+        """Return the rows of a region, and how long it took to read them if that was ahead."""
+        table, size = self.table, self.planner.size_now
+        found = self._ahead.read(step, table, size, lambda last: self.planner.following(last, table, planned.sweeps))
+        return found or (slice_reader.read(self.source, table, step.region, size), None)
 
     def _check_change_count(self, count: int) -> None:
         if count >= TABLE_CHANGED_TRIES:
@@ -182,6 +200,12 @@ class SliceSource:
             return None
         reason = "a quiet table's window is closed before transaction ids wrap around"
         return self.empty_slice(watermark, planned, reason)
+
+    def _slice(self, watermark: Watermark, step: Read, rows: "slice_reader.Rows", attempt: _Attempt) -> Slice:
+        piece = self.builder.of_rows(watermark, step, rows, attempt.table, attempt.seconds)
+        if piece.bulky:
+            self._ahead.give_up()
+        return piece
 
     def empty_slice(self, before: Watermark, after: Watermark, reason: str, key: str | None = None) -> Slice:
         """Return a slice without rows that commits ``after``; see ``SliceBuilder.empty``."""

@@ -1,6 +1,5 @@
 """The stream of one table's slices. Each slice is read while the one before is written; a report ends the stream."""
 
-import contextlib
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeAlias
@@ -9,13 +8,12 @@ from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import TableLocked
 from pg_bronze.lake.commit import Slice, Slices
 from pg_bronze.lake.ledger import Committed, Recovered
+from pg_bronze.sync.reads_ahead import STOP_WITHIN_S, settled
 from pg_bronze.sync.report import SyncReport
 
 if TYPE_CHECKING:
     from pg_bronze.sync.table_sync import TableSync
 
-STOP_WITHIN_S = 10.0
-INTERRUPTED_WITHIN_S = 0.5
 ReadAhead: TypeAlias = "Future[Slice | None]"
 
 
@@ -86,6 +84,7 @@ class SliceStream:
             self._stop(reading)
             raise
         finally:
+            self._sync.slices.close()
             pool.shutdown(wait=False)
 
     def _after(self, written: Slice, committed: Committed | None, reading: "ReadAhead | None") -> Slice | None:
@@ -101,7 +100,7 @@ class SliceStream:
 
     def _following(self, written: Slice, reading: "ReadAhead | None") -> Slice | None:
         if reading is not None and self.watermark == written.claim.after:
-            return _settled(reading).result()
+            return settled(reading).result()
         # An object of another writer ended elsewhere than planned: the slice read ahead does not continue it.
         _discard(reading)
         return self._sync.slices.next_slice(self.watermark)
@@ -132,21 +131,10 @@ class SliceStream:
             return
         deadline = time.monotonic() + STOP_WITHIN_S
         while not reading.done() and time.monotonic() < deadline:
-            self._sync.source.stop_reading()
+            self._sync.slices.stop()
             wait([reading], 0.1)
 
 
 def _discard(reading: "ReadAhead | None") -> None:
     if reading is not None and not reading.cancel():
-        _settled(reading)
-
-
-def _settled(reading: ReadAhead) -> ReadAhead:
-    """Wait until a read ahead has ended, with or without an error, and notice an interrupt while waiting.
-
-    Polars makes signals restart the call they interrupt, so a wait without a time limit would end with the read only.
-    """
-    while True:
-        with contextlib.suppress(TimeoutError):
-            reading.exception(INTERRUPTED_WITHIN_S)
-            return reading
+        settled(reading)

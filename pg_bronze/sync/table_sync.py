@@ -68,6 +68,7 @@ class TableSync:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.slices.close()
         if self.locked:
             self.source.unlock(self.table.oid)
             self.locked = False

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
 from pg_bronze.core.next_read import COMMIT_AFTER_S, Doubt, NewGeneration, Quiet, Read, Run, TickState
-from pg_bronze.core.planning import due_for_heartbeat, plan
+from pg_bronze.core.planning import due_for_heartbeat, is_load_range, plan, ranges_after
 from pg_bronze.core.ranges import HEARTBEAT_WIDTH
 from pg_bronze.core.region import Region
 from pg_bronze.core.slice_size import LINES_PER_BLOCK, SliceSize
@@ -401,3 +401,65 @@ def test_lost_bands_that_were_delivered_equally_far_put_no_row_in_doubt():
     by_blocks = Leaf(60, None, Order(relfilenode=1), (Band("5", 60),))
     step = planned(mark({9: by_blocks}), sized_table(3, node=2))
     assert (step.region.start, step.region.end, step.region.cells) == (60, 70, ())
+
+
+def ranges_of(watermark, of, tick=None, run=None, **others):
+    def after(mark):
+        return planned(mark, of, tick=tick, run=run, **others)
+
+    first = after(watermark)
+    return [first, *ranges_after(first, after)]
+
+
+def test_the_ranges_of_a_first_load_can_be_planned_before_any_is_read():
+    steps = ranges_of(mark(), sized_table(25))
+    assert [step.region.blocks for step in steps] == [(0, 10), (10, 20), (20, None)]
+    assert {step.region.end for step in steps} == {70}
+    assert steps[-1].after.leaf(9) == Leaf(70)
+
+
+def test_the_ranges_of_the_next_partition_follow_those_of_the_first():
+    steps = ranges_of(mark(), sized_table(15, 12))
+    assert [(step.region.leaves, step.region.blocks) for step in steps] == [
+        ((10,), (0, 10)), ((10,), (10, None)), ((11,), (0, 10)), ((11,), (10, None)),
+    ]  # fmt: skip
+
+
+def test_a_part_of_a_window_or_of_a_block_is_not_read_ahead():
+    """Rows of a copied table are few, and a row in a range of lines may be as large as a slice."""
+    assert not is_load_range(planned(mark({9: Leaf(50, sweep=Sweep(60, 10, 1))}), sized_table(25)))
+    assert not is_load_range(planned(mark(), sized_table(10)))
+    of_lines = dataclasses.replace(SMALL, blocks=1, lines=4)
+    assert not is_load_range(planned(mark(), sized_table(25), size=of_lines, tick=TickState(frozenset({9}))))
+    assert not is_load_range(Quiet("no transaction finished since 70"))
+
+
+def test_a_range_that_is_being_read_keeps_its_size():
+    """The size changes with every read, and the ranges that are being read would be read again."""
+    pending = mark({9: Leaf(None, sweep=Sweep(70, 10, 1))})
+    step = planned(pending, sized_table(55), size=dataclasses.replace(SMALL, blocks=40), tick=TickState(range_blocks=5))
+    assert (step.region.blocks, step.blocks) == ((10, 15), 5)
+
+
+def test_ranges_that_would_begin_after_the_turn_of_a_load_are_not_read_ahead():
+    tick, run = TickState(loading_s=61.0), Run(turn_s=60.0)
+    pending = mark({9: Leaf(None, sweep=Sweep(70, 10, 1))})
+    first = planned(pending, sized_table(55))
+    assert list(ranges_after(first, lambda at: planned(at, sized_table(55), tick=tick, run=run))) == []
+
+
+@given(st.integers(11, 60), st.lists(st.integers(1, 30), min_size=1, max_size=8))
+def test_ranges_of_any_sizes_cover_each_block_once(pages, sizes):
+    """Each is planned with the size of the one that is being read, whatever was found since."""
+    watermark, found = mark(), []
+    for number in range(100):
+        step = planned(
+            watermark, sized_table(pages), tick=TickState(frozenset({9}), range_blocks=sizes[number % len(sizes)])
+        )
+        if not is_load_range(step):
+            break
+        found.append(step.region.blocks)
+        watermark = step.after
+    assert found[0][0] == 0
+    assert [end for _, end in found[:-1]] == [first for first, _ in found[1:]]
+    assert found[-1][1] is None

@@ -89,11 +89,11 @@ def test_a_table_that_is_locked_between_its_slices_keeps_what_is_committed(
     copied.database.execute("insert into movie select i, 'many', now() from generate_series(100, 1000) i")
     read, reads = SliceSource._read, []
 
-    def then_locked(self, region):
+    def then_locked(self, *arguments):
         if reads:
             other.execute("lock table movie in access exclusive mode")
-        reads.append(region)
-        return read(self, region)
+        reads.append(arguments)
+        return read(self, *arguments)
 
     monkeypatch.setattr(SliceSource, "_read", then_locked)
 
@@ -157,9 +157,9 @@ def test_a_lock_that_ends_while_the_reason_is_sought_fails_no_table(
     copied.set(PG_BRONZE_READER=reader)
     read, again = SliceSource._read, CopyReader.read
 
-    def locked(self, region):
+    def locked(self, *arguments):
         other.execute("lock table movie in access exclusive mode")
-        return read(self, region)
+        return read(self, *arguments)
 
     def released(self, *arguments):
         if reader == "connectorx":
@@ -170,7 +170,7 @@ def test_a_lock_that_ends_while_the_reason_is_sought_fails_no_table(
     data = due(copied)
     with monkeypatch.context() as patch:
         patch.setattr(
-            SliceSource, "_read", lambda self, region: (locked if self.table.name == "movie" else read)(self, region)
+            SliceSource, "_read", lambda self, *rest: (locked if self.table.name == "movie" else read)(self, *rest)
         )
         assert all(result.success for result in run(copied, data))
     other.rollback()

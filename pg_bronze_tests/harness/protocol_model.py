@@ -25,7 +25,7 @@ from pg_bronze.lake.commit import SliceWriter, write_all
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.ledger import Ledger
 from pg_bronze.postgres import catalog
-from pg_bronze.sync import floors, slice_stream
+from pg_bronze.sync import floors, reads_ahead, slice_stream
 from pg_bronze.sync.options import SyncOptions
 from pg_bronze.sync.table_sync import TableSync
 from pg_bronze_tests.harness.simulated_cluster import Cluster, Transaction
@@ -61,6 +61,7 @@ class Protocol(RuleBasedStateMachine):
 
     partitioned = False
     bands: BandRules | None = None
+    parallel = 1
     fault: Callable[[pytest.MonkeyPatch], None] | None = None
 
     def __init__(self) -> None:
@@ -70,7 +71,8 @@ class Protocol(RuleBasedStateMachine):
             window_sql, "select", lambda region, _columns, _xid, _names, limit, _bound=None: (region, limit)
         )
         self.patch.setattr(catalog, "read_table", read_table)
-        self.patch.setattr(slice_stream, "ThreadPoolExecutor", SimulatedPool)
+        for module in (slice_stream, reads_ahead):
+            self.patch.setattr(module, "ThreadPoolExecutor", SimulatedPool)
         self.patch.setattr(window_sql, "exists", lambda region, _names: region)
         self.patch.setattr(floors, "find", find_floor)
         self.patch.setattr(ranges, "COMMIT_AFTER_S", 1e-4)
@@ -221,7 +223,9 @@ class Protocol(RuleBasedStateMachine):
         source = SimulatedSource(self.cluster, steps, view, horizon)
         steps.events = {step: self._event(name, steps, store, step) for step, name in events.items()}
         bands = replace(self.bands, complete=complete) if self.bands else None
-        options = SyncOptions(slice_rows=rows, slice_bytes=3 * 8192, dated=dated, bands=bands)
+        options = SyncOptions(
+            slice_rows=rows, slice_bytes=3 * 8192, dated=dated, bands=bands, load_parallel=self.parallel
+        )
         with TableSync(source, store, self.known, options, now=lambda: self.now, on_step=steps) as writer:
             stream = writer.start(recorded, self.progress[-1] if self.progress else None)
             if isinstance(stream, Quiet):
@@ -330,6 +334,12 @@ class PartitionedProtocol(Protocol):
     partitioned = True
 
 
+class ParallelProtocol(PartitionedProtocol):
+    """The same with first loads that read three block ranges at once."""
+
+    parallel = 3
+
+
 # Every table with a block is divided, and a sweep takes several ticks.
 FORCED = BandRules(one_band_s=0.0, share=1e-5, chunk_s=1e-5, chunk_blocks=2, rank=2, top_rows=3)
 
@@ -371,6 +381,17 @@ def scene(machine: type[Protocol] = Protocol) -> Iterator[Protocol]:
         model.start_with(count=4, per_block=1)
         model.an_undisturbed_tick("latest", rows=5)
         model.load(nth=0, count=6, per_block=1)
+        yield model
+    finally:
+        model.teardown()
+
+
+@contextmanager
+def first_load(machine: type[Protocol] = ParallelProtocol) -> Iterator[Protocol]:
+    """Yield a table of many blocks that was never copied; check it at the end."""
+    model = machine()
+    try:
+        model.start_with(count=10, per_block=1)
         yield model
     finally:
         model.teardown()

@@ -94,6 +94,31 @@ class SimulatedStore:
         ]
 
 
+class SimulatedSession:
+    """One of several sessions that read at once."""
+
+    def __init__(self, source: "SimulatedSource") -> None:
+        self.read = source.read
+
+    def prepare(self) -> None:
+        pass
+
+
+class SimulatedSessions:
+    """The methods of ``ReadSessions`` that the product calls."""
+
+    def __init__(self, source: "SimulatedSource") -> None:
+        self.source = source
+        self.all: list[SimulatedSession] = []
+
+    def at_once(self, most: int) -> list[SimulatedSession]:
+        self.all += [SimulatedSession(self.source) for _ in range(most - len(self.all))]
+        return self.all
+
+    def close_further(self) -> None:
+        self.all = []
+
+
 class SimulatedSource:
     """A writer's connection to the cluster.
 
@@ -106,6 +131,7 @@ class SimulatedSource:
         self.cluster = cluster
         self.steps = steps
         self.view = view or cluster
+        self.sessions = SimulatedSessions(self)
         self._horizon = horizon
 
     @contextmanager
@@ -214,7 +240,7 @@ class SimulatedFuture:
     def cancelled(self) -> bool:
         return self.outcome is None
 
-    def exception(self, _timeout_s: float) -> Exception | None:
+    def exception(self, _timeout_s: float | None = None) -> Exception | None:
         return self._run()[1]
 
     def result(self) -> object:

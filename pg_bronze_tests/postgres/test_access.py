@@ -137,7 +137,7 @@ def test_encryption_follows_sslmode_and_the_certificate(guarded: Guarded, reader
         assert source.read(ENCRYPTED, "thing")["ssl"].to_list() == [expected]
         assert source.ask("select ssl from pg_stat_ssl where pid = pg_backend_pid()") == [(expected,)]
         by_copy = reader == "copy" or mode == "verify-full"
-        assert isinstance(source._reader, CopyReader if by_copy else ConnectorxReader)
+        assert isinstance(source.sessions.first.reader, CopyReader if by_copy else ConnectorxReader)
 
 
 def test_the_lake_is_the_same_for_every_sslmode(guarded: Guarded, bucket):
@@ -176,7 +176,7 @@ def test_certificates_are_not_read_for_a_server_without_tls(database: Database, 
     url = f"{database.url}?sslmode=prefer&sslrootcert={quote(str(damaged))}"
     with Source(database.conninfo, url, 60) as source:
         assert source.read("select 1::int4 as a", "thing")["a"].to_list() == [1]
-        assert isinstance(source._reader, ConnectorxReader)
+        assert isinstance(source.sessions.first.reader, ConnectorxReader)
 
 
 def test_a_server_that_requires_encryption_names_the_setting(guarded: Guarded):
@@ -201,7 +201,7 @@ def test_a_password_may_come_from_a_file(guarded: Guarded, tmp_path: Path, monke
 
     with guarded.source(PG_PASS="", **named) as source:
         assert source.read(ENCRYPTED, "thing").height == 1
-        assert isinstance(source._reader, CopyReader)
+        assert isinstance(source.sessions.first.reader, CopyReader)
 
 
 @pytest.mark.parametrize("how", ["PGSSLCERT", "~/.postgresql"])
@@ -222,7 +222,7 @@ def test_a_client_certificate_that_libpq_finds_is_used_by_the_reader_too(guarded
 
     with guarded.source(PG_USER="certified", PG_PASS="") as source:
         assert source.read(ENCRYPTED, "thing")["ssl"].to_list() == [True]
-        assert isinstance(source._reader, CopyReader)
+        assert isinstance(source.sessions.first.reader, CopyReader)
         assert "certificate" in source.limitation or "PGSSLCERT" in source.limitation
 
 

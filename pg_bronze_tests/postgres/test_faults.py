@@ -494,8 +494,8 @@ def test_a_standby_behind_the_server_the_horizon_came_from_is_not_read(pair, buc
     shop.execute(f"{fill(4, 4)}; insert into person values (1)")
 
     with Source(there.conninfo, there.url, 60, name) as behind:
-        reader = behind._choose_reader()
-        monkeypatch.setattr(Source, "_choose_reader", lambda _: reader)
+        reader, _ = behind.choose_reader()
+        monkeypatch.setattr(Source, "choose_reader", lambda self: (reader, self.connection))
         try:
             for table in ("movie", "person"):
                 with pytest.raises(StaleSnapshot, match=rf"^{table}: .* Nothing was copied"):

@@ -30,7 +30,11 @@ def configured(database: Database, **variables: str) -> Source:
 
 
 def sessions_of(source: Source) -> list[Any]:
-    return [found for found in (source._connection, getattr(source._reader, "_connection", None)) if found is not None]
+    return [
+        found
+        for found in (source._connection, getattr(source.sessions.first.reader, "_connection", None))
+        if found is not None
+    ]
 
 
 def test_every_variable_of_libpq_is_a_setting_or_selects_the_reader_that_has_it(monkeypatch):
@@ -80,7 +84,7 @@ def test_variables_that_name_another_server_or_session_have_no_effect(database: 
     for reader, kind in {"auto": ConnectorxReader, "copy": CopyReader}.items():
         with configured(database, PG_BRONZE_READER=reader) as source:
             assert source.read(DATABASE_AND_USER, "thing").rows() == [(database.name, database.server.user)]
-            assert isinstance(source._reader, kind)
+            assert isinstance(source.sessions.first.reader, kind)
             assert source.limitation is None
 
 
@@ -97,7 +101,7 @@ def test_what_connectorx_lacks_selects_copy_and_is_named(database: Database, tmp
 
     with configured(database) as source:
         assert source.read(DATABASE_AND_USER, "thing").height == 1
-        assert isinstance(source._reader, CopyReader)
+        assert isinstance(source.sessions.first.reader, CopyReader)
         assert source.limitation == "does not use PGREQUIREAUTH"
     refused = pytest.raises(SourceNotFit, match="PG_BRONZE_READER is connectorx, which does not use PGREQUIREAUTH")
     with configured(database, PG_BRONZE_READER="connectorx") as source, refused:
@@ -154,7 +158,7 @@ def test_connectorx_reads_from_the_address_that_the_horizon_came_from(database: 
     url = database.url.replace(database.server.host, "nowhere.invalid")
     with Source(database.conninfo, url, 60) as source:
         assert source.read(DATABASE_AND_USER, "thing").rows() == [(database.name, database.server.user)]
-        assert isinstance(source._reader, ConnectorxReader)
+        assert isinstance(source.sessions.first.reader, ConnectorxReader)
 
 
 @pytest.mark.parametrize("reader", READERS)

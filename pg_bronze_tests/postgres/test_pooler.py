@@ -66,7 +66,7 @@ def test_a_pooler_is_detected_and_read_by_copy(pooled: Pooled):
     with pooled.source() as source:
         assert source.read("select 1::int4 as a", "thing").height == 1
         assert source.pooled
-        assert isinstance(source._reader, CopyReader)
+        assert isinstance(source.sessions.first.reader, CopyReader)
     with Source(Database(pooled.server, pooled.name).conninfo, pooled.url, 60) as direct:
         direct.ask("select 1")
         assert not direct.pooled

@@ -19,6 +19,7 @@ names = st.lists(st.sampled_from("abcdef"), unique=True, max_size=4)
         (["run a"], [], 2),  # it is queued and takes its slot soon
         ([], ["command"], 2),
         (["run a", "run b"], ["run a", "command", "command"], 0),
+        (["run a"], ["run a", "run a"], 1),  # it reads in parallel
         (["a", "b", "c", "d"], [], 0),
     ],
 )
@@ -57,3 +58,12 @@ def test_no_more_runs_are_requested_than_slots_are_free(slots, unfinished, holde
     assert free + len(unfinished) <= max(slots, len(unfinished))
     assert (room.together and has_small) + min(room.first_loads, len(loads)) <= free
     assert free == 0 or not (has_small or loads) or (room.together and has_small) or room.first_loads
+
+
+@pytest.mark.parametrize(
+    "free, held, wanted, expected",
+    [(3, 0, 1, 1), (3, 0, 4, 2), (1, 0, 1, 0), (0, 0, 1, 0), (1, 2, 2, 2), (0, 2, 2, 1), (0, 1, 4, 0), (4, 3, 1, 1)],
+)
+def test_a_load_leaves_a_slot_to_another_run_and_gives_one_back_if_none_is_free(free, held, wanted, expected):
+    """The tables with new rows would otherwise be late by the turn of a load."""
+    assert run_slots.further(free, held, wanted) == expected

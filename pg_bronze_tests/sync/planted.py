@@ -34,8 +34,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "rows are committed although the table changed while they were read",
         "sync/slice_source.py",
-        "return _Attempt(table, None if changed else rows, changed, time.monotonic() - started)",
-        "return _Attempt(table, rows, False, time.monotonic() - started)",
+        "return _Attempt(table, None if changed else rows, changed, seconds or time.monotonic() - started)",
+        "return _Attempt(table, rows, False, seconds or time.monotonic() - started)",
         "sync/test_altered_tables.py::test_a_table_altered_during_a_read_is_read_again",
     ),
     Fault(
@@ -48,7 +48,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a read that reaches its row limit counts as complete",
         "sync/slice_reader.py",
-        "if row_limit is not None and frame.height >= row_limit:",
+        "if _is_divisible(region, size) and frame.height > size.row_limit:",
         "if False:",
         "sync/test_large_windows.py::test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_several",
     ),

@@ -18,8 +18,9 @@ from pg_bronze.lake.commit import SliceWriter
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.keys import next_time
 from pg_bronze.lake.ledger import Ledger
+from pg_bronze.sync.reads_ahead import ReadsAhead
 from pg_bronze.sync.slice_source import SliceSource
-from pg_bronze_tests.harness.protocol_model import PartitionedProtocol, Protocol, scene
+from pg_bronze_tests.harness.protocol_model import ParallelProtocol, PartitionedProtocol, Protocol, first_load, scene
 from pg_bronze_tests.harness.simulated_edges import SimulatedSource
 
 
@@ -175,6 +176,11 @@ def pending_takes_a_new_horizon(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "plan", careless)
 
 
+def read_ahead_is_never_dropped(patch: pytest.MonkeyPatch) -> None:
+    """What is read ahead is used for the next range, whatever that is."""
+    patch.setattr(ReadsAhead, "keep", lambda *_: None)
+
+
 def last_range_ends_where_the_table_ended(patch: pytest.MonkeyPatch) -> None:
     """The last block range ends at the size that the table had when it was planned."""
     plan = planning.plan
@@ -289,3 +295,13 @@ def test_a_planted_fault_is_found_and_nothing_without_it(fault, kind, play):
     with pytest.raises((AssertionError, HistoryChanged, LakeDamaged)):
         play_all(broken)
     play_all(kind)
+
+
+def test_rows_read_ahead_for_another_plan_are_found():
+    """The table is rewritten while three ranges are read, and the ranges after the first are used all the same."""
+    broken = type("Broken", (ParallelProtocol,), {"fault": staticmethod(read_ahead_is_never_dropped)})
+
+    with pytest.raises(AssertionError), first_load(broken) as model:
+        model.tick({15: "rewrite"}, "latest", 2, eager=True, dated=False, passed_s=1, stale="")
+    with first_load() as model:
+        model.tick({15: "rewrite"}, "latest", 2, eager=True, dated=False, passed_s=1, stale="")

@@ -11,9 +11,11 @@ from pg_bronze.errors import (
 )
 from pg_bronze_tests.harness.protocol_model import (
     BandedProtocol,
+    ParallelProtocol,
     PartitionedBandedProtocol,
     PartitionedProtocol,
     Protocol,
+    first_load,
     scene,
 )
 from pg_bronze_tests.harness.repetitions import also, combinations
@@ -26,7 +28,10 @@ EXAMPLES = settings(
 )
 
 
-@pytest.mark.parametrize("machine", [Protocol, PartitionedBandedProtocol, *also(PartitionedProtocol, BandedProtocol)])
+@pytest.mark.parametrize(
+    "machine",
+    [Protocol, PartitionedBandedProtocol, *also(PartitionedProtocol, BandedProtocol, ParallelProtocol)],
+)
 def test_every_live_row_is_in_the_lake_exactly_once(machine):
     run_state_machine_as_test(machine, settings=EXAMPLES)
 
@@ -39,6 +44,15 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(recorded, change):
         with scene() as model:
             model.tick({1: change, step: "crash"}, recorded, 2, eager=step % 2 == 0, dated=False, passed_s=1, stale="")
             model.an_undisturbed_tick(recorded, rows=3)
+
+
+@pytest.mark.parametrize("event", ["rewrite", *also("crash", "other", "detach", "recreate", "update")])
+def test_nothing_at_any_step_of_a_load_in_parallel_loses_or_doubles_a_row(event):
+    """Ranges are read before those before them are committed."""
+    for step in range(1, 50, 3):
+        with first_load() as model:
+            model.tick({step: event}, "latest", 2, eager=step % 2 == 0, dated=False, passed_s=1, stale="")
+            model.an_undisturbed_tick("latest", rows=3)
 
 
 def test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing():
