@@ -1,6 +1,7 @@
 """The first load of one table beside the least that it can take: seconds, CPU and memory.
 
     .venv/bin/python -m benchmarks.first_load [lines wide narrow] [--rounds 5] [--scale 1.0]
+    nice .venv/bin/python -m benchmarks.first_load --parallel 1 2 4 --delay-ms 10 --rate-mb 20
 
 Starts a PostgreSQL and an S3 server of its own (extra ``demo``). Each load is done in three ways, shuffled in each
 round, and each in a process of its own that has imported everything and copied a tiny table before:
@@ -8,6 +9,10 @@ round, and each in a process of its own that has imported everything and copied 
     floor     psql: the rows in the binary format of COPY, into /dev/null
     ceiling   connectorx reads the projection of pg_bronze into one frame, and Polars writes it to one local file
     copy      pg_bronze without Dagster: recover, plan, read, encode, claim, put, from the first to the last slice
+    copy x2   the same with two block ranges at once (``--parallel``)
+
+``--delay-ms`` and ``--rate-mb`` put a link between the client and PostgreSQL, of one direction and of one connection,
+as if they were two machines (``benchmarks/slow_link.py``).
 
 Prints medians of the rounds, medians of the ratios of one round, the rows per CPU second of the client, and the peak of
 memory above an idle process. ``benchmarks/load_interference.py`` measures what first loads cost all other tables.
@@ -30,9 +35,9 @@ import psutil
 
 from benchmarks import memory
 from benchmarks.big_table import Server
+from benchmarks.slow_link import slow_link
 
 ROOT = Path(__file__).parents[1]
-WAYS = ("floor", "ceiling", "copy")
 # Ordinary rows, each kind with what dominates its cost: many columns and decimals, long texts, the number of rows.
 LINES = """create table lines as select i as id, i % 200000 as part, i % 10000 as supplier, i % 7 as number,
   (i % 50)::numeric(15,2) as quantity, (i::bigint * 7919 % 10000000 / 100.0)::numeric(15,2) as price,
@@ -96,7 +101,7 @@ def copy(plan: dict[str, Any], table: str) -> tuple[int, float]:
     from pg_bronze_tests.harness.lake import Lake
 
     store = object_store.Store(s3_client.connect(*plan["s3"]), plan["bucket"], plan["prefix"])
-    outcome = Lake(memory.Remote.database(plan), store).tick(table)
+    outcome = Lake(memory.Remote.database(plan), store).tick(table, load_parallel=plan["parallel"])
     return outcome.row_count, sum(item.size_bytes for item in outcome.committed) / memory.MB
 
 
@@ -177,6 +182,9 @@ def main() -> None:
     parser.add_argument("table", nargs="*", choices=[[], *TABLES], help="all by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of rows")
+    parser.add_argument("--parallel", type=int, nargs="+", default=[1], help="block ranges that are read at once")
+    parser.add_argument("--delay-ms", type=float, default=0.0, help="of the link to PostgreSQL, one direction")
+    parser.add_argument("--rate-mb", type=float, default=0.0, help="MB in a second of each connection over the link")
     given = parser.parse_args()
     from pg_bronze.demo import binaries
     from pg_bronze.demo.postgres import PostgresServer
@@ -188,9 +196,10 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         PostgresServer(Path(folder) / "postgres", options=options) as postgres,
         SeaweedServer(Path(folder) / "s3") as s3,
+        slow_link(postgres.host, postgres.port, given.delay_ms, given.rate_mb) as port,
     ):
         s3.create_bucket("bronze")
-        conninfo = {"host": postgres.host, "port": postgres.port, "user": postgres.user}
+        conninfo = {"host": postgres.host, "port": port, "user": postgres.user}
         common = memory.plan(conninfo | {"password": postgres.password, "dbname": "postgres"}, s3, "bronze")
         with postgres.connect(autocommit=True) as connection:
             postmaster = psutil.Process(connection.info.backend_pid).ppid()
@@ -203,10 +212,13 @@ def main() -> None:
                 connection.execute(statement.format(rows=rows).encode())
                 connection.execute(f"vacuum analyze {table}".encode())
                 connection.execute(b"checkpoint")
-            found: dict[str, list[Measured]] = {way: [] for way in WAYS}
+            copies = {"copy" if number == 1 else f"copy x{number}": number for number in given.parallel}
+            ways = ["floor", "ceiling", *copies]
+            found: dict[str, list[Measured]] = {way: [] for way in ways}
             for number in range(given.rounds):
-                for way in random.Random(number).sample(WAYS, len(WAYS)):
-                    plan = common | {"way": way, "table": table, "rows": rows, "prefix": f"{table}-{number}"}
+                for way in random.Random(number).sample(ways, len(ways)):
+                    plan = common | {"way": way, "table": table, "rows": rows, "parallel": copies.get(way, 1)}
+                    plan["prefix"] = f"{table}-{number}-{plan['parallel']}"
                     found[way].append(measure(plan, psql))
             report(table, found)
 
