@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pg_bronze.demo import sample
+from pg_bronze.demo import role, sample
 from pg_bronze.demo.environment import BUCKET, Environment
 from pg_bronze.demo.ports import HOST
 from pg_bronze.demo.postgres import PostgresServer
@@ -29,7 +29,7 @@ class Servers:
             "PG_HOST": self.postgres.host,
             "PG_PORT": str(self.postgres.port),
             "PG_DB": sample.DATABASE,
-            "PG_USER": self.postgres.user,
+            "PG_USER": role.ROLE,
             "PG_PASS": self.postgres.password,
             # Shows the layer after bronze.
             "PG_BRONZE_LATEST": self.environment.variables.get("PG_BRONZE_LATEST") or "movie",
@@ -76,6 +76,8 @@ def start_servers(
                 sample.create_database(connection)
             with postgres.connect(sample.DATABASE) as connection:
                 sample.create_tables(connection)
+            with postgres.connect(sample.DATABASE, autocommit=True) as connection:
+                role.create_role(connection, postgres.password)
         if s3:
             s3.wait_until_ready()
             s3.create_bucket(BUCKET)
