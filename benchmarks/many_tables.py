@@ -110,13 +110,18 @@ def spent_per_tick(processes: Processes, seconds: float) -> float:
     return (processes.cpu_s() - before) / (time.monotonic() - began) * TICK_S
 
 
-def measure(database: Database, bucket: Bucket, folder: Path, chosen: argparse.Namespace) -> None:
-    """Run all parts and print a line for each."""
-    store, count = bucket.store(), chosen.tables
+def create_tables(database: Database, count: int) -> None:
+    """Create tables with three rows each, named t0000, t0001 and so on."""
     for first in range(0, count, 250):
         names = [f"t{number:04}" for number in range(first, min(count, first + 250))]
         database.execute("; ".join(f"create table {name} (id int primary key)" for name in names))
         database.execute("; ".join(f"insert into {name} values (1), (2), (3)" for name in names))
+
+
+def measure(database: Database, bucket: Bucket, folder: Path, chosen: argparse.Namespace) -> None:
+    """Run all parts and print a line for each."""
+    store, count = bucket.store(), chosen.tables
+    create_tables(database, count)
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     environment = {**kept, "HOME": str(folder)} | database.environ | bucket.environ
     with dagster_dev(folder, environment) as process:
