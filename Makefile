@@ -17,7 +17,7 @@ ARGS =
 BIN = .venv/bin
 UNIT = pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings
 
-.PHONY: help install demo test test-unit mutants proof bench bench-full planted newest lint format lock minio postgres clean
+.PHONY: help install demo test test-unit mutants proof bench bench-full planted screenshots newest lint format lock minio postgres clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -65,6 +65,10 @@ bench-full: .venv/.dev ## the same with larger tables and more rounds
 # .venv/bin/python -m pg_bronze_tests.planting
 planted: .venv/.dev minio postgres ## plant each fault of pg_bronze_tests/*/planted.py, and see its test fail
 	@exec $(BIN)/python -m pg_bronze_tests.planting $(ARGS)
+
+# .venv/bin/python -m pg_bronze_tests.screenshots
+screenshots: .venv/.dev ## the pictures of the UI, from a demo and a headless Chromium, into docs/images
+	@exec $(BIN)/python -m pg_bronze_tests.screenshots
 
 # PYTHONPATH=$PWD/.cache/newest .venv/bin/python -m pytest pg_bronze_tests/house/test_dagster_internals.py
 newest: .venv/.dev ## whether the private parts of Dagster that are used are the same in its newest version

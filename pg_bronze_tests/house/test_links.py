@@ -34,3 +34,13 @@ def test_the_readme_links_every_page():
     linked = {(TOP / link.partition("#")[0]).resolve() for link in links(TOP / "README.md")}
 
     assert {page for page in PAGES if page.name != "README.md"} <= linked
+
+
+def test_every_picture_of_the_ui_is_on_a_page_and_small():
+    """`make screenshots` writes them; large ones would make a clone slow."""
+    pictures = {path.resolve() for path in TOP.glob("docs/images/*")}
+    shown = {(page.parent / link).resolve() for page in PAGES for link in links(page)}
+
+    assert pictures
+    assert pictures <= shown
+    assert [path.name for path in pictures if path.stat().st_size > 150_000] == []
