@@ -1,17 +1,20 @@
-"""Databases of the tests on one server. One that a test left clean is emptied, renamed and used again.
+"""Databases of the tests on one server. One that a test left clean is emptied and used again.
 
 Creating a database copies about 300 files, which took an eighth of the time of the whole suite.
 """
 
+import itertools
 import secrets
 import threading
 import time
 from collections import Counter
+from contextlib import AbstractContextManager
 
 import psycopg
 from psycopg import sql
 
 from pg_bronze.demo.postgres import PostgresServer
+from pg_bronze_tests.harness import kept_sessions
 
 DROP_SCHEMAS = """do $$ declare s text; begin
   for s in select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema' loop
@@ -22,7 +25,8 @@ CATALOGS = """select relname from pg_class
 where relnamespace = 'pg_catalog'::regnamespace and relkind = 'r' and not relisshared
   and relname not in ('pg_statistic', 'pg_statistic_ext_data')
 order by relname"""
-SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
+SESSIONS = """select pg_terminate_backend(pid) from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid()"""
 # What a database has outside its catalogs; all of it must be false.
 OUTSIDE = """select exists (select from pg_db_role_setting where setdatabase = d.oid), datacl is not null,
   datconnlimit <> -1, not datallowconn, exists (select from pg_replication_slots where database = d.datname),
@@ -35,6 +39,9 @@ OF_THE_ROLE = """select setconfig from pg_db_role_setting
 where setdatabase = 0 and setrole = (select oid from pg_roles where rolname = current_user)"""
 
 
+_numbers = itertools.count(1)
+
+
 class DatabasePool:
     """The databases of one server that no test uses now."""
 
@@ -42,60 +49,55 @@ class DatabasePool:
         self._server = server
         self._free: list[str] = []
         self._clean: dict[str, tuple[int, Counter[str]]] = {}
-        self._kept: psycopg.Connection | None = None
 
-    def take(self, name: str) -> None:
-        """Make an empty database with this name."""
-        admin = self._admin()
+    def take(self) -> str:
+        """Return the name of an empty database."""
         if self._free:
-            last = self._free.pop()
-            admin.execute(sql.SQL("alter database {} rename to {}").format(*map(sql.Identifier, (last, name))))
-            self._clean[name] = self._clean.pop(last)
-            return
-        row = admin.execute("select pg_current_xact_id()::text::bigint").fetchone()
-        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+            return self._free.pop()
+        name = f"test_{next(_numbers)}_{secrets.token_hex(3)}"
+        with self._session("postgres") as admin:
+            row = admin.execute("select pg_current_xact_id()::text::bigint").fetchone()
+            admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         assert row is not None
-        with self._server.connect(autocommit=True, dbname=name) as connection:
-            self._empty(connection)
-            self._clean[name] = (row[0], self._rows(connection, row[0]))
+        with self._session(name) as session:
+            self._empty(session)
+            self._clean[name] = (row[0], self._rows(session, row[0]))
+        return name
 
     def give_back(self, name: str) -> None:
         """Empty the database for the next test, or drop it if a test changed more than schemas and their objects."""
-        admin = self._admin()
-        self._end_sessions(name)
-        created, clean = self._clean.pop(name)
-        if left := admin.execute(OF_THE_ROLE).fetchall():
-            admin.execute("alter role current_user reset all")
-            raise AssertionError(f"the test has changed the role of all tests, and left {left[0][0]}")
+        created, clean = self._clean[name]
         try:
-            with self._server.connect(autocommit=True, dbname=name) as connection:
-                self._empty(connection)
-                same = self._rows(connection, created) == clean
+            with self._session(name) as session:
+                self._end_other_sessions(session)
+                self._empty(session)
+                same = self._rows(session, created) == clean
+                of_the_role = session.execute(OF_THE_ROLE).fetchall()
         except psycopg.Error:  # it cannot be emptied, or its owner has dropped it
-            same = False
-        self._end_sessions(name)
+            same, of_the_role = False, []
         if same:
-            free = f"free_{secrets.token_hex(6)}"
-            admin.execute(sql.SQL("alter database {} rename to {}").format(*map(sql.Identifier, (name, free))))
-            self._free.append(free)
-            self._clean[free] = (created, clean)
+            self._free.append(name)
         else:
+            self._drop(name)
+        if of_the_role:
+            with self._session("postgres") as admin:
+                admin.execute("alter role current_user reset all")
+            raise AssertionError(f"the test has changed the role of all tests, and left {of_the_role[0][0]}")
+
+    def _session(self, name: str) -> AbstractContextManager[psycopg.Connection]:
+        conninfo = {"host": self._server.host, "port": self._server.port, "user": self._server.user}
+        return kept_sessions.session(self._server, {**conninfo, "password": self._server.password, "dbname": name})
+
+    def _drop(self, name: str) -> None:
+        del self._clean[name]
+        kept_sessions.close(self._server, name)
+        with self._session("postgres") as admin:
             admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
-    def _admin(self) -> psycopg.Connection:
-        """Return the kept connection; a test may have restarted the server."""
-        try:
-            if self._kept is not None:
-                self._kept.execute("select")
-        except psycopg.Error:
-            self._kept = None
-        self._kept = self._kept or self._server.connect(autocommit=True)
-        return self._kept
-
-    def _end_sessions(self, name: str) -> None:
-        """End all sessions of a database. The server itself would wait for their end in steps of 0.1 s."""
+    def _end_other_sessions(self, session: psycopg.Connection) -> None:
+        """End the sessions of the test, and wait for their end."""
         deadline, never = time.monotonic() + 5.0, threading.Event()
-        while self._admin().execute(SESSIONS, (name,)).fetchall() and time.monotonic() < deadline:
+        while session.execute(SESSIONS).fetchall() and time.monotonic() < deadline:
             never.wait(0.002)
 
     def _empty(self, connection: psycopg.Connection) -> None:

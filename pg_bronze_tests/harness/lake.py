@@ -116,6 +116,9 @@ class Lake:
     progress: dict[str, Watermark | None] = field(default_factory=dict)
 
     def source(self) -> Source:
+        """Return a source that is not connected yet; a database of a test session leaves its connection to the next."""
+        if hasattr(self.database, "kept_source"):
+            return self.database.kept_source(self.reader)
         return Source(self.database.conninfo, self.database.url, 60, self.reader)
 
     def open(self, source: Source, table: str = "movie", *, now=None, on_step=None, dated=False, codec=None, **options):
@@ -284,7 +287,7 @@ class Lake:
     def compare(self, table: str = "movie", key: str | None = "movie_id") -> Difference:
         """Compare the newest generation with the table as it is now; without a ``key``, whole rows are compared."""
         schema, name = split(table)
-        with self.database.connect() as connection:
+        with self.database.session() as connection:
             connection.execute("set timezone = 'UTC'; set datestyle = 'ISO'")
             found = catalog.read_table(connection, schema, name)
             columns = [column.name for column in found.columns]

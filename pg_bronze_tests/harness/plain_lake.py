@@ -40,7 +40,7 @@ SAME = Difference()
 
 def compare(database: Any, bucket: Any, table: str, key: str = "id") -> Difference:
     """Compare every live row version with the lake, value by value. Call it when nothing writes any more."""
-    with database.connect() as connection:
+    with database.session() as connection:
         connection.execute("set timezone = 'UTC'")
         cursor = connection.execute(f"select t.xmin::text::bigint as _pg_xid, t.* from {table} t")
         names = [column.name for column in cursor.description or ()]

@@ -6,7 +6,7 @@ import os
 import secrets
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,9 @@ from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3_server import S3Server
 from pg_bronze.lake import create_only, object_store, s3_client
 from pg_bronze.lake.keys import own_key
+from pg_bronze.postgres.connection import Source
 from pg_bronze.settings.bucket import S3Connection
+from pg_bronze_tests.harness import kept_sessions
 from pg_bronze_tests.harness.database_pool import DatabasePool
 
 ROOT = Path(__file__).parents[2]
@@ -65,9 +67,27 @@ class Database:
         return psycopg.connect(**{**self.conninfo, "autocommit": True, **changed})
 
     def execute(self, query: str) -> list[tuple[Any, ...]]:
-        with self.connect() as connection:
+        with self.session() as connection:
             cursor = connection.execute(query)
-            return cursor.fetchall() if cursor.description else []
+            rows = cursor.fetchall() if cursor.description else []
+        if kept_sessions.changes_settings(query):
+            kept_sessions.close_all(self.server)
+        return rows
+
+    def session(self) -> AbstractContextManager[psycopg.Connection]:
+        """Return a session in autocommit mode, with default settings, that other statements of the test use too."""
+        return kept_sessions.session(self.server, self.conninfo) if self._keeps_sessions else self.connect()
+
+    def kept_source(self, reader: str) -> Source:
+        """Return a source that leaves its connection to the next one."""
+        if self._keeps_sessions:
+            return kept_sessions.KeptSource(self.server, self.conninfo, self.url, 60, reader)
+        return Source(self.conninfo, self.url, 60, reader)
+
+    @property
+    def _keeps_sessions(self) -> bool:
+        # A subclass connects as another role, or through a pooler.
+        return type(self) is Database
 
 
 def older_servers() -> dict[str, Path]:
@@ -110,9 +130,8 @@ _pools: weakref.WeakKeyDictionary[PostgresServer, DatabasePool] = weakref.WeakKe
 
 @contextmanager
 def fresh_database(server: PostgresServer) -> Iterator[Database]:
-    name = f"test_{next(counter)}_{secrets.token_hex(3)}"
     pool = _pools.setdefault(server, DatabasePool(server))
-    pool.take(name)
+    name = pool.take()
     yield Database(server, name)
     pool.give_back(name)
 

@@ -16,6 +16,7 @@ from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import AccessDenied, DataError, SourceDamaged, SourceUnavailable, StaleSnapshot
 from pg_bronze.postgres import activity, connection
 from pg_bronze.postgres.connection import Source
+from pg_bronze_tests.harness import kept_sessions
 from pg_bronze_tests.harness.clusters import CopiedServer
 from pg_bronze_tests.harness.faults import held_reads, stocked
 from pg_bronze_tests.harness.lake import MOVIE, READERS, SAME, Lake, fill
@@ -218,6 +219,7 @@ def test_a_server_without_a_free_connection_is_reported_and_copied_later(tmp_pat
     options = {"max_connections": "8", "max_wal_senders": "0"}
     with CopiedServer(tmp_path, bindir=bindir, options=options) as server:
         lake = stocked(Lake(Database(server, "postgres"), bucket.store()))
+        kept_sessions.close_all(server)
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(psycopg.OperationalError):
                 while True:
@@ -226,6 +228,7 @@ def test_a_server_without_a_free_connection_is_reported_and_copied_later(tmp_pat
                 lake.tick()
 
         _patiently(lake.database, "select 1")
+        kept_sessions.close_all(server)
         clients = "from pg_stat_activity where backend_type = 'client backend'"
         until(server, "postgres", f"select count(*) = 1 {clients}")
         recovers(lake)
