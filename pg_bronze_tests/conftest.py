@@ -20,7 +20,8 @@ planting.install()  # before the product is imported
 
 from pg_bronze.demo.postgres import PostgresServer  # noqa: E402
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer  # noqa: E402
-from pg_bronze_tests.harness import warm_buckets  # noqa: E402
+from pg_bronze.demo.s3_server import S3Server  # noqa: E402
+from pg_bronze_tests.harness import bucket_pool  # noqa: E402
 from pg_bronze_tests.harness.repetitions import also  # noqa: E402
 from pg_bronze_tests.harness.servers import (  # noqa: E402
     ROOT,
@@ -165,21 +166,19 @@ def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
 
 
 @pytest.fixture(scope="session")
-def s3_server(request: pytest.FixtureRequest) -> SeaweedServer | MinioServer:
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
     """The server of ``--s3``."""
     return request.getfixturevalue(request.config.getoption("s3"))
 
 
 @pytest.fixture
-def bucket(s3_server: SeaweedServer | MinioServer) -> Iterator[Bucket]:
-    made = warm_buckets.take(s3_server)
-    yield made
-    made.remove()
+def bucket(s3_server: S3Server) -> Iterator[Bucket]:
+    with bucket_pool.empty_bucket(s3_server) as found:
+        yield found
 
 
 @pytest.fixture(params=["seaweed", "minio"])
 def any_bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
     """A bucket on each kind of server in turn."""
-    made = warm_buckets.take(request.getfixturevalue(request.param))
-    yield made
-    made.remove()
+    with bucket_pool.empty_bucket(request.getfixturevalue(request.param)) as found:
+        yield found
