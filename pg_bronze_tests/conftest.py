@@ -6,8 +6,11 @@ pair of servers; those that ask for servers by name get these in any case.
 
 import gc
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,10 @@ from pg_bronze_tests import planting
 planting.install()  # before the product is imported
 
 from pg_bronze.demo.postgres import PostgresServer  # noqa: E402
-from pg_bronze.demo.s3 import MinioServer, SeaweedServer  # noqa: E402
 from pg_bronze.demo.s3_server import S3Server  # noqa: E402
-from pg_bronze_tests.harness import bucket_pool  # noqa: E402
+from pg_bronze_tests.harness import bucket_pool, shared_servers  # noqa: E402
 from pg_bronze_tests.harness.repetitions import also  # noqa: E402
 from pg_bronze_tests.harness.servers import (  # noqa: E402
-    ROOT,
     Bucket,
     Database,
     fresh_database,
@@ -47,6 +48,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Modules of one to two minutes, and folders in the order in which their modules are started.
 LONG_MODULES = ["test_dev.py", "test_reload.py", "test_browser.py", "test_recovery.py", "test_s3_faults.py"]
 FOLDERS = ["sync", "e2e", "defs", "postgres", "demo", "lake", "cli"]
+
+SHARED = pytest.StashKey[shared_servers.SharedServers]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,6 +78,30 @@ def _no_ambient_settings() -> Iterator[None]:
 def pytest_xdist_auto_num_workers() -> int:
     """Three processes more than there are cores: tests wait for timers and answers half of their time."""
     return (os.cpu_count() or 1) + 3
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Name the folder of the servers that all processes share."""
+    if SHARED not in node.config.stash:
+        folder = Path(tempfile.mkdtemp(prefix="pg_bronze-servers-"))
+        node.config.stash[SHARED] = shared_servers.SharedServers(folder)
+    node.workerinput["shared_servers"] = str(node.config.stash[SHARED].folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: Sequence[str]) -> None:
+    """Start the servers before the first test, if any test needs them."""
+    folders = {Path(name.partition("::")[0]).parent.name for name in ids}
+    if folders & set(FOLDERS):
+        with_minio = "lake" in folders or node.config.getoption("s3") == "minio"
+        node.config.stash[SHARED].start(["seaweed", *["minio"] * with_minio])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if servers := config.stash.get(SHARED, None):
+        servers.kill()
+        shutil.rmtree(servers.folder)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -154,15 +181,23 @@ def any_database(any_postgres_server: PostgresServer) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
-    with until_killed(SeaweedServer(tmp_path_factory.mktemp("seaweed"))) as server:
+def seaweed(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with _shared_or_own(pytestconfig, tmp_path_factory, "seaweed") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinioServer]:
-    with until_killed(MinioServer(tmp_path_factory.mktemp("minio"), binary=ROOT / ".cache/minio/minio")) as server:
+def minio(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with _shared_or_own(pytestconfig, tmp_path_factory, "minio") as server:
         yield server
+
+
+def _shared_or_own(
+    config: pytest.Config, folders: pytest.TempPathFactory, name: str
+) -> AbstractContextManager[S3Server]:
+    shared = getattr(config, "workerinput", {}).get("shared_servers")
+    server = shared_servers.attached(Path(shared), name) if shared else None
+    return nullcontext(server) if server else until_killed(shared_servers.server_in(folders.mktemp("s3"), name))
 
 
 @pytest.fixture(scope="session")
