@@ -48,6 +48,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Modules of one to two minutes, and folders in the order in which their modules are started.
 LONG_MODULES = ["test_dev.py", "test_reload.py", "test_browser.py", "test_recovery.py", "test_s3_faults.py"]
 FOLDERS = ["sync", "e2e", "defs", "postgres", "demo", "lake", "cli"]
+# Modules with many `pg-bronze` commands, for two processes.
+COMMANDS = [
+    ("e2e/test_commands.py", "e2e/test_quiet_tick.py", "e2e/test_cancel.py", "e2e/test_monitor.py"),
+    ("e2e/test_bad_input.py", "e2e/test_secrets.py", "e2e/test_connection_limit.py", "e2e/test_kill_anywhere.py"),
+]
+
 
 SHARED = pytest.StashKey[shared_servers.SharedServers]()
 
@@ -104,6 +110,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(servers.folder)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one process run all modules whose commands are forked from the same process; it takes seconds to load."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByModule(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = super()._split_scope(nodeid)
+            return next((names[0] for names in COMMANDS if module.endswith(names)), module)
+
+    return ByModule(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the modules that take minutes, and leave out repetitions: a module is run by one process."""
     items.sort(key=_place)
@@ -121,11 +140,16 @@ def _place(item: pytest.Item) -> int:
     return len(LONG_MODULES) + (FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS))
 
 
+# It finds next to no garbage while modules are imported, and takes a quarter of the time of the collection of tests.
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from all that is loaded by now; it would go through it in every test.
 
     With its usual thresholds it takes a tenth of the time of a test of Dagster.
     """
+    gc.enable()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 

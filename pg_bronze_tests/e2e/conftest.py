@@ -107,6 +107,7 @@ def make_shop(folder: Path, database: Database, bucket: Bucket) -> Shop:
 
 @pytest.fixture
 def shop(tmp_path: Path, database: Database, bucket: Bucket) -> Shop:
+    loaded.load()
     return make_shop(tmp_path / "a shop", database, bucket)
 
 

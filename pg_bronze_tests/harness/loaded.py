@@ -4,6 +4,7 @@
 """
 
 import atexit
+import functools
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,14 @@ _SERVER.set_forkserver_preload(
         "pg_bronze_tests.harness.preloaded",
     ]
 )
+
+
+@functools.cache
+def load() -> None:
+    """Start the process from which commands are forked, and wait until it has loaded its modules."""
+    process = _SERVER.Process(target=os.getpid)
+    process.start()
+    process.join()
 
 
 class Command:
