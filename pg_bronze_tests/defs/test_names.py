@@ -5,8 +5,14 @@ import pytest
 from pg_bronze.core.table import SourceTable, quote
 from pg_bronze_tests.harness.lake import Lake
 from pg_bronze_tests.harness.project import Project
+from pg_bronze_tests.harness.repetitions import also
 
 # Neighbors differ only in characters that an asset key, an op, a folder or a URL cannot contain or distinguish.
+SOME_NAMES = [
+    "public:movie", "public:Movie", "sales:movie", "public:sales.movie", "public:sales_movie", "a b:c", "a:b c",
+    "public:a_b", "public:a b", "public:x/y", "public:x%2Fy", "public:..", "public:date=2026-01-01",
+    "public:_pg_bronze", "public:größe 日本", "public:*", "." * 63 + ":" + "/" * 63, "." * 63 + ":" + "/" * 62 + "x",
+]  # fmt: skip
 NAMES = [
     "public:movie", "public:Movie", "public:MOVIE", "sales:movie", "public:sales.movie", "public:sales_movie",
     "public:sales__movie", "sales.x:y", "sales:x.y", "a b:c", "a:b c", "public:A-b", "public:a_b", "public:a b",
@@ -34,10 +40,11 @@ COLUMNS = [
 
 
 @pytest.mark.slow
-def test_tables_of_any_name_are_copied_into_separate_folders(project: Project):
+@pytest.mark.parametrize("names", [SOME_NAMES, *also(NAMES)], ids=["some", "all"])
+def test_tables_of_any_name_are_copied_into_separate_folders(project: Project, names: list[str]):
     """Two tables in one folder would adopt each other's objects."""
     columns = ", ".join(f"{quote(name)} int" for name in COLUMNS)
-    tables = [tuple(name.split(":", 1)) for name in NAMES]
+    tables = [tuple(name.split(":", 1)) for name in names]
     statements = [f"create schema {quote(schema)}" for schema in {schema for schema, _ in tables} - {"public"}]
     for number, (schema, name) in enumerate(tables):
         table = f"{quote(schema)}.{quote(name)}"
@@ -50,9 +57,9 @@ def test_tables_of_any_name_are_copied_into_separate_folders(project: Project):
 
     lake = Lake(project.database, project.bucket.store())
     folders = {key.split("/")[0] for key in lake.all_keys() if key.endswith(".parquet")}
-    assert len(folders) == len(NAMES)
-    assert [name for name in NAMES if len(lake.keys(name)) != 1] == []
-    for name in NAMES:
+    assert len(folders) == len(names)
+    assert [name for name in names if len(lake.keys(name)) != 1] == []
+    for name in names:
         (row,) = project.database.execute(f"select * from {_table(name).sql}")
         assert lake.rows(name).columns == [*COLUMNS, "_pg_xid_2"]
         assert lake.rows(name).drop("_pg_xid_2").rows() == [row]

@@ -12,7 +12,7 @@ import pytest
 from pg_bronze.demo.processes import kill_all, session_members, start_time_s
 from pg_bronze_tests.e2e.conftest import TABLES, Dev, Shop, Writers, running, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.repetitions import repetition
+from pg_bronze_tests.harness.repetitions import also, repetition
 
 COPIED = ("movie", "person", "note")
 COPYING = "select pid from pg_stat_activity where starts_with(application_name, 'pg_bronze run ')"
@@ -20,7 +20,8 @@ COPYING = "select pid from pg_stat_activity where starts_with(application_name, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_ticks_that_are_killed_at_any_moment_neither_lose_nor_duplicate_rows(shop: Shop):
+@pytest.mark.parametrize("kills", [3, *also(12)])
+def test_ticks_that_are_killed_at_any_moment_neither_lose_nor_duplicate_rows(shop: Shop, kills: int):
     """The random moment may be during a table, between two, or before metadata and control row are written."""
     shop.database.execute(TABLES)
     chance, killed, ended = random.Random(7), 0, 0
@@ -28,7 +29,7 @@ def test_ticks_that_are_killed_at_any_moment_neither_lose_nor_duplicate_rows(sho
         started = time.monotonic()
         assert shop.run("tick").returncode == 0
         whole_s = time.monotonic() - started
-        while killed < 6:
+        while killed < kills:
             try:
                 tick = shop.run("tick", PG_BRONZE_SLICE_ROWS="100", timeout_s=chance.uniform(0, whole_s))
                 assert tick.returncode == 0, tick.stderr

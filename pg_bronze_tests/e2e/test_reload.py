@@ -14,6 +14,7 @@ from dagster._grpc.client import DagsterGrpcClient
 from pg_bronze_tests.e2e.conftest import Dev, Shop, end, free_port, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import MOVIES
+from pg_bronze_tests.harness.repetitions import repetition
 from pg_bronze_tests.harness.servers import Database
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -79,7 +80,7 @@ def wait_for_first_copy(shop: Shop) -> None:
 def wait_for_ids(shop: Shop, table: str, ids: list[int]) -> None:
     """Wait until a table was copied; a failure shows what the services printed last."""
     try:
-        wait_until(lambda: lake.ids(shop.bucket, table) == ids, f"the rows of {table}", PATIENCE_S)
+        wait_until(lambda: lake.ids(shop.bucket, table) == ids, f"the rows of {table}", PATIENCE_S, pause_s=0.5)
     except AssertionError as error:
         raise AssertionError("\n".join(log.read_text()[-4000:] for log in shop.folder.glob("*.log"))) from error
 
@@ -100,6 +101,8 @@ def test_a_new_table_is_copied_by_a_daemon_and_shown_by_a_web_server_that_have_c
             assert "bronze/award" in web.assets()
 
 
+# defs/test_new_tables.py shows both with the sensor of one process.
+@repetition
 def test_a_new_table_is_copied_whether_the_code_server_was_reloaded_without_the_database_or_cannot_be_reloaded(
     deployed: Shop,
 ):

@@ -34,7 +34,7 @@ from pg_bronze.errors import (
 from pg_bronze.postgres.catalog import read_table
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness.lake import READERS
-from pg_bronze_tests.harness.repetitions import combinations
+from pg_bronze_tests.harness.repetitions import also, combinations
 from pg_bronze_tests.harness.replicas import until
 from pg_bronze_tests.harness.servers import Database, older_servers, start_postgres
 
@@ -63,7 +63,7 @@ def server(locales: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             yield found
 
 
-@pytest.fixture(scope="module", params=LANGUAGES)
+@pytest.fixture(scope="module", params=["C", "es_ES", "ja_JP", *also("de_DE")])
 def database(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[Database]:
     """A database whose messages are in one language, with a table for each fault."""
     name = f"in_{request.param.lower()}"
@@ -199,15 +199,12 @@ def test_a_refused_login_is_explained_alike_in_every_language(server, case):
     admin = Database(server, "postgres")
     database = Database(server, "logins")
     found = []
-    for name in LANGUAGES:
-        set_language(server, name)
-        with (
-            prepared(admin, change),
-            pytest.raises(kind, match=re.escape(words)) as error,
-            opened(database, login) as source,
-        ):
-            source.ask("select 1")
-        found.append(error.value)
+    with prepared(admin, change):
+        for name in LANGUAGES:
+            set_language(server, name)
+            with pytest.raises(kind, match=re.escape(words)) as error, opened(database, login) as source:
+                source.ask("select 1")
+            found.append(error.value)
 
     assert len({error.retry for error in found}) == 1
     assert {str(error).rpartition(". ")[2] for error in found} <= RETRIES

@@ -11,15 +11,17 @@ from pg_bronze.errors import AccessDenied
 from pg_bronze.postgres import catalog_query
 from pg_bronze.postgres.catalog import read_catalog
 from pg_bronze_tests.harness.lake import MOVIE, READERS, Lake, fill
+from pg_bronze_tests.harness.repetitions import also
 from pg_bronze_tests.harness.servers import Database
 
-# By what needs them: the settings of a session, the probe, the history, the catalog, the lock, the rows.
+# One by each statement that needs them: the settings of a session, the probe, the history, the catalog, the lock, the
+# rows; and further ones.
 FUNCTIONS = (
-    *("set_config(text, text, boolean)", "current_setting(text, boolean)", "pg_backend_pid()"),
-    *("pg_stat_get_tuples_inserted(oid)", "pg_current_snapshot()", "pg_control_system()", "pg_current_wal_flush_lsn()"),
-    *("array_to_string(anyarray, text)", "pg_get_expr(pg_node_tree, oid)", "pg_relation_size(regclass)"),
-    *("row_security_active(oid)", "format_type(oid, integer)", "pg_try_advisory_lock(integer, integer)"),
-    *("age(xid)", "xidout(xid)", "version()"),
+    *("set_config(text, text, boolean)", "pg_stat_get_tuples_inserted(oid)", "pg_control_system()"),
+    *("array_to_string(anyarray, text)", "pg_try_advisory_lock(integer, integer)", "xidout(xid)"),
+    *also("current_setting(text, boolean)", "pg_backend_pid()", "pg_current_snapshot()", "pg_current_wal_flush_lsn()"),
+    *also("pg_get_expr(pg_node_tree, oid)", "pg_relation_size(regclass)", "row_security_active(oid)"),
+    *also("format_type(oid, integer)", "age(xid)", "version()"),
 )
 
 

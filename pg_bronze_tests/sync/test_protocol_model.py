@@ -1,5 +1,6 @@
 """The protocol on a simulated cluster and bucket: nothing is lost or doubled, whatever happens at any step."""
 
+import itertools
 from contextlib import suppress
 
 import pytest
@@ -18,10 +19,9 @@ from pg_bronze_tests.harness.protocol_model import (
     first_load,
     scene,
 )
-from pg_bronze_tests.harness.repetitions import also, combinations
+from pg_bronze_tests.harness.repetitions import also, combinations, repetition
 
 EXAMPLES = settings(
-    max_examples=50,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -29,11 +29,15 @@ EXAMPLES = settings(
 
 
 @pytest.mark.parametrize(
-    "machine",
-    [Protocol, PartitionedBandedProtocol, *also(PartitionedProtocol, BandedProtocol, ParallelProtocol)],
+    "machine, count",
+    [(Protocol, 25), (PartitionedBandedProtocol, 25)]
+    + [
+        pytest.param(machine, 100, marks=repetition)
+        for machine in (Protocol, PartitionedBandedProtocol, PartitionedProtocol, BandedProtocol, ParallelProtocol)
+    ],
 )
-def test_every_live_row_is_in_the_lake_exactly_once(machine):
-    run_state_machine_as_test(machine, settings=EXAMPLES)
+def test_every_live_row_is_in_the_lake_exactly_once(machine, count):
+    run_state_machine_as_test(machine, settings=settings(EXAMPLES, max_examples=count))
 
 
 @pytest.mark.parametrize(
@@ -55,12 +59,16 @@ def test_nothing_at_any_step_of_a_load_in_parallel_loses_or_doubles_a_row(event)
             model.an_undisturbed_tick("latest", rows=3)
 
 
-def test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing():
+# Each step before which one writer pauses, with each step at which the other one dies, or with none.
+PAIRS = list(itertools.product(range(1, 40), (None, *range(9, 60, 7))))
+
+
+@pytest.mark.parametrize("pairs", [PAIRS[::4], *also(PAIRS)], ids=["a quarter", "all"])
+def test_a_second_writer_between_any_two_steps_loses_and_doubles_nothing(pairs):
     """There is no lock here: only the claim keeps order."""
-    for step in range(1, 40):
-        for other_dies_at in (None, *range(9, 60, 7)):
-            with scene() as model:
-                model.two_writers(step, other_dies_at, rows=2)
+    for step, other_dies_at in pairs:
+        with scene() as model:
+            model.two_writers(step, other_dies_at, rows=2)
 
 
 # These cases lost and doubled nothing, but stopped the table with an error for the operator.
