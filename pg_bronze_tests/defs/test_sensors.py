@@ -23,6 +23,7 @@ from pg_bronze.scheduling.memory import Memory
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.lake import SAME, Lake
 from pg_bronze_tests.harness.project import Project, key, load, requested, sentences
+from pg_bronze_tests.harness.repetitions import also
 
 
 @pytest.fixture
@@ -230,15 +231,11 @@ def test_a_reset_cursor_is_harmless(quiet: Project):
     "text",
     [
         "nonsense",
-        "{}",
-        "[]",
-        "null",
-        '{"hints": [], "horizon": 1, "horizon_since": 2}',
         '{"hints": {"bronze/movie": {"colour": 1}}, "horizon": 1, "horizon_since": 2}',
-        '{"hints": "bronze/movie", "horizon": 1, "horizon_since": 2}',
-        '{"hints": 7, "horizon": 1, "horizon_since": 2}',
-        Memory().to_cursor().replace("0.0", "null"),
         Memory({"0" * 8: Hint()}).to_cursor()[:-60] + '", "horizon": 1, "horizon_since": 2}',
+        *also("{}", "[]", "null", '{"hints": [], "horizon": 1, "horizon_since": 2}'),
+        *also('{"hints": "bronze/movie", "horizon": 1, "horizon_since": 2}'),
+        *also('{"hints": 7, "horizon": 1, "horizon_since": 2}', Memory().to_cursor().replace("0.0", "null")),
     ],
 )
 def test_an_invalid_cursor_counts_as_empty(cinema: Project, text: str):
