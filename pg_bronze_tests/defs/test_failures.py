@@ -209,14 +209,14 @@ def test_a_failure_after_a_success_is_counted_as_the_first(broken: Project, cloc
 
 
 def test_the_command_continue_ends_the_retries(cinema: Project, clock: type[Clock]):
-    from pg_bronze.cli import app, state_changes
+    from pg_bronze.cli import app, opened
 
     assert cinema.copy("movie").success
     cinema.bucket.store().delete(lake.keys(cinema.bucket, "movie")[0])
     cinema.database.execute("insert into movie values (6, 'new', now())")
     while "failing" not in (cinema.evaluate().skip_message or ""):
         cinema.copy(tags=TICK)
-    cinema.monkeypatch.setattr(state_changes, "open_instance", lambda: _Kept(cinema.instance))
+    cinema.monkeypatch.setattr(opened, "open_instance", lambda: _Kept(cinema.instance))
 
     app.resume("movie")
 
