@@ -124,7 +124,7 @@ def check(
     tick = _Tick(settings, source, memory, process, cluster, now, attended, moved)
     checked = _in_turn(instance, tick, tick.check_all(collected), collected, slots, free_slots)
     since = memory.horizon_since if memory.horizon == activity.horizon else now
-    hints = {_hint_key(item.table): item.decision.hint for item in checked}
+    hints = {_hint_key(item.table): due.remembered(item.decision, cluster) for item in checked}
     failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
     coverage = memory.coverage.with_sample(now, activity.next_xid, activity.horizon)
     cause = Cause(now - since, _blocked(source, cluster, now - since, attended))

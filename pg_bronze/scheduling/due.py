@@ -37,6 +37,7 @@ class Hint:
         generation: -1 if nothing of the table was copied.
         due_at: When the table was last read or requested, in seconds since 1970.
         asked: How often the table was requested since a run last reported a result for it.
+        covered: The next transaction id when the table was last found unchanged: every change before is copied.
     """
 
     signature: str = ""
@@ -45,6 +46,7 @@ class Hint:
     generation: int = -1
     due_at: float = 0.0
     asked: int = 0
+    covered: int = 0
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,13 @@ def after_asking(decision: Decision, has_rows: bool, cluster: Cluster) -> Decisi
     return Decision(False, reason, hint, cluster.horizon)
 
 
+def remembered(decision: Decision, cluster: Cluster) -> Hint:
+    """Return what the next tick knows about a table: also that nothing of it was missing in this one."""
+    if decision.reason != UNCHANGED:
+        return decision.hint
+    return dataclasses.replace(decision.hint, covered=cluster.next_xid)
+
+
 def _by_hints(facts: Facts, hint: Hint, cluster: Cluster, now: float, ungated_after_s: float) -> Decision:
     """Decide from counters and hints, and from what the last run found if that alone would make the table due."""
     watermark = _watermark(facts)
@@ -291,7 +300,7 @@ def judge(
     generation = watermark.generation if watermark else -1
     if hint.generation != generation:
         # What was quiet before a reset has to be copied again.
-        hint = dataclasses.replace(hint, quiet_upto=0, generation=generation)
+        hint = dataclasses.replace(hint, quiet_upto=0, covered=0, generation=generation)
     moved = hint.signature != signature_now
     if moved and hint.quiet_upto >= cluster.next_xid and not cluster.standby:
         # A crashed server assigns ids again that a hint has passed. Its counters then show the rows written with them.

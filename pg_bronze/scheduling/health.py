@@ -160,12 +160,18 @@ def counts(tables: Sequence[TableHealth]) -> dict[State, int]:
 def _covered_at(found: Found, coverage: Coverage, now: float) -> float:
     if found.decision.reason == due.UNCHANGED and found.failure is None:
         return now
-    known = None if found.swept is None else coverage.until(found.swept)
+    known = None if found.swept is None else coverage.until(max(found.swept, _unchanged_upto(found, coverage)))
     if known is not None:
         return min(now, known)
     # It was copied before the first sample: the lag is at least the time since then, and since its last copy.
     bounds = (coverage.since, found.copied_at, now)
     return min(moment for moment in bounds if moment is not None)
+
+
+def _unchanged_upto(found: Found, coverage: Coverage) -> int:
+    """Return the transaction below which the last ticks found nothing missing; 0 after ids were used again."""
+    upto = found.decision.hint.covered
+    return upto if coverage.samples and upto <= coverage.samples[-1].next_xid else 0
 
 
 def _state(found: Found, cause: Cause, targets: Targets, now: float, lag_s: float) -> tuple[State, Severity, str]:

@@ -16,7 +16,7 @@ from pg_bronze.scheduling.due import SIGNATURE_DIGITS, Hint
 
 PLACE_DIGITS = 8
 # The fields of a hint that are whole numbers. `due_at` is stored in milliseconds.
-_NUMBERS = ("next_xid", "quiet_upto", "generation", "due_at", "asked")
+_NUMBERS = ("next_xid", "quiet_upto", "generation", "due_at", "asked", "covered")
 _MS = 1000
 
 

@@ -20,6 +20,7 @@ from pg_bronze.scheduling.due import (
     delivered_upto,
     failure_of,
     judge,
+    remembered,
     signature,
     sweep_age_s,
 )
@@ -462,3 +463,11 @@ def test_the_age_of_a_sweep_is_that_of_the_oldest_change_that_may_be_missing():
         sweep_age_s(large(seconds=70, sweeps=Sweeps(counter=5, since="begin", fresh=2), counters=(7,)), here, NOW)
         is None
     )
+
+
+def test_a_tick_that_finds_a_table_unchanged_remembers_up_to_when():
+    quiet = decision(facts(Leaf(200)), counted(), Cluster(200, 205))
+    assert quiet.reason == "unchanged"
+    assert remembered(quiet, Cluster(200, 205)).covered == 205
+    due_now = decision(facts(Leaf(150), counters=[5]), counted(), Cluster(200, 205))
+    assert remembered(due_now, Cluster(200, 205)).covered == 0

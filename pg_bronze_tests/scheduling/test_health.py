@@ -8,7 +8,7 @@ from pg_bronze.errors import Retry
 from pg_bronze.scheduling import due, health
 from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.scheduling.coverage import Coverage, Sample
-from pg_bronze.scheduling.due import Decision
+from pg_bronze.scheduling.due import Decision, Hint
 from pg_bronze.scheduling.health import Cause, Found, TableHealth, Targets
 
 NOW = 1_780_000_000.0
@@ -34,6 +34,14 @@ def test_an_unchanged_table_is_covered_up_to_the_tick_however_long_ago_it_was_co
 
 def test_a_due_table_lags_by_the_time_since_the_sample_that_it_includes() -> None:
     assert seen(DUE) == ("up_to_date", "ok", 20)
+
+
+def test_a_table_that_was_unchanged_until_the_last_tick_lags_by_the_time_since_then() -> None:
+    """A table that nobody wrote to for minutes failed its check as soon as one row arrived."""
+    long_quiet = replace(DUE, swept=100, decision=replace(DUE.decision, hint=Hint(covered=200)))
+    assert seen(long_quiet) == ("up_to_date", "ok", 20)
+    reused = replace(DUE, swept=100, decision=replace(DUE.decision, hint=Hint(covered=999)))
+    assert of(reused).lag_s == 500, "a server that crashed uses its ids again"
 
 
 def test_a_due_table_above_its_target_fails_and_says_that_no_run_copied_it() -> None:
