@@ -1,6 +1,7 @@
 """Quiet days: the partition of a day on which a table had no new rows is materialized after the day has ended.
 
-Without that, the days of a table that is rarely written to look as if they were never copied.
+So are those before it, back to the last day with rows. Without that, the days of a table that is rarely written to look
+as if they were never copied.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from pg_bronze.scheduling.health import TableHealth
 
 # Of one tick. Each takes some milliseconds, once a day.
 MOST = 50
+# After a pause of the whole project.
+MOST_DAYS = 31
 
 
 class QuietDays:
@@ -34,8 +37,7 @@ class QuietDays:
         ended = datetime.combine(yesterday + timedelta(days=1), time(), UTC).timestamp()
         chosen = _covered(found, self._left, ended)[:MOST]
         self._left -= {item.table.label for item in chosen}
-        events = (_event(instance, item, yesterday.isoformat()) for item in chosen)
-        return [event for event in events if event is not None]
+        return [event for item in chosen for event in _events(instance, item, yesterday)]
 
 
 def _covered(found: Check, labels: set[str], ended: float) -> Sequence[TableCheck]:
@@ -48,16 +50,21 @@ def _covered(found: Check, labels: set[str], ended: float) -> Sequence[TableChec
     return [item for item, state in pairs if item.table.label in labels and is_covered(item, state)]
 
 
-def _event(instance: dg.DagsterInstance, item: TableCheck, day: str) -> dg.AssetMaterialization | None:
-    """Return the materialization of a day without rows; None if the day has one, or nothing was copied yet."""
+def _events(instance: dg.DagsterInstance, item: TableCheck, yesterday: date) -> list[dg.AssetMaterialization]:
+    """Return the materializations of days without rows since the last one with some; none before the first copy."""
     key = asset_keys.bronze_key(item.table)
+    known = {date.fromisoformat(day) for day in instance.get_materialized_partitions(key)}
+    first = max((day for day in known if day <= yesterday), default=None)
+    if first is None:
+        return []  # it was first copied today
+    missing = [first + timedelta(days=number) for number in range(1, (yesterday - first).days + 1)][-MOST_DAYS:]
     try:
-        watermark = metadata.watermark_of(instance.get_latest_materialization_event(key))
+        watermark = metadata.watermark_of(instance.get_latest_materialization_event(key)) if missing else None
     except PgBronzeError:
-        return None  # the next run of the table reports it
-    if watermark is None or day in instance.get_materialized_partitions(key):
-        return None
-    # The newest materialization of an asset has its watermark, so this one needs it too.
+        return []  # the next run of the table reports it
+    if watermark is None:
+        return []
+    # The newest materialization of an asset has its watermark, so each needs it too.
     totals = metadata.of_totals(watermark, 0, with_late=True)
     entries = {metadata.ROWS: 0, **totals, **metadata.of_watermark(watermark)}
-    return dg.AssetMaterialization(key, partition=day, metadata=entries)
+    return [dg.AssetMaterialization(key, partition=day.isoformat(), metadata=entries) for day in missing]
