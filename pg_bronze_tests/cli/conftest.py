@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pg_bronze.cli import batch, opened, scan
 from pg_bronze.cli.app import app
 from pg_bronze_tests.defs.conftest import cinema, project
-from pg_bronze_tests.harness import warm_buckets
+from pg_bronze_tests.harness import bucket_pool
 from pg_bronze_tests.harness.project import MOVIES, Project
 from pg_bronze_tests.harness.project import opened as opened_project
 from pg_bronze_tests.harness.servers import fresh_database
@@ -59,8 +59,8 @@ def commands_of(project: Project) -> Iterator[Commands]:
 @pytest.fixture(scope="module")
 def copied(postgres_server, s3_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     """A project with two copied tables, for all tests of a module. Each test leaves the tables of the others alone."""
-    bucket = warm_buckets.take(s3_server)
     with (
+        bucket_pool.empty_bucket(s3_server) as bucket,
         fresh_database(postgres_server) as database,
         pytest.MonkeyPatch.context() as patch,
         opened_project(database, bucket, tmp_path_factory.mktemp("project"), patch) as project,
@@ -70,7 +70,6 @@ def copied(postgres_server, s3_server, tmp_path_factory: pytest.TempPathFactory)
         project.set(PG_BRONZE_FORGET_AFTER_H="0.0000001")  # tests drop their tables
         assert commands.run("tick").code == 0
         yield commands
-    bucket.remove()
 
 
 @pytest.fixture

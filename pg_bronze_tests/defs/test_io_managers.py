@@ -35,7 +35,9 @@ def test_data_objects_and_claims_are_created_through_the_bucket_of_the_io_manage
     by_copier: list[str] = []
     settings = load_settings()
     (movie,) = (table for table in catalog_state.live(settings).tables if table.label == "movie")
-    asset = assets.build_bronze(movie, settings.pg_db, asset_keys.daily(date.fromisoformat(FIRST_DAY)), "")
+    asset = assets.build_bronze(
+        movie, settings.pg_db, asset_keys.daily(date.fromisoformat(FIRST_DAY)), "", "s3://b/movie/"
+    )
     resources = {
         assets.IO_MANAGER: S3ParquetIOManager(
             bucket=recording(written).from_settings(settings), settings=resource_of(settings)

@@ -14,7 +14,7 @@ from pg_bronze.demo import data_dir, os_user
 from pg_bronze.demo.os_user import unprivileged_user
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.errors import AccessDenied, DataError, SourceDamaged, SourceUnavailable, StaleSnapshot
-from pg_bronze.postgres import activity, connection
+from pg_bronze.postgres import activity, read_session
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness import kept_sessions
 from pg_bronze_tests.harness.clusters import CopiedServer
@@ -115,7 +115,7 @@ def hasten(lake: Lake, patch: pytest.MonkeyPatch, limit_s: float, login_s: float
         return found
 
     patch.setattr(lake, "source", hasty)
-    patch.setattr(connection, "LOGIN_S", login_s)
+    patch.setattr(read_session, "LOGIN_S", login_s)
 
 
 def test_a_read_beyond_its_time_limit_is_canceled_by_the_server(lake, database, monkeypatch):
