@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 from pg_bronze_tests.e2e.conftest import ROOT, free_port
 from pg_bronze_tests.harness.browser import Ui, open_browser
 from pg_bronze_tests.harness.demo_process import DemoProcess, running_demo
+from pg_bronze_tests.harness.repetitions import repetition
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TODAY = datetime.now(UTC).date()
@@ -50,6 +51,7 @@ def test_the_page_that_the_demo_names_shows_source_bronze_and_silver_tables(ui: 
     expect(ui.page.get_by_role("dialog")).to_have_count(0)
 
 
+@repetition
 def test_a_person_materializes_today(ui: Ui):
     ui.materialize("bronze/movie")
 

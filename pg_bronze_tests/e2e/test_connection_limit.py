@@ -52,7 +52,7 @@ def test_a_command_leaves_its_tables_with_a_sentence_and_ends_with_0(limited: Sh
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reader", ["connectorx", *also("copy")])
+@pytest.mark.parametrize("reader", also("connectorx", "copy"))
 def test_three_runs_at_once_beside_a_sensor_stay_within_the_limit(limited: Shop, tmp_path: Path, reader: str):
     """The setting is a promise to the administrator of the database."""
     limited.environment["PG_BRONZE_READER"] = reader

@@ -20,7 +20,7 @@ COPYING = "select pid from pg_stat_activity where starts_with(application_name, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("kills", [3, *also(12)])
+@pytest.mark.parametrize("kills", also(3, 12))
 def test_ticks_that_are_killed_at_any_moment_neither_lose_nor_duplicate_rows(shop: Shop, kills: int):
     """The random moment may be during a table, between two, or before metadata and control row are written."""
     shop.database.execute(TABLES)

@@ -85,6 +85,7 @@ def wait_for_ids(shop: Shop, table: str, ids: list[int]) -> None:
         raise AssertionError("\n".join(log.read_text()[-4000:] for log in shop.folder.glob("*.log"))) from error
 
 
+@repetition
 def test_a_new_table_is_copied_by_a_daemon_and_shown_by_a_web_server_that_have_code_servers_of_their_own(
     deployed: Shop,
 ):
