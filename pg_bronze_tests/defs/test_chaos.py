@@ -12,7 +12,7 @@ from pg_bronze_tests.harness.repetitions import also, repetition
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", [WHERE[0], *also(*WHERE[1:])])
+@pytest.mark.parametrize("where", also(*WHERE))
 def test_no_row_is_lost_or_duplicated_whatever_happens_to_a_table(where, bindir, tmp_path: Path, bucket):
     """The promise, from the sensor's tick to the event in Dagster's storage."""
     with arena(where, tmp_path, bindir) as place, asset_lake(place.reading, bucket, tmp_path) as lake:
