@@ -148,6 +148,7 @@ def test_one_run_at_a_time_loads_in_turn_with_the_other_tables(limited: Project)
 
 def test_a_verification_without_a_connection_says_so(limited: Project):
     assert limited.copy(tags=TICK).success
+    _until_free(load_settings())
     with holder():
         job = limited.definitions.resolve_job_def("bronze_verify")
         result = job.execute_in_process(
