@@ -161,7 +161,7 @@ def _console(batches: "Batches") -> dg.LoggerDefinition:
     @dg.logger
     def plain(_context: dg.InitLoggerContext) -> logging.Logger:
         # Not getLogger: a second batch in this process would add a second handler, and print every line twice.
-        logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001
+        logger = logging.Logger("pg_bronze", logging.INFO)  # noqa: LOG001  (see above)
         logger.addHandler(_PlainLines(batches))
         return logger
 

@@ -224,7 +224,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
             if self._must_recheck:
                 self._source.check()
             # Replaces a connection that was lost while it was not used; the control table would find it closed.
-            self._source.connection  # noqa: B018
+            self._source.connection  # noqa: B018  (the property connects)
             if self._control is None or self._control.broken:
                 self._control = open_control(self.settings, self._source)
         except PgBronzeError as error:

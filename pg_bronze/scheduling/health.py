@@ -7,7 +7,7 @@ facts come from, and where a state is shown.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from pg_bronze.scheduling import backoff, due
 from pg_bronze.scheduling.backoff import Failure
@@ -15,16 +15,7 @@ from pg_bronze.scheduling.coverage import Coverage
 
 State = Literal["up_to_date", "behind", "loading", "blocked", "sweep_overdue", "failing", "stuck", "not_copied"]
 Severity = Literal["ok", "warn", "error"]
-STATES: tuple[State, ...] = (
-    "up_to_date",
-    "behind",
-    "loading",
-    "blocked",
-    "sweep_overdue",
-    "failing",
-    "stuck",
-    "not_copied",
-)
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(frozen=True)
