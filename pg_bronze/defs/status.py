@@ -152,5 +152,5 @@ def _table(health: TableHealth, event: dg.EventLogEntry | None) -> TableStatus:
         cursor_column=cursor_column,
         cursor_value=cursor_value,
         cursor_age_s=entries.get(metadata.CURSOR_AGE),
-        load_share=entries.get(metadata.LOAD_SHARE),
+        load_share=entries.get(metadata.LOAD_SHARE) if health.state == "loading" else None,
     )

@@ -48,6 +48,7 @@ def test_a_copied_table_has_no_lag_and_the_exit_status_is_0(shared: Project) -> 
         ["movie", "up", "to"]
     ]
     assert of("movie")["severity"] == "ok"
+    assert "%" not in result.stdout, "the last part of a first load recorded that all of it is done"
 
 
 def test_rows_behind_an_open_transaction_are_blocked_and_its_session_is_named(shared: Project) -> None:
