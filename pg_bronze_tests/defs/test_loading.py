@@ -25,7 +25,7 @@ from pg_bronze_tests.harness.project import (
     sentences,
 )
 from pg_bronze_tests.harness.repetitions import combinations
-from pg_bronze_tests.harness.servers import Bucket
+from pg_bronze_tests.harness.servers import Bucket, unused_bucket_name
 
 CLOSED = {"PG_HOST": "127.0.0.1", "PG_PORT": "1"}
 NO_BUCKET = {"MINIO_ENDPOINT": "http://127.0.0.1:1"}
@@ -194,8 +194,8 @@ def test_all_tables_are_loaded_while_the_bucket_is_down(project: Project):
 def test_loading_creates_no_bucket_and_writes_no_object(project: Project):
     """Linters and a second code location load the definitions too, and must not change anything."""
     project.database.execute("create table movie (id int)")
-    project.set(MINIO_BUCKET=f"{project.bucket.name}-new")
-    elsewhere = Bucket(project.bucket.server, f"{project.bucket.name}-new")
+    elsewhere = Bucket(project.bucket.server, unused_bucket_name())
+    project.set(MINIO_BUCKET=elsewhere.name)
 
     load()
 

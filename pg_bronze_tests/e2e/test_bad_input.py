@@ -14,6 +14,7 @@ import pytest
 
 from pg_bronze_tests.e2e.conftest import BIN, ROOT, Shop, free_port
 from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness.servers import unused_bucket_name
 
 SECRET = "pl4nted-secret"
 TRIED_S = 10.0
@@ -175,7 +176,7 @@ def test_a_terminal_without_the_letters_of_a_name_stops_no_table(stocked: Shop):
 
 
 def test_a_missing_bucket_is_created(stocked: Shop):
-    name = f"{stocked.bucket.name}-new"
+    name = unused_bucket_name()
 
     assert stocked.run("tick", MINIO_BUCKET=name).returncode == 0
 

@@ -146,8 +146,12 @@ def until_killed(server: S3Server) -> Iterator[Any]:
         server.kill()
 
 
+def unused_bucket_name() -> str:
+    return f"bronze-{next(counter)}-{secrets.token_hex(3)}"
+
+
 def new_bucket(server: Any) -> "Bucket":
-    name = f"bronze-{next(counter)}-{secrets.token_hex(3)}"
+    name = unused_bucket_name()
     server.create_bucket(name)
     return Bucket(server, name)
 

@@ -16,6 +16,7 @@ from pg_bronze.lake import create_only, s3_client
 from pg_bronze.lake.object_store import Store
 from pg_bronze_tests.harness.faults import Proxy
 from pg_bronze_tests.harness.repetitions import on_seaweed_alone
+from pg_bronze_tests.harness.servers import unused_bucket_name
 
 
 def test_an_object_is_created_once_and_never_overwritten(any_bucket):
@@ -144,7 +145,7 @@ def test_folders_are_directly_below_the_prefix(any_bucket):
 @pytest.mark.parametrize("unfenced", [False, True])
 def test_a_missing_bucket_is_created(any_bucket, unfenced):
     here = any_bucket.store()
-    store = Store(here.client, f"{here.bucket}-new")
+    store = Store(here.client, unused_bucket_name())
 
     store.prepare(unfenced=unfenced)
 
@@ -225,7 +226,7 @@ def test_a_server_that_lets_two_of_many_simultaneous_writers_win_is_refused(buck
 
 def test_a_bucket_that_cannot_be_created_is_named_with_its_setting(any_bucket, monkeypatch):
     here = any_bucket.store()
-    store = Store(here.client, f"{here.bucket}-new")
+    store = Store(here.client, unused_bucket_name())
 
     def refused(**_):
         raise ClientError({"Error": {"Code": "TooManyBuckets"}}, "CreateBucket")
@@ -238,7 +239,7 @@ def test_a_bucket_that_cannot_be_created_is_named_with_its_setting(any_bucket, m
 
 def test_a_bucket_that_was_removed_is_named(any_bucket):
     here = any_bucket.store()
-    store = Store(here.client, f"{here.bucket}-gone")
+    store = Store(here.client, unused_bucket_name())
 
     with pytest.raises(StoreNotFit, match=rf"{store.bucket}.* does not exist on http"):
         list(store.list("movie/"))
