@@ -186,17 +186,23 @@ def _copy_due(
     for together in runs.groups(tables, batches.large, batches.slow):
         found = runs.copy(together, instance, settings, state, batches)
         if batches.unattended:
-            explained |= _explain(instance, [table for table in together if table.label in found.failed], batches)
+            explained |= _explain(
+                instance, [table for table in together if table.label in found.failed], settings, batches
+            )
         copied |= found.copied
         failed |= found.failed
     return Outcome(copied, failed), explained
 
 
-def _explain(instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", batches: Batches) -> set[str]:
+def _explain(
+    instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches
+) -> set[str]:
     """Print since when tables fail and when they are retried; return the labels of those of which that is known."""
-    from pg_bronze.defs import asset_keys, failures
+    from pg_bronze.defs import failures
+    from pg_bronze.defs.source_names import SourceNames
 
-    found = {table.label: failures.last_failure(instance, asset_keys.bronze_key(table)) for table in tables}
+    names = SourceNames(settings)
+    found = {table.label: failures.last_failure(instance, names.bronze_key(table)) for table in tables}
     known = {
         label: (failure, backoff.next_retry_at(failure, failure.state)) for label, failure in found.items() if failure
     }
@@ -220,6 +226,7 @@ def _tables(
         SettingsError: A named table does not exist or is not copied.
     """
     from pg_bronze.defs import skipped_tables
+    from pg_bronze.defs.source_names import SourceNames
 
     known = {table.label: table for table in state.catalog.tables} if state.catalog else {}
     included = {label: table for label, table in known.items() if settings.wants(label)}
@@ -239,7 +246,7 @@ def _tables(
     # A table that is skipped, and that the stored catalog does not name, was never copied, or was forgotten.
     doubtful = [] if labels else [label for label in skipped if label in former or not state.compared]
     suspects = [included[label] for label in doubtful if label not in batches.never_copied]
-    revoked = skipped_tables.revoked(instance, suspects, store)
+    revoked = skipped_tables.revoked(instance, suspects, SourceNames(settings), store)
     batches.never_copied = set(skipped) - set(revoked) if not labels else set()
     for label, reason in skipped.items():
         if label not in revoked:
@@ -256,8 +263,9 @@ def _due(
     batches: Batches,
 ) -> "tuple[list[SourceTable], str | None]":
     """Return the tables that have to be copied now, and which transaction blocks new rows; print why others are not."""
-    from pg_bronze.defs import asset_keys, due_tables, run_watchdog
+    from pg_bronze.defs import due_tables, run_watchdog
     from pg_bronze.defs.connections import open_source
+    from pg_bronze.defs.source_names import SourceNames
     from pg_bronze.defs.table_facts import Process
     from pg_bronze.lake import generations
     from pg_bronze.postgres import activity
@@ -268,7 +276,7 @@ def _due(
     now = datetime.now(UTC).timestamp()
     moved = generations.newest_old(store, settings.prefix) if attended else {}
     with open_source(settings, "pg_bronze run", lock_timeout_s=scheduling_batches.ASK_WAIT_S) as source:
-        run_watchdog.end_abandoned_runs(instance, source, [asset_keys.bronze_key(table) for table in tables], now)
+        run_watchdog.end_abandoned_runs(instance, source, SourceNames(settings).bronze_keys(tables), now)
         checked = due_tables.check(
             instance, tables, settings, source, memory, batches.process, now, attended, moved, FIRST_LOADS_PER_BATCH
         )
@@ -292,12 +300,13 @@ def _prune(
     instance: "dg.DagsterInstance", tables: "Sequence[SourceTable]", settings: "Settings", batches: Batches, quiet: bool
 ) -> None:
     """Remove old runs and events from Dagster's storage: at most once a minute, in ten minutes if no table is due."""
-    from pg_bronze.defs import asset_keys, retention
+    from pg_bronze.defs import retention
+    from pg_bronze.defs.source_names import SourceNames
 
-    now = datetime.now(UTC).timestamp()
+    now, names = datetime.now(UTC).timestamp(), SourceNames(settings)
     # Without a run, only time makes anything too old; a pass takes a tenth of the CPU time of a quiet tick.
-    if quiet and now - retention.last_at(instance) < PRUNE_QUIET_EVERY_S:
+    if quiet and now - retention.last_at(instance, names) < PRUNE_QUIET_EVERY_S:
         return
     if now - batches.pruned_at >= PRUNE_EVERY_S:
-        retention.prune(instance, [asset_keys.bronze_key(table) for table in tables], settings, now)
+        retention.prune(instance, names.bronze_keys(tables), settings, now, names=names)
         batches.pruned_at = now

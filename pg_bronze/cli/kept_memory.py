@@ -15,7 +15,8 @@ _KEY = "pg_bronze/command_line"
 
 def load(instance: "dg.DagsterInstance", settings: "Settings") -> Memory:
     """Return the memory of the last batch with these settings; an empty one if there is none."""
-    text = instance.daemon_cursor_storage.get_cursor_values({_KEY}).get(_KEY, "")
+    key = _key(settings)
+    text = instance.daemon_cursor_storage.get_cursor_values({key}).get(key, "")
     try:
         stored = json.loads(text)
         return Memory.from_cursor(stored["cursor"]) if stored["settings"] == settings.fingerprint() else Memory()
@@ -26,4 +27,8 @@ def load(instance: "dg.DagsterInstance", settings: "Settings") -> Memory:
 def store(instance: "dg.DagsterInstance", settings: "Settings", memory: Memory) -> None:
     """Replace the stored memory."""
     text = json.dumps({"settings": settings.fingerprint(), "cursor": memory.to_cursor()})
-    instance.daemon_cursor_storage.set_cursor_values({_KEY: text})
+    instance.daemon_cursor_storage.set_cursor_values({_key(settings): text})
+
+
+def _key(settings: "Settings") -> str:
+    return f"{_KEY}/{settings.name}" if settings.name else _KEY

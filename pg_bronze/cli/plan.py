@@ -18,6 +18,7 @@ def run_plan(as_json: bool) -> None:
     """Print what the next tick of the sensor, or the next batch of `pg-bronze run`, would read."""
     from pg_bronze.defs import catalog_state, due_tables, status, table_facts
     from pg_bronze.defs.connections import open_source
+    from pg_bronze.defs.source_names import SourceNames
     from pg_bronze.scheduling import batches
 
     with opened() as of_project:
@@ -26,17 +27,18 @@ def run_plan(as_json: bool) -> None:
         if state.catalog is None:
             raise SettingsError(state.error or "The catalog cannot be read.")
         tables, skipped = copied(list(state.catalog.tables), settings)
-        process = table_facts.Process(settings)
+        process, names = table_facts.Process(settings), SourceNames(settings)
+        kept = kept_memory.load(of_project.instance, settings)
         with open_source(settings, "pg_bronze plan", "short", lock_timeout_s=batches.ASK_WAIT_S) as source:
             checked = due_tables.check(
                 of_project.instance,
                 tables,
                 settings,
                 source,
-                status.last_known(of_project.instance, kept_memory.load(of_project.instance, settings)),
+                status.last_known(of_project.instance, names.of(status.TICK_SENSOR), kept),
                 process,
                 now.timestamp(),
-                free_slots=table_facts.free_slots(of_project.instance, settings, source),
+                free_slots=table_facts.free_slots(of_project.instance, settings, source, names.bronze_keys(tables)),
             )
     if as_json:
         terminal.document(document(checked, skipped, now))

@@ -113,10 +113,11 @@ def _rebuild(of_project: Opened, table: "SourceTable") -> Rebuilt:
 
 def _recorded(of_project: Opened, table: "SourceTable") -> "tuple[Watermark | None, bool]":
     """Return the watermark in Dagster's storage, and whether it can be read."""
-    from pg_bronze.defs import asset_keys, metadata
+    from pg_bronze.defs import metadata
+    from pg_bronze.defs.source_names import SourceNames
 
     try:
-        event = of_project.instance.get_latest_materialization_event(asset_keys.bronze_key(table))
+        event = of_project.instance.get_latest_materialization_event(SourceNames(of_project.settings).bronze_key(table))
         return metadata.watermark_of(event), True
     except LakeDamaged:
         return None, False
@@ -129,9 +130,10 @@ def _record(of_project: Opened, table: "SourceTable", state: "BucketState", reco
     """
     import dagster as dg
 
-    from pg_bronze.defs import asset_keys, metadata
+    from pg_bronze.defs import metadata
+    from pg_bronze.defs.source_names import SourceNames
 
-    key = asset_keys.bronze_key(table)
+    key = SourceNames(of_project.settings).bronze_key(table)
     days = [day.isoformat() for day in state.days]
     known = of_project.instance.get_materialized_partitions(key)
     missing = [day for day in days if day not in known]

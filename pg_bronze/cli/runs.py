@@ -15,9 +15,10 @@ from pg_bronze.cli.outcome import Copied, Failed, Outcome
 from pg_bronze.cli.progress_bars import bars
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, build, metadata, run_tags
+from pg_bronze.defs import build, metadata, run_tags
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.run_console import RUN_CONFIG
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import Retry
 from pg_bronze.settings.model import Settings
 
@@ -55,7 +56,8 @@ def copy(
         definitions = build.build_definitions(
             settings, state.with_tables(tables), _console(batches), watch, with_checks=False
         )
-        return _run(definitions, instance, tables, _tags(tables, batches))
+        names = SourceNames(settings)
+        return _run(definitions, instance, tables, names, {**_tags(tables, batches), **names.tags})
 
 
 def _tags(tables: Sequence[SourceTable], batches: "Batches") -> dict[str, str]:
@@ -73,17 +75,18 @@ def _run(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     tables: Sequence[SourceTable],
-    tags: dict[str, str],
+    names: SourceNames,
+    tags: Mapping[str, str],
 ) -> Outcome:
     """Materialize today's partition of the tables; return what was copied and what failed."""
-    keys = {asset_keys.bronze_key(table): table.label for table in tables}
+    keys = {names.bronze_key(table): table.label for table in tables}
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         asset_selection=list(keys),
         partition_key=datetime.now(UTC).date().isoformat(),
         run_config=RUN_CONFIG,
         raise_on_error=False,
-        tags=tags,
+        tags=dict(tags),
     )
     failed = _failed(result, {key.to_python_identifier(): label for key, label in keys.items()})
     if not result.success and not failed:

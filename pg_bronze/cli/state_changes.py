@@ -60,12 +60,13 @@ def change(label: str, act: "Change", confirm: "Confirm | None" = None) -> None:
     """
     import dagster as dg
 
-    from pg_bronze.defs import asset_keys, metadata
+    from pg_bronze.defs import metadata
+    from pg_bronze.defs.source_names import SourceNames
     from pg_bronze.lake.commit import SliceWriter
 
     with opened() as of_project:
         table = live_table(of_project.settings, label)
-        key = asset_keys.bronze_key(table)
+        key = SourceNames(of_project.settings).bronze_key(table)
         recorded = metadata.watermark_of(of_project.instance.get_latest_materialization_event(key))
         with table_syncs(of_project) as sync_of:
             sync = sync_of(table)

@@ -39,10 +39,11 @@ def run_verify(day: date, labels: Sequence[str], as_json: bool) -> int:
 def _verify(of_project: Opened, sync: "TableSync", table: "SourceTable", day: date) -> "DayReport":
     import dagster as dg
 
-    from pg_bronze.defs import asset_keys, metadata
+    from pg_bronze.defs import metadata
+    from pg_bronze.defs.source_names import SourceNames
     from pg_bronze.sync.verify_day import verify_day
 
-    key = asset_keys.bronze_key(table)
+    key = SourceNames(of_project.settings).bronze_key(table)
     recorded = metadata.watermark_of(of_project.instance.get_latest_materialization_event(key))
     report = verify_day(sync, recorded, day)
     observation = dg.AssetObservation(key, partition=day.isoformat(), metadata=report.metadata)

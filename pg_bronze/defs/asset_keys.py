@@ -1,4 +1,4 @@
-"""Asset keys, pools and partitions: the names of tables and ingestion days in Dagster.
+"""Parts of asset keys, and the partitions of ingestion days.
 
 A part of a key may contain letters, digits and single underscores between them. Other names are encoded.
 """
@@ -9,13 +9,9 @@ from itertools import chain, zip_longest
 
 import dagster as dg
 
-from pg_bronze.core.table import SourceTable
-
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _PLAIN = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*")
 _CODE = re.compile(r"0|([0-9A-F]{2})+")
-# The first part of the key of every source table, bronze asset and silver asset, and the name of its group.
-SOURCE, BRONZE, SILVER = "postgres", "bronze", "silver"
 
 
 def daily(first_day: date) -> dg.DailyPartitionsDefinition:
@@ -23,28 +19,6 @@ def daily(first_day: date) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(
         start_date=datetime(first_day.year, first_day.month, first_day.day, tzinfo=UTC), end_offset=1, timezone="UTC"
     )
-
-
-def bronze_key(table: SourceTable) -> dg.AssetKey:
-    """Return ``bronze/movie``, or ``bronze/sales/movie`` for a table outside ``public``."""
-    return dg.AssetKey([BRONZE, *_path(table)])
-
-
-def latest_key(table: SourceTable) -> dg.AssetKey:
-    """Return ``silver/movie_latest``, the asset with the newest row versions of a table."""
-    *schema, name = _path(table)
-    return dg.AssetKey([SILVER, *schema, f"{name}_latest"])
-
-
-def source_key(table: SourceTable, database: str) -> dg.AssetKey:
-    """Return ``postgres/cine/movie``, the source table of a bronze asset."""
-    return dg.AssetKey([SOURCE, encode(database), *_path(table)])
-
-
-def pool(table: SourceTable) -> str:
-    """Return the pool that allows one run of a table at a time."""
-    # Two underscores, which no part contains: sales.movie and sales_movie have different pools.
-    return "__".join(["pg_bronze", *_path(table)])
 
 
 def encode(name: str) -> str:
@@ -75,7 +49,3 @@ def decoded(part: str) -> str | None:
     except UnicodeDecodeError:
         return None
     return "".join(chain.from_iterable(zip_longest(separators, words, fillvalue="")))
-
-
-def _path(table: SourceTable) -> list[str]:
-    return [encode(table.name)] if table.schema == "public" else [encode(table.schema), encode(table.name)]

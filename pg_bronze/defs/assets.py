@@ -2,9 +2,9 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -15,8 +15,9 @@ from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.planning import Quiet
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.defs import asset_keys, control_mirror, descriptions, failures, metadata
-from pg_bronze.defs.resources import SourceDatabase
+from pg_bronze.defs import bronze_specs, control_mirror, descriptions, failures, metadata
+from pg_bronze.defs.resources import SOURCE_DATABASE, SourceDatabase
+from pg_bronze.defs.source_names import BRONZE, SOURCE, SourceNames
 from pg_bronze.errors import NoConnectionFree, TableLocked
 from pg_bronze.lake.commit import Slices
 from pg_bronze.sync.load_meter import LoadMeter
@@ -25,6 +26,8 @@ from pg_bronze.sync.slice_stream import SliceStream
 from pg_bronze.sync.table_sync import TableSync
 
 IO_MANAGER = "bronze_io_manager"
+# Of the kinds of an asset, which Dagster keeps among its tags.
+KIND_PREFIX = "dagster/kind/"
 _REBUILT = "Dagster's storage has no watermark (it is new or was wiped). It was rebuilt from the objects in the bucket."
 
 
@@ -49,45 +52,31 @@ class BronzeOutput:
     failed: list[str]
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """What the options of a table change in the definition of its bronze asset.
-
-    Attributes:
-        table: The table with the columns that are copied.
-        owners: E-mail addresses and teams.
-        tags: Further tags.
-    """
-
-    table: SourceTable
-    owners: Sequence[str] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-def build_source(table: SourceTable, database: str, skipped: str | None) -> dg.AssetSpec:
+def build_source(table: SourceTable, names: SourceNames, database: str, skipped: str | None) -> dg.AssetSpec:
     """Return a source table as an external asset.
 
     Args:
+        database: The name of the database.
         skipped: Why the table has no bronze asset; None if it has one.
     """
     return dg.AssetSpec(
-        asset_keys.source_key(table, database),
+        names.source_key(table, database),
         description=descriptions.of_source(table, skipped),
-        group_name=asset_keys.SOURCE,
+        group_name=names.of(SOURCE),
         kinds={"postgres", "table"},
         tags={"pg_bronze/status": "skipped" if skipped else "copied"},
         metadata=metadata.of_definition(table, database),
     )
 
 
-def build_former(former: FormerTable, database: str, days: dg.PartitionsDefinition) -> dg.AssetSpec:
+def build_former(former: FormerTable, names: SourceNames, database: str, days: dg.PartitionsDefinition) -> dg.AssetSpec:
     """Return the asset of a table that was copied and is not copied any more."""
     return dg.AssetSpec(
-        asset_keys.bronze_key(former.table),
-        deps=[asset_keys.source_key(former.table, database)],
+        names.bronze_key(former.table),
+        deps=[names.source_key(former.table, database)],
         description=f"**Not copied any more.** {former.reason}",
-        group_name=asset_keys.BRONZE,
-        kinds={"polars", "parquet", "s3"},
+        group_name=names.of(BRONZE),
+        kinds=bronze_specs.KINDS,
         tags={"pg_bronze/status": "not_copied"},
         partitions_def=days,
     )
@@ -107,12 +96,7 @@ def build_problem(error: str) -> dg.AssetSpec:
 
 
 def build_bronze(
-    table: SourceTable,
-    database: str,
-    days: dg.PartitionsDefinition,
-    description: str,
-    uri: str,
-    chosen: Chosen | None = None,
+    table: SourceTable, spec: dg.AssetSpec, names: SourceNames, days: dg.PartitionsDefinition
 ) -> dg.AssetsDefinition:
     """Return the bronze asset of one table.
 
@@ -120,35 +104,39 @@ def build_bronze(
     that was requested before midnight may start after it. ``defs.verification`` verifies past days.
 
     Args:
-        description: In Markdown.
-        uri: The address of the folder that the table is copied to.
-        chosen: What the options of the table change; None for a table without options.
+        spec: ``bronze_specs.of_table``, or what a project has changed of it.
+        names: The names of the table's source.
     """
     with warnings.catch_warnings():
         # backfill_policy is beta, and the warning would be repeated for every table in every process.
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return _bronze(table, database, days, description, uri, chosen or Chosen(table))
+        return _bronze(table, spec, names, days)
 
 
 def _bronze(
-    table: SourceTable, database: str, days: dg.PartitionsDefinition, description: str, uri: str, chosen: Chosen
+    table: SourceTable, spec: dg.AssetSpec, names: SourceNames, days: dg.PartitionsDefinition
 ) -> dg.AssetsDefinition:
+    resource = names.of(SOURCE_DATABASE)
+
     @dg.asset(
-        key=asset_keys.bronze_key(table),
-        deps=[asset_keys.source_key(table, database)],
+        key=spec.key,
+        deps=list(spec.deps),
         partitions_def=days,
         backfill_policy=dg.BackfillPolicy.single_run(),
         output_required=False,
-        io_manager_key=IO_MANAGER,
-        group_name=asset_keys.BRONZE,
-        kinds={"polars", "parquet", "s3"},
-        owners=list(chosen.owners),
-        tags=dict(chosen.tags),
-        pool=asset_keys.pool(table),
-        description=description,
-        metadata=metadata.of_copy(chosen.table, uri),
+        io_manager_key=names.of(IO_MANAGER),
+        required_resource_keys={resource},
+        group_name=spec.group_name,
+        kinds=spec.kinds,
+        owners=list(spec.owners),
+        tags={name: value for name, value in spec.tags.items() if not name.startswith(KIND_PREFIX)},
+        automation_condition=spec.automation_condition,
+        pool=names.pool(table),
+        description=spec.description,
+        metadata=spec.metadata,
     )
-    def bronze(context: dg.AssetExecutionContext, source_database: SourceDatabase) -> Iterator[dg.Output[Any]]:
+    def bronze(context: dg.AssetExecutionContext) -> Iterator[dg.Output[Any]]:
+        source_database: SourceDatabase = getattr(context.resources, resource)
         state, started = failures.state_of(source_database.settings.fingerprint(), table), time.monotonic()
         with (
             failures.recorded(

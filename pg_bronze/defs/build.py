@@ -1,8 +1,9 @@
 """Definitions: everything that Dagster loads, built from the settings and the catalog."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -11,48 +12,80 @@ from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import (
     asset_keys,
     assets,
+    bronze_specs,
     catalog_state,
     checks,
     descriptions,
     new_tables,
+    run_console,
     silver,
     skipped_tables,
     standing_checks,
-    table_choices,
     verification,
 )
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager, Watch
-from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
-from pg_bronze.defs.run_console import run_console
+from pg_bronze.defs.resources import SOURCE_DATABASE, Bucket, SourceDatabase, resource_of
 from pg_bronze.defs.run_workers.launcher import SETTINGS_MARK
 from pg_bronze.defs.sensors import catalog, retention, tick
 from pg_bronze.defs.sensors import silver as silver_sensor
+from pg_bronze.defs.sensors.tick import LoadSettings
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
-# What this process built last for a run: the reference of the catalog, the settings, and the definitions.
-_built: list[tuple[str, Settings, dg.Definitions]] = []
+Translate = Callable[[SourceTable, dg.AssetSpec], dg.AssetSpec]
+# What this process built last for a run, by the name of the source: the reference of the catalog, the settings, and the
+# definitions.
+_built: dict[str | None, tuple[str, Settings, dg.Definitions]] = {}
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the definitions of a source are part of.
+
+    Attributes:
+        load: Loads the settings for each evaluation of a sensor.
+        alone: They are all definitions of the code location, with its executor and its loggers.
+        translate: Returns the spec of a bronze asset, changed as the project wants it; None changes nothing.
+    """
+
+    load: LoadSettings = load_settings
+    alone: bool = True
+    translate: Translate | None = None
+
+
+ALONE = Project()
 
 
 def load_definitions() -> dg.Definitions:
-    """Load the settings and the catalog, and return the definitions. Changes neither the database nor the bucket.
-
-    A run worker executes many runs with the same definitions, and building those of 500 tables takes 2 CPU seconds. So
-    they are kept, as long as the settings are the same, and the catalog is the one that the code server has loaded.
-    """
+    """Load the settings and the catalog, and return the definitions. Changes neither the database nor the bucket."""
     try:
         settings = load_settings()
     except SettingsError as error:
         return build_definitions(None, CatalogState(None, datetime.now(UTC).date(), str(error)))
-    reference = catalog_state.received_reference()
-    for known, with_settings, definitions in _built:
-        if (known, with_settings) == (reference, settings):
-            return definitions
-    state = catalog_state.load(settings)
-    definitions = build_definitions(settings, state)
-    _built[:] = [(reference, settings, definitions)] if reference and catalog_state.is_named(reference, state) else []
+    received = catalog_state.received_reference(settings.name)
+    return for_run(received, settings) if received else build_definitions(settings, catalog_state.load(settings))
+
+
+def for_run(reference: str, settings: Settings, project: Project = ALONE) -> dg.Definitions:
+    """Return the definitions that a run needs.
+
+    A run worker executes many runs with the same definitions, and building those of 500 tables takes 2 CPU seconds. So
+    they are kept, as long as the settings are the same, and the catalog is the one that the code server has loaded.
+
+    Args:
+        reference: ``catalog_state.reference`` of the code server's catalog.
+    """
+    known = _built.get(settings.name)
+    if known is not None and known[:2] == (reference, settings):
+        return known[2]
+    state = catalog_state.resolve(reference, settings)
+    definitions = build_definitions(settings, state, project=project)
+    _built.pop(settings.name, None)
+    if catalog_state.is_named(reference, state):
+        _built[settings.name] = (reference, settings, definitions)
     return definitions
 
 
@@ -62,6 +95,7 @@ def build_definitions(
     console: dg.LoggerDefinition | None = None,
     watch: Watch | None = None,
     with_checks: bool = True,
+    project: Project = ALONE,
 ) -> dg.Definitions:
     """Return assets, sensors and resources for a catalog.
 
@@ -70,50 +104,68 @@ def build_definitions(
         console: Replaces the logger that prints the log of a run on the terminal; None for that of ``dagster dev``.
         watch: Called after each slice of a first load, with the table's label and the progress.
         with_checks: Whether the assets have checks, which a run of the assets executes as well.
+        project: What they are part of.
     """
+    run_config = run_console.RUN_CONFIG if project.alone else {}
     if settings is None:
         return dg.Definitions(
             assets=[assets.build_problem(state.error or "")],
-            sensors=[tick.build_tick([], None, state), catalog.build_catalog(state, None, None)],
+            sensors=[
+                tick.build_tick([], None, state, project.load, run_config),
+                catalog.build_catalog(state, None, None, project.load),
+            ],
         )
-    tables = _table_assets(settings, state)
-    new = new_tables.build_job(settings, state, build_definitions)
+    tables, settings = _table_assets(settings, state, project)
+    names = SourceNames(settings)
+    load = project.load if project.alone else partial(_same, settings)
+    new = new_tables.build_job(settings, state, partial(build_definitions, project=project))
     latest, left_out = _latest_tables(tables.copied, settings)
     standing = standing_checks.build(tables.copied if with_checks else [], settings)
-    keys = [*map(asset_keys.bronze_key, tables.copied), *map(asset_keys.latest_key, latest)]
+    keys = [*names.bronze_keys(tables.copied), *map(names.latest_key, latest)]
     return dg.Definitions(
         assets=[
             *tables.sources,
             *tables.bronze,
             *tables.former,
-            *(silver.build_latest(table, descriptions.latest_uri(table, settings)) for table in latest),
+            *(silver.build_latest(table, names, descriptions.latest_uri(table, settings)) for table in latest),
         ],
-        asset_checks=[*(checks.build_up_to_date(tables.copied, state.former) if with_checks else []), *standing.checks],
-        jobs=[new, *_jobs(tables, state), *standing.jobs],
+        asset_checks=[
+            *(checks.build_up_to_date(tables.copied, names, state.former) if with_checks else []),
+            *standing.checks,
+        ],
+        jobs=[new, *_jobs(tables, names, state), *standing.jobs],
         schedules=standing.schedules,
         sensors=[
-            tick.build_tick(tables.copied, settings, state, _unknown_tables(settings, state)),
-            catalog.build_catalog(state, settings, new),
-            *([silver_sensor.build_sensor(latest, left_out)] if latest else []),
+            tick.build_tick(tables.copied, settings, state, load, run_config, _unknown_tables(settings, state)),
+            catalog.build_catalog(state, settings, new, load),
+            *([silver_sensor.build_sensor(latest, names, left_out)] if latest else []),
             *([retention.build_retention(keys, settings)] if keys else []),
         ],
         resources=_resources(settings, watch),
-        executor=dg.in_process_executor,
-        loggers={"console": console or run_console},
-        metadata={SETTINGS_MARK: settings.mark()},
+        executor=dg.in_process_executor if project.alone else None,
+        loggers={"console": console or run_console.run_console} if project.alone or console else None,
+        metadata={names.of(SETTINGS_MARK): settings.mark()},
     )
+
+
+def _same(settings: Settings) -> Settings:
+    """Return the settings of a component, which change with a reload of the code location only."""
+    return settings
 
 
 def _unknown_tables(settings: Settings, state: CatalogState) -> list[str]:
     return settings.unknown_tables([table.label for table in state.catalog.tables]) if state.catalog else []
 
 
-def _jobs(tables: "_TableAssets", state: CatalogState) -> list[dg.JobDefinition | UnresolvedAssetJobDefinition]:
+def _jobs(
+    tables: "_TableAssets", names: SourceNames, state: CatalogState
+) -> list[dg.JobDefinition | UnresolvedAssetJobDefinition]:
     if not tables.bronze:
         return []
+    selection = dg.AssetSelection.assets(*tables.bronze).without_checks()
     return [
-        dg.define_asset_job("bronze", selection=dg.AssetSelection.assets(*tables.bronze).without_checks()),
-        verification.build_job(tables.copied, asset_keys.daily(state.first_day)),
+        dg.define_asset_job(names.of("bronze"), selection=selection, executor_def=dg.in_process_executor),
+        verification.build_job(tables.copied, names, asset_keys.daily(state.first_day)),
     ]
 
 
@@ -127,25 +179,26 @@ class _TableAssets:
     former: list[dg.AssetSpec] = field(default_factory=list)
 
 
-def _table_assets(settings: Settings, state: CatalogState) -> _TableAssets:
-    days = asset_keys.daily(state.first_day)
-    found = _TableAssets()
-    for table in state.catalog.tables if state.catalog else ():
-        if not settings.wants(table.label):
+def _table_assets(settings: Settings, state: CatalogState, project: Project) -> tuple[_TableAssets, Settings]:
+    """Return the assets of all tables, and the settings with the keys that the project gives them."""
+    found, specs = _TableAssets(), dict[str, dg.AssetSpec]()
+    skipped: dict[str, str] = {}
+    wanted = [table for table in (state.catalog.tables if state.catalog else ()) if settings.wants(table.label)]
+    for table in wanted:
+        if reason := skipped_tables.reason(table, settings):
+            skipped[table.label] = reason
             continue
-        reason = skipped_tables.reason(table, settings)
-        found.sources.append(assets.build_source(table, settings.pg_db, reason))
-        if reason is None:
-            options, as_copied = settings.table_options(table.label), table_choices.as_copied(table, settings)
-            description = descriptions.of_bronze(as_copied, settings, state.changes.get(table.label))
-            chosen = assets.Chosen(as_copied, options.owners, options.tags)
-            uri = descriptions.folder_uri(table, settings)
-            found.bronze.append(assets.build_bronze(table, settings.pg_db, days, description, uri, chosen))
-            found.copied.append(table)
-    copied = {table.label for table in found.copied}
-    former = [item for item in state.former if item.table.label not in copied]
-    found.former = [assets.build_former(item, settings.pg_db, days) for item in former]
-    return found
+        spec = bronze_specs.of_table(table, settings, state.changes.get(table.label))
+        specs[table.label] = project.translate(table, spec) if project.translate else spec
+        found.copied.append(table)
+    if project.translate:
+        settings = settings.with_asset_keys({label: "/".join(spec.key.path) for label, spec in specs.items()})
+    names, days = SourceNames(settings), asset_keys.daily(state.first_day)
+    found.sources = [assets.build_source(table, names, settings.pg_db, skipped.get(table.label)) for table in wanted]
+    found.bronze = [assets.build_bronze(table, specs[table.label], names, days) for table in found.copied]
+    former = [item for item in state.former if item.table.label not in specs]
+    found.former = [assets.build_former(item, names, settings.pg_db, days) for item in former]
+    return found, settings
 
 
 def _latest_tables(copied: Sequence[SourceTable], settings: Settings) -> tuple[list[SourceTable], list[str]]:
@@ -161,11 +214,11 @@ def _latest_tables(copied: Sequence[SourceTable], settings: Settings) -> tuple[l
 
 
 def _resources(settings: Settings, watch: Watch | None) -> dict[str, object]:
-    bucket = Bucket.from_settings(settings)
+    bucket, names = Bucket.from_settings(settings), SourceNames(settings)
     return {
-        assets.IO_MANAGER: S3ParquetIOManager(
+        names.of(assets.IO_MANAGER): S3ParquetIOManager(
             bucket=bucket, settings=resource_of(settings), watch=dg.ResourceDefinition.hardcoded_resource(watch)
         ),
-        silver.IO_MANAGER: NewestParquetIOManager(bucket=bucket, settings=resource_of(settings)),
-        "source_database": SourceDatabase.from_settings(settings, bucket),
+        names.of(silver.IO_MANAGER): NewestParquetIOManager(bucket=bucket, settings=resource_of(settings)),
+        names.of(SOURCE_DATABASE): SourceDatabase.from_settings(settings, bucket),
     }

@@ -32,8 +32,9 @@ KEY = "pg_bronze/catalog"
 Answer = TypeVar("Answer")
 # Nothing was copied before the first version of pg_bronze.
 FIRST_POSSIBLE_DAY = date(2026, 1, 1)
-# What this process loaded last. A code server loads definitions twice, the second time from the reference.
-_loaded: "dict[str, CatalogState]" = {}
+# What this process loaded last, by the name of the source, with the catalog's fingerprint. A code server loads
+# definitions twice, the second time from the reference.
+_loaded: "dict[str | None, tuple[str, CatalogState]]" = {}
 _REMEMBERED = (
     "The catalog could not be read, so the tables that were last stored in the bucket are used, and tables created "
     "since are not copied."
@@ -111,19 +112,26 @@ def load(settings: Settings) -> CatalogState:
     in the snapshot of every execution plan. An unavailable database or bucket raises no error:
     Dagster does not retry a code location that failed to load, while one without assets recovers without a restart.
     """
-    if text := received_reference():
-        return resolve(text, settings)
     state = read(settings, datetime.now(UTC))
-    DefinitionsLoadContext.get().add_to_pending_reconstruction_metadata(KEY, reference(state))
+    context = DefinitionsLoadContext.get()
+    context.add_to_pending_reconstruction_metadata(_key(settings.name), reference(state, settings.name))
     return state
 
 
-def received_reference() -> str | None:
-    """Return the reference that this process received with a run; None if the definitions are not loaded for a run."""
+def received_reference(source: str | None) -> str | None:
+    """Return the reference that this process received with a run; None if the definitions are not loaded for a run.
+
+    Args:
+        source: The name of the source.
+    """
     context = DefinitionsLoadContext.get()
     if context.load_type != DefinitionsLoadType.RECONSTRUCTION:
         return None
-    return context.reconstruction_metadata.get(KEY)
+    return context.reconstruction_metadata.get(_key(source))
+
+
+def _key(source: str | None) -> str:
+    return f"{KEY}/{source}" if source else KEY
 
 
 def is_named(text: str, state: CatalogState) -> bool:
@@ -132,13 +140,17 @@ def is_named(text: str, state: CatalogState) -> bool:
     return state.catalog is not None and state.catalog.fingerprint == fingerprint
 
 
-def reference(state: CatalogState) -> str:
-    """Return a text that ``resolve`` finds the state with: the catalog's fingerprint, and the names of its tables."""
-    _loaded.clear()
+def reference(state: CatalogState, source: str | None) -> str:
+    """Return a text that ``resolve`` finds the state with: the catalog's fingerprint, and the names of its tables.
+
+    Args:
+        source: The name of the source.
+    """
+    _loaded.pop(source, None)
     if state.catalog is None:
         return state.to_text()
     fingerprint = state.catalog.fingerprint
-    _loaded[fingerprint] = state
+    _loaded[source] = fingerprint, state
     rest = dataclasses.replace(state, catalog=None, changes={}, former=())
     # 32 bytes a table, 2 compressed, so that a run knows each of its tables, also after it was dropped.
     names = [[table.schema, table.name] for table in state.catalog.tables if not table.skipped]
@@ -156,8 +168,9 @@ def resolve(text: str, settings: Settings) -> CatalogState:
     fingerprint = data.get("fingerprint")
     if fingerprint is None:
         return CatalogState.from_text(text)
-    if fingerprint in _loaded:
-        return _loaded[fingerprint]
+    known = _loaded.get(settings.name)
+    if known is not None and known[0] == fingerprint:
+        return known[1]
     rest = CatalogState.from_text(data["rest"])
     stored, _ = _stored_in(open_bucket(settings), settings)
     catalog = stored.catalog if stored else None

@@ -12,9 +12,10 @@ import dagster as dg
 
 from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, due_tables
+from pg_bronze.defs import due_tables
 from pg_bronze.defs.connections import open_source
-from pg_bronze.defs.resources import SourceDatabase
+from pg_bronze.defs.resources import SOURCE_DATABASE, SourceDatabase
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.scheduling import check_reports, health
 from pg_bronze.scheduling.check_reports import Report
@@ -35,26 +36,29 @@ _DESCRIPTION = (
 )
 
 
-def build_up_to_date(tables: Sequence[SourceTable], former: Sequence[FormerTable]) -> list[dg.AssetChecksDefinition]:
+def build_up_to_date(
+    tables: Sequence[SourceTable], names: SourceNames, former: Sequence[FormerTable]
+) -> list[dg.AssetChecksDefinition]:
     """Return the checks of all tables, as one definition; none without a table.
 
     Args:
         tables: The tables that are copied.
         former: Those that were copied and are not copied any more.
     """
-    by_key = {asset_keys.bronze_key(table): table for table in tables}
-    gone = {key: state for key, state in former_states(former, 0.0) if key not in by_key}
+    by_key = {names.bronze_key(table): table for table in tables}
+    gone = {key: state for key, state in former_states(former, names, 0.0) if key not in by_key}
     if not by_key and not gone:
         return []
+    resource = names.of(SOURCE_DATABASE)
 
     @dg.multi_asset_check(
-        name="bronze_up_to_date",
+        name=names.of("bronze_up_to_date"),
         specs=[dg.AssetCheckSpec(UP_TO_DATE, asset=key, description=_DESCRIPTION) for key in [*by_key, *gone]],
         can_subset=True,
+        required_resource_keys={resource},
     )
-    def up_to_date(
-        context: dg.AssetCheckExecutionContext, source_database: SourceDatabase
-    ) -> Iterator[dg.AssetCheckResult]:
+    def up_to_date(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        source_database: SourceDatabase = getattr(context.resources, resource)
         wanted = {key.asset_key for key in context.selected_asset_check_keys}
         found = _read(context.instance, source_database.settings, [by_key[key] for key in wanted if key in by_key])
         for key, state in [*found, *((key, gone[key]) for key in wanted if key in gone)]:
@@ -74,13 +78,13 @@ def _read(instance: dg.DagsterInstance, settings: Settings, tables: Sequence[Sou
 
 def states(found: due_tables.Check) -> States:
     """Return the state of each table with the key of its asset."""
-    return [(asset_keys.bronze_key(item.table), state) for item, state in zip(found.tables, found.health, strict=True)]
+    return [(item.key, state) for item, state in zip(found.tables, found.health, strict=True)]
 
 
-def former_states(former: Sequence[FormerTable], now: float) -> States:
+def former_states(former: Sequence[FormerTable], names: SourceNames, now: float) -> States:
     """Return the state of each table that is not copied any more."""
     return [
-        (asset_keys.bronze_key(item.table), health.not_copied(item.table.label, item.reason, now, item.since))
+        (names.bronze_key(item.table), health.not_copied(item.table.label, item.reason, now, item.since))
         for item in former
     ]
 

@@ -14,7 +14,8 @@ from dagster import DagsterRunStatus, RunsFilter
 from pg_bronze.core import band_notes, band_planning
 from pg_bronze.core.region import Region
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, failures, metadata, run_tags, table_facts
+from pg_bronze.defs import failures, metadata, run_tags, table_facts
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.lake import keys
@@ -37,11 +38,13 @@ class TableCheck:
     """The decision about one table; for a failing one also its failure and the time of its next retry.
 
     Attributes:
+        key: The key of its bronze asset.
         large: The rest of its first load is so large that it is copied in a separate run.
         slow: Its last copy took long, so that it is copied apart from the other tables.
     """
 
     table: SourceTable
+    key: dg.AssetKey
     decision: due.Decision
     failure: Failure | None = None
     next_retry: float = 0.0
@@ -124,7 +127,7 @@ def check(
     tick = _Tick(settings, source, memory, process, cluster, now, attended, moved)
     checked = _in_turn(instance, tick, tick.check_all(collected), collected, slots, free_slots)
     since = memory.horizon_since if memory.horizon == activity.horizon else now
-    hints = {_hint_key(item.table): due.remembered(item.decision, cluster) for item in checked}
+    hints = {_hint_key(item.key): due.remembered(item.decision, cluster) for item in checked}
     failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
     coverage = memory.coverage.with_sample(now, activity.next_xid, activity.horizon)
     cause = Cause(now - since, _blocked(source, cluster, now - since, attended))
@@ -132,7 +135,7 @@ def check(
     return Check(
         checked,
         Memory(hints, activity.horizon, since, coverage),
-        _summary(instance, checked, cluster.horizon, begun, now),
+        _summary(instance, tick.names, checked, cluster.horizon, begun, now),
         backoff.sentences(failing, now),
         cause.blocked,
         sum(facts.scheduled and facts.rules.shared for _, facts in collected if facts.rules),
@@ -159,6 +162,11 @@ class _Tick:
     attended: bool
     moved: Mapping[str, int]
 
+    @property
+    def names(self) -> SourceNames:
+        """The names of the source."""
+        return SourceNames(self.settings)
+
     def check_all(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[TableCheck]:
         """Decide about all tables, with the answers of the database about those that are to be asked."""
         checked = [self._check(table, facts) for table, facts in collected]
@@ -176,17 +184,18 @@ class _Tick:
         facts = replace(facts, running=facts.running and not self.attended)
         if facts.watermark and facts.watermark.generation <= self.moved.get(keys.folder(table.schema, table.name), -1):
             facts = replace(facts, watermark=None)  # another Dagster instance started a generation
-        hint = self.memory.hints.get(_hint_key(table), due.Hint())
+        key = self.names.bronze_key(table)
+        hint = self.memory.hints.get(_hint_key(key), due.Hint())
         failure = None if facts.running else due.failure_of(facts, hint)
         next_retry = self._next_retry(failure, facts.silent, table) if failure else None
         limit_s = self.settings.ungated_after_s
         decision = due.decide(facts, hint, self.cluster, self.now, limit_s, next_retry, exact=self.attended)
-        return TableCheck(table, decision, failure, next_retry or 0.0, slow=facts.slow)
+        return TableCheck(table, key, decision, failure, next_retry or 0.0, slow=facts.slow)
 
     def postpone(self, checked: list[TableCheck], place: int, reason: str) -> None:
         """Leave a table that is due to a later tick."""
         item = checked[place]
-        due_at = self.memory.hints.get(_hint_key(item.table), due.Hint()).due_at
+        due_at = self.memory.hints.get(_hint_key(item.key), due.Hint()).due_at
         checked[place] = replace(item, decision=first_loads.postponed(item.decision, due_at, reason))
 
     def _have_rows(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[bool]:
@@ -221,13 +230,13 @@ def _in_turn(
     sizes = table_facts.sizes(tick.source, [collected[place] for place in loading])
     left = {place: first_loads.blocks_left(facts[place], sizes) for place in loading}
     large = [place for place in loading if first_loads.is_large(left[place], tick.settings.slice_bytes)]
-    since = [tick.memory.hints.get(_hint_key(checked[place].table), due.Hint()).due_at for place in large]
+    since = [tick.memory.hints.get(_hint_key(checked[place].key), due.Hint()).due_at for place in large]
     waiting = list(zip(since, (left[place] for place in large), strict=True))
     small = [place for place, item in enumerate(checked) if item.decision.due and place not in large]
     room = run_slots.room(free_slots, bool(small), tick.now, since)
     now = set(range(len(large)))
     if large and not tick.attended:
-        running = table_facts.first_loads_running(instance)
+        running = table_facts.first_loads_running(instance, tick.names)
         now = first_loads.chosen(waiting, running, min(slots, running + room.first_loads))
     for number, place in enumerate(large):
         checked[place] = replace(checked[place], large=True)
@@ -252,17 +261,21 @@ def _with_control(
     return [(table, replace(facts, control=found.get(control_table.key(table.label)))) for table, facts in collected]
 
 
-def _hint_key(table: SourceTable) -> str:
-    return place_of(asset_keys.bronze_key(table).to_user_string())
+def _hint_key(key: dg.AssetKey) -> str:
+    return place_of(key.to_user_string())
 
 
 def _summary(
-    instance: dg.DagsterInstance, checked: Sequence[TableCheck], horizon: int, begun: float, now: float
+    instance: dg.DagsterInstance,
+    names: SourceNames,
+    checked: Sequence[TableCheck],
+    horizon: int,
+    begun: float,
+    now: float,
 ) -> str:
     """Return the summary; ``begun`` is the ``time.perf_counter`` at the beginning of the check."""
-    found = instance.get_run_records(
-        RunsFilter(tags={metadata.BATCH_TAG: metadata.UNATTENDED}, statuses=_ENDED), limit=1
-    )
+    tags = {metadata.BATCH_TAG: metadata.UNATTENDED, **names.tags}
+    found = instance.get_run_records(RunsFilter(tags=tags, statuses=_ENDED), limit=1)
     last = [LastBatch(int(item.dagster_run.tags.get(run_tags.ROWS, "0")), item.end_time) for item in found]
     reasons = [item.decision.reason for item in checked]
     return tick_report.summary(reasons, horizon, time.perf_counter() - begun, last[0] if last else None, now)

@@ -12,13 +12,14 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from pydantic import Field
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, catalog_state, job_names, metadata, skipped_tables
+from pg_bronze.defs import catalog_state, metadata, skipped_tables
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.run_console import RUN_CONFIG
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.postgres.catalog import Catalog
 from pg_bronze.settings.model import Settings
 
-JOB = job_names.NEW_TABLES
+JOB = "bronze_new_tables"
 # The smallest ones first; the others are copied after a reload. The run holds all their definitions.
 TABLES_PER_RUN = 100
 _OP = "copy_new_tables"
@@ -46,13 +47,16 @@ def request(tables: Sequence[SourceTable], settings: Settings) -> dg.RunRequest:
     """Return the request for a run of the job that copies tables."""
     labels = [table.label for table in tables[:TABLES_PER_RUN]]
     return dg.RunRequest(
-        job_name=JOB, run_config={"ops": {_OP: {"config": {"tables": labels}}}}, tags=_tags("new", settings)
+        job_name=SourceNames(settings).of(JOB),
+        run_config={"ops": {_OP: {"config": {"tables": labels}}}},
+        tags=_tags("new", settings),
     )
 
 
-def in_progress(instance: dg.DagsterInstance) -> bool:
+def in_progress(instance: dg.DagsterInstance, settings: Settings) -> bool:
     """Return whether a run of the job has not ended. Another one would wait for the same tables."""
-    return bool(instance.get_run_records(dg.RunsFilter(job_name=JOB, statuses=NOT_FINISHED_STATUSES), limit=1))
+    job = SourceNames(settings).of(JOB)
+    return bool(instance.get_run_records(dg.RunsFilter(job_name=job, statuses=NOT_FINISHED_STATUSES), limit=1))
 
 
 def build_job(settings: Settings, state: CatalogState, build: Build) -> dg.JobDefinition:
@@ -70,9 +74,13 @@ def build_job(settings: Settings, state: CatalogState, build: Build) -> dg.JobDe
         tables = [table for table in copied_since(None, catalog, settings) if table.label in config.tables]
         if tables:
             now = CatalogState(catalog, state.first_day).with_tables(tables)
-            _copy(context.instance, build(settings, now, with_checks=False), tables, _tags("tick", settings))
+            _copy(context.instance, build(settings, now, with_checks=False), tables, settings)
 
-    @dg.job(name=JOB, description="Copies tables that were created after the definitions were loaded.")
+    @dg.job(
+        name=SourceNames(settings).of(JOB),
+        executor_def=dg.in_process_executor,
+        description="Copies tables that were created after the definitions were loaded.",
+    )
     def bronze_new_tables() -> None:
         copy_new_tables()
 
@@ -80,15 +88,15 @@ def build_job(settings: Settings, state: CatalogState, build: Build) -> dg.JobDe
 
 
 def _copy(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, tables: Sequence[SourceTable], tags: dict[str, str]
+    instance: dg.DagsterInstance, definitions: dg.Definitions, tables: Sequence[SourceTable], settings: Settings
 ) -> None:
     result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
-        asset_selection=[asset_keys.bronze_key(table) for table in tables],
+        asset_selection=SourceNames(settings).bronze_keys(tables),
         partition_key=datetime.now(UTC).date().isoformat(),
         run_config=RUN_CONFIG,
         raise_on_error=False,
-        tags=tags,
+        tags=_tags("tick", settings),
     )
     if not result.success:
         raise dg.Failure(
@@ -99,4 +107,5 @@ def _copy(
 
 
 def _tags(kind: str, settings: Settings) -> dict[str, str]:
-    return {metadata.BATCH_TAG: kind, "dagster/max_runtime": str(settings.max_run_s)}
+    tags = SourceNames(settings).tags
+    return {metadata.BATCH_TAG: kind, "dagster/max_runtime": str(settings.max_run_s), **tags}

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import dagster as dg
 
-from pg_bronze.defs import asset_keys, metadata
+from pg_bronze.defs import metadata
 from pg_bronze.defs.due_tables import Check, TableCheck
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.scheduling.health import TableHealth
@@ -52,7 +52,7 @@ def _covered(found: Check, labels: set[str], ended: float) -> Sequence[TableChec
 
 def _events(instance: dg.DagsterInstance, item: TableCheck, yesterday: date) -> list[dg.AssetMaterialization]:
     """Return the materializations of days without rows since the last one with some; none before the first copy."""
-    key = asset_keys.bronze_key(item.table)
+    key = item.key
     known = {date.fromisoformat(day) for day in instance.get_materialized_partitions(key)}
     first = max((day for day in known if day <= yesterday), default=None)
     if first is None:

@@ -28,6 +28,8 @@ from pg_bronze.settings.process import lower_priority, tune_process
 from pg_bronze.sync.options import SyncOptions
 from pg_bronze.sync.table_sync import TableSync
 
+SOURCE_DATABASE = "source_database"
+
 
 class Bucket(S3Resource):
     """An S3 bucket, with the configuration of dagster-aws.

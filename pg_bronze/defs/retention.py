@@ -15,8 +15,9 @@ from dagster import DagsterRunStatus, RunsFilter
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
-from pg_bronze.defs import job_names, metadata
+from pg_bronze.defs import metadata
 from pg_bronze.defs.dagster_history import CHECK_RESULT, STORAGE_ERRORS, DagsterHistory
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.scheduling.retention import DAY_S, HOUR_S, thin
 from pg_bronze.settings.history import HistorySettings
 
@@ -30,9 +31,8 @@ DAILY_AFTER_DAYS = 14
 SUCCEEDED = (DagsterRunStatus.SUCCESS,)
 FAILED = (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 THINNED = ("ASSET_MATERIALIZATION", "ASSET_OBSERVATION")
+ONLY_SOURCE = SourceNames()
 BATCHES = ["tick", "run", "command", "silver", "verify", "new", "checks"]
-JOBS = {job_names.BRONZE, job_names.VERIFY, job_names.NEW_TABLES, job_names.CHECKS}
-SENSORS = {"bronze_tick", "bronze_catalog", "bronze_retention", "silver_latest"}
 
 
 @dataclass
@@ -60,6 +60,7 @@ def prune(
     settings: HistorySettings,
     now: float,
     location: str | None = None,
+    names: SourceNames = ONLY_SOURCE,
 ) -> str:
     """Remove what is too old, and return a sentence about it.
 
@@ -69,6 +70,8 @@ def prune(
         settings: What is kept.
         now: Seconds since 1970.
         location: The label of the code location, whose runs without a tag of pg_bronze a person launched.
+        names: The names of the source, whose ticks are removed, and the runs of persons. Other runs are those of all
+            sources.
     """
     history = DagsterHistory(instance)
     if not settings.retention:
@@ -76,15 +79,15 @@ def prune(
     if history.unsupported:
         return history.unsupported
     try:
-        return _prune(history, keys, settings, now, location)
+        return _prune(history, keys, settings, now, location, names)
     except STORAGE_ERRORS as error:
         # A file that another process locks, or two removals of the same rows. The rest waits for the next pass.
         return f"Dagster's storage could not be pruned ({type(error).__name__}). It is retried in a minute."
 
 
-def last_at(instance: dg.DagsterInstance) -> float:
+def last_at(instance: dg.DagsterInstance, source: SourceNames) -> float:
     """Return when the storage was last pruned, by any process, in seconds since 1970; 0 if that is not known."""
-    return _load(instance).at
+    return _load(instance, source).at
 
 
 def _prune(
@@ -93,29 +96,31 @@ def _prune(
     settings: HistorySettings,
     now: float,
     location: str | None,
+    source: SourceNames,
 ) -> str:
     instance = history.instance
-    state = _load(instance)
+    state = _load(instance, source)
     before = now - settings.keep_days * DAY_S
     since = _kept_since(history, SUCCEEDED, settings.keep_runs_mb, now - settings.keep_runs_h * HOUR_S)
     failed_since = _kept_since(history, FAILED, settings.keep_runs_mb, before)
     old = [*_old_runs(history, SUCCEEDED, since), *_old_runs(history, FAILED, failed_since)]
     if location:
-        old += _launched(history, keys, state, location, before)
+        old += _launched(history, keys, source, state, location, before)
     history.remove_runs(old)
     names = {key.to_string() for key in keys}
     events, _ = _thin(history, names, state, SHORT_S, since)
-    history.purge_ticks(SENSORS, now - min(TICKS_KEPT_S, settings.keep_runs_h * HOUR_S), now - DAY_S)
+    history.purge_ticks(source.sensors, now - min(TICKS_KEPT_S, settings.keep_runs_h * HOUR_S), now - DAY_S)
     if now - state.hour >= HOUR_S:
         events += _hourly(history, names, state, now)
     state.at = now
-    instance.daemon_cursor_storage.set_cursor_values({KEY: json.dumps(asdict(state))})
+    instance.daemon_cursor_storage.set_cursor_values({source.of(KEY): json.dumps(asdict(state))})
     kept = f"runs are kept since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC"
     return f"Removed {len(old):,} runs and {events:,} events from Dagster's storage; {kept}."
 
 
-def _load(instance: dg.DagsterInstance) -> _State:
-    text = instance.daemon_cursor_storage.get_cursor_values({KEY}).get(KEY, "")
+def _load(instance: dg.DagsterInstance, source: SourceNames) -> _State:
+    key = source.of(KEY)
+    text = instance.daemon_cursor_storage.get_cursor_values({key}).get(key, "")
     try:
         return _State(**json.loads(text))
     except (ValueError, TypeError):
@@ -145,7 +150,12 @@ def _old_runs(history: DagsterHistory, kind: Sequence[DagsterRunStatus], before:
 
 
 def _launched(
-    history: DagsterHistory, keys: Collection[dg.AssetKey], state: _State, location: str, before: float
+    history: DagsterHistory,
+    keys: Collection[dg.AssetKey],
+    source: SourceNames,
+    state: _State,
+    location: str,
+    before: float,
 ) -> list[str]:
     """Return the oldest runs that a person launched, in the UI for example, among the next ones that have ended."""
     filters = RunsFilter(
@@ -159,12 +169,15 @@ def _launched(
     complete = len(records) < RUNS_PER_PASS
     state.launched = 0.0 if complete else records[-1].create_timestamp.timestamp()
     runs = [record.dagster_run for record in records]
-    return [run.run_id for run in runs if metadata.BATCH_TAG not in run.tags and _is_ours(run, keys)]
+    return [run.run_id for run in runs if metadata.BATCH_TAG not in run.tags and _is_ours(run, keys, source)]
 
 
-def _is_ours(run: dg.DagsterRun, keys: Collection[dg.AssetKey]) -> bool:
-    selected = run.asset_selection or ()
-    return run.job_name in JOBS or (bool(selected) and all(key in keys or key.path[0] == "bronze" for key in selected))
+def _is_ours(run: dg.DagsterRun, keys: Collection[dg.AssetKey], source: SourceNames) -> bool:
+    if run.job_name in source.jobs:
+        return True
+    return bool(run.asset_selection) and all(
+        key in keys or source.has_bronze_key(key) for key in run.asset_selection or ()
+    )
 
 
 def _thin(history: DagsterHistory, keys: set[str], state: _State, step_s: float, time: float) -> tuple[int, bool]:

@@ -8,12 +8,13 @@ from typing import Any
 import dagster as dg
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, assets, descriptions, metadata
+from pg_bronze.defs import assets, bronze_specs, descriptions, metadata
+from pg_bronze.defs.source_names import SILVER, SourceNames
 
 IO_MANAGER = "silver_io_manager"
 
 
-def build_latest(table: SourceTable, uri: str) -> dg.AssetsDefinition:
+def build_latest(table: SourceTable, names: SourceNames, uri: str) -> dg.AssetsDefinition:
     """Return the asset ``silver/<table>_latest``: the newest copied version of each row.
 
     Args:
@@ -21,18 +22,18 @@ def build_latest(table: SourceTable, uri: str) -> dg.AssetsDefinition:
     """
 
     @dg.asset(
-        key=asset_keys.latest_key(table),
+        key=names.latest_key(table),
         ins={
             "versions": dg.AssetIn(
-                asset_keys.bronze_key(table),
+                names.bronze_key(table),
                 metadata={metadata.VERSIONS: "latest"},
-                input_manager_key=assets.IO_MANAGER,
+                input_manager_key=names.of(assets.IO_MANAGER),
             )
         },
-        io_manager_key=IO_MANAGER,
-        group_name=asset_keys.SILVER,
-        kinds={"polars", "parquet", "s3"},
-        pool=f"{asset_keys.pool(table)}_latest",
+        io_manager_key=names.of(IO_MANAGER),
+        group_name=names.of(SILVER),
+        kinds=bronze_specs.KINDS,
+        pool=f"{names.pool(table)}_latest",
         description=descriptions.of_latest(table),
         metadata=metadata.of_copy(table, uri),
     )

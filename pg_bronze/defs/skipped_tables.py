@@ -9,7 +9,8 @@ import dagster as dg
 
 from pg_bronze.core import cursor_column
 from pg_bronze.core.table import GONE, SourceTable, shell_argument
-from pg_bronze.defs import asset_keys, table_choices
+from pg_bronze.defs import table_choices
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import PgBronzeError, SettingsError
 from pg_bronze.lake.keys import Layout, search_starts
 from pg_bronze.lake.ledger import Ledger
@@ -41,13 +42,15 @@ def reason(table: SourceTable, settings: Settings) -> str | None:
     return None if column else "it has no cursor column and PG_BRONZE_UNTRACKED is skip"
 
 
-def revoked(instance: dg.DagsterInstance, tables: Iterable[SourceTable], store: Store) -> dict[str, str]:
+def revoked(
+    instance: dg.DagsterInstance, tables: Iterable[SourceTable], names: SourceNames, store: Store
+) -> dict[str, str]:
     """Return a sentence, with the statement that grants the right, for each table that was copied before, by label.
 
     A table that was never readable is no failure. Nothing is read without a table whose right is missing; the objects
     of such a table are looked for if Dagster's storage does not know it.
     """
-    forbidden = {asset_keys.bronze_key(table): table for table in tables if table.forbidden}
+    forbidden = {names.bronze_key(table): table for table in tables if table.forbidden}
     if not forbidden:
         return {}
     entries = [record.asset_entry for record in instance.get_asset_records(list(forbidden))]

@@ -11,14 +11,16 @@ from typing import Any
 import dagster as dg
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, job_names, metadata
-from pg_bronze.defs.resources import SourceDatabase
+from pg_bronze.defs import metadata
+from pg_bronze.defs.resources import SOURCE_DATABASE, SourceDatabase
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.settings.model import Settings
 from pg_bronze.sync import standing_check
 from pg_bronze.sync.standing_check import Checked
 
 RECONCILE = "reconcile"
+JOB = "bronze_checks"
 _TAGS = {metadata.BATCH_TAG: "checks", "dagster/priority": "-2"}
 _DESCRIPTION = (
     "Whether every live row that was copied is in the lake with its values, and etl_control has the cursor value."
@@ -38,11 +40,13 @@ def build(tables: Sequence[SourceTable], settings: Settings) -> StandingChecks:
     """Return the checks of all tables that are copied."""
     if not tables:
         return StandingChecks()
-    checks = _build_checks({asset_keys.bronze_key(table): table for table in tables})
+    names = SourceNames(settings)
+    checks = _build_checks({names.bronze_key(table): table for table in tables}, names)
     job = dg.define_asset_job(
-        job_names.CHECKS,
+        names.of(JOB),
         selection=dg.AssetSelection.checks(checks),
-        tags=_TAGS,
+        executor_def=dg.in_process_executor,
+        tags={**_TAGS, **names.tags},
         description="Compares tables with their objects, and the rows of etl_control. Copies nothing.",
     )
     if (cron := settings.checks_cron) is None:
@@ -52,15 +56,17 @@ def build(tables: Sequence[SourceTable], settings: Settings) -> StandingChecks:
     return StandingChecks([checks], [job], [schedule])
 
 
-def _build_checks(by_key: dict[dg.AssetKey, SourceTable]) -> dg.AssetChecksDefinition:
+def _build_checks(by_key: dict[dg.AssetKey, SourceTable], names: SourceNames) -> dg.AssetChecksDefinition:
+    resource = names.of(SOURCE_DATABASE)
+
     @dg.multi_asset_check(
-        name="bronze_reconcile",
+        name=names.of("bronze_reconcile"),
         specs=[dg.AssetCheckSpec(RECONCILE, asset=key, description=_DESCRIPTION) for key in by_key],
         can_subset=True,
+        required_resource_keys={resource},
     )
-    def reconcile(
-        context: dg.AssetCheckExecutionContext, source_database: SourceDatabase
-    ) -> Iterator[dg.AssetCheckResult]:
+    def reconcile(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        source_database: SourceDatabase = getattr(context.resources, resource)
         wanted = {item.asset_key for item in context.selected_asset_check_keys}
         for key in (key for key in by_key if key in wanted):
             yield _result(context.instance, source_database, key, by_key[key])

@@ -12,7 +12,8 @@ from dagster._core.definitions.run_request import InstigatorType
 
 from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, checks, due_tables, metadata
+from pg_bronze.defs import checks, due_tables, metadata
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling.health import TableHealth
@@ -94,8 +95,10 @@ def read(
     Raises:
         PgBronzeError: The database did not answer.
     """
-    found = due_tables.check(instance, tables, settings, source, last_known(instance, kept, own), process, now)
-    keys = {asset_keys.bronze_key(item.table): item.table.label for item in found.tables}
+    sensor = SourceNames(settings).of(TICK_SENSOR)
+    memory = last_known(instance, sensor, kept, own)
+    found = due_tables.check(instance, tables, settings, source, memory, process, now)
+    keys = {item.key: item.table.label for item in found.tables}
     records = instance.get_asset_records(list(keys))
     events = {keys[record.asset_entry.asset_key]: record.asset_entry.last_materialization for record in records}
     return Status(
@@ -111,16 +114,18 @@ def read(
 def with_former(status: Status, former: Sequence[FormerTable]) -> Status:
     """Return the status with the tables that were copied and are not copied any more, at the end."""
     known = {table.health.label for table in status.tables}
-    states = [state for _, state in checks.former_states(former, status.checked_at) if state.label not in known]
+    states = [
+        state for _, state in checks.former_states(former, SourceNames(), status.checked_at) if state.label not in known
+    ]
     return replace(status, tables=[*status.tables, *map(TableStatus, states)])
 
 
-def last_known(instance: dg.DagsterInstance, kept: Memory, own: Memory | None = None) -> Memory:
-    """Return what was last known: the newest samples of all, and the hints of the newest tick or batch.
+def last_known(instance: dg.DagsterInstance, sensor: str, kept: Memory, own: Memory | None = None) -> Memory:
+    """Return what was last known: the newest samples of all, and the hints of the newest tick of a sensor or batch.
 
     A call here requests no run, so hints that it returned would postpone a read that nobody made.
     """
-    ticks = [kept, *(Memory.from_cursor(cursor) for cursor in _cursors(instance))]
+    ticks = [kept, *(Memory.from_cursor(cursor) for cursor in _cursors(instance, sensor))]
     return replace(max([*ticks, *([own] if own else [])], key=_sampled_at), hints=max(ticks, key=_sampled_at).hints)
 
 
@@ -128,11 +133,11 @@ def _sampled_at(memory: Memory) -> float:
     return memory.coverage.samples[-1].at if memory.coverage.samples else 0.0
 
 
-def _cursors(instance: dg.DagsterInstance) -> list[str]:
+def _cursors(instance: dg.DagsterInstance, sensor: str) -> list[str]:
     if instance.schedule_storage is None:
         return []  # an instance in memory
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    found = [getattr(state.instigator_data, "cursor", None) for state in states if state.instigator_name == TICK_SENSOR]
+    found = [getattr(state.instigator_data, "cursor", None) for state in states if state.instigator_name == sensor]
     return [cursor for cursor in found if cursor]
 
 

@@ -4,7 +4,7 @@ They come from one probe of the database and one query to Dagster's storage. A r
 tables costs one more query for all of them, once for each process. Each failing table costs another query.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import dagster as dg
@@ -15,7 +15,8 @@ from pg_bronze.core import band_rules
 from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.defs import asset_keys, failures, job_names, metadata, run_watchdog
+from pg_bronze.defs import failures, metadata, run_watchdog
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.postgres import connection_limit
 from pg_bronze.postgres.activity import Activity
@@ -35,9 +36,6 @@ _UNFINISHED = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
-# Jobs of this code location that copy all tables when they are launched without a selection.
-_JOBS = {job_names.BRONZE, job_names.ASSETS}
-_OTHER_JOBS = {job_names.VERIFY, job_names.NEW_TABLES, job_names.CHECKS}
 
 
 @dataclass
@@ -111,8 +109,9 @@ def collect(
 
     A table that was dropped or renamed is left out: the catalog sensor reloads the definitions.
     """
-    running = _running(instance)
-    keys = {asset_keys.bronze_key(table): table for table in tables}
+    names = SourceNames(settings)
+    running = _running(instance, names)
+    keys = {names.bronze_key(table): table for table in tables}
     entries = {record.asset_entry.asset_key: record.asset_entry for record in instance.get_asset_records(list(keys))}
     last_runs = process.read_last_runs(instance, entries, running)
     found = []
@@ -181,38 +180,46 @@ def is_small(table: SourceTable) -> bool:
     return sum(item.page_count for item in table.relations) <= SMALL_PAGES and len(table.relations) <= SMALL_LEAVES
 
 
-def _running(instance: dg.DagsterInstance) -> set[dg.AssetKey] | None:
+def _running(instance: dg.DagsterInstance, names: SourceNames) -> set[dg.AssetKey] | None:
     """Return the asset keys of unfinished runs; None if one of them copies all assets."""
     keys: set[dg.AssetKey] = set()
     for record in instance.get_run_records(RunsFilter(statuses=_UNFINISHED), limit=200):
         selection = record.dagster_run.asset_selection
         if selection is None:
-            if record.dagster_run.job_name in _JOBS:
+            if record.dagster_run.job_name in names.copy_jobs:
                 return None
             continue
         keys |= set(selection)
     return keys
 
 
-def first_loads_running(instance: dg.DagsterInstance) -> int:
+def first_loads_running(instance: dg.DagsterInstance, names: SourceNames) -> int:
     """Return how many runs of first loads are not finished."""
-    return instance.get_runs_count(RunsFilter(tags={metadata.FIRST_LOAD_TAG: "true"}, statuses=_UNFINISHED))
+    tags = {metadata.FIRST_LOAD_TAG: "true", **names.tags}
+    return instance.get_runs_count(RunsFilter(tags=tags, statuses=_UNFINISHED))
 
 
-def free_slots(instance: dg.DagsterInstance, settings: Settings, source: Source) -> int | None:
-    """Return how many more runs get a connection to the source; None without a limit."""
+def free_slots(
+    instance: dg.DagsterInstance, settings: Settings, source: Source, keys: Collection[dg.AssetKey]
+) -> int | None:
+    """Return how many more runs get a connection to the source; None without a limit.
+
+    Args:
+        keys: The bronze assets of the source.
+    """
     if settings.run_slots is None:
         return None
     runs = (record.dagster_run for record in instance.get_run_records(RunsFilter(statuses=_UNFINISHED), limit=200))
-    names = {run_watchdog.session_name(run.run_id) for run in runs if _connects(run)}
-    return run_slots.free(settings.run_slots, names, connection_limit.holders(source))
+    names, known = SourceNames(settings), set(keys)
+    sessions = {run_watchdog.session_name(run.run_id) for run in runs if _connects(run, names, known)}
+    return run_slots.free(settings.run_slots, sessions, connection_limit.holders(source))
 
 
-def _connects(run: dg.DagsterRun) -> bool:
-    """Return whether a run connects to a source; one of another project on the same instance counts as well."""
+def _connects(run: dg.DagsterRun, names: SourceNames, keys: Collection[dg.AssetKey]) -> bool:
+    """Return whether a run connects to the source."""
     if run.asset_selection:
-        return any(key.path[0] == asset_keys.BRONZE for key in run.asset_selection)
-    return run.job_name in _JOBS | _OTHER_JOBS
+        return any(key in keys or names.has_bronze_key(key) for key in run.asset_selection)
+    return run.job_name in names.jobs | names.copy_jobs
 
 
 def sizes(source: Source, tables: Sequence[tuple[SourceTable, due.Facts]]) -> dict[int, int]:

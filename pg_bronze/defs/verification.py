@@ -10,12 +10,13 @@ import dagster as dg
 from pydantic import Field
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import asset_keys, job_names, metadata
-from pg_bronze.defs.resources import SourceDatabase
+from pg_bronze.defs import metadata
+from pg_bronze.defs.resources import SOURCE_DATABASE, SourceDatabase
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.sync.verify_day import verify_day
 
-JOB = job_names.VERIFY
+JOB = "bronze_verify"
 # One run of this job at a time, after the runs that copy.
 _POOL = "pg_bronze__verify"
 _TAGS = {metadata.BATCH_TAG: "verify", "dagster/priority": "-1"}
@@ -29,7 +30,7 @@ class Verified(dg.Config):
     )
 
 
-def build_job(tables: Sequence[SourceTable], days: dg.PartitionsDefinition) -> dg.JobDefinition:
+def build_job(tables: Sequence[SourceTable], names: SourceNames, days: dg.PartitionsDefinition) -> dg.JobDefinition:
     """Return the job that verifies one day.
 
     Args:
@@ -37,8 +38,11 @@ def build_job(tables: Sequence[SourceTable], days: dg.PartitionsDefinition) -> d
         days: The partitions of the bronze assets.
     """
 
-    @dg.op(pool=_POOL)
-    def verify(context: dg.OpExecutionContext, config: Verified, source_database: SourceDatabase) -> None:
+    resource = names.of(SOURCE_DATABASE)
+
+    @dg.op(pool=names.of(_POOL), required_resource_keys={resource})
+    def verify(context: dg.OpExecutionContext, config: Verified) -> None:
+        source_database: SourceDatabase = getattr(context.resources, resource)
         day = date.fromisoformat(context.partition_key) if context.has_partition_key else datetime.now(UTC).date()
         failed = [
             sentence
@@ -49,9 +53,10 @@ def build_job(tables: Sequence[SourceTable], days: dg.PartitionsDefinition) -> d
             raise dg.Failure("\n".join(failed), allow_retries=False)
 
     @dg.job(
-        name=JOB,
+        name=names.of(JOB),
         partitions_def=days,
-        tags=_TAGS,
+        executor_def=dg.in_process_executor,
+        tags={**_TAGS, **names.tags},
         description="Verifies the objects of a day, today without a partition; repairs missing ones.",
     )
     def bronze_verify() -> None:
@@ -76,7 +81,7 @@ def _verify(
     context: dg.OpExecutionContext, source_database: SourceDatabase, table: SourceTable, day: date
 ) -> str | None:
     """Verify a table and log the report; return the sentence of an error, which does not stop the other tables."""
-    key = asset_keys.bronze_key(table)
+    key = SourceNames(source_database.settings).bronze_key(table)
     try:
         recorded = metadata.watermark_of(context.instance.get_latest_materialization_event(key))
         with source_database.unlocked_sync(table) as sync:

@@ -82,18 +82,30 @@ def _parsed(file: Path, name: str) -> ConfigFile:
         found = "too many nested brackets" if isinstance(error, RecursionError) else str(error)
         return ConfigFile(problems=(f"{name} is not valid TOML: {found}.",))
     tables = data.get(_TABLES, {})
-    problems = list(_unknown_keys(name, data))
+    problems = tuple(_unknown_keys(name, data))
     if not isinstance(tables, dict):
         return ConfigFile(
             problems=(*problems, f"{name}: {_TABLES} must contain a table for each name: [tables.movie].")
         )
+    valid = options_of(name, tables)
+    return ConfigFile(valid.options, (*problems, *valid.problems))
+
+
+def options_of(place: str, tables: Mapping[str, Any]) -> ConfigFile:
+    """Return the options by the name of a table or a pattern of names, and the problems in them.
+
+    Args:
+        place: Where the options are written, with which each problem begins.
+        tables: The options, not validated.
+    """
     options: dict[str, TableOptions] = {}
+    problems: list[str] = []
     for label, section in tables.items():
-        problems += (f"{name}, {_heading(label)}: {problem}." for problem in _problems_of_label(label))
         try:
             options[label] = TableOptions.model_validate(section)
         except ValidationError as error:
-            problems += (_sentence(name, label, details) for details in error.errors())
+            problems += (_sentence(place, label, details) for details in error.errors())
+        problems += (f"{place}, {_heading(label)}: {problem}." for problem in _problems_of(label, options.get(label)))
     return ConfigFile(MappingProxyType(options), tuple(problems))
 
 
@@ -111,13 +123,15 @@ def _unknown_keys(file: str, data: Mapping[str, Any]) -> Iterator[str]:
         yield f"{file}: {key} is not a known key. {remedy if remedy.endswith('?') else remedy + '.'}"
 
 
-def _problems_of_label(label: str) -> Iterator[str]:
+def _problems_of(label: str, options: TableOptions | None) -> Iterator[str]:
     if label.startswith("public."):
         yield f"tables of the schema public are named without it: {label.removeprefix('public.')}"
     try:
         shell_patterns(label)
     except ValueError as error:
         yield str(error)
+    if options and options.asset_key and any(character in label for character in "*?["):
+        yield "asset_key is the key of one table. For a pattern of names, use key_prefix"
 
 
 def _sentence(file: str, label: str, error: ErrorDetails) -> str:

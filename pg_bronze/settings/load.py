@@ -34,7 +34,11 @@ _SOURCE_NAME = re.compile(r"PG_(?!BRONZE_).*")
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env"), *, lake_only: bool = False
+    environ: Mapping[str, str] | None = None,
+    env_file: Path | None = Path(".env"),
+    *,
+    lake_only: bool = False,
+    config: ConfigFile | None = None,
 ) -> Settings:
     """Load the settings from the environment, from ``env_file`` and from ``pg_bronze.toml`` in the same folder.
 
@@ -46,6 +50,7 @@ def load_settings(
         env_file: A file that may be missing; None reads no file.
         lake_only: Ignore the settings of the source database and of its tables, for processes that only read the
             bucket.
+        config: Replaces ``pg_bronze.toml``, unless it is None.
 
     Raises:
         SettingsError: One error that lists everything that is missing, unknown or invalid.
@@ -66,7 +71,8 @@ def load_settings(
     problems += unreadable.values()
     home = variables.get("HOME") or variables.get("USERPROFILE")
     problems += _make_paths_absolute(values, home)
-    config = ConfigFile() if lake_only else _config(values, env_file, home)
+    if config is None:
+        config = ConfigFile() if lake_only else _config(values, env_file, home)
     problems += config.problems
     reported = set(unreadable)
     try:

@@ -6,7 +6,7 @@ Does not read the environment; ``load_settings`` does. The description of a fiel
 import difflib
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import get_args
@@ -43,6 +43,21 @@ class Settings(
         own = [options for name, options in self._patterns if name != label and fnmatchcase(label, name)]
         own += self._of_name(label)
         return TableOptions.model_validate(self._common | merged(own)) if own else self._without_own
+
+    @cached_property
+    def names_assets(self) -> bool:
+        """Whether any table has a key of its own in Dagster, so that its options must be read for it."""
+        every = [*self.file_options.values(), *self.tables.values()]
+        return any(options.asset_key or options.key_prefix for options in every)
+
+    def with_asset_keys(self, keys: Mapping[str, str]) -> "Settings":
+        """Return the settings with other keys of bronze assets, by the name of the table."""
+        tables = dict(self.tables)
+        for label, key in keys.items():
+            parts = [tables.get(label, TableOptions()), TableOptions(asset_key=key)]
+            tables[label] = TableOptions.model_validate(merged(parts))
+        # Everything else is validated. A copy would have the cached properties of this object.
+        return Settings.model_construct(**dict(self) | {"tables": tables})
 
     def named_columns(self, label: str) -> frozenset[str]:
         """Return the columns that the options name for this table alone, which must exist."""

@@ -4,6 +4,7 @@ import datetime
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from string import Formatter
 from typing import Annotated, Any
 
 from pydantic import (
@@ -49,6 +50,9 @@ _BYTES_SCHEMA = {"type": ["integer", "string"], "minimum": 64 * 2**10, "maximum"
 _EMAIL = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Z|a-z]{2,7}\b")
 _TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
+# The parts of an asset key, of which Dagster makes the name of an op.
+_KEY = r"^[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*$"
+_PLACEHOLDERS = {"table", "comment", "description"}
 _RESERVED = ("dagster/", "pg_bronze/")
 
 
@@ -145,6 +149,30 @@ class TableOptions(BaseModel):
         description="Share of time that sweeps of the table may take if it is large, 0.001 to 1. Not set: 0.01, and "
         "all tables without a budget of their own share 0.05.",
     )
+    asset_key: str | None = Field(
+        default=None,
+        pattern=_KEY,
+        description="Key of the bronze asset, such as `sales/orders`: letters, digits and underscores, with slashes "
+        "between the parts. For one table. Not set: `bronze`, `PG_BRONZE_NAME`, and the name of the table.",
+    )
+    key_prefix: str | None = Field(
+        default=None,
+        pattern=_KEY,
+        description="First parts of the key of the bronze asset, such as `raw/shop`, instead of `bronze` and "
+        "`PG_BRONZE_NAME`. Not for a table with an `asset_key`.",
+    )
+    group: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_]+$",
+        description="Group of the bronze asset: letters, digits and underscores. Not set: `bronze`, with "
+        "`PG_BRONZE_NAME` if that is set.",
+    )
+    description: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Description of the bronze asset, in Markdown. `{table}` is the name of the table, `{comment}` its "
+        "comment, and `{description}` the description that it has without this option.",
+    )
     owners: _Names = Field(
         default=(), description="Owners of the bronze asset: e-mail addresses, or `team:` and the name of a team."
     )
@@ -176,6 +204,20 @@ class TableOptions(BaseModel):
         if codec is None:
             raise ValueError("it needs compression in the same place")
         check_level(codec, value)
+        return value
+
+    @field_validator("description")
+    @classmethod
+    def _validate_description(cls, value: str | None) -> str | None:
+        try:
+            found = {name for _, name, _, _ in Formatter().parse(value or "") if name is not None}
+        except ValueError as error:
+            raise ValueError(f"{error}; write {{{{ and }}}} for braces") from None
+        if unknown := sorted(found - _PLACEHOLDERS):
+            raise ValueError(
+                f"{{{unknown[0]}}} is not one of {{table}}, {{comment}} and {{description}}; write {{{{ and }}}} for "
+                "braces"
+            )
         return value
 
     @field_validator("owners")

@@ -20,6 +20,14 @@ _FIRST_DAY = datetime.date(1970, 1, 1)
 class TableSettings(Section):
     """Which tables are copied, and the options per table."""
 
+    name: str | None = Field(
+        default=None,
+        max_length=30,
+        pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
+        description="Name of the source database in Dagster, such as `shop`, if several are copied with one Dagster "
+        "instance: part of asset keys (`bronze/shop/movie`) and of the names of groups, pools, sensors and jobs. "
+        "Lower-case letters, digits and single underscores. Not set: none of them has a name.",
+    )
     include: tuple[str, ...] = Field(
         default=(),
         description="Tables to copy: comma-separated list of shell patterns. A table is named `movie`, or "

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from pg_bronze.core.table import SourceTable, label, literal, quote
 from pg_bronze.defs import asset_keys
+from pg_bronze.defs.source_names import SOURCE, SourceNames
 from pg_bronze_tests.harness.names import TABLES
 from pg_bronze_tests.harness.project import key
-
-SOURCE = asset_keys.SOURCE
 
 
 def _bronze(definitions: dg.Definitions) -> set[str]:
@@ -239,7 +238,7 @@ def _table(schema: str, name: str) -> SourceTable:
 @example(("public", "a.b"))
 @example(("x0_2E", "x"))
 def test_the_table_can_be_decoded_from_its_asset_key(pair):
-    _, *parts = asset_keys.bronze_key(_table(*pair)).path
+    _, *parts = SourceNames().bronze_key(_table(*pair)).path
     *schema, name = [part if (name := asset_keys.decoded(part)) is None else name for part in parts]
 
     assert (*(schema or ["public"]), name) == pair
@@ -257,7 +256,7 @@ def test_the_table_can_be_decoded_from_its_asset_key(pair):
     ],
 )
 def test_characters_that_a_key_cannot_contain_are_appended_in_hexadecimal(name, part):
-    assert asset_keys.bronze_key(_table("public", name)).path == ["bronze", part]
+    assert SourceNames().bronze_key(_table("public", name)).path == ["bronze", part]
 
 
 @given(one=_pairs, other=_pairs)
@@ -267,11 +266,11 @@ def test_no_two_tables_share_a_key_a_step_or_a_pool(one, other):
     if one == other:
         return
 
-    keys = asset_keys.bronze_key(first), asset_keys.bronze_key(second)
+    keys = SourceNames().bronze_key(first), SourceNames().bronze_key(second)
 
     assert keys[0] != keys[1]
     assert keys[0].to_python_identifier() != keys[1].to_python_identifier()
-    assert asset_keys.pool(first) != asset_keys.pool(second)
+    assert SourceNames().pool(first) != SourceNames().pool(second)
     assert all(dg._core.definitions.utils.is_valid_name(item.to_python_identifier()) for item in keys)
 
 

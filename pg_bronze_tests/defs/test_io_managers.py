@@ -4,9 +4,10 @@ from datetime import UTC, date, datetime
 
 import dagster as dg
 
-from pg_bronze.defs import asset_keys, assets, catalog_state
+from pg_bronze.defs import asset_keys, assets, bronze_specs, catalog_state
 from pg_bronze.defs.io_managers import S3ParquetIOManager
 from pg_bronze.defs.resources import Bucket, SourceDatabase, resource_of
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.object_store import Store
 from pg_bronze.settings.load import load_settings
@@ -35,9 +36,8 @@ def test_data_objects_and_claims_are_created_through_the_bucket_of_the_io_manage
     by_copier: list[str] = []
     settings = load_settings()
     (movie,) = (table for table in catalog_state.live(settings).tables if table.label == "movie")
-    asset = assets.build_bronze(
-        movie, settings.pg_db, asset_keys.daily(date.fromisoformat(FIRST_DAY)), "", "s3://b/movie/"
-    )
+    days = asset_keys.daily(date.fromisoformat(FIRST_DAY))
+    asset = assets.build_bronze(movie, bronze_specs.of_table(movie, settings, None), SourceNames(settings), days)
     resources = {
         assets.IO_MANAGER: S3ParquetIOManager(
             bucket=recording(written).from_settings(settings), settings=resource_of(settings)

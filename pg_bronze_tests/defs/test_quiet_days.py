@@ -65,7 +65,11 @@ def test_a_table_that_may_have_rows_of_yesterday_is_complete_only_when_it_is_cov
     days = QuietDays(TODAY - timedelta(days=2))
 
     def marked_as(decision: Decision, state: TableHealth) -> bool:
-        return bool(days.due(quiet.instance, Check([TableCheck(table, decision)], Memory(), "", health=[state]), NOW))
+        return bool(
+            days.due(
+                quiet.instance, Check([TableCheck(table, key("movie"), decision)], Memory(), "", health=[state]), NOW
+            )
+        )
 
     assert not marked_as(unchanged, state)
     assert not marked_as(due, replace(state, covered_at=ended))

@@ -349,7 +349,7 @@ def test_the_sensor_names_its_code_location_as_dagster_does_in_the_tags_of_runs(
     origin = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="pg_bronze.definitions"), "here")
     monkeypatch.setattr(dg.SensorEvaluationContext, "code_location_origin", origin)
     given: list[object] = []
-    monkeypatch.setattr(retention, "prune", lambda *arguments: given.append(arguments[-1]) or "")
+    monkeypatch.setattr(retention, "prune", lambda *arguments, **_: given.append(arguments[-1]) or "")
 
     cinema.evaluate("bronze_retention")
 

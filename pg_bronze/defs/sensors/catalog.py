@@ -9,9 +9,10 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, ManagedGrp
 from pg_bronze.defs import catalog_state, new_tables
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.sensors import tick
+from pg_bronze.defs.sensors.tick import LoadSettings
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.scheduling.reloads import ReloadRequest
-from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
 CATALOG_INTERVAL_S = 15
@@ -19,25 +20,28 @@ CATALOG_INTERVAL_S = 15
 FULL_READ_S = 29.0
 
 
-def build_catalog(state: CatalogState, settings: Settings | None, new: dg.JobDefinition | None) -> dg.SensorDefinition:
+def build_catalog(
+    state: CatalogState, settings: Settings | None, new: dg.JobDefinition | None, load: LoadSettings
+) -> dg.SensorDefinition:
     """Return the sensor that reloads the definitions when the catalog has changed, and stores the loaded catalog.
 
     Args:
         settings: The settings when the definitions were loaded; None if they were invalid.
         new: The job that copies new tables if the definitions cannot be reloaded.
+        load: Loads the settings for each evaluation.
     """
-    store, known = _Store(state), _Known()
+    store, known, names = _Store(state), _Known(), SourceNames(settings)
 
     @dg.sensor(
-        name="bronze_catalog",
-        target=new or dg.AssetSelection.groups("bronze"),
+        name=names.of("bronze_catalog"),
+        target=new or dg.AssetSelection.groups(names.of("bronze")),
         minimum_interval_seconds=CATALOG_INTERVAL_S - 1,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reloads the definitions after tables were created, dropped or altered, and after a change of a "
         "setting.",
     )
     def bronze_catalog(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        current = load_settings()  # a SettingsError names the setting that is invalid now
+        current = load()  # a SettingsError names the setting that is invalid now
         if settings is None:
             reload(context)
             return dg.SensorResult(skip_reason="The settings are valid now. The definitions are being reloaded.")
@@ -58,7 +62,7 @@ def build_catalog(state: CatalogState, settings: Settings | None, new: dg.JobDef
             return dg.SensorResult(skip_reason=store.problem or "The catalog is unchanged.", cursor=live)
         reloaded = _request(context, live, now, "The settings" if changed and live == loaded else "The catalog")
         found = new_tables.copied_since(state.catalog, catalog, current) if reloaded.in_vain else []
-        if found and not new_tables.in_progress(context.instance):
+        if found and not new_tables.in_progress(context.instance, current):
             return dg.SensorResult(run_requests=[new_tables.request(found, current)], cursor=reloaded.cursor)
         return dg.SensorResult(skip_reason=reloaded.sentence, cursor=reloaded.cursor)
 

@@ -7,6 +7,7 @@ import dagster as dg
 from dagster._core.remote_origin import RemoteRepositoryOrigin
 
 from pg_bronze.defs import retention
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.settings.model import Settings
 
 INTERVAL_S = 59
@@ -20,8 +21,10 @@ def build_retention(keys: Sequence[dg.AssetKey], settings: Settings) -> dg.Senso
         settings: The settings when the definitions were loaded.
     """
 
+    names = SourceNames(settings)
+
     @dg.sensor(
-        name="bronze_retention",
+        name=names.of("bronze_retention"),
         target=dg.AssetSelection.assets(*keys),
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.RUNNING,
@@ -31,6 +34,6 @@ def build_retention(keys: Sequence[dg.AssetKey], settings: Settings) -> dg.Senso
         origin, repository = context.code_location_origin, context.repository_def
         location = RemoteRepositoryOrigin(origin, repository.name).get_label() if origin and repository else None
         now = datetime.now(UTC).timestamp()
-        return dg.SkipReason(retention.prune(context.instance, keys, settings, now, location))
+        return dg.SkipReason(retention.prune(context.instance, keys, settings, now, location, names=names))
 
     return bronze_retention
