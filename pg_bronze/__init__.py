@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pg_bronze.defs.component import BronzeTables as BronzeTables
     from pg_bronze.lake.reading.scan import scan as scan
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "scan"]
+__all__ = ["BronzeTables", "__version__", "scan"]
 
 
 def __getattr__(name: str) -> Any:
@@ -15,6 +16,10 @@ def __getattr__(name: str) -> Any:
         from pg_bronze.lake.reading.scan import scan
 
         return scan
+    if name == "BronzeTables":
+        from pg_bronze.defs.component import BronzeTables
+
+        return BronzeTables
     raise AttributeError(f"module 'pg_bronze' has no attribute {name!r}")
 
 

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from pg_bronze.defs.build import load_definitions
+from pg_bronze.defs.component import BronzeTables
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Load the settings and the catalog, and return the definitions of this code location."""
-    return load_definitions()
+    return BronzeTables.definitions_from_environment()

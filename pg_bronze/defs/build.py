@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 
 import dagster as dg
@@ -26,12 +25,11 @@ from pg_bronze.defs import (
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.io_managers import NewestParquetIOManager, S3ParquetIOManager, Watch
 from pg_bronze.defs.resources import SOURCE_DATABASE, Bucket, SourceDatabase, resource_of
-from pg_bronze.defs.run_workers.launcher import SETTINGS_MARK
+from pg_bronze.defs.run_workers.settings_mark import SETTINGS_MARK
 from pg_bronze.defs.sensors import catalog, retention, tick
 from pg_bronze.defs.sensors import silver as silver_sensor
 from pg_bronze.defs.sensors.tick import LoadSettings
 from pg_bronze.defs.source_names import SourceNames
-from pg_bronze.errors import SettingsError
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
 
@@ -51,22 +49,12 @@ class Project:
         translate: Returns the spec of a bronze asset, changed as the project wants it; None changes nothing.
     """
 
-    load: LoadSettings = load_settings
+    load: LoadSettings
     alone: bool = True
     translate: Translate | None = None
 
 
-ALONE = Project()
-
-
-def load_definitions() -> dg.Definitions:
-    """Load the settings and the catalog, and return the definitions. Changes neither the database nor the bucket."""
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        return build_definitions(None, CatalogState(None, datetime.now(UTC).date(), str(error)))
-    received = catalog_state.received_reference(settings.name)
-    return for_run(received, settings) if received else build_definitions(settings, catalog_state.load(settings))
+ALONE = Project(load_settings)
 
 
 def for_run(reference: str, settings: Settings, project: Project = ALONE) -> dg.Definitions:

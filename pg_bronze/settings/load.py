@@ -93,6 +93,12 @@ def load_settings(
     return settings
 
 
+def home_variables() -> dict[str, str]:
+    """Return the variables that name the folders of a person, where `mc` and others keep their configuration."""
+    names = ("HOME", "USERPROFILE", "MC_CONFIG_DIR")
+    return {name: value for name in names if (value := os.environ.get(name))}
+
+
 def dagster_home() -> str | None:
     """Return ``DAGSTER_HOME``, or None if it is not set. It is needed before the settings are loaded.
 

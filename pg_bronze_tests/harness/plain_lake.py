@@ -8,15 +8,15 @@ from typing import Any
 import polars as pl
 
 
-def keys(bucket: Any, table: str) -> list[str]:
+def keys(bucket: Any, table: str, prefix: str = "") -> list[str]:
     """The table's data objects, oldest first."""
-    return [item.key for item in bucket.store().list(f"{table}/") if item.key.endswith(".parquet")]
+    return [item.key for item in bucket.store().list(f"{prefix}/{table}/".lstrip("/")) if item.key.endswith(".parquet")]
 
 
-def read(bucket: Any, table: str) -> pl.DataFrame:
+def read(bucket: Any, table: str, prefix: str = "") -> pl.DataFrame:
     """All rows of a table in the lake; an empty frame if there is no object."""
     store = bucket.store()
-    frames = [pl.read_parquet(io.BytesIO(store.get(key) or b"")) for key in keys(bucket, table)]
+    frames = [pl.read_parquet(io.BytesIO(store.get(key) or b"")) for key in keys(bucket, table, prefix)]
     return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
 
@@ -38,14 +38,14 @@ class Difference:
 SAME = Difference()
 
 
-def compare(database: Any, bucket: Any, table: str, key: str = "id") -> Difference:
+def compare(database: Any, bucket: Any, table: str, key: str = "id", prefix: str = "") -> Difference:
     """Compare every live row version with the lake, value by value. Call it when nothing writes any more."""
     with database.session() as connection:
         connection.execute("set timezone = 'UTC'")
         cursor = connection.execute(f"select t.xmin::text::bigint as _pg_xid, t.* from {table} t")
         names = [column.name for column in cursor.description or ()]
         live = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    frame = read(bucket, table)
+    frame = read(bucket, table, prefix)
     held = frame.to_dicts()
     low = 2**32  # xmin wraps around, _pg_xid does not
     versions = Counter((row[key], row["_pg_xid"] % low) for row in held)

@@ -13,8 +13,7 @@ LOADS_SETTINGS = {
     "cli/opened.py",
     "cli/status.py",
     "defs/build.py",
-    "defs/sensors/catalog.py",
-    "defs/sensors/tick.py",
+    "defs/component.py",
     "lake/reading/scan.py",
     "defs/run_workers/worker.py",
 }

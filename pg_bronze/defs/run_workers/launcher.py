@@ -15,15 +15,13 @@ from dagster._core.remote_representation.code_location import GrpcServerCodeLoca
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import ConfigurableClassData, serialize_value
 
-from pg_bronze.defs.run_workers import current_run
+from pg_bronze.defs.run_workers import current_run, settings_mark
 from pg_bronze.defs.run_workers.current_run import WorkerGoneError
 from pg_bronze.defs.run_workers.pool import WorkerPool
 from pg_bronze.defs.run_workers.worker_process import Assignment, Version
 
 # Which worker executes a run. Dagster hides tags that begin like this.
 WORKER_TAG = ".dagster/pg_bronze_run_worker"
-# The mark of the settings in the metadata of the code location; only locations of pg_bronze have it.
-SETTINGS_MARK = "pg_bronze/settings_mark"
 # A first load that takes long runs at low priority, in a process whose memory is returned at the end.
 _ALONE_TAG = "pg_bronze/first_load"
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
@@ -182,8 +180,8 @@ def _version(context: LaunchRunContext) -> Version | None:
     if location.socket is None and location.host not in _LOCAL_HOSTS:
         return None
     repository = location.get_repository(origin.repository_origin.repository_name)
-    mark = (repository.repository_snap.metadata or {}).get(SETTINGS_MARK)
-    return Version(origin.location_name, location.server_id, str(mark.value)) if mark else None
+    mark, is_component = settings_mark.of_metadata(repository.repository_snap.metadata)
+    return Version(origin.location_name, location.server_id, mark, is_component) if mark else None
 
 
 def _worker_of(run: dg.DagsterRun | None) -> dict[str, Any] | None:

@@ -72,5 +72,5 @@ class WorkerPool:
         self._folder = self._folder or Path(tempfile.mkdtemp(prefix="pg_bronze-"))
         self._count += 1
         socket = str(self._folder / str(self._count))
-        start = json.dumps({"instance": instance, "origin": origin, "socket": socket, **self._limits})
-        return WorkerProcess([program, "-m", _MODULE], start, socket, version)
+        start = {"instance": instance, "origin": origin, "socket": socket, "named": version.named}
+        return WorkerProcess([program, "-m", _MODULE], json.dumps({**start, **self._limits}), socket, version)

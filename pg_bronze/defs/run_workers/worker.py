@@ -25,8 +25,10 @@ from dagster._cli.api import _execute_run_command_body
 from dagster._core.instance import DagsterInstance, InstanceRef
 from dagster._core.origin import RepositoryPythonOrigin
 from dagster._serdes import deserialize_value
+from dagster._utils.hosted_user_process import recon_repository_from_origin
 from dagster._utils.interrupts import capture_interrupts
 
+from pg_bronze.defs.run_workers import settings_mark
 from pg_bronze.defs.run_workers.current_run import CurrentRun
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.load import load_settings
@@ -52,6 +54,7 @@ class Start:
         instance: The reference of the Dagster instance, serialized.
         origin: Where the definitions are loaded from, serialized.
         socket: The path of the socket of the current run.
+        named: The settings are those of the definitions, and not those of the environment.
         max_runs: The runs after which the worker ends.
         max_age_s: The age in seconds at which it ends.
         max_memory_mb: The resident memory in MiB at which it ends.
@@ -61,6 +64,7 @@ class Start:
     instance: str
     origin: str
     socket: str
+    named: bool
     max_runs: int
     max_age_s: float
     max_memory_mb: int
@@ -91,7 +95,7 @@ def _serve(start: Start, instance: DagsterInstance, requests: TextIO, reply: Cal
     gc.freeze()
     began, runs = time.monotonic(), 0
     try:
-        reply(ready=_settings_mark())
+        reply(ready=_settings_mark(start))
         while run_id := _next_run(requests, start.max_idle_s):
             reply(started=run_id)
             _execute(run_id, instance, current)
@@ -144,7 +148,10 @@ def _writer(replies: TextIO) -> Callable[..., None]:
     return reply
 
 
-def _settings_mark() -> str:
+def _settings_mark(start: Start) -> str:
+    if start.named:
+        repository = recon_repository_from_origin(deserialize_value(start.origin, RepositoryPythonOrigin))
+        return settings_mark.of_metadata(repository.get_definition().metadata)[0]
     try:
         return load_settings().mark()
     except SettingsError:

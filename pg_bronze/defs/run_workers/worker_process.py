@@ -17,11 +17,13 @@ class Version:
         location: The name of the code location.
         server_id: The id of its code server, which is another one after a reload.
         settings_mark: The mark of the settings that the code server has loaded.
+        named: The definitions name their settings, as those of a component do. Otherwise the environment has them.
     """
 
     location: str
     server_id: str
     settings_mark: str
+    named: bool = False
 
 
 @dataclass(frozen=True)
