@@ -31,8 +31,9 @@ _NO_STATE = (
     "The catalog of {name} was not stored when this project was built. Run `dg utils refresh-defs-state`, or remove "
     "`defs_state` from its defs.yaml."
 )
-_TEMPLATE = {
+_TEMPLATE: dict[str, Any] = {
     "pg_host": "127.0.0.1",
+    "pg_port": 5432,
     "pg_db": "{name}",
     "pg_user": "postgres",
     "pg_pass": "{{{{ env.{NAME}_PG_PASS }}}}",
@@ -92,7 +93,10 @@ class BronzeTablesScaffolder(dg.Scaffolder[_ScaffoldParams]):
         """Write the file, with the name of the folder as the name of the source."""
         name = re.sub("[^a-z0-9]+", "_", request.target_path.name.lower()).strip("_") or "source"
         name = name if name[0].isalpha() else f"source_{name}"
-        values = {key: value.format(name=name, NAME=name.upper()) for key, value in _TEMPLATE.items()}
+        values = {
+            key: value.format(name=name, NAME=name.upper()) if isinstance(value, str) else value
+            for key, value in _TEMPLATE.items()
+        }
         dg.scaffold_component(request, {"name": name, **values})
 
 
