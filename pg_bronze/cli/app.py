@@ -292,6 +292,19 @@ def resume(table: Table) -> None:
         change(table, lambda sync, recorded, writer, _: (state_changes.resume(sync, recorded, writer), None))
 
 
+@app.command(epilog="Example: `pg-bronze adopt`")
+def adopt(tables: Tables = None, as_json: Json = False) -> None:
+    """Continue the copy in another bucket, after all objects were moved there under the same keys. Default: all tables.
+
+    Run it once after MINIO_BUCKET was changed. Exits with 1 if the newest object of a table is not
+    in the bucket, or if the database is not the one that was copied.
+    """
+    from pg_bronze.cli.adopt import run_adopt
+
+    with errors_as_sentences(as_json):
+        _end(run_adopt(tables or [], as_json))
+
+
 @app.command(epilog="Example: `pg-bronze reconcile movie`")
 def reconcile(table: Table) -> None:
     """Compare a table with its objects after a failover or a restore, and continue if no row is missing."""

@@ -13,6 +13,8 @@ from pg_bronze.core.table import shell_argument
 from pg_bronze.errors import SettingsError
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from pg_bronze.core.table import SourceTable
     from pg_bronze.core.watermark import Watermark
     from pg_bronze.lake.commit import SliceWriter
@@ -58,8 +60,6 @@ def change(label: str, act: "Change", confirm: "Confirm | None" = None) -> None:
     Args:
         confirm: Called before the change, without the lock of the table; it raises to change nothing.
     """
-    import dagster as dg
-
     from pg_bronze.defs import metadata
     from pg_bronze.defs.source_names import SourceNames
     from pg_bronze.lake.commit import SliceWriter
@@ -75,12 +75,21 @@ def change(label: str, act: "Change", confirm: "Confirm | None" = None) -> None:
             with sync:
                 writer = SliceWriter(sync.ledger, sync.options.codec)
                 committed, sentence = act(sync, recorded, writer, of_project.settings)
-        entries = metadata.of_watermark(committed.watermark)
-        materialization = dg.AssetMaterialization(key, partition=_partition(committed.key), metadata=entries)
-        of_project.instance.report_runless_asset_event(materialization)
+        record(of_project, key, committed)
     if sentence:
         terminal.print(f"{label}: {sentence}")
     terminal.print(f"{label}: generation {committed.watermark.generation}, object number {committed.watermark.seq}")
+
+
+def record(of_project: Opened, key: "dg.AssetKey", committed: "Committed") -> None:
+    """Record the commit of a change as a materialization, whose watermark the next tick continues."""
+    import dagster as dg
+
+    from pg_bronze.defs import metadata
+
+    entries = metadata.of_watermark(committed.watermark)
+    materialization = dg.AssetMaterialization(key, partition=_partition(committed.key), metadata=entries)
+    of_project.instance.report_runless_asset_event(materialization)
 
 
 def _partition(key: str) -> str:

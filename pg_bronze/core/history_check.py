@@ -11,7 +11,7 @@ from pg_bronze.errors import HistoryChanged, PgBronzeError, StaleSnapshot, State
 
 _STOPPED = "The table is not copied until then."
 # Dagster's storage has one asset for each table name, so that two databases in it replace each other's watermarks.
-_SHARED = "If two databases are copied with one Dagster storage, set a separate DAGSTER_HOME for each project."
+_SHARED = "If two databases are copied with one Dagster storage, set PG_BRONZE_NAME for one of them."
 
 
 def check_origin(watermark: Watermark, origin: Origin, label: str, standby: bool = False) -> None:
@@ -123,7 +123,8 @@ def bucket_changed(watermark: Watermark, bucket: str, label: str) -> HistoryChan
     """Return the error for a watermark that belongs to another bucket than ``bucket`` (``bucket/prefix``)."""
     return HistoryChanged(
         f"{label}: the watermark belongs to bucket {watermark.origin.bucket!r}, and this one is {bucket!r}. "
-        f"{_SHARED} Otherwise set MINIO_BUCKET and PG_BRONZE_PREFIX to the former ones, or run "
+        f"{_SHARED} Otherwise set MINIO_BUCKET and PG_BRONZE_PREFIX to the former ones; or move all objects to this "
+        "bucket, with the same prefix, and run `pg-bronze adopt`; or run "
         f"`pg-bronze reset {shell_argument(label)}` to copy the table again to this one. {_STOPPED}"
     )
 

@@ -57,7 +57,8 @@ def open_control(settings: Settings, source: Source) -> Control:
         return Control(None, "etl_control is not mirrored: PG_CONTROL_URL is off")
     try:
         # No prepared statements, because a pooler may be in front of the database.
-        return Control(psycopg.connect(**conninfo, autocommit=True, prepare_threshold=None))
+        connection = psycopg.connect(**conninfo, autocommit=True, prepare_threshold=None)
+        return Control(connection, source=settings.control_source)
     except psycopg.Error as error:
         # The mirror is not needed for a copy. The next run connects again.
         found = error.sqlstate or type(error).__name__

@@ -123,7 +123,7 @@ def check(
     origin = source.place(keys.place(settings.minio_bucket, settings.prefix))
     cluster = due.Cluster(activity.horizon, activity.next_xid, activity.standby, origin)
     if not cluster.standby:
-        collected = _with_control(collected, source, activity, process, origin.database)
+        collected = _with_control(collected, source, activity, process, origin.database, settings.control_source)
     tick = _Tick(settings, source, memory, process, cluster, now, attended, moved)
     checked = _in_turn(instance, tick, tick.check_all(collected), collected, slots, free_slots)
     since = memory.horizon_since if memory.horizon == activity.horizon else now
@@ -253,12 +253,15 @@ def _with_control(
     activity: Activity,
     process: Process,
     database: int,
+    owner: str | None,
 ) -> list[tuple[SourceTable, due.Facts]]:
     """Return the facts with the current version of each control row, which one statement reads."""
     written = {facts.watermark.origin.control for _, facts in collected if facts.watermark}
     names = {oid: name for name, oid in activity.oids.items()}
     found = process.control_rows.read(source, names, {item for item in written if item}, database)
-    return [(table, replace(facts, control=found.get(control_table.key(table.label)))) for table, facts in collected]
+    return [
+        (table, replace(facts, control=found.get(control_table.key(table.label, owner)))) for table, facts in collected
+    ]
 
 
 def _hint_key(key: dg.AssetKey) -> str:

@@ -191,6 +191,7 @@ class Ledger:
             if newest is None:
                 return Recovered(None, foreign_key=foreign_key)
             watermark = newest.after
+            self._check_prefix(watermark)
         items = self.since(watermark.key)
         if watermark.seq and (not items or items[0].key != watermark.key):
             if self._was_moved(watermark):
@@ -212,6 +213,16 @@ class Ledger:
             watermark = footer.after
             adopted.append(committed_by(footer, item.key, item.size_bytes))
         return Recovered(watermark, tuple(adopted), rebuilt=recorded is None)
+
+    def _check_prefix(self, watermark: Watermark) -> None:
+        if not watermark.key.startswith(f"{self.layout.folder}/"):
+            raise LakeDamaged(
+                f"{self.layout.label}: the newest object in {self.store.uri(self.layout.folder)}/ was written as "
+                f"{watermark.key!r}. It was moved from another prefix, and the objects name each other with their "
+                "prefix. Move them to a bucket with their former prefix, and set PG_BRONZE_PREFIX to it; or run "
+                f"`pg-bronze reset {shell_argument(self.layout.label)}` to copy the table again. Nothing of the table "
+                "is copied until then."
+            )
 
     def _was_moved(self, watermark: Watermark) -> bool:
         return self.store.tail(self.layout.old(watermark.key, watermark.generation), 8) is not None

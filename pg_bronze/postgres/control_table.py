@@ -122,10 +122,16 @@ class Control:
 
     The mirror is for people, so no error of it fails a copy: any error sets ``off`` for the life of this object. The
     next run has a new one and tries again.
+
+    Args:
+        source: The name of the source, if the control table may have the rows of several.
     """
 
-    def __init__(self, connection: psycopg.Connection | None, off: str | None = None) -> None:
+    def __init__(
+        self, connection: psycopg.Connection | None, off: str | None = None, source: str | None = None
+    ) -> None:
         self.connection = connection
+        self._source = source
         self.off = off if connection is not None or off else "etl_control is not mirrored: PG_CONTROL_URL is off"
 
     @property
@@ -154,7 +160,7 @@ class Control:
             return None
         try:
             with _session(self.connection) as state:
-                return _row(self.connection, table, state)
+                return _row(self.connection, self._key(table), state)
         except _ERRORS as error:
             self.off = _refused(error)
             return None
@@ -178,11 +184,14 @@ class Control:
         with contextlib.suppress(*_ERRORS), _session(self.connection) as state:
             if not state.exists or not state.system_columns or _obstacle(state, self.connection.info.user):
                 return None
-            if new and not _renew(self.connection, table, state):
+            if new and not _renew(self.connection, self._key(table), state):
                 return None
-            found = self.connection.execute(_with_table(_VERSION, state), (key(table),)).fetchone()
+            found = self.connection.execute(_with_table(_VERSION, state), (self._key(table),)).fetchone()
             return ControlVersion(*found[1:]) if found and found[0] == system_id else None
         return None
+
+    def _key(self, table: str) -> str:
+        return key(table, self._source)
 
     def mirror(self, row: ControlRow, before: str | None) -> Mirrored:
         """Write the row of a table, after creating the control table if it is missing.
@@ -198,7 +207,7 @@ class Control:
         try:
             with _session(self.connection) as state:
                 self.off = _obstacle(state, self.connection.info.user)
-                found = None if self.off else _write(self.connection, row, state)
+                found = None if self.off else _write(self.connection, self._key(row.table), row, state)
         except _ERRORS as error:
             self.off = _refused(error)
         if self.off:
@@ -255,10 +264,10 @@ def _obstacle(state: _State, user: str) -> str | None:
     return None
 
 
-def _row(connection: psycopg.Connection, table: str, state: _State) -> ControlRow | None:
+def _row(connection: psycopg.Connection, name: str, state: _State) -> ControlRow | None:
     if not (state.exists and state.complete and state.readable):
         return None
-    row = connection.execute(_with_table(_SELECT, state), (key(table),)).fetchone()
+    row = connection.execute(_with_table(_SELECT, state), (name,)).fetchone()
     return ControlRow(*row) if row else None
 
 
@@ -266,18 +275,18 @@ def _with_table(statement: str, state: _State) -> bytes:
     return statement.format(table=_name(state).replace("%", "%%")).encode()
 
 
-def _renew(connection: psycopg.Connection, table: str, state: _State) -> bool:
+def _renew(connection: psycopg.Connection, name: str, state: _State) -> bool:
     """Write a row again as it is; return False if there is none, or if a trigger prevents it."""
     connection.execute(_FLUSHED)
     connection.execute(_ROLES_PATH)
-    rows = connection.execute(_with_table(_SIGN, state), (key(table),)).rowcount
+    rows = connection.execute(_with_table(_SIGN, state), (name,)).rowcount
     connection.execute(_PINNED_PATH)
     return rows == 1
 
 
-def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> ControlRow | None:
+def _write(connection: psycopg.Connection, name: str, row: ControlRow, state: _State) -> ControlRow | None:
     """Write a row and return what it replaced, as far as the role may read it."""
-    found = _row(connection, row.table, state)
+    found = _row(connection, name, state)
     connection.execute(_ROLES_PATH)
     if not state.exists:
         # Another session may create it at the same time.
@@ -285,13 +294,17 @@ def _write(connection: psycopg.Connection, row: ControlRow, state: _State) -> Co
         with contextlib.suppress(*exists), connection.transaction():
             connection.execute(_CREATE.format(table=_name(state)).encode())
     value, column = row.value and row.value[:255], row.column and row.column[:255]
-    connection.execute(_with_table(_UPSERT, state), {"table": key(row.table), "value": value, "column": column})
+    connection.execute(_with_table(_UPSERT, state), {"table": name, "value": value, "column": column})
     return found
 
 
-def key(label: str) -> str:
+def key(label: str, source: str | None = None) -> str:
     """Return the ``table_name`` of a label: the label itself, if it has at most 255 characters.
 
     Schema and name of 63 double quotes each make a label of 257; two such tables must not share a row.
+
+    Args:
+        source: The name of the source, if the control table may have the rows of several: ``shop:movie``.
     """
+    label = f"{source}:{label}" if source else label
     return label if len(label) <= 255 else f"{label[:238]}…{hashlib.sha256(label.encode()).hexdigest()[:16]}"

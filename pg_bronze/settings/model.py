@@ -44,6 +44,11 @@ class Settings(
         own += self._of_name(label)
         return TableOptions.model_validate(self._common | merged(own)) if own else self._without_own
 
+    @property
+    def control_source(self) -> str | None:
+        """The name of the source in the rows of a control table that several sources may share; None otherwise."""
+        return self.name if self.control_mirror == "url" else None
+
     @cached_property
     def names_assets(self) -> bool:
         """Whether any table has a key of its own in Dagster, so that its options must be read for it."""

@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pg_bronze.core.history_check import check_origin
 from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import Watermark
-from pg_bronze.errors import SettingsError, Superseded, TableBusy
+from pg_bronze.errors import LakeDamaged, SettingsError, Superseded, TableBusy
 from pg_bronze.lake.commit import Slice, SliceWriter
 from pg_bronze.lake.ledger import Committed, Recovered
 from pg_bronze.sync.table_sync import TableSync
@@ -68,6 +69,32 @@ def reset(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> C
 def resume(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> Committed:
     """Accept the current database and bucket as the continuation of those that the watermark belongs to."""
     return _commit(sync, recorded, writer, "continued on request", lambda watermark: watermark)
+
+
+def adopt(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> Committed | None:
+    """Accept the bucket as the continuation of the one that the watermark belongs to, after a move of all objects.
+
+    Returns:
+        None if the watermark belongs to this bucket already, or if nothing of the table was copied.
+
+    Raises:
+        LakeDamaged: The newest object is not in this bucket.
+        HistoryChanged: The database is not the one that the watermark belongs to.
+    """
+    if recorded is None or recorded.origin.bucket == sync.store.place:
+        return None
+    found = sync.ledger.recover(None, sync.now(), allow_gaps=True).watermark
+    if found is None or (found.generation, found.seq) != (recorded.generation, recorded.seq):
+        newest = f"number {found.seq} of generation {found.generation}" if found else "none"
+        raise LakeDamaged(
+            f"{sync.label}: the newest object in {sync.store.place} is {newest}, and the last one that was written is "
+            f"number {recorded.seq} of generation {recorded.generation}. Nothing was changed. Copy all objects of "
+            f"{recorded.origin.bucket}, including those in _pg_bronze/, and run the command again."
+        )
+    place = sync.source.place(sync.store.place)
+    moved = dataclasses.replace(recorded, origin=dataclasses.replace(recorded.origin, bucket=place.bucket))
+    check_origin(moved, place, sync.label, sync.source.activity().standby)
+    return _commit(sync, recorded, writer, "adopted on request", lambda watermark: watermark)
 
 
 def resume_compared(

@@ -40,8 +40,8 @@ class Commands:
 
     project: Project
 
-    def run(self, *arguments: str, answer: str | None = None) -> Printed:
-        done = CliRunner().invoke(app, arguments, input=answer)
+    def run(self, *arguments: str, answer: str | None = None, **environment: str) -> Printed:
+        done = CliRunner().invoke(app, arguments, input=answer, env=environment)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Printed(done.exit_code, done.stdout, done.stderr)

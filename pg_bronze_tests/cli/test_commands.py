@@ -10,6 +10,7 @@ from pg_bronze.cli import batch, state_changes
 from pg_bronze.defs import resources
 from pg_bronze.lake.object_store import Store
 from pg_bronze_tests.cli.conftest import Commands, Printed
+from pg_bronze_tests.harness import bucket_pool
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import key
 
@@ -189,6 +190,47 @@ def test_rebuild_does_not_go_back_to_an_older_object(copied: Commands):
         "Dagster's storage has object number 2 of generation 0, and the newest in the bucket is number 1" in printed.err
     )
     assert project.watermark("play") == before
+
+
+def test_adopt_continues_in_the_bucket_that_all_objects_were_moved_to(copied: Commands):
+    project = copied.project
+    project.database.execute("create table scene (id int primary key); insert into scene values (1)")
+    assert copied.run("tick", "scene").code == 0
+    before = project.watermark("scene")
+    with bucket_pool.empty_bucket(project.bucket.server) as other:
+        stopped = copied.run("tick", "scene", MINIO_BUCKET=other.name)
+        incomplete = copied.run("adopt", "scene", MINIO_BUCKET=other.name)
+        for item in list(project.bucket.store().list("scene/")):
+            other.store().create(item.key, project.bucket.store().get(item.key) or b"")
+
+        adopted = copied.run("adopt", "scene", "--json", MINIO_BUCKET=other.name)
+        again = copied.run("adopt", "scene", MINIO_BUCKET=other.name)
+
+        project.database.execute("insert into scene values (2)")
+        assert copied.run("tick", "scene", MINIO_BUCKET=other.name).code == 0
+        assert lake.compare(project.database, other, "scene") == lake.SAME
+    project.database.execute("drop table scene")
+    assert "with the same prefix, and run `pg-bronze adopt`" in stopped.err
+    assert incomplete.code == 1
+    assert "Nothing was changed. Copy all objects of" in incomplete.err
+    assert adopted.document["tables"] == [{"table": "scene", "adopted": True, "error": None}]
+    assert (again.code, again.out) == (0, "scene: nothing to adopt\n")
+    assert before is not None
+    assert project.watermark("scene").seq == before.seq + 2
+
+
+def test_objects_that_were_moved_to_another_prefix_are_refused(copied: Commands):
+    """They name each other by their keys, so the newest one would not be found."""
+    store = copied.project.bucket.store()
+    for item in list(store.list("movie/")):
+        store.create(f"moved/{item.key}", store.get(item.key) or b"")
+
+    refused = copied.run("adopt", "movie", PG_BRONZE_PREFIX="moved")
+
+    for item in list(store.list("moved/")):
+        store.delete(item.key)
+    assert refused.code == 1
+    assert "It was moved from another prefix" in refused.err
 
 
 def test_reset_says_what_it_does_and_changes_nothing_before_a_yes(copied: Commands, environment: Environment):

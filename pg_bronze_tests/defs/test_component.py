@@ -28,6 +28,7 @@ create table movie (id int primary key, title text);
 insert into movie select i, '{name} ' || i from generate_series(1, {rows}) i;
 create table person (id int primary key);
 """
+SESSIONS_ENDED = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{name}'"
 TODAY = datetime.now(UTC).date().isoformat()
 
 
@@ -266,6 +267,45 @@ def test_a_database_that_gets_a_name_continues_after_its_objects(two: Sources):
     after = watermark(two, "bronze", "store", "movie")
     assert after.seq == before.seq + 1
     assert lake.compare(shop.database, two.bucket, "movie", prefix="lake") == lake.SAME
+
+
+def test_a_database_that_was_renamed_is_copied_on(two: Sources, postgres_server):
+    """A watermark has the oid of its database and not its name."""
+    shop = two.sources["shop"]
+    two.load(shop.component())
+    for request in two.tick("shop").run_requests:
+        assert two.run(request).success
+    before = watermark(two, "bronze", "shop", "movie")
+    tick.close_kept()
+    renamed = f"{shop.database.name}_x"
+    two.sources["crm"].database.execute(SESSIONS_ENDED.format(name=shop.database.name))
+    two.sources["crm"].database.execute(f'alter database "{shop.database.name}" rename to "{renamed}"')
+    try:
+        two.load(shop.component(pg_db=renamed))
+        assert [request for request in two.tick("shop").run_requests if not two.run(request).success] == []
+    finally:
+        tick.close_kept()
+        two.sources["crm"].database.execute(SESSIONS_ENDED.format(name=renamed))
+        two.sources["crm"].database.execute(f'alter database "{renamed}" rename to "{shop.database.name}"')
+
+    assert watermark(two, "bronze", "shop", "movie").origin.database == before.origin.database
+    assert lake.compare(shop.database, two.bucket, "movie", prefix="shop") == lake.SAME
+
+
+def test_two_sources_have_rows_of_their_own_in_one_control_table(two: Sources, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CONTROL_URL", two.sources["crm"].database.url)
+    control = "{{ env.CONTROL_URL }}"
+    two.load(*(source.component(pg_control_url=control) for source in two.sources.values()))
+
+    for name in two.sources:
+        for request in two.tick(name).run_requests:
+            assert two.run(request).success
+
+    rows = two.sources["crm"].database.execute("select table_name, last_extracted_value from etl_control order by 1")
+    assert [(name, value) for name, value in rows if name.endswith("movie")] == [
+        ("crm:movie", "5"),
+        ("shop:movie", "3"),
+    ]
 
 
 def test_a_secret_in_yaml_is_refused_without_being_shown(two: Sources):
