@@ -15,7 +15,7 @@ from pg_bronze.settings.model import Settings
 
 def open_bucket(settings: Settings) -> Store:
     """Return the bucket that the settings name."""
-    return Store(s3_client.connect_to(settings.s3), settings.minio_bucket, settings.prefix)
+    return Store(s3_client.connect_to(settings.s3), settings.minio_bucket, settings.prefix, settings.s3)
 
 
 def open_source(

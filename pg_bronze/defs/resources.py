@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,15 +60,25 @@ class Bucket(S3Resource):
         """The connection of this configuration: the settings, as far as the configuration does not replace them."""
         s3 = self.settings.s3
         endpoint_url = self.endpoint_url or ""
-        return S3Connection(
-            endpoint_url,
-            SecretStr(self.aws_access_key_id) if self.aws_access_key_id else s3.access_key,
-            SecretStr(self.aws_secret_access_key) if self.aws_secret_access_key else s3.secret_key,
+        return replace(
+            s3,
+            endpoint_url=endpoint_url,
             region=self.region_name or s3.region,
             use_ssl=endpoint_url.startswith("https://") if endpoint_url else bool(self.use_ssl),
-            ca=s3.ca,
             verify=self.verify is not False,
+            **self._replaced_keys(s3),
         )
+
+    def _replaced_keys(self, s3: S3Connection) -> dict[str, Any]:
+        access_key, secret_key = self.aws_access_key_id, self.aws_secret_access_key
+        if not (access_key or secret_key):
+            return {}
+        return {
+            "source": "keys",
+            "access_key": SecretStr(access_key) if access_key else s3.access_key,
+            "secret_key": SecretStr(secret_key) if secret_key else s3.secret_key,
+            "session_token": SecretStr(self.aws_session_token or "") if access_key else s3.session_token,
+        }
 
     def get_client(self) -> Any:
         """Return a botocore client whose timeouts are shorter than a tick."""
@@ -75,7 +86,7 @@ class Bucket(S3Resource):
 
     def open(self) -> Store:
         """Return the bucket with a new client."""
-        return Store(self.get_client(), self.bucket, self.prefix)
+        return Store(self.get_client(), self.bucket, self.prefix, self.connection)
 
 
 def resource_of(settings: Settings) -> Any:

@@ -14,8 +14,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pg_bronze.errors import PgBronzeError, StoreNotFit, StoreUnavailable
-from pg_bronze.lake import create_only, s3_errors
+from pg_bronze.lake import create_only, s3_credentials, s3_errors
 from pg_bronze.lake.keys import own_key, place
+from pg_bronze.settings.bucket import S3Connection
 
 # 0.75 s in total. A conflict that lasts longer is left to the next tick.
 _CONFLICT_PAUSES_S = (0.05, 0.1, 0.2, 0.4)
@@ -35,12 +36,19 @@ class Store:
 
     Every method raises StoreUnavailable if the server does not respond or returns an error, AccessDenied if it rejects
     the keys, and StoreNotFit if the bucket does not exist or is full.
+
+    Args:
+        client: The client of botocore.
+        bucket: The name of the bucket.
+        prefix: The folders before every key.
+        connection: What the client connects to, for messages about credentials and to renew them.
     """
 
-    def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
+    def __init__(self, client: Any, bucket: str, prefix: str = "", connection: S3Connection | None = None) -> None:
         self.client = client
         self.bucket = bucket
         self.prefix = prefix
+        self._connection = connection
 
     @property
     def place(self) -> str:
@@ -210,6 +218,8 @@ class Store:
         return None
 
     def _make_bucket(self) -> None:
+        if self._connection is not None and not self._connection.is_chosen:
+            raise s3_errors.missing_bucket_of_no_server(self.bucket, self.endpoint)
         try:
             region = self.client.meta.region_name
             # The region us-east-1 is not a valid constraint.
@@ -246,4 +256,9 @@ class Store:
             )
 
     def _explain(self, error: Exception, action: str) -> PgBronzeError:
-        return s3_errors.explain(error, action, self.bucket, self.endpoint)
+        if self._connection is None:
+            return s3_errors.explain(error, action, self.bucket, self.endpoint)
+        if s3_errors.code_of(error) in s3_errors.REJECTED:
+            s3_credentials.forget(self._connection)
+        name, renewed = self._connection.credentials_name, self._connection.source == "aws"
+        return s3_errors.explain(error, action, self.bucket, self.endpoint, name, renewed)

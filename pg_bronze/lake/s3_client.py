@@ -1,7 +1,8 @@
 """The S3 client: botocore, configured so that a tick does not hang and unrelated AWS settings have no effect.
 
 Variables ``AWS_*``, files in ``~/.aws`` and HTTP proxies are ignored: they belong to another server, which would
-receive the requests.
+receive the requests. They are used for the credentials alone, and only if the settings select that: see
+``s3_credentials``.
 """
 
 import functools
@@ -9,6 +10,8 @@ import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pg_bronze.lake import s3_credentials
 
 if TYPE_CHECKING:
     from pg_bronze.settings.bucket import S3Connection
@@ -31,6 +34,7 @@ def connect(
     ca: str | None = None,
     verify: bool = True,
     answer_s: float = 10.0,
+    credentials: Any = None,
 ) -> Any:
     """Return a botocore S3 client with short time limits.
 
@@ -46,6 +50,7 @@ def connect(
         ca: A file with the authorities of the server's certificate; None for those of the system.
         verify: False disables the verification of certificates.
         answer_s: Seconds until a response must arrive.
+        credentials: botocore's credentials instead of the two keys.
     """
     import botocore.session
     from botocore.config import Config
@@ -54,6 +59,8 @@ def connect(
     session.register_component("config_store", _defaults())
     # One session per client, because a session caches keys from files. All share the description of S3.
     session.register_component("data_loader", _data_loader())
+    if credentials is not None:
+        session.register_component("credential_provider", _Provider(credentials))
     # As in the AWS command line: botocore's own parser takes two thirds of the time of a LIST.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     client = session.create_client(
@@ -82,15 +89,27 @@ def connect(
 
 def connect_to(connection: "S3Connection") -> Any:
     """Return a client for the server of the settings."""
+    permanent = connection.source == "keys" and not connection.session_token.get_secret_value()
     return connect(
         connection.endpoint_url,
         connection.region,
-        connection.access_key.get_secret_value(),
-        connection.secret_key.get_secret_value(),
+        connection.access_key.get_secret_value() if permanent else "",
+        connection.secret_key.get_secret_value() if permanent else "",
         use_ssl=connection.use_ssl,
         ca=connection.ca,
         verify=connection.verify,
+        credentials=None if permanent else s3_credentials.for_botocore(connection),
     )
+
+
+class _Provider:
+    """The chain of a session of botocore, replaced by credentials that are known."""
+
+    def __init__(self, credentials: Any) -> None:
+        self._credentials = credentials
+
+    def load_credentials(self) -> Any:
+        return self._credentials
 
 
 def _defaults() -> Any:

@@ -13,9 +13,12 @@ NO_BUCKET = "NoSuchBucket"
 EXISTS = {"412", "PreconditionFailed"}
 # S3 responds with 409 while another conditional write to the key is in progress.
 CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
-_WRONG_KEYS = {"403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
+_WRONG_KEYS = {"403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidTokenId"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+REJECTED = _WRONG_KEYS | _EXPIRED
 _DENIED = {"AccessDenied", "Forbidden"}
 _FULL = {"507", "XMinioStorageFull", "InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded"}
+_KEYS = "MINIO_ACCESS_KEY and MINIO_SECRET_KEY (or MINIO_ALIAS)"
 _CONNECTION_FAILURES = {
     "EndpointConnectionError": "the server refused the connection",
     "ConnectTimeoutError": "the server did not accept the connection in time",
@@ -63,7 +66,9 @@ def _certificate_fault(error: BaseException | None) -> str | None:
     return None
 
 
-def explain(error: Exception, action: str, bucket: str, endpoint: str) -> PgBronzeError:
+def explain(
+    error: Exception, action: str, bucket: str, endpoint: str, credentials: str = _KEYS, renewed: bool = False
+) -> PgBronzeError:
     """Return the pg_bronze error for an error of botocore.
 
     Args:
@@ -71,10 +76,12 @@ def explain(error: Exception, action: str, bucket: str, endpoint: str) -> PgBron
         action: What was attempted, as an infinitive without "to": ``read movie/movie_20260102000010.parquet``.
         bucket: The name of the bucket.
         endpoint: The address of the server.
+        credentials: What the credentials are, for messages.
+        renewed: They expire and are renewed; otherwise they are those of the settings.
     """
     code = code_of(error)
     if isinstance(error, PgBronzeError):
-        return error
+        return type(error)(*error.args)  # another one, because it is raised from the error
     if certificate := _certificate_fault(error):
         return StoreNotFit(
             f"the certificate of the S3 server {endpoint} was rejected: {certificate}. If a private authority signed "
@@ -96,7 +103,9 @@ def explain(error: Exception, action: str, bucket: str, endpoint: str) -> PgBron
     if code == NO_BUCKET:
         return missing_bucket(action, bucket, endpoint)
     if code in _WRONG_KEYS | _DENIED:
-        return _access_denied(code, action, bucket, endpoint)
+        return _access_denied(code, action, bucket, endpoint, credentials)
+    if code in _EXPIRED:
+        return _expired(code, bucket, endpoint, credentials, renewed)
     if code in MISSING:
         return LakeDamaged(f"bucket {bucket!r}: could not {action}, because the object does not exist.")
     if code in _FULL:
@@ -118,15 +127,36 @@ def missing_bucket(action: str, bucket: str, endpoint: str) -> StoreNotFit:
     )
 
 
-def _access_denied(code: str, action: str, bucket: str, endpoint: str) -> AccessDenied:
-    if code in _WRONG_KEYS:
-        return AccessDenied(
-            f"the S3 server {endpoint} rejected the keys for bucket {bucket!r} ({code}). Check MINIO_ACCESS_KEY and "
-            "MINIO_SECRET_KEY (or MINIO_ALIAS). They need permission to read, write, list and delete objects. Retried "
-            "after the fix."
+def missing_bucket_of_no_server(bucket: str, endpoint: str) -> StoreNotFit:
+    """Return the error for a bucket that does not exist on the server that is used because none is set."""
+    return StoreNotFit(
+        f"bucket {bucket!r} does not exist on {endpoint}, which is used because no S3 server is set. It is not "
+        "created there. Set MINIO_ENDPOINT and the keys, or MINIO_ALIAS; or set MINIO_CREDENTIALS=aws to create it on "
+        "AWS. Retried after the fix."
+    )
+
+
+def _access_denied(code: str, action: str, bucket: str, endpoint: str, credentials: str) -> AccessDenied:
+    found = (
+        f"rejected the keys for bucket {bucket!r}"
+        if code in _WRONG_KEYS
+        else f"denied permission to {action} in bucket {bucket!r}"
+    )
+    return AccessDenied(
+        f"the S3 server {endpoint} {found} ({code}). Check {credentials}. They need permission to read, write, list "
+        "and delete objects. Retried after the fix."
+    )
+
+
+def _expired(code: str, bucket: str, endpoint: str, credentials: str, renewed: bool) -> PgBronzeError:
+    if renewed:
+        return StoreUnavailable(
+            f"the S3 server {endpoint} rejected the keys for bucket {bucket!r} as expired ({code}). They are asked for "
+            f"again. If it persists, renew them in {credentials}, and check the clock of this machine. It is retried "
+            "at the next tick."
         )
     return AccessDenied(
-        f"the S3 server {endpoint} denied permission to {action} in bucket {bucket!r} ({code}). Check MINIO_ACCESS_KEY "
-        "and MINIO_SECRET_KEY (or MINIO_ALIAS). They need permission to read, write, list and delete objects. Retried "
-        "after the fix."
+        f"the session token for bucket {bucket!r} on {endpoint} has expired ({code}). Set new {credentials}, and "
+        "restart what runs; or set MINIO_PROFILE or MINIO_CREDENTIALS=aws, whose keys are renewed. Retried after the "
+        "fix."
     )

@@ -5,6 +5,8 @@ import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -12,13 +14,21 @@ from pg_bronze.settings.section import Section
 from pg_bronze.settings.text_formats import server_url
 
 _PREFIX_MAX_BYTES = 400
+_NO_TOKEN = SecretStr("")
+CredentialSource = Literal["keys", "aws"]
 
 
 @dataclass(frozen=True)
 class S3Connection:
-    """How to connect to the S3 server. ``ca``: file with the authorities of its certificate; None for the system's.
+    """How to connect to the S3 server.
 
-    ``verify``: its certificate is checked.
+    Attributes:
+        ca: A file with the authorities of the server's certificate; None for the system's.
+        verify: The server's certificate is checked.
+        session_token: The token of temporary keys; empty for permanent ones.
+        source: ``keys`` are the two keys and the token. With ``aws``, these are empty, and botocore finds others.
+        profile: The profile that botocore takes them from, with ``aws``; empty for all of its sources.
+        is_chosen: A setting names the server, or where its credentials come from.
     """
 
     endpoint_url: str
@@ -28,6 +38,21 @@ class S3Connection:
     use_ssl: bool
     ca: str | None = None
     verify: bool = True
+    session_token: SecretStr = _NO_TOKEN
+    source: CredentialSource = "keys"
+    profile: str = ""
+    is_chosen: bool = True
+
+    @property
+    def credentials_name(self) -> str:
+        """What the credentials are, for messages: the settings, or the source that botocore asks."""
+        if self.profile:
+            return f"profile {self.profile!r} (MINIO_PROFILE)"
+        if self.source == "aws":
+            return "AWS (MINIO_CREDENTIALS=aws)" if self.is_chosen else "AWS (because no S3 server is set)"
+        if self.session_token.get_secret_value():
+            return "MINIO_ACCESS_KEY, MINIO_SECRET_KEY and MINIO_SESSION_TOKEN (or MINIO_ALIAS)"
+        return "MINIO_ACCESS_KEY and MINIO_SECRET_KEY (or MINIO_ALIAS)"
 
 
 class BucketSettings(Section):
@@ -36,15 +61,32 @@ class BucketSettings(Section):
     minio_bucket: str = Field(description="Bucket to write to. S3's naming rules apply.")
     minio_alias: str | None = Field(
         default=None,
-        description="Alias created with `mc alias set`. It replaces the next three settings: server and keys are read "
+        description="Alias created with `mc alias set`. It replaces the next four settings: server and keys are read "
         "from `MC_HOST_<alias>`, otherwise from `config.json` in `MC_CONFIG_DIR` (default: `~/.mc`).",
     )
     minio_endpoint: str = Field(
+        default="",
         description="`http://` or `https://` URL of the server, without a path; `host:port` means `http://`. AWS: "
-        "`https://s3.<region>.amazonaws.com`."
+        "`https://s3.<region>.amazonaws.com`, which is the default without keys.",
     )
-    minio_access_key: SecretStr = Field(description="Access key. Never logged.")
-    minio_secret_key: SecretStr = Field(description="Secret key. Never logged.")
+    minio_access_key: SecretStr = Field(default=SecretStr(""), description="Access key. Never logged.")
+    minio_secret_key: SecretStr = Field(default=SecretStr(""), description="Secret key. Never logged.")
+    minio_session_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="Session token that belongs to temporary keys. They are not renewed: with `MINIO_PROFILE` or "
+        "`MINIO_CREDENTIALS=aws` they are. Never logged.",
+    )
+    minio_credentials: CredentialSource | None = Field(
+        default=None,
+        description="`keys`: the keys above or of the alias. `aws`: [found as by other programs for "
+        "AWS](operations.md#credentials): `AWS_*` variables, web identity, `~/.aws`, container or instance. Not set: "
+        "`aws` if neither keys nor an alias are set and the server is AWS, otherwise `keys`.",
+    )
+    minio_profile: str | None = Field(
+        default=None,
+        description="Profile of `~/.aws/config` and `~/.aws/credentials` that the credentials are taken from, also by "
+        "`credential_process`. Server and region are those of the settings.",
+    )
     minio_region: str = Field(default="us-east-1", min_length=1, description="Region for which requests are signed.")
     minio_ca: Path | None = Field(
         default=None,
@@ -82,7 +124,7 @@ class BucketSettings(Section):
     def _validate_endpoint(cls, value: str) -> str:
         return server_url(value)
 
-    @field_validator("minio_access_key", "minio_secret_key")
+    @field_validator("minio_access_key", "minio_secret_key", "minio_session_token")
     @classmethod
     def _validate_key(cls, value: SecretStr) -> SecretStr:
         # With a line break in a key, an HTTP library raises "invalid header" and quotes the key.
@@ -124,16 +166,44 @@ class BucketSettings(Section):
         return value
 
     @property
+    def credential_source(self) -> CredentialSource:
+        """Where the credentials come from: the setting, or AWS if there are no keys and the server is one of AWS."""
+        if self.minio_profile:
+            return "aws"
+        no_keys = not self.minio_access_key.get_secret_value()
+        of_aws = no_keys and (not self.minio_endpoint or is_aws(self.minio_endpoint))
+        return self.minio_credentials or ("aws" if of_aws else "keys")
+
+    @property
     def s3(self) -> S3Connection:
         """The connection to the S3 server."""
+        endpoint_url = self.minio_endpoint or _aws_url(self.minio_region)
         return S3Connection(
-            endpoint_url=self.minio_endpoint,
+            endpoint_url=endpoint_url,
             access_key=self.minio_access_key,
             secret_key=self.minio_secret_key,
             region=self.minio_region,
-            use_ssl=self.minio_endpoint.startswith("https://"),
+            use_ssl=endpoint_url.startswith("https://"),
             ca=str(self.minio_ca) if self.minio_ca else None,
+            session_token=self.minio_session_token,
+            source=self.credential_source,
+            profile=self.minio_profile or "",
+            is_chosen=bool(self.minio_endpoint or self.minio_profile or self.minio_credentials),
         )
+
+
+def is_aws(endpoint_url: str) -> bool:
+    """Return whether a URL names a server of AWS."""
+    try:
+        host = urlsplit(endpoint_url).hostname or ""
+    except ValueError:
+        return False  # the setting is reported as invalid
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
+def _aws_url(region: str) -> str:
+    # Explicit, because Polars would otherwise take the server from AWS_ENDPOINT_URL.
+    return f"https://s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
 
 
 def _is_address(value: str) -> bool:

@@ -78,7 +78,7 @@ def _table(section: type[Section]) -> str:
     for field_name, field in section.model_fields.items():
         name = variable(field_name)
         if name in EXPLICIT:
-            default = "required without `MINIO_ALIAS`"
+            default = "required without `MINIO_ALIAS`, except on AWS"
         else:
             default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
         lines.append(f"| `{name}` | {default} | {field.description} |")

@@ -135,6 +135,7 @@ def test_all_problems_are_reported_in_one_error(tmp_path):
             "PG_BRONZE_INTERVALS": "3",
             "PG_PASSFILE": "absent",
             "MINIO_BUCKET": "Meteo_Bronze",
+            "MINIO_CREDENTIALS": "keys",
         },
         file,
     )

@@ -4,9 +4,11 @@ Polars reads every option that is not set from ``AWS_*`` variables and ``~/.aws`
 and its relatives. It would send the keys there.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
+from pg_bronze.lake import s3_credentials
 from pg_bronze.settings.bucket import S3Connection
 
 # Each has a variable AWS_<NAME>, which would change the requests or be a parse error. Polars only reads objects and
@@ -36,10 +38,6 @@ def polars_options(connection: S3Connection, write: bool = False) -> dict[str, A
         connection: The server, the keys and the authorities.
         write: Whether the options are for a write.
     """
-    login = {
-        "aws_access_key_id": connection.access_key.get_secret_value(),
-        "aws_secret_access_key": connection.secret_key.get_secret_value(),
-    }
     options = _NEUTRAL | _NO_PROXY | {"aws_region": connection.region}
     if connection.endpoint_url:
         options["aws_endpoint_url"] = connection.endpoint_url
@@ -54,5 +52,15 @@ def polars_options(connection: S3Connection, write: bool = False) -> dict[str, A
     if connection.ca is not None:
         # Polars has no option for authorities of the server, but trusts those of the proxy for all connections.
         options["proxy_ca_certificate"] = Path(connection.ca).read_text(encoding="ascii", errors="replace")
-    # A function, because Polars adds the environment's AWS_SESSION_TOKEN to keys in the options.
-    return {"storage_options": options, "credential_provider": lambda: (login, None)}
+    # A function, because Polars adds the environment's AWS_SESSION_TOKEN to keys in the options, and because keys that
+    # expire are asked for when objects are read, which may be long after this.
+    return {"storage_options": options, "credential_provider": lambda: _login(connection)}
+
+
+def _login(connection: S3Connection) -> tuple[dict[str, str], int | None]:
+    """Return the current keys, and the Unix time at which Polars asks again; None for never."""
+    keys = s3_credentials.current(connection)
+    login = {"aws_access_key_id": keys.access_key, "aws_secret_access_key": keys.secret_key}
+    if keys.token:
+        login["aws_session_token"] = keys.token
+    return login, int(time.time()) + s3_credentials.POLARS_S if connection.source == "aws" else None

@@ -70,7 +70,7 @@ def scan(
     """
     _check_arguments(versions, by, as_of, days)
     settings = settings or load_settings(lake_only=True)
-    store = Store(s3_client.connect_to(settings.s3), settings.minio_bucket, settings.prefix)
+    store = Store(s3_client.connect_to(settings.s3), settings.minio_bucket, settings.prefix, settings.s3)
     layout = Layout(settings.prefix, *split_label(table))
     return frame(store, layout, settings.s3, versions, by, as_of, days, cast)
 
