@@ -7,6 +7,7 @@ import psycopg
 
 from pg_bronze.lake import s3_client
 from pg_bronze.lake.object_store import Store
+from pg_bronze.postgres import passwords
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.connection_limit import ConnectionLimit, Use
 from pg_bronze.postgres.control_table import Control
@@ -45,6 +46,7 @@ def open_source(
         None if settings.reader == "copy" else settings.connectorx_limitation,
         limit,
         lock_timeout_s,
+        passwords.of(settings),
     )
 
 

@@ -24,6 +24,7 @@ from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.connection_limit import ConnectionLimit
 from pg_bronze.postgres.error_mapping import explain, explain_sqlstate, shown_cause
 from pg_bronze.postgres.login import Idle
+from pg_bronze.postgres.passwords import Password
 from pg_bronze.postgres.read_session import ReadSessions
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
@@ -51,6 +52,7 @@ class Source:
         limitation: Why there is no URL for connectorx, as a predicate, unless COPY was chosen.
         limit: What bounds the connections; None for nothing.
         lock_timeout_s: Seconds before the server cancels a statement that waits for a lock; 0 for no such limit.
+        password: The password for ``conninfo`` and ``url``, if it may change.
 
     Attributes:
         limitation: Why ``auto`` reads with COPY, as a predicate; after the first read also what its login requires.
@@ -73,7 +75,9 @@ class Source:
         limitation: str | None = None,
         limit: ConnectionLimit | None = None,
         lock_timeout_s: float = 0.0,
+        password: Password | None = None,
     ) -> None:
+        self._password = password
         self._conninfo = dict(conninfo)
         self._url = url
         self._statement_timeout_s = statement_timeout_s
@@ -127,7 +131,7 @@ class Source:
     def check(self) -> None:
         """Open a connection in place of the reader's, because the kept one may be the last that the server accepts."""
         self.sessions.disconnect()
-        login.connect(self._conninfo, self.name).close()
+        self._log_in(self._conninfo).close()
 
     @contextlib.contextmanager
     def session(self) -> Iterator[psycopg.Connection]:
@@ -297,7 +301,7 @@ class Source:
 
     def _connect(self) -> psycopg.Connection:
         with self._limit.opening(self.name):
-            connection = login.connect(self._conninfo, self.name)
+            connection = self._log_in(self._conninfo)
             try:
                 self._configure(connection)
                 self._limit.admit(connection, self.pooled, self.name)
@@ -305,6 +309,9 @@ class Source:
                 connection.close()
                 raise
         return connection
+
+    def _log_in(self, conninfo: Mapping[str, Any]) -> psycopg.Connection:
+        return login.connect(conninfo, self.name, self._password)
 
     def _configure(self, connection: psycopg.Connection) -> None:
         """Check the version, detect a pooler, and set what holds for the whole session."""
@@ -361,11 +368,12 @@ class Source:
         name = f"{self._conninfo.get('application_name', 'pg_bronze')} {secrets.token_hex(3)}"
         conninfo = pinned({**self._conninfo, "application_name": name}, kept)
         if self._url is None or not self._may_use_connectorx(kept):
-            return CopyReader(lambda: login.connect(conninfo, self.name), self._lock_timeout_s)
+            return CopyReader(lambda: self._log_in(conninfo), self._lock_timeout_s)
+        url, password, pin = self._url, self._password, pinned(self._conninfo, kept)
         return ConnectorxReader(
-            self._url,
+            url if password is None else lambda: login.accepted_url(url, pin, self.name, password),
             name,
-            lambda: login.connect(pinned(self._conninfo, kept), self.name),
+            lambda: self._log_in(pin),
             encrypted=kept.pgconn.ssl_in_use,
             address=kept.info.hostaddr,
             direct=not self.pooled,
@@ -378,7 +386,7 @@ class Source:
             return False
         # What the server knows behind a pooler is the pooler's own login.
         certificate, gss = (False, False) if self.pooled else self.ask(login.METHODS)[0]
-        found = login.limitation(self._conninfo, kept, bool(certificate), bool(gss))
+        found = login.limitation(self._conninfo, kept, bool(certificate), bool(gss), self._password is not None)
         if found and self._choice == "connectorx":
             raise SourceNotFit(
                 f"{self.name}: PG_BRONZE_READER is connectorx, which {found}. Set it to auto or copy. It is retried "

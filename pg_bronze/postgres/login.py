@@ -10,12 +10,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from psycopg import pq
 
-from pg_bronze.errors import SourceNotFit
+from pg_bronze.errors import PgBronzeError, SourceNotFit
 from pg_bronze.postgres import login_errors
+from pg_bronze.postgres.passwords import Password
 
 OLDEST_SERVER = 140000  # the first that reads a table by ranges of row versions (TID Range Scan)
 # A connection that was not used for so long is tried before it is used.
@@ -31,13 +33,69 @@ METHODS = """select (select client_dn is not null from pg_stat_ssl where pid = p
   (select gss_authenticated or encrypted from pg_stat_gssapi where pid = pg_backend_pid())"""
 
 
-def connect(conninfo: Mapping[str, Any], name: str) -> psycopg.Connection:
-    """Open a connection in autocommit mode. Raises SourceUnavailable or AccessDenied, with ``name`` in front."""
+def connect(conninfo: Mapping[str, Any], name: str, password: Password | None = None) -> psycopg.Connection:
+    """Open a connection in autocommit mode. Raises SourceUnavailable or AccessDenied, with ``name`` in front.
+
+    Args:
+        conninfo: psycopg's keyword arguments.
+        name: The server, for messages.
+        password: What replaces the password in ``conninfo``, if that may change. If the server rejects it, it is read
+            again, and another one is tried once.
+    """
+    if password is None:
+        return _open(conninfo, name)
+    value = password.current(name)
+    try:
+        connection = _open({**conninfo, "password": value}, name, password)
+    except _Rejected as error:
+        other = password.renewed(value, name)
+        if other is None:
+            raise error.found from error.__cause__
+        value = other
+        try:
+            connection = _open({**conninfo, "password": value}, name, password)
+        except _Rejected as again:
+            raise again.found from again.__cause__
+    password.accept(value)
+    return connection
+
+
+class _Rejected(Exception):
+    """The server rejected a password that may have changed."""
+
+    def __init__(self, found: PgBronzeError) -> None:
+        super().__init__(str(found))
+        self.found = found
+
+
+def _open(conninfo: Mapping[str, Any], name: str, password: Password | None = None) -> psycopg.Connection:
     try:
         return psycopg.connect(**conninfo, autocommit=True)
     except psycopg.OperationalError as error:
-        found = login_errors.explain_connection(error, name, login_errors.sqlstate(conninfo, error))
-        raise login_errors.with_variables(found, ambient(conninfo)) from error
+        state = login_errors.sqlstate(conninfo, error)
+        found = login_errors.explain_connection(error, name, state, password.setting if password else "PG_PASS")
+        found = login_errors.with_variables(found, ambient(conninfo))
+        if password is not None and state in login_errors.REJECTED:
+            raise _Rejected(found) from error
+        raise found from error
+
+
+def accepted_url(url: str, conninfo: Mapping[str, Any], name: str, password: Password) -> str:
+    """Return the URL for connectorx with a password that the server accepted a moment ago. Never log it.
+
+    Args:
+        url: The URL without a password.
+        conninfo: psycopg's keyword arguments for the same server.
+        name: The server, for messages.
+        password: The password for both.
+    """
+    value = password.current(name)
+    if not password.is_accepted(value):
+        connect(conninfo, name, password).close()
+        value = password.current(name)
+    scheme, rest = url.split("://", 1)
+    user, server = rest.split("@", 1)
+    return f"{scheme}://{user}:{quote(value, safe='')}@{server}"
 
 
 def version_of(connection: psycopg.Connection, name: str) -> int:
@@ -78,17 +136,24 @@ class Idle:
         return True
 
 
-def limitation(conninfo: Mapping[str, Any], connection: psycopg.Connection, certificate: bool, gss: bool) -> str | None:
+def limitation(
+    conninfo: Mapping[str, Any],
+    connection: psycopg.Connection,
+    certificate: bool,
+    gss: bool,
+    changing_password: bool = False,
+) -> str | None:
     """Return what connectorx cannot repeat of the login of ``connection``, as a predicate; None if it can log in so.
 
     Args:
         conninfo: psycopg's keyword arguments of the login.
         certificate: The server received a client certificate.
         gss: The server authenticated the client by GSSAPI, or encrypts with it.
+        changing_password: The password is not in ``conninfo``, because it may change.
     """
     if found := ambient(conninfo):
         return f"does not use {', '.join(found)}"
-    if connection.pgconn.used_password and not conninfo.get("password"):
+    if connection.pgconn.used_password and not (conninfo.get("password") or changing_password):
         return "does not read password files, and the password came from one"
     if certificate:
         return "has no client certificate, and libpq has found one"

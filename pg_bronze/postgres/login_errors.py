@@ -31,7 +31,9 @@ _NOT_ADMITTED = Case(
     "PG_DB, or add an entry to pg_hba.conf that admits this role from this host. If the entry requires encryption, "
     "check PG_SSLMODE.",
 )
-_PASSWORD = Case(AccessDenied, "the server rejected the user name or password. Check PG_USER and PG_PASS.")
+_PASSWORD = Case(AccessDenied, "the server rejected the user name or password. Check PG_USER and {detail}.")
+# The SQLSTATEs of a rejected password; the first one as by PAM, with which AWS checks a token of IAM.
+REJECTED = ("28000", "28P01")
 _LOGIN_STATES: Mapping[str, Case] = {
     **dict.fromkeys(("28000", "42501", "55000"), _NOT_ADMITTED),
     "28P01": _PASSWORD,
@@ -79,18 +81,22 @@ _ONLY_SQLSTATE = 3  # PQERRORS_SQLSTATE: severity and SQLSTATE instead of the me
 _TIMEOUT_S = 10.0
 
 
-def explain_connection(error: psycopg.OperationalError, name: str, state: str = "") -> PgBronzeError:
+def explain_connection(
+    error: psycopg.OperationalError, name: str, state: str = "", setting: str = "PG_PASS"
+) -> PgBronzeError:
     """Return our error for a connection to ``name`` that could not be made.
 
     Args:
         state: The SQLSTATE with which the server refused the login, from ``sqlstate``; empty if not known.
+        setting: Where the password comes from.
     """
     message = server_message(error)
     if message is None and error.pgconn is not None and error.pgconn.needs_password:
-        return error_of(_PASSWORD, name)
+        return error_of(_PASSWORD, name, setting)
     if message is None:
         return error_of(_libpq_case(str(error)), name)
-    return error_of(_LOGIN_STATES.get(state, _REFUSED), name, message[:200])
+    case = _LOGIN_STATES.get(state, _REFUSED)
+    return error_of(case, name, setting if case is _PASSWORD else message[:200])
 
 
 def with_variables(error: PgBronzeError, variables: Sequence[str]) -> PgBronzeError:

@@ -30,6 +30,7 @@ NOTHING_SET = (
     "No setting is set. Set PG_HOST, PG_DB, PG_USER, PG_PASS, MINIO_BUCKET and MINIO_ENDPOINT, MINIO_ACCESS_KEY, "
     "MINIO_SECRET_KEY in the environment, or in .env, of which .env.example is a template."
 )
+_PASSWORDS = ("PG_PASS", "PG_PASS_SECRET_FILE", "PG_PASS_COMMAND")
 _SOURCE_NAME = re.compile(r"PG_(?!BRONZE_).*")
 
 
@@ -58,7 +59,8 @@ def load_settings(
     environment = dict(os.environ if environ is None else environ)
     from_file, problems = read_env_file(env_file) if env_file else ({}, [])
     environment = without_service_variables(environment)
-    variables = _set_variables(without_overridden_server(from_file, environment) | environment)
+    from_file = _without_overridden_password(without_overridden_server(from_file, environment), environment)
+    variables = _set_variables(from_file | environment)
     problems += unknown_names(variables) + library_variables(environment)
     if lake_only:
         variables = {name: text for name, text in variables.items() if not _SOURCE_NAME.fullmatch(name)}
@@ -97,6 +99,13 @@ def home_variables() -> dict[str, str]:
     """Return the variables that name the folders of a person, where `mc` and others keep their configuration."""
     names = ("HOME", "USERPROFILE", "MC_CONFIG_DIR")
     return {name: value for name in names if (value := os.environ.get(name))}
+
+
+def _without_overridden_password(from_file: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Remove the password in ``.env`` if the environment sets one in another way."""
+    if not any(environment.get(name) for name in _PASSWORDS):
+        return from_file
+    return {name: value for name, value in from_file.items() if name not in _PASSWORDS}
 
 
 def dagster_home() -> str | None:
@@ -153,9 +162,12 @@ def _config(values: dict[str, Any], env_file: Path | None, home: str | None) -> 
 def _make_paths_absolute(values: dict[str, Any], home: str | None) -> list[str]:
     """Replace the files among the values by absolute paths, and return a sentence for each unreadable file."""
     problems = []
-    for name in ("PG_SSLROOTCERT", "PG_PASSFILE", "MINIO_CA"):
+    for name in ("PG_SSLROOTCERT", "PG_PASSFILE", "MINIO_CA", "PG_PASS_SECRET_FILE"):
         if file := values.get(name):
             values[name] = path = absolute(file, home)
+            # A secret may be mounted later, or be replaced now: an unreadable one fails the connection.
+            if name == "PG_PASS_SECRET_FILE":
+                continue
             if not os.path.isfile(path) or not os.access(path, os.R_OK):
                 problems.append(f"{name}{shown(file)}: the file does not exist or is not readable.")
     return problems

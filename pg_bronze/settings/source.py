@@ -1,6 +1,7 @@
 """Source database: how to connect to it and to the control table, for each of the two readers."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,17 @@ class SourceSettings(Section):
     pg_db: str = Field(description="Name of the database to copy.")
     pg_user: str = Field(default="postgres", description="Role to connect as; `SELECT` on the tables is enough.")
     pg_pass: SecretStr = Field(default=SecretStr(""), description="Password of `PG_USER`. Never logged.")
+    pg_pass_secret_file: Path | None = Field(
+        default=None,
+        description="File whose only line is the password, as Docker and Kubernetes mount secrets. It is read for "
+        "every connection. Not to be confused with `PG_PASSFILE`, whose lines also contain hosts and users.",
+    )
+    pg_pass_command: SecretStr | None = Field(
+        default=None,
+        description="Command that prints the password, such as a [token of AWS IAM](operations.md#credentials). It is "
+        "run without a shell, for at most 30 s, again after 5 minutes and after a rejected login. Set one of "
+        "`PG_PASS`, `PG_PASS_SECRET_FILE` and `PG_PASS_COMMAND`. Never logged.",
+    )
     pg_host: str = Field(
         default="127.0.0.1",
         description="Host name, IP address, or absolute path of a Unix socket directory. Comma-separated list; the "
@@ -43,12 +55,13 @@ class SourceSettings(Section):
     pg_passfile: Path | None = Field(
         default=None,
         description="Password file in the format of libpq's `.pgpass`, readable by its owner only. Not set: "
-        "`PGPASSFILE`, otherwise `~/.pgpass`. Password files are ignored if `PG_PASS` is set.",
+        "`PGPASSFILE`, otherwise `~/.pgpass`. Password files are ignored if a password is set in another way.",
     )
     pg_control_url: SecretStr | None = Field(
         default=None,
         description="`postgresql://` URL of another database for the control table `etl_control`. Not set: the source "
-        "database. `off`: no control table. Never logged.",
+        "database. `off`: no control table. `PG_PASS_SECRET_FILE` and `PG_PASS_COMMAND` do not apply to it. Never "
+        "logged.",
     )
     reader: ReaderName = Field(
         default="auto",
@@ -76,6 +89,26 @@ class SourceSettings(Section):
         description="How many block ranges of a first load are read at once, each over a connection of its own, 1 to "
         "8. Helps if the network is slow. `PG_BRONZE_MAX_CONNECTIONS` may allow fewer.",
     )
+
+    @field_validator("pg_pass_secret_file", "pg_pass_command")
+    @classmethod
+    def _validate_one_password(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            for name in ("pg_pass", "pg_pass_secret_file"):
+                if info.data.get(name) and name != info.field_name:
+                    raise ValueError(f"{name.upper()} is set too, and both are the password. Remove one of them")
+        return value
+
+    @field_validator("pg_pass_command")
+    @classmethod
+    def _validate_command(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            words = None if value is None else shlex.split(value.get_secret_value())
+        except ValueError:
+            words = []
+        if words == []:
+            raise ValueError("it must be a program with arguments, quoted as in a shell")
+        return value
 
     @field_validator("pg_host")
     @classmethod

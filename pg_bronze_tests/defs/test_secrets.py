@@ -51,13 +51,23 @@ def test_no_stored_text_contains_a_secret(guarded: Project, capfd: pytest.Captur
     [
         {"PG_PASS": PASSWORD + "wrong"},
         {"PG_PASS": PASSWORD + "wrong", "PG_BRONZE_READER": "copy"},
+        {"PG_PASS": "", "PG_PASS_COMMAND": "sh -c 'echo pl4nted; echo pl4nted >&2; exit 3'"},
         {"PG_HOST": "127.0.0.1,127.0.0.2", "PG_PORT": "1"},
         {"PG_PORT": "1"},
         {"MINIO_SECRET_KEY": "pl4ntedkey"},
         {"MINIO_ENDPOINT": "http://127.0.0.1:1"},
         {"PG_CONTROL_URL": "postgresql://guarded:pl4ntedurl@127.0.0.1:1/nowhere"},
     ],
-    ids=["password", "password, copy", "hosts down", "database down", "secret key", "bucket down", "control url"],
+    ids=[
+        "password",
+        "password, copy",
+        "command",
+        "hosts down",
+        "database down",
+        "secret key",
+        "bucket down",
+        "control url",
+    ],
 )
 def test_a_failure_shows_no_secret(guarded: Project, capfd: pytest.CaptureFixture[str], variables: dict[str, str]):
     """Errors are copied into events, mails and chats."""

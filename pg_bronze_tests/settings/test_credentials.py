@@ -45,10 +45,17 @@ def test_an_alias_may_have_a_session_token():
         ({"MINIO_CREDENTIALS": "aws"}, "MINIO_CREDENTIALS=aws and MINIO_ACCESS_KEY, MINIO_SECRET_KEY are both set"),
         ({"MINIO_CREDENTIALS": "iam"}, "MINIO_CREDENTIALS is 'iam': it must be 'keys' or 'aws'."),
         ({"MINIO_SESSION_TOKEN": "a b"}, "MINIO_SESSION_TOKEN: it must not contain spaces"),
+        ({"PG_PASS": "x", "PG_PASS_COMMAND": "true"}, "PG_PASS_COMMAND: PG_PASS is set too"),
+        ({"PG_PASS": "x", "PG_PASS_SECRET_FILE": "/f"}, "PG_PASS_SECRET_FILE is '/f': PG_PASS is set too"),
+        ({"PG_PASS_COMMAND": "true", "PG_PASS_SECRET_FILE": "/f"}, "PG_PASS_COMMAND: PG_PASS_SECRET_FILE is set too"),
+        ({"PG_PASS_COMMAND": "echo 'pl4nted"}, "PG_PASS_COMMAND: it must be a program with arguments"),
     ],
 )
 def test_two_sources_of_credentials_or_an_invalid_one_are_reported(more, problem):
-    assert error_with(**more).startswith(problem)
+    message = error_with(**more)
+
+    assert message.startswith(problem)
+    assert "pl4nted" not in message
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,24 @@ def test_credentials_without_their_server_are_reported(more, problem):
     assert error_of(more).startswith(problem)
 
 
+@pytest.mark.parametrize(
+    "in_file, environment, expected",
+    [
+        ("PG_PASS=x", {"PG_PASS_COMMAND": "print-token"}, ("", None)),
+        ("PG_PASS_COMMAND=print-token\nPG_PASS_SECRET_FILE=/f", {"PG_PASS": "x"}, ("x", None)),
+        ("PG_PASS=x", {"PG_PASS_SECRET_FILE": "/run/secrets/pg"}, ("", "/run/secrets/pg")),
+    ],
+)
+def test_a_password_in_the_environment_replaces_another_one_in_the_file(tmp_path, in_file, environment, expected):
+    (tmp_path / ".env").write_text(in_file)
+
+    settings = load_settings(MINIMUM | environment, tmp_path / ".env")
+
+    file = settings.pg_pass_secret_file
+    assert (settings.pg_pass.get_secret_value(), file and str(file)) == expected
+    assert (settings.pg_pass_command is not None) == ("PG_PASS_COMMAND" in environment)
+
+
 @pytest.mark.parametrize("environment", [{"MINIO_PROFILE": "shop"}, {"MINIO_CREDENTIALS": "aws"}])
 def test_a_source_of_credentials_in_the_environment_replaces_keys_in_the_file(tmp_path, environment):
     keys = {name: MINIMUM[name] for name in ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")} | {"MINIO_SESSION_TOKEN": "t"}
@@ -77,10 +102,20 @@ def test_a_source_of_credentials_in_the_environment_replaces_keys_in_the_file(tm
     assert load_settings(MINIMUM, tmp_path / ".env").s3.source == "keys"
 
 
+def test_the_password_of_a_file_or_a_command_is_not_part_of_a_url(tmp_path):
+    """Each connection adds the current one."""
+    for more in ({"PG_PASS_SECRET_FILE": str(tmp_path / "absent")}, {"PG_PASS_COMMAND": "echo pl4nted"}):
+        settings = load(**more)
+
+        assert (settings.source_conninfo("x")["password"], ":@" in settings.source_url()) == ("", False)
+        assert settings.connectorx_limitation is None
+
+
 def test_a_rotated_secret_changes_neither_fingerprint_nor_mark():
     """Every rotation would reload the definitions, and would be a new attempt of every failing table."""
     first, second = (
-        load(MINIO_SESSION_TOKEN=name, MINIO_ACCESS_KEY=name, MINIO_SECRET_KEY=name) for name in ("first", "second")
+        load(PG_PASS_COMMAND=f"echo {name}", MINIO_SESSION_TOKEN=name, MINIO_ACCESS_KEY=name, MINIO_SECRET_KEY=name)
+        for name in ("first", "second")
     )
 
     assert (first.fingerprint(), first.mark()) == (second.fingerprint(), second.mark())
@@ -91,4 +126,4 @@ def test_every_secret_is_known_by_its_name():
     """Their values are left out of messages, fingerprints and the fields of a component."""
     found = {name for name in SECRET_NAMES if name.startswith(("PG_PASS", "MINIO_"))}
 
-    assert found == {"PG_PASS", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SESSION_TOKEN"}
+    assert found == {"PG_PASS", "PG_PASS_COMMAND", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "MINIO_SESSION_TOKEN"}

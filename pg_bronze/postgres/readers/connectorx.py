@@ -36,7 +36,7 @@ class ConnectorxReader:
     """Reads slices with connectorx.
 
     Args:
-        url: Connection URL; it holds the password.
+        url: Connection URL; it holds the password. A function if that may change; called before each read.
         name: ``application_name`` of its sessions, by which ``stop`` finds them.
         connect: Opens another connection to the same server.
         encrypted: Whether the server answers the URL's ``sslmode`` with TLS.
@@ -48,7 +48,7 @@ class ConnectorxReader:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         name: str,
         connect: Callable[[], psycopg.Connection],
         encrypted: bool,
@@ -57,19 +57,20 @@ class ConnectorxReader:
         ending: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         lock_timeout_s: float = 0.0,
     ) -> None:
-        self._url = f"{url}{'&' if '?' in url else '?'}application_name={quote(name, safe='')}"
+        self._url = url
+        self._parameters = f"application_name={quote(name, safe='')}"
         if address:
             # One name may resolve to several servers. The name in the URL is still the one of TLS.
-            self._url += f"&hostaddr={quote(address, safe='')}"
+            self._parameters += f"&hostaddr={quote(address, safe='')}"
         if not encrypted:
             # With any other mode connectorx reads the system's root certificates in every read, before it asks the
             # server for TLS: 15 of 19 ms of CPU. The last value of a repeated parameter counts.
-            self._url += "&sslmode=disable"
+            self._parameters += "&sslmode=disable"
         if direct:
             # connectorx has the query described before it runs the statements of ``opening``. Not through a pooler:
             # pgbouncer refuses options in the startup message.
             waits = f" -c lock_timeout={lock_timeout_s * 1000:.0f}ms" if lock_timeout_s else ""
-            self._url += f"&options={quote(_DESCRIBED_WITH + waits)}"
+            self._parameters += f"&options={quote(_DESCRIBED_WITH + waits)}"
         self._name = name
         self._connect = connect
         self._ending = ending
@@ -81,11 +82,12 @@ class ConnectorxReader:
         """Read one slice; see ``Reader.read``."""
         import connectorx
 
+        url = self._current_url(label)
         started = time.monotonic()
         self._stopped = stopped = threading.Event()
         try:
             frame: pl.DataFrame = connectorx.read_sql(
-                self._url,
+                url,
                 query,
                 return_type="polars",
                 protocol="binary",  # csv drops rows with NULL; simple and cursor cannot read all types
@@ -106,6 +108,13 @@ class ConnectorxReader:
             if self._may_have_been_locked(error, spent_s) and str(found) == str(interrupted(label)):
                 found = locked(label)  # the lock was released before the read was repeated
             raise found from cause or found.__cause__
+
+    def _current_url(self, label: str) -> str:
+        try:
+            url = self._url if isinstance(self._url, str) else self._url()
+        except PgBronzeError as error:
+            raise type(error)(f"{label}: {error}") from error.__cause__
+        return f"{url}{'&' if '?' in url else '?'}{self._parameters}"
 
     def _may_have_been_locked(self, error: BaseException, spent_s: float) -> bool:
         return isinstance(error, Exception) and 0 < self._lock_timeout_s <= spent_s
