@@ -4,10 +4,13 @@ A locked table keeps a run in flight: its worker waits for the lock.
 """
 
 import io
+import json
 import os
 import queue
 import secrets
 import signal
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -29,7 +32,7 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from pg_bronze.defs import metadata
-from pg_bronze.defs.run_workers.launcher import ResidentRunLauncher, _worker_of
+from pg_bronze.defs.run_workers.launcher import WORKER_TAG, ResidentRunLauncher, _worker_of
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import FIRST_DAY, MOVIES
 from pg_bronze_tests.harness.servers import Bucket, Database, new_bucket
@@ -231,6 +234,43 @@ def test_a_lost_worker_is_found_by_the_monitoring_of_another_daemon(deployment: 
 
     assert (health.status, health.msg) == (WorkerStatus.FAILED, f"The run worker (process {pid}) has ended.")
     deployment.instance.report_run_failed(run)
+
+
+def test_a_run_of_a_worker_whose_socket_is_not_visible_goes_on(instance_with_run):
+    """With a private temporary folder, its run would be marked as canceled while the worker goes on."""
+    instance, launcher, run = instance_with_run(os.getpid())
+
+    assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    assert not launcher.terminate(run.run_id)
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.STARTED
+    (event,) = instance.get_records_for_run(run.run_id).records
+    assert "is not visible here" in event.event_log_entry.message
+
+
+def test_a_run_of_a_worker_that_has_ended_with_its_folder_is_ended(instance_with_run):
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    instance, launcher, run = instance_with_run(process.pid)
+
+    assert launcher.check_run_worker_health(run).status == WorkerStatus.FAILED
+    assert launcher.terminate(run.run_id)
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
+
+
+@pytest.fixture
+def instance_with_run(tmp_path: Path):
+    """Returns a function of a process id: a run that this process executes, its instance, and a launcher."""
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def make(pid: int):
+            worker = {"host": socket.gethostname(), "socket": str(tmp_path / "private" / "1"), "pid": pid}
+            run = dg.DagsterRun("bronze", status=dg.DagsterRunStatus.STARTED, tags={WORKER_TAG: json.dumps(worker)})
+            instance.add_run(run)
+            launcher = ResidentRunLauncher()
+            launcher.register_instance(instance)
+            return instance, launcher, run
+
+        yield make
 
 
 def test_changed_settings_are_used_by_the_next_run_of_a_worker(deployment: Deployment):

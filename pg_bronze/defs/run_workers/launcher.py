@@ -4,9 +4,11 @@ Every line of it can be removed from ``dagster.yaml``: Dagster's own launcher th
 """
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
@@ -128,6 +130,13 @@ class ResidentRunLauncher(DefaultRunLauncher):
             return False
         if GRPC_INFO_TAG in run.tags:
             return self._terminate_process(run_id)  # the worker has declined it
+        if _is_hidden(worker):
+            sentence = (
+                f"The run is executed by process {worker['pid']}, whose socket {worker['socket']} is not visible here. "
+                "Give the daemon and the web server the same temporary folder (TMPDIR), and terminate it again."
+            )
+            self._instance.report_engine_event(sentence, run)
+            return False
         self._instance.report_run_canceling(run)
         try:
             return current_run.cancel(worker["socket"], run_id)
@@ -146,7 +155,7 @@ class ResidentRunLauncher(DefaultRunLauncher):
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Return whether the worker of a run lives, as far as this machine can tell."""
         worker = _worker_of(run)
-        if worker is None or worker["host"] != socket.gethostname():
+        if worker is None or worker["host"] != socket.gethostname() or _is_hidden(worker):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         try:
             if current_run.ask(worker["socket"]) == run.run_id:
@@ -182,6 +191,20 @@ def _version(context: LaunchRunContext) -> Version | None:
     repository = location.get_repository(origin.repository_origin.repository_name)
     mark, is_component = settings_mark.of_metadata(repository.repository_snap.metadata)
     return Version(origin.location_name, location.server_id, mark, is_component) if mark else None
+
+
+def _is_hidden(worker: Mapping[str, Any]) -> bool:
+    """Return whether a worker lives, and the folder of its socket does not exist here: a private temporary folder.
+
+    Its run would be marked as ended while it goes on. If another process has its id by now, the watchdog ends the run.
+    """
+    if Path(worker["socket"]).parent.is_dir():
+        return False
+    try:
+        os.kill(worker["pid"], 0)
+    except OSError:
+        return False
+    return True
 
 
 def _worker_of(run: dg.DagsterRun | None) -> dict[str, Any] | None:
