@@ -30,7 +30,7 @@ def divide(tables: Sequence[T], runs: int, least: int | None = None) -> list[lis
     """Return groups of tables of nearly the same size, one for each run; none without tables.
 
     Args:
-        runs: The most groups: more runs than processors would only wait for each other.
+        runs: The most groups: more runs than processors of one machine would only wait for each other.
         least: The tables for which one more group is worth its run; None for ``LEAST_TABLES``.
     """
     groups = min(max(1, runs), -(-len(tables) // (least or LEAST_TABLES)))

@@ -9,6 +9,14 @@ class TickSettings(Section):
     """Intervals and limits of ticks and runs."""
 
     interval_s: float = Field(default=10.0, ge=2, le=86400, description="Seconds between two ticks, 2 to 86400.")
+    runs: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Most runs over which one tick spreads its due tables, 1 to 1000; each has at least 25 tables. "
+        "Large first loads and slow tables have runs besides. Not set: the processors of the code server, at most 4. "
+        "Set it if a run launcher starts runs on other machines.",
+    )
     ungated_after_s: float = Field(
         default=900.0,
         ge=10,

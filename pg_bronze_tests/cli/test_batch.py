@@ -408,9 +408,9 @@ def test_quiet_batches_prune_the_storage_once_in_ten_minutes_and_others_in_each(
     passes = []
     prune = retention.prune
 
-    def counted(*arguments: Any) -> str:
+    def counted(*arguments: Any, **names: Any) -> str:
         passes.append(arguments[-1])
-        return prune(*arguments)
+        return prune(*arguments, **names)
 
     monkeypatch.setattr(retention, "prune", counted)
     assert run_batch([], Batches())
@@ -423,6 +423,6 @@ def test_quiet_batches_prune_the_storage_once_in_ten_minutes_and_others_in_each(
     assert run_batch([], Batches())
     assert len(passes) == before + 1
 
-    monkeypatch.setattr(retention, "last_at", lambda _: passes[-1] - 601)
+    monkeypatch.setattr(retention, "last_at", lambda *_: passes[-1] - 601)
     settle(Batches(), shared)
     assert len(passes) > before + 1

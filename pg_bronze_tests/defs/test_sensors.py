@@ -68,6 +68,10 @@ def test_many_due_tables_are_requested_in_as_many_runs_as_there_are_cores(projec
     assert sorted(map(len, groups)) == [25, 26]
     assert set().union(*groups) == {f"t{number}" for number in range(51)}
 
+    project.set(PG_BRONZE_RUNS="3")
+    project.cursor = None
+    assert sorted(map(len, requested(project.evaluate()))) == [17, 17, 17]
+
 
 @pytest.mark.parametrize(
     "status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]

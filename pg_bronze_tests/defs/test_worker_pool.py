@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster._core.code_pointer import FileCodePointer
+from dagster._core.origin import RepositoryPythonOrigin
+from dagster._serdes import serialize_value
 
 from pg_bronze.defs.run_workers import pool, worker
 from pg_bronze.defs.run_workers.pool import WorkerPool
@@ -209,3 +212,18 @@ def test_a_worker_leaves_after_the_run_in_which_a_limit_is_reached(served, limit
 def test_a_worker_without_a_run_ends(served):
     """Four idle processes must not keep 200 MB each forever."""
     assert served([], open_end=True, max_idle_s=0.0) == []
+
+
+def test_a_worker_of_a_project_with_components_reads_the_marks_of_its_definitions(tmp_path: Path) -> None:
+    """Their settings are in the definitions. Those of the environment, if any, are of another source."""
+    file = tmp_path / "definitions.py"
+    file.write_text(
+        "import dagster as dg\n"
+        "defs = dg.Definitions(metadata={'pg_bronze/settings_mark_shop': 'a1', 'pg_bronze/settings_mark_crm': 'b2'})\n"
+    )
+    pointer = FileCodePointer(python_file=str(file), fn_name="defs", working_directory=str(tmp_path))
+    origin = serialize_value(RepositoryPythonOrigin(sys.executable, pointer))
+
+    mark = worker._settings_mark(Start("", origin, "", 1, 1.0, 1, 1.0, named=True))
+
+    assert mark == "_crm=b2 _shop=a1"

@@ -54,21 +54,21 @@ class Start:
         instance: The reference of the Dagster instance, serialized.
         origin: Where the definitions are loaded from, serialized.
         socket: The path of the socket of the current run.
-        named: The settings are those of the definitions, and not those of the environment.
         max_runs: The runs after which the worker ends.
         max_age_s: The age in seconds at which it ends.
         max_memory_mb: The resident memory in MiB at which it ends.
         max_idle_s: The seconds without a run after which it ends.
+        named: The settings are those of the definitions, and not those of the environment.
     """
 
     instance: str
     origin: str
     socket: str
-    named: bool
     max_runs: int
     max_age_s: float
     max_memory_mb: int
     max_idle_s: float
+    named: bool = False
 
 
 def main() -> None:

@@ -155,7 +155,8 @@ def _requests(
     slow = [item.table for item in result.due if not item.large and item.slow]
     left = None if free is None else free - len(loads)
     together, apart = batches.apart(fast, slow, left)
-    most = min(os.cpu_count() or 1, batches.MOST_RUNS if left is None else left - len(apart))
+    wanted = settings.runs or min(os.cpu_count() or 1, batches.MOST_RUNS)
+    most = wanted if left is None else min(wanted, left - len(apart))
     groups = [(group, tags) for group in batches.divide(together, most)]
     groups += [(group, tags | {metadata.SLOW_TAG: "true"}) for group in apart]
     groups += [(group, tags | {metadata.FIRST_LOAD_TAG: "true", "dagster/priority": "-1"}) for group in loads]
