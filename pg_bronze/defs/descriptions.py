@@ -47,7 +47,7 @@ def of_bronze(table: SourceTable, settings: Settings, changed: Changed | None) -
         *(f"**Limit**: {caveat}." for caveat in table.caveats),
         *([f"**Changed**, noticed at {changed[0]}: {'; '.join(changed[1])}."] if changed else ()),
         _stored(table, settings),
-        _reading(table),
+        _reading(table, settings),
     ]
     return "\n\n".join(paragraphs)
 
@@ -131,7 +131,9 @@ def _stored(table: SourceTable, settings: Settings) -> str:
     return f"**Stored** in `{folder_uri(table, settings)}`. `{xid}` is the transaction that wrote a row version."
 
 
-def _reading(table: SourceTable) -> str:
+def _reading(table: SourceTable, settings: Settings) -> str:
     lines = "\n\n".join(f"```python\n{line}\n```" for line in reading_lines(table))
     newest = '\n\n`versions="latest"` returns the newest version of each row.' if table.primary_key else ""
-    return f"**Read** all row versions:\n\n{lines}{newest}"
+    # The settings of a component are not those of the shell in which a person reads.
+    own = f"The environment needs `MINIO_…` and `PG_BRONZE_PREFIX={settings.prefix}`.\n\n" if settings.name else ""
+    return f"**Read** all row versions:\n\n{own}{lines}{newest}"

@@ -21,6 +21,7 @@ from pg_bronze.defs.run_workers import settings_mark
 from pg_bronze.defs.sensors import tick
 from pg_bronze.errors import SettingsError
 from pg_bronze_tests.harness import plain_lake as lake
+from pg_bronze_tests.harness import project
 from pg_bronze_tests.harness.servers import fresh_database
 
 MOVIES = """
@@ -149,6 +150,27 @@ def test_two_databases_of_one_location_are_copied_into_one_bucket_each_exactly(t
     for name, source in two.sources.items():
         assert lake.compare(source.database, two.bucket, "movie", prefix=name) == lake.SAME
         assert watermark(two, "bronze", name, "movie").key.startswith(f"{name}/movie/")
+
+
+def test_two_locations_with_a_name_each_share_a_dagster_home_and_a_bucket(
+    two: Sources, monkeypatch: pytest.MonkeyPatch
+):
+    """Without a name the second one would find the watermark of the first, and stop."""
+    for database_rows in (0, 1):
+        for name, source in two.sources.items():
+            environment = {**source.database.environ, **two.bucket.environ, "PG_BRONZE_START_DATE": TODAY}
+            environment |= {"PG_BRONZE_NAME": name, "PG_BRONZE_PREFIX": name, "PG_BRONZE_LAYOUT": "flat"}
+            for variable, value in environment.items():
+                monkeypatch.setenv(variable, value)
+            if database_rows:
+                source.database.execute("insert into movie values (91, 'late')")
+            two.definitions = project.load()
+            for request in two.tick(name).run_requests:
+                assert two.run(request).success
+
+    for name, source in two.sources.items():
+        assert lake.compare(source.database, two.bucket, "movie", prefix=name) == lake.SAME
+        assert watermark(two, "bronze", name, "movie").counts.rows == {"shop": 4, "crm": 6}[name]
 
 
 def test_a_source_that_is_down_does_not_stop_the_other(two: Sources):
