@@ -56,8 +56,19 @@ def _end(code: int) -> None:
 
 
 @app.command(epilog="Example: `pg-bronze tick movie sales.person --json`")
-def tick(tables: Tables = None, strict: Strict = False, as_json: Json = False) -> None:
+def tick(
+    tables: Tables = None,
+    due: Annotated[
+        bool, typer.Option("--due", help="Copy only tables that are due, as the sensor does. For schedulers.")
+    ] = False,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
     """Copy new rows once, in the foreground.
+
+    It copies every row that was committed before it, sweeps each large table that it copies, and retries failing tables
+    at once. With --due, it copies as the sensor does: large tables are swept by their schedule, a large first load
+    stops after a minute, and a failing table is retried after its pause, until which it counts as failed.
 
     Exits with 0 if everything was copied or nothing was new, and with 1 if a table failed or its right was revoked.
     With --strict, it exits with 4 if a table that was copied before is not copied any more and no other failed, and
@@ -72,7 +83,7 @@ def tick(tables: Tables = None, strict: Strict = False, as_json: Json = False) -
 
     with errors_as_sentences(as_json):
         _use_log_format()
-        outcome = batch.run_batch(tables or [], Batches())
+        outcome = batch.run_batch(tables or [], Batches(unattended=due, once=True, with_states=as_json))
         if as_json:
             terminal.document(outcome.to_json())
         _end(outcome.exit_code(strict))

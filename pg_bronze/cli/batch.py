@@ -5,14 +5,14 @@ The check needs the instance, the catalog, the source and the bucket. What a cop
 
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pg_bronze.cli import kept_memory
+from pg_bronze.cli import kept_memory, states_after
 from pg_bronze.cli.batches import Batches
 from pg_bronze.cli.instance import open_instance
-from pg_bronze.cli.outcome import Copied, Failed, Outcome
+from pg_bronze.cli.outcome import Copied, Failed, Outcome, StateAfter
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.errors import NoConnectionFree, SettingsError
 from pg_bronze.scheduling import backoff
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pg_bronze.core.table import SourceTable
     from pg_bronze.defs.catalog_state import CatalogState
+    from pg_bronze.defs.due_tables import Check
     from pg_bronze.lake.object_store import Store
     from pg_bronze.postgres.activity import OldestTransaction
     from pg_bronze.settings.model import Settings
@@ -48,6 +49,9 @@ def run_batch(labels: Sequence[str], batches: Batches) -> Outcome:
             process.tune_process()
             checked = _check(labels, instance, batches)
         outcome, explained = _copy(checked, instance, batches)
+        if batches.with_states and checked.tables:
+            states = states_after.read(instance, checked.settings, checked.tables)
+            outcome = replace(outcome, states={**outcome.states, **states})
     revoked = {label: outcome.not_copied[label] for label in outcome.revoked}
     sentences = {label: item.sentence for label, item in outcome.failed.items()} | revoked
     by_cause: dict[str, list[str]] = {}
@@ -83,6 +87,8 @@ class _Checked:
         revoked: A sentence for each table that is skipped now and was copied before, by label.
         former: A sentence for each other table that was copied before and is not any more, by label.
         blocked: Which transaction keeps new rows from being copied, as a sentence; None if none does.
+        held: Of `tick --due`, the failing tables that are retried later, by label.
+        states: Their states, by label.
     """
 
     settings: "Settings"
@@ -92,6 +98,8 @@ class _Checked:
     revoked: Mapping[str, str]
     former: Mapping[str, str]
     blocked: str | None = None
+    held: Mapping[str, Failed] = field(default_factory=dict)
+    states: Mapping[str, StateAfter] = field(default_factory=dict)
 
 
 def _check(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batches) -> _Checked:
@@ -108,22 +116,22 @@ def _check(labels: Sequence[str], instance: "dg.DagsterInstance", batches: Batch
     if state.error and not state.remembered:
         store.check()  # the bucket did not answer, or rejects these keys: no failure of a table
     tables, revoked = _tables(labels, instance, settings, state, store, batches)
-    blocked = None
-    if not tables:
-        batches.print_once("There is no table to copy.")
-    elif labels:
-        blocked = _connect(settings)
-    else:
-        try:
-            due, blocked = _due(instance, tables, settings, store, batches)
-        except NoConnectionFree as error:
-            terminal.print(f"The tables are left to a later tick. {error}")
-            due = []
-        _prune(instance, tables, settings, batches, quiet=not due)
-        tables = due
     former = {} if labels else {item.table.label: item.reason for item in state.former}
     rest = {label: reason for label, reason in former.items() if label not in revoked}
-    return _Checked(settings, store, state, tables, revoked, rest, blocked)
+    checked = _Checked(settings, store, state, tables, revoked, rest)
+    if not tables:
+        batches.print_once("There is no table to copy.")
+    elif labels and not batches.unattended:
+        return replace(checked, blocked=_connect(settings))
+    else:
+        try:
+            checked = _due(instance, checked, batches, of_some=bool(labels))
+        except NoConnectionFree as error:
+            terminal.print(f"The tables are left to a later tick. {error}")
+            checked = replace(checked, tables=[])
+        known = state.catalog.tables if labels and state.catalog else tables
+        _prune(instance, known, settings, batches, quiet=not checked.tables)
+    return checked
 
 
 def _connect(settings: "Settings") -> str | None:
@@ -159,15 +167,15 @@ def _copy(checked: _Checked, instance: "dg.DagsterInstance", batches: Batches) -
 
     settings, state, tables = checked.settings, checked.state, checked.tables
     copied, explained = _copy_due(tables, instance, settings, state, batches) if tables else (Outcome(), set())
-    failed = dict(copied.failed)
+    failed = {**checked.held, **copied.failed}
     if state.remembered:
         failed["the catalog"] = Failed(state.remembered)
     if not failed and batches.stored != state.former:
         catalog_state.store_in_bucket(settings, state, checked.store)
         batches.stored = state.former
     not_copied = {**checked.former, **checked.revoked}
-    outcome = Outcome(copied.copied, failed, not_copied, set(checked.revoked), checked.blocked)
-    return outcome, explained | batches.repeated(not_copied)
+    outcome = Outcome(copied.copied, failed, not_copied, set(checked.revoked), checked.blocked, checked.states)
+    return outcome, {*explained, *checked.held} | batches.repeated(not_copied)
 
 
 def _copy_due(
@@ -255,14 +263,12 @@ def _tables(
     return chosen, revoked
 
 
-def _due(
-    instance: "dg.DagsterInstance",
-    tables: "Sequence[SourceTable]",
-    settings: "Settings",
-    store: "Store",
-    batches: Batches,
-) -> "tuple[list[SourceTable], str | None]":
-    """Return the tables that have to be copied now, and which transaction blocks new rows; print why others are not."""
+def _due(instance: "dg.DagsterInstance", checked: _Checked, batches: Batches, of_some: bool) -> _Checked:
+    """Return what has to be copied now, and which transaction blocks new rows; print why other tables are not.
+
+    Args:
+        of_some: The tables are not all that are copied.
+    """
     from pg_bronze.defs import due_tables, run_watchdog
     from pg_bronze.defs.connections import open_source
     from pg_bronze.defs.source_names import SourceNames
@@ -270,30 +276,42 @@ def _due(
     from pg_bronze.lake import generations
     from pg_bronze.postgres import activity
 
+    settings, tables = checked.settings, checked.tables
     attended = not batches.unattended
     batches.process = batches.process or Process()
     memory = batches.memory or kept_memory.load(instance, settings)
     now = datetime.now(UTC).timestamp()
-    moved = generations.newest_old(store, settings.prefix) if attended else {}
+    moved = generations.newest_old(checked.store, settings.prefix) if attended else {}
     with open_source(settings, "pg_bronze run", lock_timeout_s=scheduling_batches.ASK_WAIT_S) as source:
         run_watchdog.end_abandoned_runs(instance, source, SourceNames(settings).bronze_keys(tables), now)
-        checked = due_tables.check(
+        found = due_tables.check(
             instance, tables, settings, source, memory, batches.process, now, attended, moved, FIRST_LOADS_PER_BATCH
         )
-        oldest = activity.oldest_transaction(source) if checked.blocked else None
-    batches.memory, batches.large_tables = checked.memory, checked.large_tables
-    batches.large = {item.table.label for item in checked.due if item.large}
-    batches.slow = {item.table.label for item in checked.due if item.slow and not item.large}
-    kept_memory.store(instance, settings, checked.memory)
+        oldest = activity.oldest_transaction(source) if found.blocked else None
+    batches.remember(found)
+    kept_memory.store(instance, settings, found.memory, of_some)
+    _explain_check(found, batches)
+    held = [item for item in found.tables if item.failure and not item.decision.due] if batches.is_scheduled else []
+    states = {item.label: StateAfter(item.state, item.lag_s) for item in found.health}
+    return replace(
+        checked,
+        tables=[item.table for item in found.due],
+        blocked=found.blocked if oldest and _lasts(oldest) else None,
+        held={item.table.label: Failed(item.failure.sentence, item.failure.retry) for item in held if item.failure},
+        states={item.table.label: states[item.table.label] for item in held},
+    )
+
+
+def _explain_check(found: "Check", batches: Batches) -> None:
+    """Print which tables fail and what blocks new rows, and a summary if nothing is copied."""
     if batches.unattended:
-        failing = {item.table.label: (item.failure, item.next_retry) for item in checked.tables if item.failure}
+        failing = {item.table.label: (item.failure, item.next_retry) for item in found.tables if item.failure}
         batches.report(failing)
-        batches.report_blocked(checked.blocked)
-    elif checked.blocked:
-        terminal.complain(checked.blocked)
-    if attended and not checked.due:
-        terminal.print(checked.summary)
-    return [item.table for item in checked.due], checked.blocked if oldest and _lasts(oldest) else None
+        batches.report_blocked(found.blocked)
+    elif found.blocked:
+        terminal.complain(found.blocked)
+    if (batches.is_scheduled or not batches.unattended) and not found.due:
+        terminal.print(found.summary)
 
 
 def _prune(
@@ -305,7 +323,8 @@ def _prune(
 
     now, names = datetime.now(UTC).timestamp(), SourceNames(settings)
     # Without a run, only time makes anything too old; a pass takes a tenth of the CPU time of a quiet tick.
-    if quiet and now - retention.last_at(instance, names) < PRUNE_QUIET_EVERY_S:
+    pause_s = PRUNE_QUIET_EVERY_S if quiet else PRUNE_EVERY_S if batches.is_scheduled else 0.0
+    if pause_s and now - retention.last_at(instance, names) < pause_s:
         return
     if now - batches.pruned_at >= PRUNE_EVERY_S:
         retention.prune(instance, names.bronze_keys(tables), settings, now, names=names)

@@ -11,6 +11,7 @@ from pg_bronze.scheduling.backoff import Failure
 
 if TYPE_CHECKING:
     from pg_bronze.core.former_tables import FormerTable
+    from pg_bronze.defs.due_tables import Check
     from pg_bronze.defs.table_facts import Process
     from pg_bronze.scheduling.memory import Memory
 
@@ -20,8 +21,10 @@ class Batches:
     """The state that one command keeps between batches.
 
     Attributes:
-        unattended: True for `pg-bronze run`, which copies the tables that are due, as the sensor does. False is a batch
-            that a person requested: it copies every committed row, and retries failing tables at once.
+        unattended: True for `pg-bronze run` and `tick --due`, which copy the tables that are due, as the sensor does.
+            False is a batch that a person requested: it copies every committed row, and retries failing tables at once.
+        once: True for `pg-bronze tick`, the only batch of its process.
+        with_states: Ask for the state of the tables after the batch.
         printed: Sentences that are not repeated.
         notices: What the runs of this batch said about the control table and the reader.
         former_notices: What those of the last batch with runs said; it is not repeated.
@@ -39,6 +42,8 @@ class Batches:
     """
 
     unattended: bool = False
+    once: bool = False
+    with_states: bool = False
     printed: set[str] = field(default_factory=set)
     notices: set[str] = field(default_factory=set)
     former_notices: set[str] = field(default_factory=set)
@@ -54,11 +59,29 @@ class Batches:
     revoked: Mapping[str, str] = field(default_factory=dict)
     blocked: bool = False
 
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether it is the batch of `pg-bronze tick --due`, of which a scheduler reads the exit status."""
+        return self.unattended and self.once
+
+    @property
+    def kind(self) -> str:
+        """What requested the runs, as their tag names it. A large first load gets the time that the sensor gives it."""
+        if not self.unattended:
+            return "command"
+        return "tick" if self.is_scheduled else "run"
+
     def print_once(self, sentence: str) -> None:
         """Print a sentence unless this command has printed it before."""
         if sentence not in self.printed:
             self.printed.add(sentence)
             terminal.print(sentence)
+
+    def remember(self, found: "Check") -> None:
+        """Keep what the check of this batch found, for its runs and for the next batch."""
+        self.memory, self.large_tables = found.memory, found.large_tables
+        self.large = {item.table.label for item in found.due if item.large}
+        self.slow = {item.table.label for item in found.due if item.slow and not item.large}
 
     def knows(self, notice: str) -> bool:
         """Return whether the batch before this one, or a run of this one, has said the same."""

@@ -23,18 +23,22 @@ output is one JSON document, also of an error: `{"error": {"sentence": …, "ret
 | 4 | `tick --strict`: a table that was copied before is not any more, and no other failed. Without `--strict` it is \
 1 if its right was revoked, and 0 if it was dropped or renamed |
 """
-TICK_DOCUMENT = """
-The document of `pg-bronze tick --json`:
-
+TICK_ENTRIES = """
 | entry | meaning |
 |---|---|
 | `ok` | no table failed, and no right was revoked |
 | `rows`, `objects` | copied in total |
-| `tables` | each table that was read, with `rows`, `objects` and `bytes`; zeros if it had no new row |
-| `failed` | each failed table, with its `sentence` and what a `retry` requires |
-| `not_copied` | each table that was copied before and is not any more, with the `sentence` that has the remedy |
+| `tables` | each `table` that was read, with its new `rows`, `objects` and `bytes`; zeros if it had no new row. \
+`object` is the address of the newest of its new objects, or null |
+| `failed` | each failed `table`, with its `sentence` and what a `retry` requires |
+| `state`, `lag_s` | of both: the state of the table after the copy, and its lag in seconds, as in the document of \
+status. Null if the database did not answer any more |
+| `not_copied` | each `table` that was copied before and is not any more, with the `sentence` that has the remedy |
 | `blocked` | which open transaction keeps new rows from being copied; null if none lasts for a second |
 """
+TICK_DOCUMENT = f"""
+The document of `pg-bronze tick --json`:
+{TICK_ENTRIES}"""
 
 
 def page() -> str:

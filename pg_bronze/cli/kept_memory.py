@@ -1,6 +1,7 @@
 """What a batch remembers for the next command, in Dagster's storage: hints only, as the sensor keeps in its cursor."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pg_bronze.scheduling.memory import Memory
@@ -24,8 +25,15 @@ def load(instance: "dg.DagsterInstance", settings: "Settings") -> Memory:
         return Memory()
 
 
-def store(instance: "dg.DagsterInstance", settings: "Settings", memory: Memory) -> None:
-    """Replace the stored memory."""
+def store(instance: "dg.DagsterInstance", settings: "Settings", memory: Memory, of_some: bool = False) -> None:
+    """Replace the stored memory.
+
+    Args:
+        of_some: It is that of some tables, and the hints of the others are kept. Of two commands at the same moment,
+            one may lose its hints: its tables are then asked once more.
+    """
+    if of_some:
+        memory = replace(memory, hints={**load(instance, settings).hints, **memory.hints})
     text = json.dumps({"settings": settings.fingerprint(), "cursor": memory.to_cursor()})
     instance.daemon_cursor_storage.set_cursor_values({_key(settings): text})
 

@@ -61,8 +61,7 @@ def copy(
 
 
 def _tags(tables: Sequence[SourceTable], batches: "Batches") -> dict[str, str]:
-    kind = "run" if batches.unattended else "command"
-    tags = {metadata.BATCH_TAG: kind} | run_tags.requested([table.label for table in tables], ())
+    tags = {metadata.BATCH_TAG: batches.kind} | run_tags.requested([table.label for table in tables], ())
     if batches.large_tables:
         tags[metadata.LARGE_TABLES_TAG] = str(batches.large_tables)
     for tag, labels in ((metadata.FIRST_LOAD_TAG, batches.large), (metadata.SLOW_TAG, batches.slow)):
@@ -104,7 +103,7 @@ def _copied(result: dg.ExecuteInProcessResult, labels: Mapping[dg.AssetKey, str]
         entries: dict[str, Any] = {name: entry.value for name, entry in materialization.metadata.items()}
         if metadata.ROWS in entries:  # not one of another day, which has the watermark alone
             rows, size, slices = entries[metadata.ROWS], entries["pg_bronze/bytes"], metadata.object_count(entries)
-            copied[labels[materialization.asset_key]] = Copied(rows, slices, size)
+            copied[labels[materialization.asset_key]] = Copied(rows, slices, size, entries.get("dagster/uri"))
     return copied
 
 

@@ -18,7 +18,7 @@ from dagster._core.test_utils import create_run_for_test
 from pg_bronze.cli import batch, runs
 from pg_bronze.cli.batch import run_batch
 from pg_bronze.cli.batches import Batches
-from pg_bronze.defs import retention
+from pg_bronze.defs import resources, retention
 from pg_bronze.scheduling import first_loads
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import Project, key, requested
@@ -328,6 +328,19 @@ def test_a_batch_of_run_copies_small_tables_first_and_large_ones_in_turn(
     assert turns[0][::-1] == [{"movie", "person"}, {"large_1"}]  # oldest first
     assert [tables[0] for tables in turns[1:]] == [{"large_2"}, {"large_1"}]
     assert len(lake.ids(shared.bucket, "large_1")) < 1000
+
+
+def test_a_tick_as_the_sensor_gives_a_large_first_load_a_turn(shared: Project, monkeypatch: pytest.MonkeyPatch):
+    """A task of Airflow that loads for an hour would keep back the new rows of all other tables."""
+    monkeypatch.setattr(first_loads, "TURN_S", 0.0)
+    monkeypatch.setattr(resources, "lower_priority", lambda: None)
+    shared.set(PG_BRONZE_SLICE_BYTES="64KiB")
+    shared.database.execute("create table large (id int, filler text)")
+    shared.database.execute("insert into large select i, repeat('x', 500) from generate_series(1, 1000) i")
+
+    copied_by(shared, lambda: run_batch(["large"], Batches(unattended=True, once=True)))
+
+    assert 0 < len(lake.ids(shared.bucket, "large")) < 1000
 
 
 def test_a_tick_of_a_person_loads_every_table_to_its_end_and_small_ones_first(

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pg_bronze.cli import batch, state_changes
+from pg_bronze.cli import batch, kept_memory, state_changes
 from pg_bronze.defs import resources
 from pg_bronze.lake.object_store import Store
+from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.cli.conftest import Commands, Printed
 from pg_bronze_tests.harness import bucket_pool
 from pg_bronze_tests.harness import plain_lake as lake
@@ -276,6 +277,43 @@ def test_tick_prints_one_document_with_the_rows_and_the_failures(copied: Command
     assert (role["table"], role["retry"]) == ("role", "after_fix")
     assert "nope" in role["sentence"]
     assert printed.err.startswith("pg-bronze: role failed: ")
+
+
+def test_tick_as_the_sensor_copies_new_rows_and_counts_a_table_as_failed_until_its_retry(
+    copied: Commands, environment: Environment
+):
+    """A scheduler that retries it each minute would load the source, and one that sees 0 would not report it."""
+    project = copied.project
+    project.database.execute("create table act (id int primary key); create table role (id int primary key)")
+    project.database.execute("insert into act values (1); insert into role values (1)")
+    environment.setenv("PG_BRONZE_TABLES", '{"role": {"cursor_column": "nope"}}')
+
+    first, second = copied.run("tick", "--due", "--json", "act", "role"), copied.run("tick", "--due", "--json", "role")
+    runs = len(project.instance.get_run_records())
+    held = copied.run("tick", "--due", "--json", "act", "role")
+
+    project.database.execute("drop table act, role")
+    assert [item.code for item in (first, second, held)] == [1, 1, 1]
+    ((act),) = first.document["tables"]
+    assert (act["rows"], act["state"]) == (1, "up_to_date")
+    assert act["object"] == f"s3://{project.bucket.name}/{lake.keys(project.bucket, 'act')[-1]}"
+    ((role),) = held.document["failed"]
+    assert (role["table"], role["retry"], role["state"]) == ("role", "after_fix", "stuck")
+    assert held.document["tables"] == []
+    assert held.err.count("nope") == 1
+    assert len(project.instance.get_run_records()) == runs
+
+
+def test_a_tick_of_some_tables_as_the_sensor_keeps_what_is_known_about_the_others(copied: Commands):
+    """Each group of tables would otherwise make the others due again."""
+    copied.run("tick")
+    before = kept_memory.load(copied.project.instance, load_settings())
+
+    copied.run("tick", "--due", "person")
+
+    after = kept_memory.load(copied.project.instance, load_settings())
+    assert len(before.hints) > 1
+    assert before.hints.keys() == after.hints.keys()
 
 
 @pytest.mark.parametrize("labels", [[], ["person"]], ids=["all", "named"])

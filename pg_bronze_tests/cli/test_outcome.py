@@ -1,8 +1,11 @@
 """Exit statuses and repeated errors."""
 
+import re
+
 import pytest
 
-from pg_bronze.cli.outcome import Failed, Outcome
+from pg_bronze.cli import docs
+from pg_bronze.cli.outcome import Copied, Failed, Outcome, StateAfter
 from pg_bronze.cli.repeated_error import RepeatedError
 
 FAILING = {"movie": Failed("no bucket. It is retried at the next tick.")}
@@ -29,7 +32,23 @@ def test_a_document_does_not_promise_a_retry_that_nobody_makes():
         "table": "movie",
         "sentence": "no bucket. Run the command again to retry it.",
         "retry": "automatic",
+        "state": None,
+        "lag_s": None,
     }
+
+
+def test_every_entry_of_a_document_is_described_and_nothing_else_is():
+    """Schedulers read it by these names."""
+    whole = Outcome(
+        {"movie": Copied(3, 1, 900, "s3://lake/movie/1.parquet")},
+        {"person": Failed("no bucket")},
+        {"role": "dropped"},
+        states={"movie": StateAfter("up_to_date", 0.04)},
+    ).to_json()
+    names = {*whole, *(name for part in ("tables", "failed", "not_copied") for entry in whole[part] for name in entry)}
+
+    assert {*re.findall(r"`(\w+)`", docs.TICK_ENTRIES)} == names
+    assert whole["tables"][0]["lag_s"] == 0.0
 
 
 def test_an_error_that_lasts_is_printed_once_and_then_more_and_more_rarely():
