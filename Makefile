@@ -17,7 +17,7 @@ ARGS =
 BIN = .venv/bin
 UNIT = pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings
 
-.PHONY: help install demo test test-unit mutants proof bench bench-full planted screenshots newest lint format lock minio postgres clean
+.PHONY: help install demo test test-unit mutants proof airflow bench bench-full planted screenshots newest lint format lock minio postgres clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -51,6 +51,12 @@ mutants: .venv/.dev .cache/mutants/installed ## mutation tests of the pure core;
 proof: .venv/.dev minio postgres ## races, chaos, other servers and planted faults, at most an hour, into docs/proof.md
 	@.ci/peers dlt
 	@exec $(BIN)/python -m benchmarks.proof --dlt .cache/peers/dlt/bin/python $(ARGS)
+
+# .ci/peers airflow
+# .venv/bin/python -m pytest -n 0 pg_bronze_tests/e2e/airflow_runs.py
+airflow: .venv/.dev ## runs of the DAG in deploy/airflow by a real Airflow, in a minute
+	@.ci/peers airflow
+	@exec $(BIN)/python -m pytest -n 0 pg_bronze_tests/e2e/airflow_runs.py $(ARGS)
 
 # .ci/peers
 # .venv/bin/python -m benchmarks.peers

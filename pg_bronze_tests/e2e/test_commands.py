@@ -52,6 +52,31 @@ def test_a_tick_in_any_folder_copies_all_rows_and_the_next_one_only_new_rows(sto
     assert lake.compare(stocked.database, stocked.bucket, "movie") == lake.SAME
 
 
+def test_workers_without_a_common_disk_continue_each_others_copies_exactly(stocked: Shop, tmp_path: Path):
+    """Each pod of Airflow or Kubernetes may begin with an empty DAGSTER_HOME, or one that others have overtaken."""
+    database, bucket = stocked.database, stocked.bucket
+
+    def tick_on(worker: str, *options: str) -> None:
+        home = tmp_path / worker
+        home.mkdir(exist_ok=True)
+        done = stocked.run("tick", *options, DAGSTER_HOME=str(home), PG_CONTROL_URL="off")
+        assert done.returncode == 0, done.stderr
+
+    tick_on("first")
+    with database.connect(autocommit=False) as late:
+        late.execute("insert into movie values (1000, 'late'); update movie set title = 'late' where id = 7")
+        database.execute("insert into movie values (1001, 'early'); insert into person values (100, 'early')")
+        tick_on("second", "--due")
+        late.commit()
+    tick_on("third")
+    database.execute("insert into movie values (1002, 'after')")
+    tick_on("first", "--due")
+
+    assert lake.compare(database, bucket, "movie") == lake.SAME
+    assert lake.compare(database, bucket, "person") == lake.SAME
+    assert len(lake.ids(bucket, "movie")) == 204, "200 rows, three new ones, and one changed: each once"
+
+
 @pytest.mark.slow
 def test_the_watermark_is_stored_in_the_project_folder_without_dagster_home(stocked: Shop):
     """Dagster would otherwise store it in a temporary folder that is deleted on exit."""
