@@ -13,13 +13,10 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from pg_bronze.core.band_rules import Sweeps
+from pg_bronze.core.formats import FORMAT, check_format
 from pg_bronze.core.leaf import Leaf
 from pg_bronze.core.row_counts import RowCounts
-from pg_bronze.errors import FormatTooNew, LakeDamaged
-
-# The format that is written, and the newest that is read. 2 added the line of a pending block; 3 added Parquet field
-# ids, so that its objects can be told from those without them, and bands.
-FORMAT = 3
+from pg_bronze.errors import LakeDamaged
 
 
 @dataclass(frozen=True)
@@ -150,14 +147,14 @@ class Watermark:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read the JSON of ``to_json``, or of an older version.
+    def from_json(cls, data: Mapping[str, Any], what: str = "a watermark") -> Self:
+        """Read the JSON of ``to_json``, or of an older version; ``what`` names it in an error.
 
         Raises:
             FormatTooNew: A newer pg_bronze wrote it.
             LakeDamaged: It is not a watermark.
         """
-        check_format(data, "a watermark")
+        check_format(data, what)
         try:
             return cls(
                 origin=_origin(data),
@@ -178,23 +175,6 @@ class Watermark:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LakeDamaged(f"not a watermark of pg_bronze: {type(error).__name__} {error}") from error
-
-
-def check_format(data: Any, what: str) -> None:
-    """Check the format number of a watermark or claim; ``what`` names it in the message.
-
-    Raises:
-        FormatTooNew: A newer pg_bronze wrote it.
-        LakeDamaged: It is not a JSON object.
-    """
-    if not isinstance(data, Mapping):
-        raise LakeDamaged(f"not {what} of pg_bronze: it is a {type(data).__name__}, not a JSON object")
-    found = data.get("format")
-    if isinstance(found, int) and found > FORMAT:
-        raise FormatTooNew(
-            f"{what} has format {found}, and this version of pg_bronze reads up to {FORMAT}: a newer version wrote it. "
-            "Upgrade pg_bronze. Nothing was changed."
-        )
 
 
 def _origin(data: Mapping[str, Any]) -> Origin:

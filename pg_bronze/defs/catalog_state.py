@@ -16,11 +16,12 @@ import psycopg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 
 from pg_bronze.core import drift, former_tables
+from pg_bronze.core.formats import CATALOG_FORMAT, check_format
 from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.table import GONE, SourceTable
 from pg_bronze.defs import skipped_tables
 from pg_bronze.defs.connections import open_bucket, open_source
-from pg_bronze.errors import PgBronzeError, SettingsError, StoreNotFit
+from pg_bronze.errors import FormatTooNew, LakeDamaged, PgBronzeError, SettingsError, StoreNotFit
 from pg_bronze.lake.keys import own_key
 from pg_bronze.lake.object_store import Store
 from pg_bronze.postgres import catalog as source_catalog
@@ -83,6 +84,7 @@ class CatalogState:
         """Return the state as JSON, for other processes and for the bucket."""
         return json.dumps(
             {
+                "format": CATALOG_FORMAT,
                 "catalog": self.catalog.to_text() if self.catalog else None,
                 "first_day": self.first_day.isoformat(),
                 "error": self.error,
@@ -94,9 +96,14 @@ class CatalogState:
         )
 
     @classmethod
-    def from_text(cls, text: str | bytes) -> "CatalogState":
-        """Return the state that ``to_text`` wrote."""
+    def from_text(cls, text: str | bytes, what: str = "the stored catalog") -> "CatalogState":
+        """Return the state that ``to_text`` wrote; ``what`` names it in an error.
+
+        Raises:
+            FormatTooNew: A newer pg_bronze wrote it.
+        """
         data = json.loads(text)
+        check_format({"format": CATALOG_FORMAT, **data}, what, CATALOG_FORMAT)  # the first ones had no number
         catalog = Catalog.from_text(data["catalog"]) if data["catalog"] else None
         changes = {label: Change(at, tuple(sentences)) for label, (at, sentences) in data.get("changes", {}).items()}
         known = data.get("first_day_known", True)
@@ -172,7 +179,9 @@ def resolve(text: str, settings: Settings) -> CatalogState:
     if known is not None and known[0] == fingerprint:
         return known[1]
     rest = CatalogState.from_text(data["rest"])
-    stored, _ = _stored_in(open_bucket(settings), settings)
+    stored = None
+    with suppress(FormatTooNew):  # in a rolling upgrade; the format of each object decides whether it is read
+        stored, _ = _stored_in(open_bucket(settings), settings)
     catalog = stored.catalog if stored else None
     if catalog is None or catalog.fingerprint != fingerprint:
         # If the database is down, the run of a table that was stored before reports that.
@@ -203,6 +212,7 @@ def store_in_bucket(settings: Settings, state: CatalogState, store: Store | None
         Whether the definitions should be loaded again, because the bucket did not answer when they were loaded.
 
     Raises:
+        FormatTooNew: A newer pg_bronze stored the catalog.
         PgBronzeError: The bucket cannot be used.
     """
     store, key = store or open_bucket(settings), own_key(settings.prefix, "catalog.json")
@@ -212,21 +222,27 @@ def store_in_bucket(settings: Settings, state: CatalogState, store: Store | None
         return True
     if text == dataclasses.replace(state, error=None, remembered=None).to_text().encode():
         return False  # the usual case, found without parsing the stored catalog
-    stored = _stored(text) if text else None
+    stored = _stored(text, key) if text else None
     first_day = min(state.first_day, stored.first_day) if stored and not settings.start_date else state.first_day
     wanted = dataclasses.replace(state, first_day=first_day, error=None, remembered=None)
-    if state.catalog is not None and wanted != stored:
-        store.replace(key, wanted.to_text().encode())
+    body = wanted.to_text().encode()
+    if state.catalog is not None and body != text:
+        store.replace(key, body)
     return False
 
 
 def read(settings: Settings, now: datetime, store: Store | None = None) -> CatalogState:
     """Return the catalog of the database, or the one that was last stored. An error is part of the result.
 
+    There are no tables if a newer pg_bronze has stored the catalog: after a downgrade nothing is copied.
+
     Args:
         store: The bucket; None opens it with a new client, which takes 20 ms of CPU time.
     """
-    stored, problem = _stored_in(store or open_bucket(settings), settings)
+    try:
+        stored, problem = _stored_in(store or open_bucket(settings), settings)
+    except FormatTooNew as error:
+        return CatalogState(None, FIRST_POSSIBLE_DAY, str(error), first_day_known=False)
     known = settings.start_date is not None or problem is None
     first_day = settings.start_date or (stored.first_day if stored else now.date() if known else FIRST_POSSIBLE_DAY)
     try:
@@ -278,7 +294,7 @@ def forget(settings: Settings, label: str) -> None:
     """
     store, key = open_bucket(settings), own_key(settings.prefix, "catalog.json")
     text = store.get(key)
-    stored = _stored(text) if text else None
+    stored = _stored(text, key) if text else None
     former = stored.former if stored else ()
     left = tuple(item for item in former if item.table.label != label)
     if stored is None or len(left) == len(former):
@@ -288,14 +304,19 @@ def forget(settings: Settings, label: str) -> None:
 
 
 def _stored_in(store: Store, settings: Settings) -> "tuple[CatalogState | None, str | None]":
-    """Return the stored state or None, and the reason if the bucket could not be read."""
+    """Return the stored state or None, and the reason if the bucket could not be read.
+
+    Raises:
+        FormatTooNew: A newer pg_bronze stored it.
+    """
+    key = own_key(settings.prefix, "catalog.json")
     try:
-        text = store.get(own_key(settings.prefix, "catalog.json"))
+        text = store.get(key)
     except StoreNotFit:
         return None, None  # the bucket does not exist yet
     except PgBronzeError as error:
         return None, str(error)
-    return (_stored(text) if text else None), None
+    return (_stored(text, key) if text else None), None
 
 
 def _remembered(error: PgBronzeError) -> str:
@@ -323,11 +344,15 @@ def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> di
     return found
 
 
-def _stored(text: bytes) -> CatalogState | None:
-    """Return the stored state; None if it is damaged or of another version. The next store replaces it."""
+def _stored(text: bytes, key: str) -> CatalogState | None:
+    """Return the stored state; None if it is damaged, and then the next store replaces it.
+
+    Raises:
+        FormatTooNew: A newer pg_bronze stored it. The first day and the former tables in it are not replaced.
+    """
     try:
-        return CatalogState.from_text(text)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return CatalogState.from_text(text, f"the catalog {key}")
+    except (ValueError, KeyError, TypeError, AttributeError, LakeDamaged):
         return None
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from pg_bronze.core.formats import FORMAT, check_format
 from pg_bronze.core.region import Region
-from pg_bronze.core.watermark import FORMAT, Watermark, check_format
+from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import LakeDamaged
 
 _REMEDY = "Inspect it, then move it out of the folder. Nothing of the table is copied until then."
@@ -59,11 +60,12 @@ class Claim:
         """
         data = load_object(text, key)
         check_format(data, f"the claim {key}")
+        inner = f"a watermark in the claim {key}"
         try:
             return cls(
                 nonce=data["nonce"],
-                before=Watermark.from_json(data["before"]),
-                after=Watermark.from_json(data["after"]),
+                before=Watermark.from_json(data["before"], inner),
+                after=Watermark.from_json(data["after"], inner),
                 region=Region.from_json(data["region"]) if data["region"] else None,
                 relfilenodes={int(oid): node for oid, node in data["relfilenodes"].items()},
                 reason=data["reason"],

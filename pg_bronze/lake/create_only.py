@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+from pg_bronze.core.formats import PROBE_FORMAT
+
 WRITERS = 8
 # More rounds find a rare failure, but SeaweedFS delays the losers of each by 1 to 4 s. MinIO needs 0.07 s.
 MAX_ROUNDS = 3
@@ -38,11 +40,12 @@ def count_winners(connect: Callable[[], object], create: Callable[[str, bytes], 
 
 def record(endpoint: str, now: datetime) -> bytes:
     """Return the text that is stored in the bucket after a successful probe."""
-    return json.dumps({"endpoint": endpoint, "checked_at": now.isoformat(timespec="seconds")}).encode()
+    checked_at = now.isoformat(timespec="seconds")
+    return json.dumps({"format": PROBE_FORMAT, "endpoint": endpoint, "checked_at": checked_at}).encode()
 
 
 def is_valid(text: bytes | None, endpoint: str, now: datetime) -> bool:
-    """Return whether a stored record replaces the probe: of the same server, and less than a day old.
+    """Return whether a stored record replaces the probe: of the same server, in a known format, less than a day old.
 
     A copy of the bucket on another server contains the record too, so the endpoint must be the same.
     """
@@ -51,4 +54,5 @@ def is_valid(text: bytes | None, endpoint: str, now: datetime) -> bool:
         checked_at = datetime.fromisoformat(data["checked_at"]).astimezone(UTC)
     except (KeyError, TypeError, ValueError):
         return False
-    return bool(data.get("endpoint") == endpoint and abs(now - checked_at) < VALID_FOR)
+    known = data.get("format", PROBE_FORMAT) == PROBE_FORMAT
+    return bool(known and data.get("endpoint") == endpoint and abs(now - checked_at) < VALID_FOR)

@@ -10,9 +10,10 @@ from typing import Any, Self
 
 from pg_bronze import __version__
 from pg_bronze.core.drift import Description
+from pg_bronze.core.formats import FORMAT, check_format
 from pg_bronze.core.region import Region, describe_region
 from pg_bronze.core.value_policies import ExceptionalCount
-from pg_bronze.core.watermark import FORMAT, Watermark, check_format
+from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import LakeDamaged
 from pg_bronze.lake.claim import Claim, load_object
 
@@ -98,11 +99,12 @@ class Footer:
         """
         data = load_object(text, key)
         check_format(data, f"the footer of {key}")
+        inner = f"a watermark in the footer of {key}"
         try:
             return cls(
                 nonce=data["nonce"],
-                before=Watermark.from_json(data["before"]),
-                after=Watermark.from_json(data["after"]),
+                before=Watermark.from_json(data["before"], inner),
+                after=Watermark.from_json(data["after"], inner),
                 region=Region.from_json(data["region"]) if data["region"] else None,
                 row_count=data["row_count"],
                 columns=data["columns"],

@@ -13,6 +13,7 @@ import json
 import secrets
 from datetime import datetime
 
+from pg_bronze.core.formats import FORMAT, check_format
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.lake.claim import Claim, load_object
 from pg_bronze.lake.keys import Layout, next_time
@@ -26,16 +27,22 @@ def write(store: Store, layout: Layout, watermark: Watermark, reason: str, now: 
     claim = Claim(secrets.token_hex(8), watermark, after, None, {}, "the table is stopped")
     # The claim first. If the process ends before the second write, the evidence is compared again before a redo.
     store.create(layout.claim(after.seq), claim.to_text().encode())
-    body = {"seq": watermark.seq, "key": watermark.key, "reason": reason}
+    body = {"format": FORMAT, "seq": watermark.seq, "key": watermark.key, "reason": reason}
     store.replace(layout.stop, json.dumps(body).encode())
 
 
 def read(store: Store, layout: Layout, watermark: Watermark | None) -> str | None:
-    """Return why a table is stopped at a watermark; None, and delete the object, if it holds for an earlier one."""
+    """Return why a table is stopped at a watermark; None, and delete the object, if it holds for an earlier one.
+
+    Raises:
+        FormatTooNew: A newer pg_bronze wrote it.
+        LakeDamaged: It is not a stop.
+    """
     text = store.get(layout.stop)
     if text is None:
         return None
     found = load_object(text, layout.stop)
+    check_format({"format": FORMAT, **found}, f"the stop {layout.stop}")  # the first ones had no number
     if watermark is not None and (found.get("seq"), found.get("key")) == (watermark.seq, watermark.key):
         return str(found.get("reason"))
     store.delete(layout.stop)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pg_bronze.core.formats import CURSOR_FORMAT
 from pg_bronze.scheduling.coverage import Coverage
 from pg_bronze.scheduling.due import SIGNATURE_DIGITS, Hint
 
@@ -46,9 +47,11 @@ class Memory:
 
     @classmethod
     def from_cursor(cls, text: str | None) -> "Memory":
-        """Return the memory in a cursor; a cursor that cannot be read counts as empty, since it can be edited."""
+        """Return the memory in a cursor; one that cannot be read, or of another format, counts as empty."""
         try:
             data = json.loads(text or "")
+            if data.get("format", CURSOR_FORMAT) != CURSOR_FORMAT:
+                return cls()
             coverage = Coverage.from_numbers([int(number) for number in data.get("coverage", [])])
             return cls(_unpacked(data["hints"]), int(data["horizon"]), float(data["horizon_since"]), coverage)
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, zlib.error):
@@ -56,7 +59,12 @@ class Memory:
 
     def to_cursor(self) -> str:
         """Return the text that ``from_cursor`` reads."""
-        state = {"horizon": self.horizon, "horizon_since": self.horizon_since, "coverage": self.coverage.to_numbers()}
+        state = {
+            "format": CURSOR_FORMAT,
+            "horizon": self.horizon,
+            "horizon_since": self.horizon_since,
+            "coverage": self.coverage.to_numbers(),
+        }
         return json.dumps({**state, "hints": _packed(self.hints)}, separators=(",", ":"))
 
 

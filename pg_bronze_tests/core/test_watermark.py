@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from pg_bronze.core import watermark_text
 from pg_bronze.core.band_rules import Sweeps
+from pg_bronze.core.formats import FORMAT
 from pg_bronze.core.leaf import Band, Leaf, Order, Sweep
 from pg_bronze.core.row_counts import Poll, RowCounts
-from pg_bronze.core.watermark import FORMAT, ControlVersion, Origin, Seed, Watermark
+from pg_bronze.core.watermark import ControlVersion, Origin, Seed, Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 
 ORIGIN = Origin("7312345678901234567", 1, "0/16B3748", 16384, "bronze/sales")
@@ -109,6 +110,13 @@ def test_a_newer_format_is_refused():
     newer = {"format": FORMAT + 1, "something": "new"}
     with pytest.raises(FormatTooNew, match=f"format {FORMAT + 1}.*reads up to {FORMAT}"):
         Watermark.from_json(newer)
+
+
+@pytest.mark.parametrize("number", [0, -1, True, 3.0, "4", None, [3]])
+def test_a_format_that_is_no_number_of_a_version_is_damage(number):
+    """A newer version may count in another way, and its watermark would be read as one of today."""
+    with pytest.raises(LakeDamaged, match="a watermark has no format number"):
+        Watermark.from_json({**Watermark(ORIGIN, 1).to_json(), "format": number})
 
 
 def test_the_text_of_a_watermark_is_one_line_of_half_its_size():

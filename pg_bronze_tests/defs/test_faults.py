@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from pg_bronze.cli import app, batch
-from pg_bronze.core.watermark import FORMAT
+from pg_bronze.core.formats import FORMAT
 from pg_bronze.defs import metadata
 from pg_bronze.lake import s3_client
 from pg_bronze_tests.harness import plain_lake as lake

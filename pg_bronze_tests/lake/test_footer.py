@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pg_bronze.core.formats import FORMAT
 from pg_bronze.core.leaf import Leaf, Sweep
 from pg_bronze.core.region import Region
 from pg_bronze.core.value_policies import ExceptionalCount
-from pg_bronze.core.watermark import FORMAT, Origin, Watermark
+from pg_bronze.core.watermark import Origin, Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer
@@ -83,7 +84,7 @@ def test_a_newer_format_is_refused_before_anything_else_is_read(kind, text):
 
 @of_both_kinds
 def test_a_newer_format_of_an_inner_watermark_is_refused(kind, text):
-    with pytest.raises(FormatTooNew):
+    with pytest.raises(FormatTooNew, match=f"watermark in the {kind.__name__.lower()} .*{KEY} has format {FORMAT + 1}"):
         kind.from_text(changed(text, after={"format": FORMAT + 1}), KEY)
 
 

@@ -10,11 +10,12 @@ import pytest
 from pg_bronze.core.band_rules import Sweeps
 from pg_bronze.core.cells import Cell
 from pg_bronze.core.column_choices import ColumnChoices
+from pg_bronze.core.formats import FORMAT
 from pg_bronze.core.leaf import Sweep
 from pg_bronze.core.region import Region
 from pg_bronze.core.row_counts import RowCounts
 from pg_bronze.core.value_policies import ExceptionalCount
-from pg_bronze.core.watermark import FORMAT, ControlVersion, Seed
+from pg_bronze.core.watermark import ControlVersion, Seed
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.parquet import XID_FIELD_ID
 from pg_bronze.settings.choices import Mask

@@ -187,8 +187,9 @@ def test_the_create_only_probe_runs_once_a_day(requests):
         b"{}",
         json.dumps({"endpoint": "{endpoint}", "checked_at": "2026-01-02T03:04:05+00:00"}).encode(),
         json.dumps({"endpoint": "http://other.example.org", "checked_at": "{now}"}).encode(),
+        json.dumps({"format": 2, "endpoint": "{endpoint}", "checked_at": "{now}"}).encode(),
     ],
-    ids=["empty", "not json", "a list", "no entries", "old", "of another server"],
+    ids=["empty", "not json", "a list", "no entries", "old", "of another server", "of a newer version"],
 )
 def test_a_record_proves_nothing_unless_it_is_of_this_server_and_day(record):
     now, endpoint = datetime.now(UTC), "http://this.example.org"
