@@ -14,10 +14,11 @@ unexport PYTHONPATH
 
 PYTHON = python3
 ARGS =
+VERSION =
 BIN = .venv/bin
 UNIT = pg_bronze_tests/core pg_bronze_tests/scheduling pg_bronze_tests/settings
 
-.PHONY: help install demo test test-unit mutants proof airflow bench bench-full planted screenshots newest lint format lock minio postgres clean
+.PHONY: help install demo test test-unit mutants proof airflow bench bench-full planted screenshots newest release lint format lock minio postgres clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -97,6 +98,10 @@ format: .venv/.dev ## let ruff mend and format what it can
 lock: .venv/.uv ## pin what pyproject.toml asks for; LOCK="--upgrade" takes newer versions
 	.ci/lock $(LOCK)
 
+# .venv/bin/python .ci/release.py 0.2.0
+release: .venv/.dev .cache/release/installed ## check, build, checksum and tag: make release VERSION=0.2.0
+	@exec $(BIN)/python .ci/release.py "$(VERSION)"
+
 minio: ## build a MinIO server into .cache/minio, for the tests; needs Go
 	@if command -v go >/dev/null 2>&1; then exec .ci/minio; \
 	elif [ -x .cache/minio/minio ]; then :; \
@@ -122,6 +127,11 @@ clean: ## remove what make made, not the demo's data
 	@rm -rf .cache/mutants
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target .cache/mutants --require-hashes -r requirements/mutants.txt
 	@touch .cache/mutants/installed
+
+.cache/release/installed: .venv/.uv requirements/release.txt
+	@$(BIN)/uv venv --quiet --clear .cache/release
+	@$(BIN)/uv pip install --quiet --python .cache/release/bin/python --require-hashes -r requirements/release.txt
+	@touch .cache/release/installed
 
 .venv/.demo: .venv/.uv requirements/demo.txt pyproject.toml
 	@.ci/install demo

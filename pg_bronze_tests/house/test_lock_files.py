@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 TOP = Path(__file__).parents[2]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
 PEERS = [f"peers-{name}" for name in ("adbc", "airflow", "dlt", "duckdb", "pandas", "rivet")]
-LOCKS = ["demo", "dev", "image", "deploy", "uv", "mutants", *PEERS]
+LOCKS = ["demo", "dev", "image", "deploy", "uv", "mutants", "release", *PEERS]
 
 
 def entries(lock: str) -> list[str]:
