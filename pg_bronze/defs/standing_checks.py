@@ -17,13 +17,16 @@ from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.settings.model import Settings
 from pg_bronze.sync import standing_check
+from pg_bronze.sync.range_check import Part
 from pg_bronze.sync.standing_check import Checked
 
 RECONCILE = "reconcile"
 JOB = "bronze_checks"
+_PART, _PARTS = "pg_bronze/part", "pg_bronze/parts"
 _TAGS = {metadata.BATCH_TAG: "checks", "dagster/priority": "-2"}
 _DESCRIPTION = (
-    "Whether every live row that was copied is in the lake with its values, and etl_control has the cursor value."
+    "Whether every live row that was copied is in the lake (of a large table, one part a day), and etl_control has "
+    "the cursor value."
 )
 
 
@@ -81,7 +84,8 @@ def _result(
     try:
         watermark = metadata.watermark_of(instance.get_latest_materialization_event(key))
         with source_database.unlocked_sync(table) as sync:
-            found = standing_check.check(sync, watermark, settings.s3, int(settings.reconcile_mb * 1e6))
+            again = _failed_part(instance, key)
+            found = standing_check.check(sync, watermark, settings.s3, int(settings.reconcile_mb * 1e6), again)
     except PgBronzeError as error:
         # One table's error must not leave those after it without a result.
         return dg.AssetCheckResult(asset_key=key, check_name=RECONCILE, passed=False, description=str(error))
@@ -95,11 +99,28 @@ def _result(
     )
 
 
+def _failed_part(instance: dg.DagsterInstance, key: dg.AssetKey) -> Part | None:
+    """Return the part of a large table that differed when a part was last compared; None if it did not."""
+    # Some have no result: that of this run, and those of runs and comparisons that ended with an error.
+    records = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(key, RECONCILE), limit=10)
+    results = (record.evaluation for record in records)
+    for evaluation in (item for item in results if isinstance(item, dg.AssetCheckEvaluation)):
+        number, count = (getattr(evaluation.metadata.get(name), "value", None) for name in (_PART, _PARTS))
+        if isinstance(number, int) and isinstance(count, int):
+            same = evaluation.passed or evaluation.severity == dg.AssetCheckSeverity.WARN
+            return None if same else Part(number - 1, count)
+        if evaluation.passed:
+            return None  # it was compared completely, or could not be divided
+    return None
+
+
 def _entries(found: Checked) -> dict[str, Any]:
     if found.comparison is None:
         return {"pg_bronze/compared": False}
+    part = {_PART: found.part.number + 1, _PARTS: found.part.count} if found.part else {}
     return {
         "pg_bronze/compared": True,
+        **part,
         "pg_bronze/compared_rows": found.comparison.row_count - found.comparison.not_copied,
         "pg_bronze/missing_rows": found.comparison.missing,
         "pg_bronze/rows_ahead": found.comparison.ahead,

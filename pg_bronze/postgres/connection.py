@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # A read with less time than this is left to the next tick, which has all of its time.
 SHORTEST_READ_S = 2.0
+_NOT_BY_INDEX = ("seqscan", "bitmapscan", "sort")
 
 
 class Source:
@@ -161,12 +162,18 @@ class Source:
         """
         return self._revoked(error, query) or explain(error, name)
 
-    def measure(self, query: str, label: str) -> tuple[int, ...]:
+    def measure(self, query: str, label: str, limit_s: float = math.inf, by_index: bool = False) -> tuple[Any, ...]:
         """Run an aggregate over many rows and return its one row.
 
         It has the time limit and the errors of ``read``, and ``stop_reading`` ends it.
+
+        Args:
+            limit_s: Seconds before the server cancels it, if that is less.
+            by_index: Read the rows in the order of an index, and neither sort nor scan the table.
         """
-        timeout = f"select set_config('statement_timeout', '{self.time_left(label) * 1000:.0f}ms', true)"
+        timeout = f"select set_config('statement_timeout', '{min(self.time_left(label), limit_s) * 1000:.0f}ms', true)"
+        if by_index:
+            timeout += "".join(f", set_config('enable_{way}', 'off', true)" for way in _NOT_BY_INDEX)
         try:
             with self.session() as connection, connection.transaction():
                 connection.execute(timeout.encode())

@@ -40,8 +40,8 @@ class TickSettings(Section):
         default=256.0,
         gt=0,
         le=1_000_000,
-        description="Megabytes of a table in the source, and of its objects, above which the check `reconcile` does "
-        "not compare it.",
+        description="Megabytes of a table in the source, and of its objects, above which the check `reconcile` "
+        "compares one part of its keys a day, of about this size.",
     )
     max_run_s: int = Field(
         default=3600,

@@ -1,17 +1,21 @@
 """The standing check of one table: compare it with its objects while it is copied, within a budget.
 
-Nothing is changed, and no lock is taken. A comparison reads both sides completely, so a table above the budget is not
-compared; `pg-bronze reconcile` has no budget.
+Nothing is changed, and no lock is taken. A table within the budget is read completely on both sides, with all values.
+Of a larger one, each day another part of its keys is compared.
 """
 
 from dataclasses import dataclass
 
 from pg_bronze.core.slice_size import BLOCK_BYTES
+from pg_bronze.core.table import shell_argument
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import SettingsError
 from pg_bronze.lake.reading import table_objects
 from pg_bronze.settings.bucket import S3Connection
-from pg_bronze.sync.reconcile import Comparison, compare
+from pg_bronze.sync import range_check
+from pg_bronze.sync.comparison import Comparison
+from pg_bronze.sync.range_check import Part, PartCompared
+from pg_bronze.sync.reconcile import compare
 from pg_bronze.sync.table_sync import TableSync
 
 
@@ -23,11 +27,13 @@ class Checked:
         comparison: How the lake differs from the source; None if they were not compared.
         sentence: What a person should know, the remedy last.
         mirror: What is wrong with the row of the table in the control table, as a sentence; None if nothing is.
+        part: Which part of a large table was compared; None for the whole table.
     """
 
     comparison: Comparison | None
     sentence: str
     mirror: str | None = None
+    part: Part | None = None
 
     @property
     def passed(self) -> bool:
@@ -35,12 +41,19 @@ class Checked:
         return self.comparison is None or self.comparison.same
 
 
-def check(sync: TableSync, watermark: Watermark | None, connection: S3Connection, budget_bytes: int) -> Checked:
-    """Compare a table with its objects.
+def check(
+    sync: TableSync,
+    watermark: Watermark | None,
+    connection: S3Connection,
+    budget_bytes: int,
+    again: Part | None = None,
+) -> Checked:
+    """Compare a table, or a part of a large one, with its objects.
 
     Args:
         watermark: How far the table is copied; None before the first object.
-        budget_bytes: The size of the table in the source, and of its objects, above which they are not compared.
+        budget_bytes: The size of the table in the source, and of its objects, above which one part of it is compared.
+        again: A part that differed when it was last compared: it is compared until it does not differ any more.
 
     Raises:
         PgBronzeError: The database or the bucket did not answer, or they do not continue the watermark.
@@ -49,27 +62,45 @@ def check(sync: TableSync, watermark: Watermark | None, connection: S3Connection
         return Checked(None, "Not compared: the first load has not copied all rows yet.")
     sync.check(watermark)
     mirror = _mirror(sync, watermark)
-    if reason := _too_large(sync, budget_bytes):
-        return Checked(None, reason, mirror)
     attached = [leaf for oid, leaf in watermark.leaves.items() if oid not in watermark.detached]
     upto = min((leaf.swept or 0 for leaf in attached), default=0)
+    objects = table_objects.find(sync.store, sync.layout)
+    size_bytes = max(_source_bytes(sync), sum(objects.sizes.values()))
     try:
-        found = compare(sync, upto, connection, while_copying=True)
+        if size_bytes <= budget_bytes:
+            found = compare(sync, upto, connection, while_copying=True)
+            return Checked(found, _sentence(sync, found), mirror)
+        if watermark.seed is not None:
+            return Checked(None, _not_divided("its first rows are in objects of the original system", sync), mirror)
+        part, keys = range_check.divided(sync, size_bytes, budget_bytes, again)
+        compared = range_check.compare(sync, watermark, upto, keys, objects, connection)
     except SettingsError as error:
-        return Checked(None, f"Not compared: {error}", mirror)
-    return Checked(found, _sentence(sync, found), mirror)
+        large = size_bytes > budget_bytes
+        return Checked(None, _not_divided(str(error), sync) if large else f"Not compared: {error}", mirror)
+    return Checked(compared.comparison, _part_sentence(sync, part, compared), mirror, part)
 
 
-def _too_large(sync: TableSync, budget_bytes: int) -> str | None:
-    source = sum(item.page_count + item.toast_page_count for item in sync.table.relations) * BLOCK_BYTES
-    lake = 0 if source > budget_bytes else sum(table_objects.find(sync.store, sync.layout).sizes.values())
-    if max(source, lake) <= budget_bytes:
-        return None
-    where, size = ("the source", source) if source > budget_bytes else ("the bucket", lake)
+def _source_bytes(sync: TableSync) -> int:
+    return sum(item.page_count + item.toast_page_count for item in sync.table.relations) * BLOCK_BYTES
+
+
+def _not_divided(reason: str, sync: TableSync) -> str:
     return (
-        f"Not compared: the table has {size / 1e6:,.0f} MB in {where}, and PG_BRONZE_RECONCILE_MB is "
-        f"{budget_bytes / 1e6:,.0f}. `pg-bronze reconcile` compares tables of any size."
+        "Not compared: the table is larger than PG_BRONZE_RECONCILE_MB, and it cannot be compared in parts: "
+        f"{reason.rstrip('.')}. `pg-bronze reconcile {shell_argument(sync.label)}` compares it completely."
     )
+
+
+def _part_sentence(sync: TableSync, part: Part, compared: PartCompared) -> str:
+    found = compared.comparison
+    until = f"The time limit of {range_check.TIME_LIMIT_S:.0f} s was reached before the end of the part."
+    rest = f"A round through the table takes {part.count} days." if compared.complete else until
+    if not found.same:
+        again = "This part is compared again tomorrow."
+        return f"Of the keys, {part.text} was compared. {_sentence(sync, found)} {again}"
+    deleted = f" {found.only_in_lake:,} keys are only in the lake: deleted since." if found.only_in_lake else ""
+    rows = found.row_count - found.not_copied
+    return f"All {rows:,} live rows of {part.text} of the keys that were copied are in the lake.{deleted} {rest}"
 
 
 def _sentence(sync: TableSync, found: Comparison) -> str:

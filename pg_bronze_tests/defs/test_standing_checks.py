@@ -8,7 +8,7 @@ import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
-from pg_bronze_tests.harness.project import Project, settle
+from pg_bronze_tests.harness.project import Project, key, settle
 
 RECONCILE = "reconcile"
 
@@ -74,14 +74,42 @@ def test_a_row_that_the_lake_lacks_is_found_and_its_transaction_is_named(quiet: 
     assert "film 3" not in movie.description
 
 
-def test_a_table_above_the_budget_is_not_compared_and_says_so(quiet: Project) -> None:
+def test_a_part_that_differs_is_compared_again_until_it_is_healed(quiet: Project) -> None:
+    """The part of the next day is another one: its result would hide that a row is missing."""
+    quiet.database.execute(
+        "insert into movie select n, repeat('x', 90), now() from generate_series(100, 1500) n; analyze movie"
+    )
+    settle(quiet)
+    quiet.set(PG_BRONZE_RECONCILE_MB="0.03")
+    quiet.reload()
+    passed = checked(quiet)["movie", RECONCILE]
+    assert passed.passed
+    parts = passed.metadata["pg_bronze/parts"].value
+    today = passed.metadata["pg_bronze/part"].value
+    other = today % parts + 1
+    _report(quiet, {"pg_bronze/part": other, "pg_bronze/parts": parts})
+    _report(quiet, {})  # the database did not answer on the next day
+
+    assert checked(quiet)["movie", RECONCILE].metadata["pg_bronze/part"].value == other
+
+    assert checked(quiet)["movie", RECONCILE].metadata["pg_bronze/part"].value == today
+
+
+def _report(project: Project, entries: dict[str, int]) -> None:
+    severity = dg.AssetCheckSeverity.ERROR
+    project.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(key("movie"), RECONCILE, passed=False, severity=severity, metadata=entries)
+    )
+
+
+def test_a_large_table_that_cannot_be_divided_is_not_compared_and_says_why(quiet: Project) -> None:
     quiet.set(PG_BRONZE_RECONCILE_MB="0.001")
     quiet.reload()
 
     movie = checked(quiet)["movie", RECONCILE]
 
     assert movie.passed
-    assert movie.description.startswith("Not compared: the table has")
+    assert movie.description.startswith("Not compared: the table is larger than PG_BRONZE_RECONCILE_MB")
     assert movie.metadata["pg_bronze/compared"].value is False
 
 

@@ -115,6 +115,12 @@ def frame(
     return newest_versions(parts, union.schema, identities, union.xid_column, layout.label)
 
 
+def in_parts(objects: TableObjects, connection: S3Connection) -> "list[pl.LazyFrame]":
+    """Return all row versions of a table's newest generation in parts, so that one after the other can be read."""
+    union, options = union_schema(objects.eras), polars_options(connection)
+    return [_read(objects, union, part, options, None) for part in objects.parts(PART_BYTES)]
+
+
 def _identities(
     key: Sequence[str], union: UnionSchema, eras: Sequence[ColumnEra], label: str
 ) -> dict[str, KeyIdentity]:
