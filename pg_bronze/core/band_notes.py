@@ -95,9 +95,13 @@ def outlook(table: SourceTable, names: Sequence[str], configured: str | None, ru
     return f"**Large table**: {found}" + (f" More rows would arrive in every tick after `{advice}`." if advice else "")
 
 
-def overdue(label: str, sweep_age_s: float, sweep_every_s: float) -> str | None:
-    """Return that a sweep is overdue, as a sentence; None if it is not."""
-    if sweep_age_s <= 2 * sweep_every_s + 60:
+def overdue(label: str, sweep_age_s: float, sweep_every_s: float, target_s: float | None = None) -> str | None:
+    """Return that a sweep is overdue, as a sentence; None if it is not.
+
+    Args:
+        target_s: The highest accepted age; None for one that follows from the time between two sweeps.
+    """
+    if sweep_age_s <= (2 * sweep_every_s + 60 if target_s is None else target_s):
         return None
     return (
         f"{label}: changes of its older rows of the last {sweep_age_s:.0f} s may be missing; a sweep is expected every "

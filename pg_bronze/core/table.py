@@ -14,6 +14,8 @@ from pg_bronze.core.value_policies import DEFAULT_POLICIES, Policies
 from pg_bronze.errors import DataError, SettingsError
 from pg_bronze.settings.choices import Mask
 
+# Why a relation without rows of its own is skipped, after what it is.
+WITHOUT_TRANSACTIONS = "whose rows carry no transaction id"
 # The oid of a table that a run was requested for and that the catalog does not have: 0 is none in PostgreSQL.
 GONE = 0
 _LABEL = re.compile(r'(?:("(?:[^"]|"")+"|[^."]+)\.)?("(?:[^"]|"")+"|[^."]+)', re.DOTALL)

@@ -16,6 +16,7 @@ from pg_bronze.defs import (
     checks,
     descriptions,
     new_tables,
+    notices,
     run_console,
     silver,
     skipped_tables,
@@ -119,6 +120,7 @@ def build_definitions(
         ],
         asset_checks=[
             *(checks.build_up_to_date(tables.copied, names, state.former) if with_checks else []),
+            *(notices.build(notices.find(settings, state), names) if with_checks else []),
             *standing.checks,
         ],
         jobs=[new, *_jobs(tables, names, state), *standing.jobs],

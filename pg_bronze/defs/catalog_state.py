@@ -33,6 +33,8 @@ KEY = "pg_bronze/catalog"
 Answer = TypeVar("Answer")
 # Nothing was copied before the first version of pg_bronze.
 FIRST_POSSIBLE_DAY = date(2026, 1, 1)
+# When a change was noticed, as text.
+CHANGED_AT = "%Y-%m-%d %H:%M UTC"
 # What this process loaded last, by the name of the source, with the catalog's fingerprint. A code server loads
 # definitions twice, the second time from the reference.
 _loaded: "dict[str | None, tuple[str, CatalogState]]" = {}
@@ -158,7 +160,9 @@ def reference(state: CatalogState, source: str | None) -> str:
         return state.to_text()
     fingerprint = state.catalog.fingerprint
     _loaded[source] = fingerprint, state
-    rest = dataclasses.replace(state, catalog=None, changes={}, former=())
+    # Which tables have changes, because these have a check more; what changed is in the bucket.
+    marked = {label: Change(change.at, ()) for label, change in state.changes.items()}
+    rest = dataclasses.replace(state, catalog=None, changes=marked, former=())
     # 32 bytes a table, 2 compressed, so that a run knows each of its tables, also after it was dropped.
     names = [[table.schema, table.name] for table in state.catalog.tables if not table.skipped]
     return json.dumps({"fingerprint": fingerprint, "rest": rest.to_text(), "tables": names})
@@ -183,7 +187,9 @@ def resolve(text: str, settings: Settings) -> CatalogState:
     with suppress(FormatTooNew):  # in a rolling upgrade; the format of each object decides whether it is read
         stored, _ = _stored_in(open_bucket(settings), settings)
     catalog = stored.catalog if stored else None
-    if catalog is None or catalog.fingerprint != fingerprint:
+    if stored is not None and catalog is not None and catalog.fingerprint == fingerprint:
+        rest = dataclasses.replace(rest, changes={**rest.changes, **stored.changes})
+    else:
         # If the database is down, the run of a table that was stored before reports that.
         with suppress(PgBronzeError):
             catalog = live(settings)
@@ -338,7 +344,7 @@ def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> di
         else:
             sentences = drift.catalog_changes(before, table)
         if sentences:
-            found[table.label] = Change(f"{now:%Y-%m-%d %H:%M} UTC", sentences)
+            found[table.label] = Change(now.strftime(CHANGED_AT), sentences)
         elif before is not None and table.label in stored.changes:
             found[table.label] = stored.changes[table.label]
     return found

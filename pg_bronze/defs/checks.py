@@ -124,7 +124,9 @@ def _recorded(instance: dg.DagsterInstance, keys: Mapping[str, dg.AssetKey]) -> 
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(checks))
     found = {}
     for key, record in records.items():
-        if (result := record.evaluation) is None or record.event is None:
+        result = record.evaluation
+        # A check that a person executes now has no result yet.
+        if not isinstance(result, dg.AssetCheckEvaluation) or record.event is None:
             continue
         severity = "warn" if result.severity == dg.AssetCheckSeverity.WARN else "error"
         state = result.metadata.get(STATE)

@@ -131,7 +131,8 @@ def check(
     failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
     coverage = memory.coverage.with_sample(now, activity.next_xid, activity.horizon)
     cause = Cause(now - since, _blocked(source, cluster, now - since, attended))
-    found = _found(checked, collected, cluster, now)
+    aims = [targets_of(settings, table.label) for table, _ in collected]
+    found = _found(checked, collected, aims, cluster, now)
     return Check(
         checked,
         Memory(hints, activity.horizon, since, coverage),
@@ -140,13 +141,23 @@ def check(
         cause.blocked,
         sum(facts.scheduled and facts.rules.shared for _, facts in collected if facts.rules),
         [item.overdue for item in found if item.overdue],
-        [health.of_table(item, coverage, cause, targets(settings), now) for item in found],
+        [health.of_table(item, coverage, cause, aim, now) for item, aim in zip(found, aims, strict=True)],
     )
 
 
 def targets(settings: Settings) -> Targets:
     """Return the lag that is acceptable with these settings."""
     return Targets(max(settings.lag_target_s, 3 * settings.interval_s), STALLED_AFTER_S)
+
+
+def targets_of(settings: Settings, label: str) -> Targets:
+    """Return what is acceptable for one table."""
+    common = targets(settings)
+    if not settings.has_own_targets:
+        return common
+    own = settings.table_options(label)
+    lag_s = common.lag_s if own.lag_target_s is None else max(own.lag_target_s, 3 * settings.interval_s)
+    return replace(common, lag_s=lag_s, sweep_s=own.sweep_target_s, worst=own.severity)
 
 
 @dataclass(frozen=True)
@@ -285,13 +296,17 @@ def _summary(
 
 
 def _found(
-    checked: Sequence[TableCheck], collected: Sequence[tuple[SourceTable, due.Facts]], cluster: due.Cluster, now: float
+    checked: Sequence[TableCheck],
+    collected: Sequence[tuple[SourceTable, due.Facts]],
+    aims: Sequence[Targets],
+    cluster: due.Cluster,
+    now: float,
 ) -> list[Found]:
     found = []
-    for item, (table, facts) in zip(checked, collected, strict=True):
+    for item, (table, facts), aim in zip(checked, collected, aims, strict=True):
         age_s, overdue = due.sweep_age_s(facts, cluster, now), None
         if facts.rules is not None and age_s is not None:
-            overdue = band_notes.overdue(table.label, age_s, facts.rules.period_s(facts.sweep_s))
+            overdue = band_notes.overdue(table.label, age_s, facts.rules.period_s(facts.sweep_s), aim.sweep_s)
         swept = item.decision.swept if item.decision.swept is not None else due.copied_upto(facts)
         found.append(
             Found(

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from pg_bronze.core import caveats
-from pg_bronze.core.table import Column, Relation, SourceTable, quote
+from pg_bronze.core.table import WITHOUT_TRANSACTIONS, Column, Relation, SourceTable, quote
 from pg_bronze.errors import SourceNotFit
 from pg_bronze.postgres import catalog_query, unreadable_tables
 
@@ -180,7 +180,7 @@ def _skipped(root: DictRow, nodes: list[DictRow], columns: tuple[Column, ...]) -
     None if it can be copied.
     """
     if kind := _KINDS.get(root["kind"]):
-        return f"it is {kind}, whose rows carry no transaction id", False
+        return f"it is {kind}, {WITHOUT_TRANSACTIONS}", False
     for node in nodes:
         if node["kind"] == "p" and node is not root:
             continue  # rows are read through the root or from a leaf, never through a table in between
@@ -195,7 +195,7 @@ def _skipped(root: DictRow, nodes: list[DictRow], columns: tuple[Column, ...]) -
 def _unreadable(node: DictRow) -> str | None:
     """Return why one relation of a table cannot be read exactly, as a predicate without its subject."""
     if kind := _KINDS.get(node["kind"]):
-        return f"is {kind}, whose rows carry no transaction id"
+        return f"is {kind}, {WITHOUT_TRANSACTIONS}"
     if node["kind"] == "r" and node["method"] != "heap":
         return f"uses the access method {node['method']}; only heap stores the transaction id of a row"
     if node["persistence"] == "u" and node["standby"]:

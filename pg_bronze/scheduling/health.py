@@ -25,10 +25,15 @@ class Targets:
     Attributes:
         lag_s: The lag above which a table fails its check, in seconds.
         blocked_s: How long the horizon may be blocked before a table with new rows gets a warning, in seconds.
+        sweep_s: The age of the oldest change of a large table above which its sweep is overdue, in seconds; None for
+            one that follows from its schedule.
+        worst: The most severe state that is reported.
     """
 
     lag_s: float
     blocked_s: float
+    sweep_s: float | None = None
+    worst: Literal["warn", "error"] = "error"
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class TableHealth:
         failure: The failure of a failing or stuck table.
         next_retry: When such a table is retried, in seconds since 1970.
         copied_at: When its last copy was recorded, in seconds since 1970; None before the first one.
+        lag_target_s: The lag above which it fails its check, in seconds; None for a table that is not copied any more.
     """
 
     label: str
@@ -63,6 +69,7 @@ class TableHealth:
     failure: Failure | None = None
     next_retry: float | None = None
     copied_at: float | None = None
+    lag_target_s: float | None = None
 
     @property
     def lag_s(self) -> float:
@@ -122,7 +129,7 @@ def of_table(found: Found, coverage: Coverage, cause: Cause, targets: Targets, n
     return TableHealth(
         found.label,
         state,
-        severity,
+        targets.worst if severity == "error" else severity,
         sentence,
         now,
         covered_at,
@@ -130,6 +137,7 @@ def of_table(found: Found, coverage: Coverage, cause: Cause, targets: Targets, n
         found.failure,
         found.next_retry if found.failure else None,
         found.copied_at,
+        targets.lag_s,
     )
 
 

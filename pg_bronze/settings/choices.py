@@ -15,6 +15,7 @@ Untracked = Literal["sweep", "skip"]
 Infinity = Literal["sentinel", "text", "null", "error"]
 LateDates = Literal["error", "text", "null"]
 Nan = Literal["error", "text", "null"]
+Severity = Literal["error", "warn"]
 
 
 class Mask(NamedTuple):

@@ -64,6 +64,12 @@ class Settings(
         # Everything else is validated. A copy would have the cached properties of this object.
         return Settings.model_construct(**dict(self) | {"tables": tables})
 
+    @cached_property
+    def has_own_targets(self) -> bool:
+        """Whether any table has targets or a severity of its own."""
+        each = [*self.file_options.values(), *self.tables.values()]
+        return any(options.model_fields_set & {"lag_target_s", "sweep_target_s", "severity"} for options in each)
+
     def named_columns(self, label: str) -> frozenset[str]:
         """Return the columns that the options name for this table alone, which must exist."""
         return frozenset(name for options in self._of_name(label) for name in options.named_columns)

@@ -25,6 +25,7 @@ from pg_bronze.settings.choices import (
     LateDates,
     Mask,
     Nan,
+    Severity,
     Takeover,
     Untracked,
 )
@@ -172,6 +173,25 @@ class TableOptions(BaseModel):
         min_length=1,
         description="Description of the bronze asset, in Markdown. `{table}` is the name of the table, `{comment}` its "
         "comment, and `{description}` the description that it has without this option.",
+    )
+    lag_target_s: float | None = Field(
+        default=None,
+        ge=10,
+        le=604800,
+        strict=False,
+        description="Seconds of which changes may not be copied before the check `up_to_date` fails, 10 to 604800. Not "
+        "set: `PG_BRONZE_LAG_TARGET_S`.",
+    )
+    sweep_target_s: float | None = Field(
+        default=None,
+        ge=10,
+        le=2592000,
+        strict=False,
+        description="Large tables: age of the oldest change that may not be copied above which a sweep is overdue, in "
+        "seconds, 10 to 2592000. Not set: a minute more than twice the time between two sweeps.",
+    )
+    severity: Severity = Field(
+        default="error", description="The most severe result of the check `up_to_date`: `error` or `warn`."
     )
     owners: _Names = Field(
         default=(), description="Owners of the bronze asset: e-mail addresses, or `team:` and the name of a team."

@@ -77,6 +77,12 @@ class TableSettings(Section):
         le=87600,
         description="Hours for which a table that was dropped or renamed stays an asset that fails its check.",
     )
+    drift_warn_h: float = Field(
+        default=24.0,
+        ge=0,
+        le=87600,
+        description="Hours for which the check `drift` of a table warns after its columns changed; 0: no such check.",
+    )
     start_date: datetime.date | None = Field(
         default=None,
         description="First daily partition, `YYYY-MM-DD` (UTC), from 1970-01-01 to today. Not set: the day of "

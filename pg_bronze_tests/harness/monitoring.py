@@ -41,6 +41,7 @@ def table(
     health = TableHealth(
         label, state, severity, error or state, at, at - lag_s, known.pop("sweep_age_s", None), failure
     )
+    health = replace(health, lag_target_s=100.0)
     return TableStatus(health, **known)
 
 

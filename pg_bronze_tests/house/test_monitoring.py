@@ -34,7 +34,6 @@ def everything() -> Snapshot:
         up=True,
         folders={"movie": "movie"},
         errors={"SourceUnavailable": 1},
-        lag_target_s=100.0,
         interval_s=10.0,
         connections=3,
         storage=StorageSize({"movie": 10}, {"movie": 1}),

@@ -121,3 +121,14 @@ def test_a_table_that_is_not_copied_any_more_is_an_error() -> None:
     table = health.not_copied("movie", "SELECT was revoked.", NOW, NOW - 30)
     assert (table.state, table.severity, table.lag_s) == ("not_copied", "error", 30)
     assert health.counts([table, of(QUIET)])["not_copied"] == 1
+
+
+def test_a_table_has_its_own_target_and_its_own_worst_severity() -> None:
+    """A table that is loaded at night must not wake anybody."""
+    late = replace(DUE, swept=150)
+    patient = replace(TARGETS, lag_s=600)
+    lenient = replace(TARGETS, worst="warn")
+    assert health.of_table(late, COVERAGE, Cause(), patient, NOW).severity == "ok"
+    assert health.of_table(late, COVERAGE, Cause(), lenient, NOW).severity == "warn"
+    assert health.of_table(QUIET, COVERAGE, Cause(), lenient, NOW).severity == "ok"
+    assert health.of_table(late, COVERAGE, Cause(), patient, NOW).lag_target_s == 600

@@ -33,7 +33,6 @@ class Snapshot:
         duration_s: How long the last successful evaluation took.
         evaluations: The number of evaluations so far.
         errors: The number of evaluations that failed, by the class of the error.
-        lag_target_s: The highest accepted lag of a table.
         interval_s: The seconds between two ticks of the sensor.
         connections: The open connections of pg_bronze to the source database; None if not known.
         storage: The size of the bucket; None if not known.
@@ -50,7 +49,6 @@ class Snapshot:
     duration_s: float = 0.0
     evaluations: int = 0
     errors: Mapping[str, int] = field(default_factory=dict)
-    lag_target_s: float = 0.0
     interval_s: float = 0.0
     connections: int | None = None
     storage: StorageSize | None = None
@@ -111,9 +109,6 @@ def _of_source(snapshot: Snapshot, status: Status) -> Iterator[Metric]:
     counts = health.counts([item.health for item in status.tables])
     yield _gauge("tables", "Tables in each state.", [({"state": state}, count) for state, count in counts.items()])
     yield _gauge(
-        "lag_target_seconds", "The highest accepted lag, PG_BRONZE_LAG_TARGET_S.", [({}, snapshot.lag_target_s)]
-    )
-    yield _gauge(
         "tick_interval_seconds", "The interval of the sensor, PG_BRONZE_INTERVAL_S.", [({}, snapshot.interval_s)]
     )
     if snapshot.last_tick is not None:
@@ -135,6 +130,8 @@ def _of_tables(tables: Sequence[TableStatus], now: float | None) -> Iterator[Met
     text = "Seconds up to the last evaluation, or up to now if that failed, of which changes may not be in the lake."
     lags = [item.health.lag_s if now is None else max(0.0, now - item.health.covered_at) for item in tables]
     yield _gauge("table_lag_seconds", text, _each(tables, lags))
+    text = "The highest accepted lag of each table, PG_BRONZE_LAG_TARGET_S or its option."
+    yield _gauge("table_lag_target_seconds", text, _each(tables, [item.health.lag_target_s for item in tables]))
     text = "Large tables: age of the oldest change of an old row that may not be in the lake."
     yield _gauge("table_sweep_age_seconds", text, _each(tables, [item.health.sweep_age_s for item in tables]))
     text = "Failures in a row of tables that fail or are stuck, by what a retry requires."

@@ -12,7 +12,6 @@ from pg_bronze.cli.monitor.metrics import Metrics, Snapshot
 from pg_bronze.cli.monitor.monitor import Monitor
 from pg_bronze.cli.monitor.storage_meter import StorageMeter
 from pg_bronze.cli.terminal import terminal
-from pg_bronze.defs import due_tables
 from pg_bronze.defs.connections import open_bucket
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
@@ -55,7 +54,7 @@ def run(every_s: float, host: str, port: int, textfile: Path | None) -> None:
 
 
 def _first(settings: Settings, every_s: float) -> Snapshot:
-    return Snapshot(every_s, lag_target_s=due_tables.targets(settings).lag_s, interval_s=settings.interval_s)
+    return Snapshot(every_s, interval_s=settings.interval_s)
 
 
 def _begins(source: str, every_s: float, address: str, file: Path | None) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import dagster as dg
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import checks, metadata, run_tags, run_watchdog
+from pg_bronze.defs import checks, metadata, notices, run_tags, run_watchdog
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.due_tables import Check, check
+from pg_bronze.defs.notices import Notices
 from pg_bronze.defs.quiet_days import QuietDays
 from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.defs.table_facts import Process, free_slots
@@ -80,6 +81,7 @@ def build_tick(
     process, reports, days = Process(settings), checks.Reports(), QuietDays(state.first_day)
     names = SourceNames(settings)
     keys, kept = names.bronze_keys(tables), _kept[names.source]
+    found_notices = Notices(notices.find(settings, state) if settings else ())
 
     @dg.sensor(
         name=names.of("bronze_tick"),
@@ -110,6 +112,7 @@ def build_tick(
         events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = [
             *reports.due(context.instance, [*checks.states(result), *former], now.timestamp()),
             *days.due(context.instance, result, now),
+            *found_notices.due(context.instance, now.timestamp()),
         ]
         if not result.due:
             return dg.SensorResult(skip_reason=sentence, cursor=cursor, asset_events=events)
