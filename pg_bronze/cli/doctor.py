@@ -179,6 +179,9 @@ def _of_tables(
             yield from [index] if index else []
         columns = {name for schema, of_table, name in exceptional if (schema, of_table) == (table.schema, table.name)}
         yield from findings.of_values(table.label, risks, columns)
+    small = [facts.rules or band_rules.BandRules() for _, facts in collected if not facts.scheduled]
+    of_small = findings.of_small(len(small), len(collected), max((rules.one_band_s for rules in small), default=0.0))
+    yield from [of_small] if of_small else []
     if collected:
         yield findings.of_risks(at_risk)
     yield from _of_triggers(source, chosen, orders)

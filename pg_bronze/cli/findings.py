@@ -154,6 +154,23 @@ def of_index(label: str, statement: str | None, order: str | None) -> Finding | 
     return Finding("advice", label, f"{found}. An index on a column that every update sets is better", f"{statement};")
 
 
+def of_small(count: int, total: int, read_s: float) -> Finding | None:
+    """Return why indexes of small tables are not judged; None without such a table.
+
+    Args:
+        count: The number of tables that are read completely in each tick.
+        total: The number of all tables.
+        read_s: The seconds that such a read takes at most.
+    """
+    if not count:
+        return None
+    text = (
+        f"a table that is read completely in at most {read_s:g} s, 1 % of the interval of ticks, needs none: "
+        f"{count:,} of {total:,} tables. A missing one is listed for larger tables alone"
+    )
+    return Finding("ok", "indexes", text)
+
+
 def of_untriggered(names: Sequence[str], large: Collection[str]) -> list[Finding]:
     """Return the findings about columns that are named for the time of an update and set by no trigger.
 

@@ -33,6 +33,7 @@ def show(as_json: bool) -> bool:
 def _read(instance: "dg.DagsterInstance") -> "Status":
     from pg_bronze.defs import catalog_state, skipped_tables, status
     from pg_bronze.defs.connections import open_source
+    from pg_bronze.defs.source_names import SourceNames
     from pg_bronze.defs.table_facts import Process
     from pg_bronze.settings.load import load_settings
 
@@ -45,7 +46,7 @@ def _read(instance: "dg.DagsterInstance") -> "Status":
     kept = kept_memory.load(instance, settings)
     with open_source(settings, "pg_bronze status", "short") as source:
         found = status.read(instance, copied, settings, source, kept, Process(settings), now.timestamp())
-    return status.with_former(found, state.former)
+    return status.with_former(instance, found, state.former, SourceNames(settings))
 
 
 def document(status: "Status") -> dict[str, Any]:

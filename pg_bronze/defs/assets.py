@@ -69,15 +69,23 @@ def build_source(table: SourceTable, names: SourceNames, database: str, skipped:
     )
 
 
-def build_former(former: FormerTable, names: SourceNames, database: str, days: dg.PartitionsDefinition) -> dg.AssetSpec:
-    """Return the asset of a table that was copied and is not copied any more."""
+def build_former(
+    former: FormerTable, names: SourceNames, database: str, days: dg.PartitionsDefinition, description: str, uri: str
+) -> dg.AssetSpec:
+    """Return the asset of a table that was copied and is not copied any more.
+
+    Args:
+        description: In Markdown.
+        uri: The address of the folder with its objects.
+    """
     return dg.AssetSpec(
         names.bronze_key(former.table),
         deps=[names.source_key(former.table, database)],
-        description=f"**Not copied any more.** {former.reason}",
+        description=description,
         group_name=names.of(BRONZE),
         kinds=bronze_specs.KINDS,
         tags={"pg_bronze/status": "not_copied"},
+        metadata={"dagster/uri": uri},
         partitions_def=days,
     )
 

@@ -187,7 +187,10 @@ def _table_assets(settings: Settings, state: CatalogState, project: Project) -> 
     found.sources = [assets.build_source(table, names, settings.pg_db, skipped.get(table.label)) for table in wanted]
     found.bronze = [assets.build_bronze(table, specs[table.label], names, days) for table in found.copied]
     former = [item for item in state.former if item.table.label not in specs]
-    found.former = [assets.build_former(item, names, settings.pg_db, days) for item in former]
+    for item in former:
+        description = descriptions.of_former(item.table, item.reason, settings)
+        uri = descriptions.folder_uri(item.table, settings)
+        found.former.append(assets.build_former(item, names, settings.pg_db, days, description, uri))
     return found, settings
 
 

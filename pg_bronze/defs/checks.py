@@ -6,23 +6,26 @@ definitions of 1,000 tables slow.
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import dagster as dg
 
 from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import due_tables
+from pg_bronze.defs import due_tables, metadata
 from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.resources import SOURCE_DATABASE, SourceDatabase
 from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.defs.table_facts import Process
+from pg_bronze.errors import PgBronzeError
 from pg_bronze.scheduling import check_reports, health
 from pg_bronze.scheduling.check_reports import Report
 from pg_bronze.scheduling.health import TableHealth
 from pg_bronze.scheduling.memory import Memory
 from pg_bronze.settings.model import Settings
 
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 States: TypeAlias = Sequence[tuple[dg.AssetKey, TableHealth]]
 UP_TO_DATE = "up_to_date"
 STATE, LAG = "pg_bronze/state", "pg_bronze/lag_s"
@@ -81,12 +84,69 @@ def states(found: due_tables.Check) -> States:
     return [(item.key, state) for item, state in zip(found.tables, found.health, strict=True)]
 
 
-def former_states(former: Sequence[FormerTable], names: SourceNames, now: float) -> States:
-    """Return the state of each table that is not copied any more."""
-    return [
-        (names.bronze_key(item.table), health.not_copied(item.table.label, item.reason, now, item.since))
-        for item in former
-    ]
+def former_states(
+    former: Sequence[FormerTable],
+    names: SourceNames,
+    now: float,
+    memory: Memory | None = None,
+    copied: Mapping[str, int] = _NOTHING,
+) -> States:
+    """Return the state of each table that is not copied any more.
+
+    Args:
+        memory: With the hints of the last ticks, and those of these tables from when they were last checked.
+        copied: The transaction up to which each is copied, by label, as far as that is known.
+    """
+    keyed = [(names.bronze_key(item.table), item) for item in former]
+    covered = {key: _covered_at(item, key, memory or Memory(), copied) for key, item in keyed}
+    return [(key, health.not_copied(item.table.label, item.reason, now, covered[key])) for key, item in keyed]
+
+
+class Former:
+    """The tables that are not copied any more. A process reads once how far they were copied: that does not change."""
+
+    def __init__(self, former: Sequence[FormerTable], names: SourceNames) -> None:
+        self._former = former
+        self._names = names
+        self._copied: dict[str, int] | None = None
+
+    def remembered(self, memory: Memory, before: Memory) -> Memory:
+        """Return the memory of a tick with the hints of these tables, which it has not checked."""
+        return memory.keeping(
+            [due_tables.hint_key(self._names.bronze_key(item.table)) for item in self._former], before
+        )
+
+    def states(self, instance: dg.DagsterInstance, memory: Memory, now: float) -> States:
+        """Return their states."""
+        if self._copied is None:
+            self._copied = former_copied(instance, self._former, self._names)
+        return former_states(self._former, self._names, now, memory, self._copied)
+
+
+def former_copied(instance: dg.DagsterInstance, former: Sequence[FormerTable], names: SourceNames) -> dict[str, int]:
+    """Return the transaction up to which each of these tables was copied, by label, as far as it was recorded."""
+    found = {}
+    for item in former:
+        event = instance.get_latest_materialization_event(names.bronze_key(item.table))
+        try:
+            watermark = metadata.watermark_of(event)
+        except PgBronzeError:
+            continue
+        leaves = (
+            [leaf.top for oid, leaf in watermark.leaves.items() if oid not in watermark.detached] if watermark else []
+        )
+        tops = [top for top in leaves if top is not None]
+        if tops and len(tops) == len(leaves):
+            found[item.table.label] = min(tops)
+    return found
+
+
+def _covered_at(item: FormerTable, key: dg.AssetKey, memory: Memory, copied: Mapping[str, int]) -> float:
+    """Return up to when a table was covered: not when it was noticed that it is not copied any more."""
+    hint, samples = memory.hints.get(due_tables.hint_key(key)), memory.coverage.samples
+    upto = [hint.covered] if hint and samples and hint.covered <= samples[-1].next_xid else []
+    known = memory.coverage.until(max([*upto, copied.get(item.table.label, 0)]))
+    return item.since if known is None else min(item.since, known)
 
 
 def _result(key: dg.AssetKey, table: TableHealth) -> dict[str, Any]:

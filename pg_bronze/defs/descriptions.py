@@ -52,6 +52,16 @@ def of_bronze(table: SourceTable, settings: Settings, changed: Changed | None) -
     return "\n\n".join(paragraphs)
 
 
+def of_former(table: SourceTable, reason: str, settings: Settings) -> str:
+    """Return the description of a table that was copied and is not copied any more.
+
+    Args:
+        table: The table with its name alone.
+        reason: Why it is not copied, as a sentence with the remedy.
+    """
+    return "\n\n".join([f"**Not copied any more.** {reason}", _stored(table, settings), _reading(table)])
+
+
 def of_latest(table: SourceTable) -> str:
     """Return the description of the silver asset of a table."""
     return (

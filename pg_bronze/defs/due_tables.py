@@ -127,7 +127,7 @@ def check(
     tick = _Tick(settings, source, memory, process, cluster, now, attended, moved)
     checked = _in_turn(instance, tick, tick.check_all(collected), collected, slots, free_slots)
     since = memory.horizon_since if memory.horizon == activity.horizon else now
-    hints = {_hint_key(item.key): due.remembered(item.decision, cluster) for item in checked}
+    hints = {hint_key(item.key): due.remembered(item.decision, cluster) for item in checked}
     failing = {item.table.label: (item.failure, item.next_retry) for item in checked if item.failure is not None}
     coverage = memory.coverage.with_sample(now, activity.next_xid, activity.horizon)
     cause = Cause(now - since, _blocked(source, cluster, now - since, attended))
@@ -196,7 +196,7 @@ class _Tick:
         if facts.watermark and facts.watermark.generation <= self.moved.get(keys.folder(table.schema, table.name), -1):
             facts = replace(facts, watermark=None)  # another Dagster instance started a generation
         key = self.names.bronze_key(table)
-        hint = self.memory.hints.get(_hint_key(key), due.Hint())
+        hint = self.memory.hints.get(hint_key(key), due.Hint())
         failure = None if facts.running else due.failure_of(facts, hint)
         next_retry = self._next_retry(failure, facts.silent, table) if failure else None
         limit_s = self.settings.ungated_after_s
@@ -206,7 +206,7 @@ class _Tick:
     def postpone(self, checked: list[TableCheck], place: int, reason: str) -> None:
         """Leave a table that is due to a later tick."""
         item = checked[place]
-        due_at = self.memory.hints.get(_hint_key(item.key), due.Hint()).due_at
+        due_at = self.memory.hints.get(hint_key(item.key), due.Hint()).due_at
         checked[place] = replace(item, decision=first_loads.postponed(item.decision, due_at, reason))
 
     def _have_rows(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[bool]:
@@ -241,7 +241,7 @@ def _in_turn(
     sizes = table_facts.sizes(tick.source, [collected[place] for place in loading])
     left = {place: first_loads.blocks_left(facts[place], sizes) for place in loading}
     large = [place for place in loading if first_loads.is_large(left[place], tick.settings.slice_bytes)]
-    since = [tick.memory.hints.get(_hint_key(checked[place].key), due.Hint()).due_at for place in large]
+    since = [tick.memory.hints.get(hint_key(checked[place].key), due.Hint()).due_at for place in large]
     waiting = list(zip(since, (left[place] for place in large), strict=True))
     small = [place for place, item in enumerate(checked) if item.decision.due and place not in large]
     room = run_slots.room(free_slots, bool(small), tick.now, since)
@@ -275,7 +275,8 @@ def _with_control(
     ]
 
 
-def _hint_key(key: dg.AssetKey) -> str:
+def hint_key(key: dg.AssetKey) -> str:
+    """Return the place of a table in the hints of a memory, by its asset."""
     return place_of(key.to_user_string())
 
 

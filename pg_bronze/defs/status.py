@@ -107,16 +107,18 @@ def read(
         found.blocked,
         now - found.memory.horizon_since,
         now,
-        found.memory,
+        found.memory.keeping(memory.hints, memory),
     )
 
 
-def with_former(status: Status, former: Sequence[FormerTable]) -> Status:
+def with_former(
+    instance: dg.DagsterInstance, status: Status, former: Sequence[FormerTable], names: SourceNames
+) -> Status:
     """Return the status with the tables that were copied and are not copied any more, at the end."""
     known = {table.health.label for table in status.tables}
-    states = [
-        state for _, state in checks.former_states(former, SourceNames(), status.checked_at) if state.label not in known
-    ]
+    left = [item for item in former if item.table.label not in known]
+    copied = checks.former_copied(instance, left, names)
+    states = [state for _, state in checks.former_states(left, names, status.checked_at, status.memory, copied)]
     return replace(status, tables=[*status.tables, *map(TableStatus, states)])
 
 

@@ -7,8 +7,8 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pg_bronze.core.formats import CURSOR_FORMAT
@@ -44,6 +44,11 @@ class Memory:
     horizon: int = 0
     horizon_since: float = 0.0
     coverage: Coverage = field(default_factory=Coverage)
+
+    def keeping(self, places: Iterable[str], before: "Memory") -> "Memory":
+        """Return the memory with some hints of before: those of tables that are not checked any more."""
+        kept = {place: before.hints[place] for place in places if place in before.hints}
+        return replace(self, hints={**kept, **self.hints}) if kept else self
 
     @classmethod
     def from_cursor(cls, text: str | None) -> "Memory":

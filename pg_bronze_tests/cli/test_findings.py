@@ -57,3 +57,13 @@ def test_a_missing_bucket_is_created_by_the_first_run_and_one_that_ignores_condi
     found = [findings.of_bucket_error(races, "s3://b", unfenced=accepted).severity for accepted in (False, True)]
 
     assert (missing.severity, found) == ("advice", ["error", "warn"])
+
+
+def test_why_no_index_of_a_small_table_is_missing_is_said_with_the_threshold():
+    found = findings.of_small(11, 12, 0.1)
+
+    assert found is not None
+    assert (found.severity, found.remedy) == ("ok", None)
+    assert "at most 0.1 s" in found.sentence
+    assert "11 of 12 tables" in found.sentence
+    assert findings.of_small(0, 12, 0.1) is None

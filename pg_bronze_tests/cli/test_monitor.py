@@ -17,6 +17,7 @@ from pg_bronze.cli.monitor.monitor import Monitor
 from pg_bronze.cli.monitor.storage_meter import StorageMeter
 from pg_bronze.errors import AccessDenied, SourceUnavailable
 from pg_bronze.lake.storage_size import StorageSize
+from pg_bronze.scheduling.alerts import Sent
 from pg_bronze_tests.harness.monitoring import START, Clock, scrape, status, table
 
 
@@ -161,6 +162,52 @@ def test_any_table_name_is_a_valid_label(stage: Stage):
     stage.turn(Evaluated(status(table(name))))
 
     assert stage.lags() == {name: 0.0}
+
+
+class Shelf:
+    """Where a monitor keeps what it sent, as text."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, Sent] = {}
+
+    def load(self) -> dict[str, Sent]:
+        return dict(self.sent)
+
+    def store(self, sent: Mapping[str, Sent]) -> None:
+        self.sent = dict(sent)
+
+
+def restarted(stage: Stage, shelf: Shelf) -> None:
+    stage.monitor = Monitor(stage._evaluate, Snapshot(30.0), "cine@db:5432", stage.receiver, stage.clock, shelf)
+
+
+def test_a_restart_repeats_no_alert_and_still_reports_what_is_over(stage: Stage):
+    """Each deployment repeated the messages about all open causes."""
+    shelf, stuck = Shelf(), Evaluated(status(table("movie", "stuck", error="no right")))
+    restarted(stage, shelf)
+    stage.turn(stuck)
+    assert stage.receiver.received == ["started stuck"]
+
+    restarted(stage, shelf)
+    stage.turn(SourceUnavailable("no answer"))
+    stage.turn(stuck)
+    assert stage.receiver.received == ["started stuck"], "while nothing is known, nothing is over"
+
+    restarted(stage, shelf)
+    stage.turn(Evaluated(status(table("movie"))))
+    assert stage.receiver.received == ["started stuck", "recovered stuck"]
+
+
+def test_an_outage_that_continues_after_a_restart_is_the_same_outage(stage: Stage):
+    shelf = Shelf()
+    restarted(stage, shelf)
+    for _ in range(6):
+        stage.turn(SourceUnavailable("no answer"))
+    restarted(stage, shelf)
+    stage.turn(SourceUnavailable("no answer"))
+    assert stage.receiver.received == ["started unreachable"]
+    stage.turn(Evaluated(status(table("movie"))))
+    assert stage.receiver.received == ["started unreachable", "recovered unreachable"]
 
 
 # The receiver of alerts

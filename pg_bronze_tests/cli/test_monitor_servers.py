@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from pg_bronze.cli.monitor import evaluation
+from pg_bronze.cli.monitor import evaluation, sent_alerts
 from pg_bronze.cli.monitor.evaluation import Evaluation
 from pg_bronze.cli.monitor.metrics import Snapshot
 from pg_bronze.cli.monitor.monitor import Hook, Monitor
+from pg_bronze.cli.monitor.sent_alerts import SentAlerts
 from pg_bronze.cli.monitor.storage_meter import StorageMeter
 from pg_bronze.defs.connections import open_bucket
+from pg_bronze.scheduling.alerts import Cause, Sent
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness import monitoring
 from pg_bronze_tests.harness.faults import Proxy
@@ -187,3 +189,17 @@ def test_the_last_tick_is_that_of_a_sensor_that_is_switched_on():
     assert last(sensor("bronze_tick", 7.0, is_running=False)) is None
     assert last(sensor("bronze_tick", None)) is None
     assert last() is None
+
+
+def test_what_was_sent_is_kept_for_the_next_process_of_the_same_source(
+    copied: Project, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sent_alerts, "open_instance", lambda: contextlib.nullcontext(copied.instance))
+    sent = {"stuck: no right": Sent(Cause("stuck: no right", "stuck", "no right", 1.5, ("movie", "person")), 2.5, 3)}
+
+    SentAlerts("cine@db").store(sent)
+
+    assert SentAlerts("cine@db").load() == sent
+    assert SentAlerts("other@db").load() == {}
+    copied.instance.daemon_cursor_storage.set_cursor_values({"pg_bronze/monitor/cine@db": "{"})
+    assert SentAlerts("cine@db").load() == {}

@@ -1,7 +1,8 @@
 """Checks: the states of tables as Dagster shows them, recorded when they change and not in every tick."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 
 from pg_bronze.defs import catalog_state, checks, due_tables, retention
+from pg_bronze.defs.sensors import tick
 from pg_bronze.scheduling.health import Targets
 from pg_bronze.settings.history import HistorySettings
 from pg_bronze.settings.load import load_settings
@@ -162,10 +164,28 @@ def test_a_renamed_table_stays_an_asset_that_fails_its_check_until_it_is_forgott
     assert "renamed to films" in failed.description
     spec = quiet.definitions.resolve_asset_graph().get(key("movie"))
     assert "Not copied any more" in (spec.description or "")
+    assert "s3://" in (spec.description or "")
     assert key("films") in quiet.definitions.resolve_asset_graph().get_all_asset_keys()
     catalog_state.forget(load_settings(), "movie")
     quiet.reload()
     assert key("movie") not in quiet.definitions.resolve_asset_graph().get_all_asset_keys()
+
+
+def test_the_lag_of_a_revoked_table_begins_when_it_was_last_covered(
+    narrow: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began when the catalog sensor noticed it, up to half a minute later, or after days without the project."""
+    began = datetime.now(UTC)
+    narrow.evaluate()
+    narrow.database.execute("insert into movie values (79, 'new', now()); revoke select on movie from narrow")
+    later = SimpleNamespace(now=lambda _zone: began + timedelta(hours=2))
+    monkeypatch.setattr(catalog_state, "datetime", later)
+    narrow.reload()
+
+    monkeypatch.setattr(tick, "datetime", later)
+    lag = results(narrow.evaluate())["movie"].metadata[checks.LAG].value
+
+    assert 7200 - 60 <= lag <= 7200 + 60
 
 
 def test_a_revoked_table_stays_an_asset_that_names_the_right(narrow: Project) -> None:

@@ -66,3 +66,13 @@ def test_the_cursor_of_an_earlier_version_counts_as_empty():
 
     assert Memory.from_cursor(json.dumps(old)) == Memory()
     assert SIGNATURE_DIGITS % 2 == 0
+
+
+def test_the_hint_of_a_table_that_is_not_checked_any_more_is_kept_and_no_other():
+    """Its lag begins when it was last covered, which its hint alone knows. Hints of dropped tables would add up."""
+    before = Memory({place_of("a"): Hint(covered=7), place_of("b"): Hint(covered=8), place_of("c"): Hint(covered=9)})
+    now = Memory({place_of("c"): Hint(covered=10)})
+
+    kept = now.keeping([place_of("a"), place_of("c"), place_of("d")], before)
+
+    assert {place: hint.covered for place, hint in kept.hints.items()} == {place_of("a"): 7, place_of("c"): 10}

@@ -13,6 +13,7 @@ from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import catalog_state, skipped_tables, status
 from pg_bronze.defs.connections import open_source
+from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.defs.status import Status
 from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import PgBronzeError, SourceUnavailable
@@ -97,7 +98,7 @@ class Evaluation:
         self._memory = found.memory
         folders = {table.label: keys.folder(table.schema, table.name) for table in self._tables}
         connections = activity.sessions(self._source, "pg_bronze")
-        found = status.with_former(found, self._former)
+        found = status.with_former(instance, found, self._former, SourceNames(self._settings))
         return Evaluated(found, folders, connections, last_tick(instance), self._problem())
 
     def _read_catalog(self, now: datetime) -> None:

@@ -27,6 +27,16 @@ class Hook(Protocol):
         """Send one message. Return None, or what was found instead of an acknowledgment."""
 
 
+class Kept(Protocol):
+    """Where it is kept what was sent."""
+
+    def load(self) -> dict[str, Sent]:
+        """Return what was last sent about each cause, by its key."""
+
+    def store(self, sent: Mapping[str, Sent]) -> None:
+        """Replace it."""
+
+
 class Monitor:
     """What the monitor knows, from one evaluation to the next.
 
@@ -36,6 +46,7 @@ class Monitor:
         source: The name of the source database, for messages.
         hook: Where alerts are sent; None logs them only.
         clock: Returns the time in seconds since 1970.
+        kept: Where it is kept what was sent, for the next process; None keeps it in this one alone.
     """
 
     def __init__(
@@ -45,12 +56,14 @@ class Monitor:
         source: str,
         hook: Hook | None,
         clock: Callable[[], float],
+        kept: Kept | None = None,
     ) -> None:
         self._evaluate = evaluate
         self._source = source
         self._hook = hook
         self._clock = clock
-        self._sent: dict[str, Sent] = {}
+        self._kept = kept
+        self._sent: dict[str, Sent] = kept.load() if kept else {}
         self._unreachable: str | None = None
         self._unreachable_since = 0.0
         self._refused: str | None = None
@@ -93,7 +106,9 @@ class Monitor:
         # Texts of other libraries may contain a URL with a password.
         sentence = str(problem) if known else f"{type(problem).__name__}, probably of Dagster's storage. It is retried."
         if self._unreachable is None:
-            self._unreachable_since = began
+            before = self._sent.get("unreachable")
+            # The outage of a former process continues.
+            self._unreachable_since = before.cause.since if before and not before.over else began
         if self._unreachable is None or _kind(self._unreachable) != _kind(sentence):
             terminal.complain(f"{self._source}: the check of all tables failed: {sentence}")
         self._unreachable = sentence
@@ -117,10 +132,14 @@ class Monitor:
             self._unreachable,
             self._unreachable_since,
         )
-        for alert in alerts.due(self._sent, found, now):
+        # Before the first evaluation of a process nothing is known to be over.
+        sent = {key: item for key, item in self._sent.items() if status or key == "unreachable"}
+        for alert in alerts.due(sent, found, now):
             if not self._send(alert, now):
                 return  # the others are due at the next evaluation too
             self._sent = alerts.after(self._sent, alert, now)
+            if self._kept:
+                self._kept.store(self._sent)
 
     def _send(self, alert: Alert, now: float) -> bool:
         """Send one alert and log it; return whether it was received."""

@@ -10,6 +10,7 @@ from pg_bronze.cli.monitor.evaluation import Evaluation
 from pg_bronze.cli.monitor.exporter import Exporter
 from pg_bronze.cli.monitor.metrics import Metrics, Snapshot
 from pg_bronze.cli.monitor.monitor import Monitor
+from pg_bronze.cli.monitor.sent_alerts import SentAlerts
 from pg_bronze.cli.monitor.storage_meter import StorageMeter
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.defs.connections import open_bucket
@@ -35,12 +36,13 @@ def run(every_s: float, host: str, port: int, textfile: Path | None) -> None:
     store = open_bucket(settings)
     evaluation = Evaluation(settings, store)
     hook = AlertHook(settings.alert_url.get_secret_value()) if settings.alert_url else None
-    monitor = Monitor(evaluation, _first(settings, every_s), evaluation.source.name, hook, time.time)
+    name = evaluation.source.name
+    monitor = Monitor(evaluation, _first(settings, every_s), name, hook, time.time, SentAlerts(name))
     meter = StorageMeter(store, time.time)
     exporter = Exporter(Metrics(lambda: monitor.snapshot, time.time))
     if port:
         exporter.serve(host, port)
-    terminal.print(_begins(evaluation.source.name, every_s, f"http://{host}:{port}/metrics" if port else "", file))
+    terminal.print(_begins(name, every_s, f"http://{host}:{port}/metrics" if port else "", file))
     problem = None
     with interrupts() as interrupted:
         while True:

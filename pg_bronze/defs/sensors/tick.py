@@ -81,6 +81,7 @@ def build_tick(
     process, reports, days = Process(settings), checks.Reports(), QuietDays(state.first_day)
     names = SourceNames(settings)
     keys, kept = names.bronze_keys(tables), _kept[names.source]
+    former = checks.Former(state.former, names)
     found_notices = Notices(notices.find(settings, state) if settings else ())
 
     @dg.sensor(
@@ -107,10 +108,14 @@ def build_tick(
             free = free_slots(context.instance, current, source, keys)
             result = check(context.instance, tables, current, source, memory, process, now.timestamp(), free_slots=free)
         sentence = ". ".join([tick_report.line([state.remembered], result.sentence), *notes])
-        cursor = result.memory.to_cursor()
-        former = checks.former_states(state.former, names, now.timestamp())
+        remembered = former.remembered(result.memory, memory)
+        cursor = remembered.to_cursor()
         events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = [
-            *reports.due(context.instance, [*checks.states(result), *former], now.timestamp()),
+            *reports.due(
+                context.instance,
+                [*checks.states(result), *former.states(context.instance, remembered, now.timestamp())],
+                now.timestamp(),
+            ),
             *days.due(context.instance, result, now),
             *found_notices.due(context.instance, now.timestamp()),
         ]
