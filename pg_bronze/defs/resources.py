@@ -1,6 +1,7 @@
 """Resources: the source database and the bucket, one of each for a run."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pg_bronze.core.value_policies import Policies
 from pg_bronze.defs import log_lines, metadata, run_tags, run_watchdog, table_choices
 from pg_bronze.defs.connections import open_control, open_source
 from pg_bronze.errors import AccessDenied, PgBronzeError, SourceUnavailable, StoreUnavailable
-from pg_bronze.lake import s3_client
+from pg_bronze.lake import request_count, s3_client
 from pg_bronze.lake.object_store import Store
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control
@@ -148,6 +149,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     _logged: set[str] = PrivateAttr(default_factory=set)
     _must_recheck: bool = PrivateAttr(default=False)
     _down: PgBronzeError | None = PrivateAttr(default=None)
+    _requests: Counter[str] = PrivateAttr(default_factory=Counter)
     _rules: BandRules | None = PrivateAttr(default=None)
     _turn_s: float | None = PrivateAttr(default=None)
     _share_s: float | None = PrivateAttr(default=None)
@@ -167,6 +169,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Prepare the run. The first table opens the connections."""
         tune_process()
+        self._requests = request_count.current()
         run_id, tags = (context.run.run_id, context.run.tags) if context.run else ("", {})
         # A person expects every committed row; the sensor and `pg-bronze run` come again.
         complete = tags.get(metadata.BATCH_TAG) not in metadata.UNATTENDED
@@ -191,14 +194,16 @@ class SourceDatabase(dg.ConfigurableResource[None]):
         if self._source is not None:
             self._source.close()
         others = [*self._unchanged, *self._busy, *self._left]
-        if not (self._rows or others or self._failed):
-            return
-        if context.log is not None:
+        copied = bool(self._rows or others or self._failed)
+        if copied and context.log is not None:
             counts = log_lines.of_batch(self._rows, self._unchanged, self._busy, self._left, self._failed)
             context.log.info("batch: %s", counts)
         if context.instance is not None and context.run:
-            known = run_tags.TABLES in context.run.tags
-            if tags := run_tags.copied(self._rows, others, self._failed, known):
+            known = not copied or run_tags.TABLES in context.run.tags
+            tags = run_tags.copied(self._rows, others, self._failed, known)
+            if requests := request_count.to_text(request_count.current() - self._requests):
+                tags[run_tags.REQUESTS] = requests
+            if tags:
                 context.instance.add_run_tags(context.run.run_id, tags)
 
     @contextmanager

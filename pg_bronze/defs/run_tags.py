@@ -10,6 +10,8 @@ TABLES = "tables"
 FIRST_LOAD = "first_load"
 ROWS = "rows"
 FAILED = "failed"
+# The requests to the bucket, as `put 2, list 1`. For the metrics, so it has a namespace.
+REQUESTS = "pg_bronze/s3_requests"
 _NAMES_SHOWN = 2
 # Of a value in Dagster's storage on MySQL.
 _LONGEST = 255

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pg_bronze.lake import s3_credentials
+from pg_bronze.lake import request_count, s3_credentials
 
 if TYPE_CHECKING:
     from pg_bronze.settings.bucket import S3Connection
@@ -84,6 +84,7 @@ def connect(
         ),
     )
     client.meta.events.register("before-call.s3", _stay_in_region)
+    request_count.watch(client)
     return client
 
 

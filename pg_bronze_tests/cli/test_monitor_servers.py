@@ -2,7 +2,9 @@
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +14,13 @@ from pg_bronze.cli.monitor import evaluation, sent_alerts
 from pg_bronze.cli.monitor.evaluation import Evaluation
 from pg_bronze.cli.monitor.metrics import Snapshot
 from pg_bronze.cli.monitor.monitor import Hook, Monitor
+from pg_bronze.cli.monitor.request_meter import RequestMeter
 from pg_bronze.cli.monitor.sent_alerts import SentAlerts
 from pg_bronze.cli.monitor.storage_meter import StorageMeter
+from pg_bronze.defs import run_tags
 from pg_bronze.defs.connections import open_bucket
+from pg_bronze.lake import request_count
+from pg_bronze.lake.request_count import from_text
 from pg_bronze.scheduling.alerts import Cause, Sent
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness import monitoring
@@ -203,3 +209,23 @@ def test_what_was_sent_is_kept_for_the_next_process_of_the_same_source(
     assert SentAlerts("other@db").load() == {}
     copied.instance.daemon_cursor_storage.set_cursor_values({"pg_bronze/monitor/cine@db": "{"})
     assert SentAlerts("cine@db").load() == {}
+
+
+def test_the_requests_of_runs_are_added_up_once(copied: Project):
+    """The metric is the sum over runs, which end with their processes."""
+    before = datetime.now(UTC) - timedelta(hours=1)
+    runs = [record.dagster_run for record in copied.instance.get_run_records()]
+    tagged = sum((from_text(run.tags[run_tags.REQUESTS]) for run in runs), Counter())
+    assert tagged["put"] >= 4, "two tables with a claim and an object each"
+    meter = RequestMeter(before)
+
+    first = meter.read(copied.instance) - request_count.current()
+    assert first == tagged
+    assert meter.read(copied.instance) - request_count.current() == tagged
+
+    copied.database.execute("insert into movie values (91, 'x', now())")
+    newest = copied.copy("movie").dagster_run.run_id
+    run = copied.instance.get_run_by_id(newest)
+    assert run is not None
+    assert meter.read(copied.instance) - request_count.current() == tagged + from_text(run.tags[run_tags.REQUESTS])
+    assert RequestMeter(datetime.now(UTC)).read(copied.instance) == request_count.current()

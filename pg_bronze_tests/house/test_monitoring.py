@@ -38,6 +38,7 @@ def everything() -> Snapshot:
         connections=3,
         storage=StorageSize({"movie": 10}, {"movie": 1}),
         last_tick=START,
+        s3_requests={"put": 4},
     )
 
 

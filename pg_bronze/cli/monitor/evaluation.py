@@ -9,6 +9,7 @@ from dagster._core.definitions.run_request import InstigatorType
 
 from pg_bronze.cli import kept_memory
 from pg_bronze.cli.instance import open_instance
+from pg_bronze.cli.monitor.request_meter import RequestMeter
 from pg_bronze.core.former_tables import FormerTable
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import catalog_state, skipped_tables, status
@@ -39,6 +40,7 @@ class Evaluated:
         folders: The folder of each table in the bucket, by label.
         connections: The open connections of pg_bronze to the source database.
         last_tick: When the sensor last checked the tables, in seconds since 1970; None if it is not in use.
+        s3_requests: Requests to the bucket since the monitor started, by operation.
         problem: Why the bucket cannot be used; None if it can.
     """
 
@@ -46,6 +48,7 @@ class Evaluated:
     folders: Mapping[str, str] = field(default_factory=dict)
     connections: int | None = None
     last_tick: float | None = None
+    s3_requests: Mapping[str, int] = field(default_factory=dict)
     problem: PgBronzeError | None = None
 
 
@@ -69,6 +72,7 @@ class Evaluation:
         self._tables: list[SourceTable] = []
         self._former: tuple[FormerTable, ...] = ()
         self._catalog_at = float("-inf")
+        self._requests = RequestMeter(datetime.now(UTC), SourceNames(settings).tags)
 
     @property
     def source(self) -> Source:
@@ -99,7 +103,8 @@ class Evaluation:
         folders = {table.label: keys.folder(table.schema, table.name) for table in self._tables}
         connections = activity.sessions(self._source, "pg_bronze")
         found = status.with_former(instance, found, self._former, SourceNames(self._settings))
-        return Evaluated(found, folders, connections, last_tick(instance), self._problem())
+        problem = self._problem()
+        return Evaluated(found, folders, connections, last_tick(instance), self._requests.read(instance), problem)
 
     def _read_catalog(self, now: datetime) -> None:
         state = catalog_state.read(self._settings, now, self._store)

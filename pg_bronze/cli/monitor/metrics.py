@@ -38,6 +38,7 @@ class Snapshot:
         storage: The size of the bucket; None if not known.
         storage_at: When the size was measured, in seconds since 1970.
         last_tick: When the sensor last checked the tables, in seconds since 1970; None if not known.
+        s3_requests: Requests to the bucket since the monitor started, by operation.
         sent: The number of alerts that were sent.
         not_sent: The number of attempts to send an alert that failed.
     """
@@ -54,6 +55,7 @@ class Snapshot:
     storage: StorageSize | None = None
     storage_at: float = 0.0
     last_tick: float | None = None
+    s3_requests: Mapping[str, int] = field(default_factory=dict)
     sent: int = 0
     not_sent: int = 0
 
@@ -117,6 +119,10 @@ def _of_source(snapshot: Snapshot, status: Status) -> Iterator[Metric]:
     if snapshot.connections is not None:
         text = "Open connections of pg_bronze to the source database, that of the monitor included."
         yield _gauge("source_connections", text, [({}, snapshot.connections)])
+
+    text = "Requests to the bucket of runs that ended since the monitor started, and of the monitor, by operation."
+    requests = [({"operation": name}, count) for name, count in sorted(snapshot.s3_requests.items())]
+    yield _counter("s3_requests", text, requests)
 
 
 def _of_tables(tables: Sequence[TableStatus], now: float | None) -> Iterator[Metric]:

@@ -98,6 +98,7 @@ class Monitor:
             duration_s=duration_s,
             connections=evaluated.connections,
             last_tick=evaluated.last_tick,
+            s3_requests=evaluated.s3_requests,
         )
 
     def _note(self, problem: Exception, began: float) -> None:
