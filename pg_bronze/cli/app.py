@@ -317,11 +317,25 @@ def adopt(tables: Tables = None, as_json: Json = False) -> None:
 
 
 @app.command(epilog="Example: `pg-bronze reconcile movie`")
-def reconcile(table: Table) -> None:
-    """Compare a table with its objects after a failover or a restore, and continue if no row is missing."""
+def reconcile(
+    table: Table,
+    check: Annotated[bool, typer.Option("--check", help="Compare, and change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare a table with its objects after a failover or a restore, and continue if no row is missing.
+
+    `--check` exits with 1 if a row is missing. It compares a large table by key and transaction, in parts. `--json`
+    needs it."""
+    from pg_bronze.cli.compare import run_compare
     from pg_bronze.cli.state_changes import change
     from pg_bronze.sync import reconcile as reconciling
 
+    if as_json and not check:
+        raise typer.BadParameter("--json needs --check.")
+    if check:
+        with errors_as_sentences(as_json):
+            _end(run_compare(table, as_json))
+        return
     with errors_as_sentences():
         change(
             table,

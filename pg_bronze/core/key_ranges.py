@@ -61,17 +61,18 @@ def number_on(day: int, count: int) -> int:
     return count - 1 - day % count
 
 
-def part(bounds: Sequence[str], count: int, number: int) -> KeyRange:
+def part(bounds: Sequence[str], count: int, number: int, early: int = 1) -> KeyRange:
     """Return the range of one part, which begins one bucket early: each ``analyze`` moves the bounds a little.
 
     Args:
         bounds: The bounds of the planner's histogram, lowest first.
         count: The number of parts, at most that of the buckets.
         number: The number of the part, from 0.
+        early: How many buckets of the part before it has; 0 if all parts have the same bounds.
     """
     buckets = len(bounds) - 1
     first, last = number * buckets // count, (number + 1) * buckets // count
-    lower = None if first <= 1 else Bound(bounds[first - 1], True)
+    lower = None if first <= early else Bound(bounds[first - early], True)
     return KeyRange(lower, None if number == count - 1 else Bound(bounds[last], False))
 
 

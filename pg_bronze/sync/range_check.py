@@ -77,6 +77,22 @@ def divided(sync: TableSync, size_bytes: int, budget_bytes: int, again: Part | N
     Raises:
         SettingsError: The table cannot be divided; the text is the reason.
     """
+    bounds = _bounds(sync)
+    count = key_ranges.part_count(size_bytes, budget_bytes, bounds)
+    number = key_ranges.number_on(sync.now().toordinal(), count)
+    if again is not None:
+        number = min(count - 1, again.number * count // again.count)
+    return Part(number, count), key_ranges.part(bounds, count, number)
+
+
+def all_parts(sync: TableSync, size_bytes: int, budget_bytes: int) -> list[KeyRange]:
+    """Return the parts of a table; each key is in one of them. Raises as ``divided``."""
+    bounds = _bounds(sync)
+    count = key_ranges.part_count(size_bytes, budget_bytes, bounds)
+    return [key_ranges.part(bounds, count, number, early=0) for number in range(count)]
+
+
+def _bounds(sync: TableSync) -> list[str]:
     database = sync.source.database()
     if reason := key_ranges.no_ranges(sync.table, str(database.get("locale") or database.get("character_type") or "")):
         raise SettingsError(reason)
@@ -85,11 +101,7 @@ def divided(sync: TableSync, size_bytes: int, budget_bytes: int, again: Part | N
         raise SettingsError(
             f"the planner has no histogram of the first column of its primary key: run `analyze {sync.table.sql}`"
         )
-    count = key_ranges.part_count(size_bytes, budget_bytes, bounds)
-    number = key_ranges.number_on(sync.now().toordinal(), count)
-    if again is not None:
-        number = min(count - 1, again.number * count // again.count)
-    return Part(number, count), key_ranges.part(bounds, count, number)
+    return bounds
 
 
 def compare(
@@ -123,11 +135,12 @@ def _compared(source: "_Source", lake: "_Lake", keys: KeyRange, ends_at: float) 
             by_key += 1
             found.append(lake.difference(piece, source.pairs(piece)))
         if time.monotonic() > ends_at:
-            return PartCompared(_sum(found), range_count, by_key, False)
-    return PartCompared(_sum(found), range_count, by_key, lake.complete)
+            return PartCompared(total(found), range_count, by_key, False)
+    return PartCompared(total(found), range_count, by_key, lake.complete)
 
 
-def _sum(found: list[Comparison]) -> Comparison:
+def total(found: list[Comparison]) -> Comparison:
+    """Return the comparison of all rows from those of ranges."""
     transactions = sorted({xid for item in found for xid in item.transactions})
     return Comparison(
         sum(item.row_count for item in found),

@@ -4,6 +4,7 @@ Nothing is changed, and no lock is taken. A table within the budget is read comp
 Of a larger one, each day another part of its keys is compared.
 """
 
+import math
 from dataclasses import dataclass
 
 from pg_bronze.core.slice_size import BLOCK_BYTES
@@ -17,6 +18,9 @@ from pg_bronze.sync.comparison import Comparison
 from pg_bronze.sync.range_check import Part, PartCompared
 from pg_bronze.sync.reconcile import compare
 from pg_bronze.sync.table_sync import TableSync
+
+# With what the rows of the lake are those of the source.
+_VALUES, _VERSIONS = "their values", "their key and transaction"
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,7 @@ def check(
         return Checked(None, "Not compared: the first load has not copied all rows yet.")
     sync.check(watermark)
     mirror = _mirror(sync, watermark)
-    attached = [leaf for oid, leaf in watermark.leaves.items() if oid not in watermark.detached]
-    upto = min((leaf.swept or 0 for leaf in attached), default=0)
-    objects = table_objects.find(sync.store, sync.layout)
+    upto, objects = _copied_upto(watermark), table_objects.find(sync.store, sync.layout)
     size_bytes = max(_source_bytes(sync), sum(objects.sizes.values()))
     try:
         if size_bytes <= budget_bytes:
@@ -80,6 +82,45 @@ def check(
     return Checked(compared.comparison, _part_sentence(sync, part, compared), mirror, part)
 
 
+def check_completely(
+    sync: TableSync, watermark: Watermark | None, connection: S3Connection, part_bytes: int
+) -> Checked:
+    """Compare a whole table of any size with its objects.
+
+    Args:
+        part_bytes: The size of the table, and of its objects, above which its keys and transactions are compared, in
+            parts of about this size, which bound the memory; other values are not read then.
+
+    Raises:
+        SettingsError: Equal keys cannot be found without the server.
+        PgBronzeError: The database or the bucket did not answer, or they do not continue the watermark.
+    """
+    if watermark is None or any(leaf.swept is None for leaf in watermark.leaves.values()):
+        return Checked(None, "Not compared: the first load has not copied all rows yet.")
+    sync.check(watermark)
+    upto, objects = _copied_upto(watermark), table_objects.find(sync.store, sync.layout)
+    size_bytes = max(_source_bytes(sync), sum(objects.sizes.values()))
+    if size_bytes > part_bytes and watermark.seed is None:
+        try:
+            parts = range_check.all_parts(sync, size_bytes, part_bytes)
+            each = [
+                range_check.compare(sync, watermark, upto, keys, objects, connection, math.inf).comparison
+                for keys in parts
+            ]
+        except SettingsError:
+            pass  # it cannot be divided
+        else:
+            found = range_check.total(each)
+            return Checked(found, _sentence(sync, found, _VERSIONS))
+    found = compare(sync, upto, connection, while_copying=True)
+    return Checked(found, _sentence(sync, found))
+
+
+def _copied_upto(watermark: Watermark) -> int:
+    attached = [leaf for oid, leaf in watermark.leaves.items() if oid not in watermark.detached]
+    return min((leaf.swept or 0 for leaf in attached), default=0)
+
+
 def _source_bytes(sync: TableSync) -> int:
     return sum(item.page_count + item.toast_page_count for item in sync.table.relations) * BLOCK_BYTES
 
@@ -87,34 +128,33 @@ def _source_bytes(sync: TableSync) -> int:
 def _not_divided(reason: str, sync: TableSync) -> str:
     return (
         "Not compared: the table is larger than PG_BRONZE_RECONCILE_MB, and it cannot be compared in parts: "
-        f"{reason.rstrip('.')}. `pg-bronze reconcile {shell_argument(sync.label)}` compares it completely."
+        f"{reason.rstrip('.')}. `pg-bronze reconcile --check {shell_argument(sync.label)}` compares it completely."
     )
 
 
 def _part_sentence(sync: TableSync, part: Part, compared: PartCompared) -> str:
-    found = compared.comparison
-    until = f"The time limit of {range_check.TIME_LIMIT_S:.0f} s was reached before the end of the part."
-    rest = f"A round through the table takes {part.count} days." if compared.complete else until
-    if not found.same:
-        again = "This part is compared again tomorrow."
-        return f"Of the keys, {part.text} was compared. {_sentence(sync, found)} {again}"
-    deleted = f" {found.only_in_lake:,} keys are only in the lake: deleted since." if found.only_in_lake else ""
-    rows = found.row_count - found.not_copied
-    return f"All {rows:,} live rows of {part.text} of the keys that were copied are in the lake.{deleted} {rest}"
+    sentence = _sentence(sync, compared.comparison, _VERSIONS)
+    if not compared.comparison.same:
+        return f"Of the keys, {part.text} was compared. {sentence} This part is compared again tomorrow."
+    limit_s = range_check.TIME_LIMIT_S
+    rest = f"A round through the table takes {part.count} days."
+    if not compared.complete:
+        rest = f"The time limit of {limit_s:.0f} s was reached before the end of the part."
+    return f"Of the keys, {part.text} was compared. {sentence} {rest}"
 
 
-def _sentence(sync: TableSync, found: Comparison) -> str:
+def _sentence(sync: TableSync, found: Comparison, compared_by: str = _VALUES) -> str:
     compared = found.row_count - found.not_copied
     if found.same:
         deleted = f" {found.only_in_lake:,} keys are only in the lake: deleted since." if found.only_in_lake else ""
-        return f"All {compared:,} live rows that were copied are in the lake with their values.{deleted}"
+        return f"All {compared:,} live rows that were copied are in the lake with {compared_by}.{deleted}"
     written = ", ".join(map(str, found.transactions))
     # A row has the lower 32 bits of its transaction id.
     lower = ", ".join(str(xid % 2**32) for xid in found.transactions)
     rows = f"select * from {sync.table.sql} where xmin::text::bigint in ({lower})"
     where = f" Some were written by transactions {written}: `{rows}`." if written else ""
     return (
-        f"Of {compared:,} live rows that were copied, {found.missing:,} are not in the lake with their values, and "
+        f"Of {compared:,} live rows that were copied, {found.missing:,} are not in the lake with {compared_by}, and "
         f"{found.ahead:,} row versions in the lake are later than the database.{where} Run `pg-bronze reconcile`, and "
         "if it finds the same, `pg-bronze reset`."
     )

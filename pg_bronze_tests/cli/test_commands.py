@@ -1,19 +1,21 @@
 """The commands, each in this process on real servers: what they print, change and exit with."""
 
+import io
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import pyarrow.parquet
 import pytest
 
 from pg_bronze.cli import batch, kept_memory, state_changes
 from pg_bronze.defs import resources
 from pg_bronze.lake.object_store import Store
 from pg_bronze.settings.load import load_settings
-from pg_bronze_tests.cli.conftest import Commands, Printed
+from pg_bronze_tests.cli.conftest import Commands, Printed, commands_of
 from pg_bronze_tests.harness import bucket_pool
 from pg_bronze_tests.harness import plain_lake as lake
-from pg_bronze_tests.harness.project import key
+from pg_bronze_tests.harness.project import Project, key, settle
 
 Environment = pytest.MonkeyPatch
 
@@ -410,3 +412,29 @@ def test_a_wrong_password_in_a_shell_is_not_recorded_as_the_failure_of_a_table(
     assert [item.code for item in printed] == [1, 1]
     assert all("rejected" in item.err and "mistyped" not in item.err for item in printed)
     assert recorded() == before
+
+
+def empty(store: Store, name: str) -> None:
+    """Remove the rows of an object, as a person might."""
+    file = pyarrow.parquet.ParquetFile(io.BytesIO(store.get(name) or b""))
+    buffer = io.BytesIO()
+    rows = file.read().slice(0, 0).replace_schema_metadata(file.metadata.metadata)
+    pyarrow.parquet.write_table(rows, buffer)
+    store.replace(name, buffer.getvalue())
+
+
+def test_reconcile_with_check_compares_and_changes_nothing(cinema: Project):
+    settle(cinema)
+    store = cinema.bucket.store()
+    objects = [item.key for item in store.list("movie/")]
+    with commands_of(cinema) as commands:
+        same = commands.run("reconcile", "movie", "--check", "--json")
+        assert (same.code, same.document["same"], same.document["rows"]["missing"]) == (0, True, 0)
+        assert [item.key for item in store.list("movie/")] == objects
+        assert commands.run("reconcile", "movie", "--json").code == 2
+
+        empty(store, objects[0])
+        lost = commands.run("reconcile", "movie", "--check")
+
+    assert lost.code == 1
+    assert "are not in the lake" in lost.err
