@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pg_bronze.core import column_types, key_ranges
 from pg_bronze.core.key_ranges import Bound, KeyRange
 from pg_bronze.core.region import Region
-from pg_bronze.core.table import SourceTable
+from pg_bronze.core.table import SourceTable, shell_argument
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import SettingsError
 from pg_bronze.lake.reading import scan
@@ -68,16 +68,18 @@ class PartCompared:
     complete: bool
 
 
-def divided(sync: TableSync, size_bytes: int, budget_bytes: int, again: Part | None) -> tuple[Part, KeyRange]:
+def divided(sync: TableSync, size_bytes: int, budget_bytes: int, again: Part | None) -> tuple[Part, KeyRange] | str:
     """Return the part of a table that is compared today.
 
     Args:
         again: A part that differed before and is compared again, also if the number of parts has changed since.
 
-    Raises:
-        SettingsError: The table cannot be divided; the text is the reason.
+    Returns:
+        Why the table cannot be divided, as a sentence without a period.
     """
     bounds = _bounds(sync)
+    if isinstance(bounds, str):
+        return bounds
     count = key_ranges.part_count(size_bytes, budget_bytes, bounds)
     number = key_ranges.number_on(sync.now().toordinal(), count)
     if again is not None:
@@ -85,22 +87,22 @@ def divided(sync: TableSync, size_bytes: int, budget_bytes: int, again: Part | N
     return Part(number, count), key_ranges.part(bounds, count, number)
 
 
-def all_parts(sync: TableSync, size_bytes: int, budget_bytes: int) -> list[KeyRange]:
-    """Return the parts of a table; each key is in one of them. Raises as ``divided``."""
+def all_parts(sync: TableSync, size_bytes: int, budget_bytes: int) -> list[KeyRange] | str:
+    """Return the parts of a table, each key in one of them; or why it cannot be divided, as ``divided`` does."""
     bounds = _bounds(sync)
+    if isinstance(bounds, str):
+        return bounds
     count = key_ranges.part_count(size_bytes, budget_bytes, bounds)
     return [key_ranges.part(bounds, count, number, early=0) for number in range(count)]
 
 
-def _bounds(sync: TableSync) -> list[str]:
+def _bounds(sync: TableSync) -> list[str] | str:
     database = sync.source.database()
     if reason := key_ranges.no_ranges(sync.table, str(database.get("locale") or database.get("character_type") or "")):
-        raise SettingsError(reason)
+        return reason
     bounds = key_bounds.of(sync.source, sync.table)
     if len(bounds) < 2:
-        raise SettingsError(
-            f"the planner has no histogram of the first column of its primary key: run `analyze {sync.table.sql}`"
-        )
+        return f"the planner has no histogram of the first column of its primary key: run `analyze {sync.table.sql}`"
     return bounds
 
 
@@ -116,7 +118,7 @@ def compare(
     """Compare the rows of a range of keys, as far as they are copied up to transaction ``upto``.
 
     Raises:
-        SettingsError: The key columns cannot be compared; the text is the reason.
+        SettingsError: The key columns cannot be compared.
         PgBronzeError: The database or the bucket did not answer.
     """
     ends_at = time.monotonic() + time_limit_s
@@ -288,4 +290,7 @@ class _Lake:
 def _check_types(table: SourceTable, stored: "pl.Schema", otherwise: set[str]) -> None:
     for column in key_ranges.key_columns(table):
         if column.name in otherwise or stored.get(column.name) != column_types.rule(column).stored:
-            raise SettingsError(f"its key column {column.name!r} had another name, type or mask when it was copied")
+            raise SettingsError(
+                f"{table.label}: key column {column.name!r} had another name, type or mask when it was copied. "
+                f"`pg-bronze reset {shell_argument(table.label)}` copies the table again."
+            )

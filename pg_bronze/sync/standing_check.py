@@ -74,11 +74,13 @@ def check(
             return Checked(found, _sentence(sync, found), mirror)
         if watermark.seed is not None:
             return Checked(None, _not_divided("its first rows are in objects of the original system", sync), mirror)
-        part, keys = range_check.divided(sync, size_bytes, budget_bytes, again)
+        divided = range_check.divided(sync, size_bytes, budget_bytes, again)
+        if isinstance(divided, str):
+            return Checked(None, _not_divided(divided, sync), mirror)
+        part, keys = divided
         compared = range_check.compare(sync, watermark, upto, keys, objects, connection)
     except SettingsError as error:
-        large = size_bytes > budget_bytes
-        return Checked(None, _not_divided(str(error), sync) if large else f"Not compared: {error}", mirror)
+        return Checked(None, f"Not compared: {error}", mirror)
     return Checked(compared.comparison, _part_sentence(sync, part, compared), mirror, part)
 
 
@@ -101,15 +103,12 @@ def check_completely(
     upto, objects = _copied_upto(watermark), table_objects.find(sync.store, sync.layout)
     size_bytes = max(_source_bytes(sync), sum(objects.sizes.values()))
     if size_bytes > part_bytes and watermark.seed is None:
-        try:
-            parts = range_check.all_parts(sync, size_bytes, part_bytes)
+        parts = range_check.all_parts(sync, size_bytes, part_bytes)
+        if not isinstance(parts, str):
             each = [
                 range_check.compare(sync, watermark, upto, keys, objects, connection, math.inf).comparison
                 for keys in parts
             ]
-        except SettingsError:
-            pass  # it cannot be divided
-        else:
             found = range_check.total(each)
             return Checked(found, _sentence(sync, found, _VERSIONS))
     found = compare(sync, upto, connection, while_copying=True)
@@ -128,7 +127,7 @@ def _source_bytes(sync: TableSync) -> int:
 def _not_divided(reason: str, sync: TableSync) -> str:
     return (
         "Not compared: the table is larger than PG_BRONZE_RECONCILE_MB, and it cannot be compared in parts: "
-        f"{reason.rstrip('.')}. `pg-bronze reconcile --check {shell_argument(sync.label)}` compares it completely."
+        f"{reason}. `pg-bronze reconcile --check {shell_argument(sync.label)}` compares it completely."
     )
 
 
