@@ -59,7 +59,7 @@ def of_former(table: SourceTable, reason: str, settings: Settings) -> str:
         table: The table with its name alone.
         reason: Why it is not copied, as a sentence with the remedy.
     """
-    return "\n\n".join([f"**Not copied any more.** {reason}", _stored(table, settings), _reading(table)])
+    return "\n\n".join([f"**Not copied any more.** {reason}", _stored(table, settings), _reading(table, settings)])
 
 
 def of_latest(table: SourceTable) -> str:
