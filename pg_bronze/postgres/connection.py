@@ -9,7 +9,6 @@ import contextlib
 import math
 import secrets
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -17,9 +16,9 @@ import psycopg
 
 from pg_bronze.core.row_counts import Poll
 from pg_bronze.core.watermark import Origin
-from pg_bronze.errors import PgBronzeError, SourceNotFit, SourceUnavailable
+from pg_bronze.errors import PgBronzeError, SourceNotFit
 from pg_bronze.postgres import activity as probe
-from pg_bronze.postgres import catalog, catalog_query, login, missing_rights, table_lock
+from pg_bronze.postgres import catalog, catalog_query, login, missing_rights, table_lock, time_limit
 from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.connection_limit import ConnectionLimit
 from pg_bronze.postgres.error_mapping import explain, explain_sqlstate, shown_cause
@@ -34,8 +33,6 @@ from pg_bronze.postgres.session_settings import PRINTING, settings_list
 if TYPE_CHECKING:
     import polars as pl
 
-# A read with less time than this is left to the next tick, which has all of its time.
-SHORTEST_READ_S = 2.0
 _NOT_BY_INDEX = ("seqscan", "bitmapscan", "sort")
 
 
@@ -348,14 +345,7 @@ class Source:
 
     def time_left(self, label: str) -> float:
         """Return the seconds that a statement over many rows may take now."""
-        left_s = math.inf if self._ends_at is None else self._ends_at - time.monotonic()
-        if left_s < SHORTEST_READ_S:
-            raise SourceUnavailable(
-                f"{label}: the time limit of this run is reached (PG_BRONZE_MAX_RUN_S, or max_runtime_seconds in "
-                "dagster.yaml for a run that the sensor did not request). Committed slices are kept, and the next tick "
-                "continues after them."
-            )
-        return min(self._statement_timeout_s, left_s)
+        return time_limit.seconds_left(self._ends_at, self._statement_timeout_s, label)
 
     @property
     def current_place(self) -> Origin:
