@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
-from pydantic import BaseModel, Field, PrivateAttr, SecretStr, create_model
+from pydantic import Field, PrivateAttr, SecretStr, create_model
 
 from pg_bronze.core.table import SourceTable
 from pg_bronze.defs import build, catalog_state
@@ -82,14 +82,10 @@ else:
     )
 
 
-class _ScaffoldParams(BaseModel):
-    """What `dg scaffold defs` asks for: nothing."""
-
-
-class BronzeTablesScaffolder(dg.Scaffolder[_ScaffoldParams]):
+class BronzeTablesScaffolder(dg.Scaffolder):
     """Writes a ``defs.yaml`` with the attributes that each source needs."""
 
-    def scaffold(self, request: dg.ScaffoldRequest[_ScaffoldParams]) -> None:
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write the file, with the name of the folder as the name of the source."""
         name = re.sub("[^a-z0-9]+", "_", request.target_path.name.lower()).strip("_") or "source"
         name = name if name[0].isalpha() else f"source_{name}"
