@@ -48,6 +48,8 @@ def run_batch(labels: Sequence[str], batches: Batches) -> Outcome:
             _import_check()
             process.tune_process()
             checked = _check(labels, instance, batches)
+            if not batches.unattended:
+                process.exempt_from_collection()  # the first collection would traverse the facts about all tables
         outcome, explained = _copy(checked, instance, batches)
         if batches.with_states and checked.tables:
             states = states_after.read(instance, checked.settings, checked.tables)
