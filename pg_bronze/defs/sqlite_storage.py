@@ -29,6 +29,7 @@ from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, event
 
+from pg_bronze.defs.known_empty import KnownEmptyRuns
 from pg_bronze.defs.known_records import KnownRecords
 
 # Databases that stay open: the three of an instance, and those of single runs, of which a process rarely reads more
@@ -191,10 +192,15 @@ class _Pooled:
             yield connection
 
 
-class PooledRunStorage(_Pooled, SqliteRunStorage):
+class PooledRunStorage(KnownEmptyRuns, _Pooled, SqliteRunStorage):
     """Runs, their tags and snapshots."""
 
     _has_run_stats = False
+
+    @property
+    def file(self) -> str:
+        """The path of the database."""
+        return self._conn_string.removeprefix("sqlite:///")
 
     def has_run_stats_index_cols(self) -> bool:
         """Return whether a migration is complete, which is asked for in every query and never undone."""

@@ -41,7 +41,7 @@ REPLACED: list[tuple[type, type, list[str]]] = [
     (PromptRunCoordinator, QueuedRunCoordinator, ["dequeue_interval_seconds"]),
     (PooledEventLogStorage, SqliteEventLogStorage, ["_connect", "has_secondary_index"]),
     (KnownRecords, SqlEventLogStorage, ["get_asset_records"]),
-    (PooledRunStorage, SqliteRunStorage, ["connect", "has_run_stats_index_cols"]),
+    (PooledRunStorage, SqliteRunStorage, ["connect", "has_run_stats_index_cols", "get_runs", "get_run_records"]),
     (PooledScheduleStorage, SqliteScheduleStorage, ["connect"]),
     (MirroringComputeLogManager, LocalComputeLogManager, ["capture_logs", "from_config_value"]),
 ]
