@@ -35,6 +35,16 @@ LOAD += "defs().get_repository_def()\nprint(time.process_time() - began)"
 _never = threading.Event()
 
 
+# What the command line of each process of `dagster dev` contains; the rest is the command itself.
+ROLES = {
+    "dagster_webserver": "web server",
+    "dagster._daemon": "daemon",
+    "dagster code-server": "its proxy",
+    "dagster api grpc": "code server",
+    "run_workers.worker": "run workers",
+}
+
+
 class Processes:
     """The CPU seconds of a process and everything it started, counted also for processes that ended."""
 
@@ -43,11 +53,17 @@ class Processes:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds of all of them."""
-        total = 0.0
+        return sum(self.by_role().values())
+
+    def by_role(self) -> dict[str, float]:
+        """Return the CPU seconds of each kind of process."""
+        found = dict.fromkeys([*ROLES.values(), "the rest"], 0.0)
         for process in (self._root, *self._root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += sum(process.cpu_times()[:4])  # user and system, its own and those of ended children
-        return total
+                command = " ".join(process.cmdline()[:6])
+                role = next((name for mark, name in ROLES.items() if mark in command), "the rest")
+                found[role] += sum(process.cpu_times()[:4])  # user and system, its own and those of ended children
+        return found
 
     def sensors_s(self) -> float:
         """Return the CPU seconds of the code server itself, which evaluates the sensors."""
