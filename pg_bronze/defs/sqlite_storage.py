@@ -211,6 +211,26 @@ class PooledRunStorage(KnownEmptyRuns, _Pooled, SqliteRunStorage):
 class PooledScheduleStorage(_Pooled, SqliteScheduleStorage):
     """Sensors and their ticks."""
 
+    _complete: frozenset[str] = frozenset()
+
+    def has_instigators_table(self) -> bool:
+        """Return whether a migration is complete, which is asked for in every query and never undone."""
+        return self._remembered("instigators", super().has_instigators_table)
+
+    def has_built_index(self, migration_name: str) -> bool:
+        """Return whether a migration is complete, likewise."""
+        return self._remembered(
+            migration_name, lambda: super(PooledScheduleStorage, self).has_built_index(migration_name)
+        )
+
+    def _has_instigators_table(self, conn: Connection) -> bool:
+        return self._remembered("instigators", lambda: super(PooledScheduleStorage, self)._has_instigators_table(conn))
+
+    def _remembered(self, name: str, ask: Callable[[], bool]) -> bool:
+        if name not in self._complete and ask():
+            self._complete |= {name}
+        return name in self._complete
+
 
 class PooledSqliteStorage(DagsterSqliteStorage):
     """All three storages, in the folders of Dagster's ``storage: sqlite``."""

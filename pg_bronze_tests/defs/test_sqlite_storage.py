@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 from alembic.script import ScriptDirectory
 from dagster._core.test_utils import create_run_for_test, instance_for_test
+from sqlalchemy import Inspector
 
 from pg_bronze.defs.sqlite_storage import PooledSqliteStorage
 from pg_bronze_tests.harness.connections import counted_connections
@@ -73,6 +74,16 @@ def test_opening_existing_files_reads_no_migrations(tmp_path: Path, monkeypatch:
         assert instance.all_instigator_state() == []
 
     assert asked == []
+
+
+def test_the_daemon_asks_once_which_migrations_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Dagster lists the tables of the database in each query for the states of sensors: three quarters of its time."""
+    with pooled(tmp_path / "home") as instance:
+        assert instance.all_instigator_state() == []
+        monkeypatch.delattr(Inspector, "get_table_names")
+
+        assert instance.all_instigator_state() == []
+        assert instance.get_instigator_state("origin", "selector") is None
 
 
 @pytest.mark.parametrize("table", ["alembic_version", "instance_info"])

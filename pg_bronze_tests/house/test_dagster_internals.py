@@ -42,7 +42,11 @@ REPLACED: list[tuple[type, type, list[str]]] = [
     (PooledEventLogStorage, SqliteEventLogStorage, ["_connect", "has_secondary_index"]),
     (KnownRecords, SqlEventLogStorage, ["get_asset_records"]),
     (PooledRunStorage, SqliteRunStorage, ["connect", "has_run_stats_index_cols", "get_runs", "get_run_records"]),
-    (PooledScheduleStorage, SqliteScheduleStorage, ["connect"]),
+    (
+        PooledScheduleStorage,
+        SqliteScheduleStorage,
+        ["connect", "has_instigators_table", "_has_instigators_table", "has_built_index"],
+    ),
     (MirroringComputeLogManager, LocalComputeLogManager, ["capture_logs", "from_config_value"]),
 ]
 
