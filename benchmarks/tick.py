@@ -126,7 +126,7 @@ def measure(database: Database, bucket: Bucket, folder: Path, chosen: argparse.N
         processes = Processes(process.pid)
         wait_for_objects(store, len(names))
         _never.wait(60.0)
-        # One reload of the definitions takes 5 CPU seconds, and would be half of the result of a short time.
+        # A reload of the definitions, or the start of a run worker, takes two CPU seconds: 7 % of a core for 30 s.
         idle = idle_per_second(processes, max(120.0, chosen.seconds / 3))
         rows = Rows(database, store, names[: chosen.busy], chosen.interval)
         rows.start()

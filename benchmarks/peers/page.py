@@ -47,7 +47,7 @@ def text(result: Found) -> str:
     for name in PARTS:
         lines += ["", prose.TITLES[name], ""]
         lines += [_about(result[name]["about"]), "", *sections[name](result[name])] if name in result else ["Not run."]
-    return "\n".join([*lines, "", *prose.better(result), ""])
+    return "\n".join([*lines, "", prose.PROFILE, *prose.better(result), ""])
 
 
 def _about(about: Found) -> str:
