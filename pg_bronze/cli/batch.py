@@ -290,6 +290,7 @@ def _due(instance: "dg.DagsterInstance", checked: _Checked, batches: Batches, of
             instance, tables, settings, source, memory, batches.process, now, attended, moved, FIRST_LOADS_PER_BATCH
         )
         oldest = activity.oldest_transaction(source) if found.blocked else None
+        batches.server = source.server
     batches.remember(found)
     kept_memory.store(instance, settings, found.memory, of_some)
     _explain_check(found, batches)

@@ -39,6 +39,7 @@ class Batches:
         never_copied: The tables that are skipped and were not copied before, as the last batch found them.
         revoked: The sentence of each table that is skipped and was copied before, as the last batch found them.
         blocked: New rows were blocked in the last batch, which was printed.
+        server: The server that the last check asked; see ``run_watchdog``.
     """
 
     unattended: bool = False
@@ -58,6 +59,7 @@ class Batches:
     never_copied: Collection[str] = ()
     revoked: Mapping[str, str] = field(default_factory=dict)
     blocked: bool = False
+    server: str = ""
 
     @property
     def is_scheduled(self) -> bool:

@@ -15,7 +15,7 @@ from pg_bronze.cli.outcome import Copied, Failed, Outcome
 from pg_bronze.cli.progress_bars import bars
 from pg_bronze.cli.terminal import terminal
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import build, metadata, run_tags
+from pg_bronze.defs import build, metadata, run_tags, run_watchdog
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.run_console import RUN_CONFIG
 from pg_bronze.defs.source_names import SourceNames
@@ -62,6 +62,8 @@ def copy(
 
 def _tags(tables: Sequence[SourceTable], batches: "Batches") -> dict[str, str]:
     tags = {metadata.BATCH_TAG: batches.kind} | run_tags.requested([table.label for table in tables], ())
+    if batches.server:
+        tags[run_watchdog.SERVER_TAG] = batches.server
     if batches.large_tables:
         tags[metadata.LARGE_TABLES_TAG] = str(batches.large_tables)
     for tag, labels in ((metadata.FIRST_LOAD_TAG, batches.large), (metadata.SLOW_TAG, batches.slow)):

@@ -3,6 +3,8 @@
 Imports neither Dagster nor Polars: a tick without due tables needs nothing else of this package's heavy parts.
 """
 
+from collections.abc import Callable
+
 import psycopg
 
 from pg_bronze.lake import s3_client
@@ -25,6 +27,7 @@ def open_source(
     use: Use = "run",
     ends_at: float | None = None,
     lock_timeout_s: float = 0.0,
+    connected: Callable[[str], None] | None = None,
 ) -> Source:
     """Return the source database that the settings name. It connects on first use.
 
@@ -32,6 +35,7 @@ def open_source(
         use: As in ``ConnectionLimit``.
         ends_at: As in ``Source``.
         lock_timeout_s: As in ``Source``.
+        connected: As in ``Source``.
     """
     limit = None
     if settings.max_connections is not None and settings.run_slots is not None:
@@ -47,6 +51,7 @@ def open_source(
         limit,
         lock_timeout_s,
         passwords.of(settings),
+        connected,
     )
 
 

@@ -187,6 +187,7 @@ class SourceDatabase(dg.ConfigurableResource[None]):
             run_watchdog.session_name(run_id),
             ends_at=_ends_at(context, self.settings),
             lock_timeout_s=batches.LOCK_WAIT_S if shared else 0.0,
+            connected=run_watchdog.server_recorder(context.instance, context.run),
         )
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:

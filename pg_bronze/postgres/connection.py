@@ -9,7 +9,7 @@ import contextlib
 import math
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import psycopg
@@ -51,8 +51,11 @@ class Source:
         limit: What bounds the connections; None for nothing.
         lock_timeout_s: Seconds before the server cancels a statement that waits for a lock; 0 for no such limit.
         password: The password for ``conninfo`` and ``url``, if it may change.
+        connected: Called with ``server`` before a new kept connection is used.
 
     Attributes:
+        server: Which server process accepted the kept connection: the moment of its start. A replica, a promoted
+            standby and a restarted server have others. Empty behind a pooler, which may lead to several.
         limitation: Why ``auto`` reads with COPY, as a predicate; after the first read also what its login requires.
         sessions: What reads slices beside the kept connection.
 
@@ -74,6 +77,7 @@ class Source:
         limit: ConnectionLimit | None = None,
         lock_timeout_s: float = 0.0,
         password: Password | None = None,
+        connected: Callable[[str], None] | None = None,
     ) -> None:
         self._password = password
         self._conninfo = dict(conninfo)
@@ -87,8 +91,10 @@ class Source:
         self._idle = Idle()
         self._asking = threading.RLock()
         self.sessions = ReadSessions(self, self._limit)
+        self._connected = connected
         self.standby = False
         self.pooled = False
+        self.server = ""
         self.limitation = limitation
         self.server_version = 0
         self._horizon: int | None = None
@@ -293,7 +299,7 @@ class Source:
         return self._held_back
 
     def has_session(self, application_name: str) -> bool:
-        """Return whether a session of that application name is connected, or one that reads for it."""
+        """Return whether a session of that application name is connected to ``server``, or one that reads for it."""
         return probe.has_session(self, application_name)
 
     def database(self) -> Mapping[str, Any]:
@@ -309,6 +315,8 @@ class Source:
             try:
                 self._configure(connection)
                 self._limit.admit(connection, self.pooled, self.name)
+                if self._connected is not None:
+                    self._connected(self.server)
             except BaseException:
                 connection.close()
                 raise
@@ -324,11 +332,13 @@ class Source:
         # session that another client gets next.
         direct = f"(pg_catalog.pg_backend_pid() operator(pg_catalog.=) {connection.info.backend_pid})"
         settings = f"pg_catalog.concat({self._settings(local=False)})"
-        query = f"select not {direct}, case when {direct} then {settings} end"
+        server = "extract(epoch from pg_catalog.pg_postmaster_start_time())"
+        query = f"select not {direct}, case when {direct} then {server} end, case when {direct} then {settings} end"
         try:
-            self.pooled = bool((connection.execute(query.encode()).fetchone() or (False,))[0])
+            self.pooled, began, _ = connection.execute(query.encode()).fetchall()[0]
         except psycopg.Error as error:
             raise self._revoked(error, query, connection) or explain(error, self.name) from error
+        self.server = "" if began is None else str(began)
         if self.pooled:
             connection.prepare_threshold = None  # a statement would be prepared in one session and run in another
 

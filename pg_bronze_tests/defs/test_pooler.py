@@ -71,3 +71,17 @@ def test_a_run_that_reads_behind_a_pooler_is_not_ended_as_abandoned(pooled: Proj
 
         assert read.result() == [(5,)]
     assert ended == []
+
+
+def test_a_silent_run_behind_a_pooler_is_not_ended_between_two_of_its_transactions(pooled: Project):
+    """A session has the name of its client for one transaction; a slow PUT takes longer than the watchdog waits."""
+    selection = frozenset([key("movie")])
+    create_run_for_test(
+        pooled.instance, job_name="bronze", asset_selection=selection, status=dg.DagsterRunStatus.STARTED
+    )
+    with open_source(load_settings(), "pg_bronze test") as source:
+        ended = run_watchdog.end_abandoned_runs(
+            pooled.instance, source, [key("movie")], time.time() + run_watchdog.SILENT_S + 1
+        )
+
+    assert ended == []

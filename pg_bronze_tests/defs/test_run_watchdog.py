@@ -69,6 +69,30 @@ def test_a_run_that_has_just_started_is_not_ended(cinema: Project, started: dg.D
         assert run_watchdog.end_abandoned_runs(cinema.instance, source, OURS, time.time() + 30) == []
 
 
+def test_a_run_that_reads_from_another_server_is_not_ended(cinema: Project, started: dg.DagsterRun):
+    """The server that is asked cannot know its sessions: a replica, a promoted standby, another one of a balancer."""
+    cinema.instance.add_run_tags(started.run_id, {run_watchdog.SERVER_TAG: "1764547200.5"})
+
+    with open_source(load_settings(), "pg_bronze test") as source:
+        ended = run_watchdog.end_abandoned_runs(cinema.instance, source, OURS, time.time() + run_watchdog.SILENT_S + 1)
+
+    assert ended == []
+    assert status(cinema, started) == dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_has_the_tag_of_the_server_that_it_reads_from(cinema: Project):
+    """One that was requested by a sensor on another server would be ended there during its work."""
+    with open_source(load_settings(), "pg_bronze test") as source:
+        source.activity()
+        here = source.server
+    (request,) = cinema.evaluate().run_requests
+    runs = [cinema.copy("movie", tags=tags) for tags in ({run_watchdog.SERVER_TAG: "1764547200.5"}, {})]
+
+    assert here
+    assert request.tags[run_watchdog.SERVER_TAG] == here
+    assert [cinema.instance.get_run_by_id(run.run_id).tags[run_watchdog.SERVER_TAG] for run in runs] == [here, here]
+
+
 def test_a_run_of_other_assets_is_not_ended(cinema: Project):
     run = create_run_for_test(
         cinema.instance, asset_selection=frozenset([dg.AssetKey("silver")]), status=dg.DagsterRunStatus.STARTED

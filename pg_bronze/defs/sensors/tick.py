@@ -124,7 +124,8 @@ def build_tick(
         if (result.failing or result.blocked or state.remembered) and process.reports_at(now.timestamp()):
             # A tick that requests runs has no reason to show. Its log is a file of its own, so not in every tick.
             context.log.warning(sentence)
-        return dg.SensorResult(_requests(result, current, now, free, run_config), cursor=cursor, asset_events=events)
+        requests = _requests(result, current, now, free, run_config, source.server)
+        return dg.SensorResult(requests, cursor=cursor, asset_events=events)
 
     return bronze_tick
 
@@ -146,15 +147,17 @@ def _description(settings: Settings | None) -> str:
 
 
 def _requests(
-    result: Check, settings: Settings, now: datetime, free: int | None, run_config: Mapping[str, Any]
+    result: Check, settings: Settings, now: datetime, free: int | None, run_config: Mapping[str, Any], server: str
 ) -> list[dg.RunRequest]:
     """Return the runs of all due tables: separate ones for slow tables and, of low priority, for large first loads.
 
     Args:
         free: How many more runs get a connection; None without a limit.
+        server: The server of the sensor's connection; see ``run_watchdog``.
     """
     names = SourceNames(settings)
     tags = {metadata.BATCH_TAG: "tick", "dagster/max_runtime": str(settings.max_run_s), **names.tags}
+    tags[run_watchdog.SERVER_TAG] = server
     if result.large_tables:
         tags[metadata.LARGE_TABLES_TAG] = str(result.large_tables)
     first = {item.label for item in result.health if item.state == "loading"}
