@@ -28,7 +28,7 @@ from pg_bronze.postgres.read_session import ReadSessions
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
 from pg_bronze.postgres.readers.reading import Reader, pinned
-from pg_bronze.postgres.session_settings import PRINTING, settings_list
+from pg_bronze.postgres.session_settings import NOTICE_LOSS, PRINTING, settings_list
 
 if TYPE_CHECKING:
     import polars as pl
@@ -331,7 +331,7 @@ class Source:
         # A pooler reports a process id of its own. Behind it, a setting that outlasts the transaction would stay in a
         # session that another client gets next.
         direct = f"(pg_catalog.pg_backend_pid() operator(pg_catalog.=) {connection.info.backend_pid})"
-        settings = f"pg_catalog.concat({self._settings(local=False)})"
+        settings = f"pg_catalog.concat({self._settings(local=False)}, {NOTICE_LOSS})"
         server = "extract(epoch from pg_catalog.pg_postmaster_start_time())"
         query = f"select not {direct}, case when {direct} then {server} end, case when {direct} then {settings} end"
         try:

@@ -72,6 +72,22 @@ _SUPERUSER: Mapping[str, str] = {
     "zero_damaged_pages": "off",
     "ignore_checksum_failure": "off",
 }
+# A client whose machine or network is gone ends no session. The server would keep it and the lock of its table for two
+# hours, the default of most systems, or for a quarter of an hour if it has sent something; with these for a minute.
+_LOSS_S = 60
+ANSWERED = (
+    "case when pg_catalog.version() operator(pg_catalog.~) '-linux-' "
+    f"then pg_catalog.set_config('tcp_user_timeout', '{_LOSS_S}s', {{local}}) end"
+)
+NOTICE_LOSS = ", ".join(
+    [
+        *(
+            f"pg_catalog.set_config('tcp_keepalives_{name}', '{value}', false)"
+            for name, value in {"idle": _LOSS_S // 2, "interval": _LOSS_S // 6, "count": 3}.items()
+        ),
+        ANSWERED.format(local="false"),
+    ]
+)
 # Where the tables of the role's own search_path are found once it is replaced: the name of a setting of our own.
 ROLE_SCHEMAS = "pg_bronze.role_schemas"
 _STORED = f"pg_catalog.current_setting('{ROLE_SCHEMAS}', true)"

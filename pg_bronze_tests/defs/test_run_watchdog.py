@@ -93,6 +93,15 @@ def test_a_run_has_the_tag_of_the_server_that_it_reads_from(cinema: Project):
     assert [cinema.instance.get_run_by_id(run.run_id).tags[run_watchdog.SERVER_TAG] for run in runs] == [here, here]
 
 
+def test_the_server_ends_a_session_whose_client_is_gone_within_a_minute(cinema: Project):
+    """The lock of a table would be held for the two hours of the system by a worker whose machine is gone."""
+    with open_source(load_settings(), "pg_bronze test") as source:
+        names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+        found = [source.ask(f"show {name}")[0][0] for name in names]
+
+    assert found == ["30", "10", "3", "60000"]
+
+
 def test_a_run_of_other_assets_is_not_ended(cinema: Project):
     run = create_run_for_test(
         cinema.instance, asset_selection=frozenset([dg.AssetKey("silver")]), status=dg.DagsterRunStatus.STARTED

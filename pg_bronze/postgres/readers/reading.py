@@ -16,7 +16,7 @@ import psycopg
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import SourceUnavailable
 from pg_bronze.postgres import server_identity
-from pg_bronze.postgres.session_settings import settings_list
+from pg_bronze.postgres.session_settings import ANSWERED, settings_list
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,7 +27,8 @@ BEGIN = "begin isolation level repeatable read read only"
 # the server checks the connection meanwhile; it needs PostgreSQL 14, and Linux.
 _NOTICE = (
     "case when pg_catalog.version() operator(pg_catalog.~) '-linux-' "
-    "then pg_catalog.set_config('client_connection_check_interval', '2s', true) end as notice"
+    "then pg_catalog.set_config('client_connection_check_interval', '2s', true) end as notice, "
+    f"{ANSWERED.format(local='true')} as answered"
 )
 GIVE_UP_S = 8.0
 
