@@ -1,4 +1,4 @@
-"""The proof: races, chaos, killed first loads, the test suite on other servers, and planted faults, into docs/proof.md.
+"""The proof: races, chaos, other servers, cuts between machines and planted faults, into docs/proof.md.
 
     make proof                          # at most an hour on two cores
     make proof ARGS="--minutes 5"       # shorter races and chaos
@@ -34,13 +34,15 @@ from pg_bronze.core.band_rules import BandRules
 from pg_bronze.demo.postgres import PostgresServer
 from pg_bronze.demo.s3 import MinioServer, SeaweedServer
 from pg_bronze_tests import planting
+from pg_bronze_tests.harness import cuts
 from pg_bronze_tests.harness.asset_lake import lake_of
 from pg_bronze_tests.harness.lake import FORCED_BANDS, Difference
+from pg_bronze_tests.harness.machine_deployment import deployed
 from pg_bronze_tests.harness.servers import ROOT, Bucket, Database, new_bucket, older_servers
 
 REPORT = ROOT / "docs/proof.md"
 RESULTS = ROOT / ".cache/proof"
-PARTS = ("attacks", "suite", "planted")
+PARTS = ("attacks", "suite", "machines", "planted")
 PAIRS = (("18", "SeaweedFS"), ("15", "MinIO"))
 # How tables are copied: by the sync alone, with tables of any size divided into bands, and through Dagster's assets.
 MODES = (
@@ -192,6 +194,22 @@ def suite() -> Part:
     return Part([line], done.returncode == 0)
 
 
+def machines() -> Part:
+    """Cuts between machines."""
+    rows, numbers = [], itertools.count(2)
+    with deployed(cuts.SCHEMA) as site:
+        for cut in cuts.CUTS:
+            try:
+                rows.append(cuts.measure(site, cut, numbers))
+            except Exception as error:  # noqa: BLE001  # a line of the report
+                rows.append(cuts.failed(cut, error))
+            print(rows[-1], flush=True)
+        reconciled = {table: site.command("reconcile", table) for table in cuts.COPIED}
+    wrong = [f"- `pg-bronze reconcile {table}`: {said}" for table, (code, said) in reconciled.items() if code]
+    lines = [*cuts.HEADER, *map(str, rows), "", *(wrong or ["`pg-bronze reconcile` found no missing row at the end."])]
+    return Part(lines, not wrong and all(row.clean for row in rows))
+
+
 def planted() -> Part:
     """The planted faults."""
     outcomes = list(planting.outcomes())
@@ -211,6 +229,15 @@ sometimes forgotten. Afterwards every row version in the lake is compared with t
         "The test suite on other servers",
         """The deterministic cases: every step of the commit, two writers, failover, wraparound, faults of both servers,
 poolers, standbys.""",
+    ),
+    "machines": (
+        "Cuts between machines",
+        """PostgreSQL primary, standby, PgBouncer, SeaweedFS, Dagster's storage, code server, daemon, web server and
+three run workers, each in namespaces of its own: network, folders, processes, host name. Sessions write to the source
+all the time. A cut loses all packets between the machines and refuses nothing. It lasts about ten seconds, or as long
+as the line says. A worker that the daemon cannot reach for 6 s counts as dead. `heals` is the time from the end of the
+cut to the copy of rows that are written then to every table. Nobody intervenes. Slow links are a token bucket of `tc`,
+which delays packets and loses those that its queue of 6 kB has no room for: `netem` needs a kernel module.""",
     ),
     "planted": (
         "Planted faults",
@@ -248,7 +275,7 @@ def main() -> int:
         if name == "attacks":
             part = attacks(given.minutes, given.rows, given.seed, given.dlt and given.dlt.absolute())
         else:
-            part = suite() if name == "suite" else planted()
+            part = {"suite": suite, "machines": machines, "planted": planted}[name]()
         clean = clean and part.clean
         found = (
             f"{datetime.now(UTC):%Y-%m-%d}, {(time.monotonic() - started) / 60:.0f} minutes on {os.cpu_count()} cores."

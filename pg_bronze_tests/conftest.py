@@ -46,7 +46,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 # Modules of one to two minutes, and folders in the order in which their modules are started.
-LONG_MODULES = ["test_dev.py", "test_reload.py", "test_browser.py", "test_recovery.py", "test_s3_faults.py"]
+LONG_MODULES = [
+    "test_dev.py",
+    "test_machines.py",
+    "test_reload.py",
+    "test_browser.py",
+    "test_recovery.py",
+    "test_s3_faults.py",
+]
 FOLDERS = ["sync", "e2e", "defs", "postgres", "demo", "lake", "cli"]
 # Modules with many `pg-bronze` commands, for two processes.
 COMMANDS = [

@@ -255,9 +255,9 @@ insert into leaving values (1);
 class Writers:
     """Sessions that insert, update, roll back, use savepoints and commit late."""
 
-    def __init__(self, database: Database, count: int = 3) -> None:
+    def __init__(self, database: Database, count: int = 3, first: int = 10_000) -> None:
         self.database = database
-        self.ids = itertools.count(10_000)
+        self.ids = itertools.count(first)
         self.stopped = threading.Event()
         self.faults: list[BaseException] = []
         self.commits = 0

@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
@@ -29,6 +31,14 @@ def load() -> None:
     process = _SERVER.Process(target=os.getpid)
     process.start()
     process.join()
+
+
+def fork(function: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Call a function in a process that has loaded its modules. It is killed at the end of this process."""
+    load()
+    process = _SERVER.Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
 
 
 class Command:

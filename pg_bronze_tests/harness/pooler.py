@@ -18,7 +18,7 @@ from pg_bronze.demo.postgres import PostgresServer
 CONFIGURATION = """[databases]
 * = host={server.host} port={server.port}
 [pgbouncer]
-listen_addr = 127.0.0.1
+listen_addr = {listen}
 listen_port = {port}
 unix_socket_dir =
 auth_type = plain
@@ -31,16 +31,20 @@ max_client_conn = 200
 
 
 @contextlib.contextmanager
-def pgbouncer(server: PostgresServer, mode: str, size: int) -> Iterator[int]:
+def pgbouncer(
+    server: PostgresServer, mode: str, size: int, port: int | None = None, listen: str = "127.0.0.1"
+) -> Iterator[int]:
     """Start a pgbouncer in front of a server; gives its port."""
-    (port,) = free_ports(1)
+    port = port or free_ports(1)[0]
     account = unprivileged_user()
     with tempfile.TemporaryDirectory(prefix="pgbouncer") as name:
         folder = Path(name)
         folder.chmod(0o755)  # it drops root's rights before it reads the passwords
         users, configuration = folder / "users", folder / "pgbouncer.ini"
         users.write_text(f'"{server.user}" "{server.password}"\n')
-        configuration.write_text(CONFIGURATION.format(server=server, port=port, users=users, mode=mode, size=size))
+        configuration.write_text(
+            CONFIGURATION.format(server=server, port=port, users=users, mode=mode, size=size, listen=listen)
+        )
         program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
         if program is None:
             pytest.skip("pgbouncer is not installed")  # in continuous integration a skipped test is a failure
