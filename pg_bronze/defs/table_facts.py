@@ -18,6 +18,7 @@ from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import failures, metadata, run_watchdog
 from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import PgBronzeError
+from pg_bronze.postgres import activity as probe
 from pg_bronze.postgres import connection_limit
 from pg_bronze.postgres.activity import Activity
 from pg_bronze.postgres.connection import Source
@@ -230,7 +231,7 @@ def sizes(source: Source, tables: Sequence[tuple[SourceTable, due.Facts]]) -> di
     known = {item.oid: item.page_count + item.toast_page_count for table, _ in tables for item in table.relations}
     oids = [oid for _, facts in tables for oid in first_loads.unread(facts)]
     try:
-        found = source.sizes(oids) if oids else {}
+        found = probe.sizes(source, oids) if oids else {}
     except PgBronzeError:
         found = {}
     return known | {oid: size // BLOCK_BYTES for oid, size in found.items()}

@@ -271,14 +271,6 @@ class Source:
         """Whether no transaction with an id was open when the horizon of this tick was read."""
         return self._horizon is not None and self._horizon == self._next_xid
 
-    def sizes(self, oids: Sequence[int]) -> dict[int, int]:
-        """Return the bytes of some relations as they are now, as far as they can be read without waiting."""
-        return probe.sizes(self, oids)
-
-    def cache_blocks(self) -> int:
-        """Return the size of the server's shared buffers in blocks."""
-        return probe.cache_blocks(self)
-
     def holder(self, remedy_after_s: float = 0.0) -> str | None:
         """Describe the transaction that holds the horizon back, or return None; see ``activity.holder``."""
         return probe.holder(self, remedy_after_s)

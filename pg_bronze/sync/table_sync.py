@@ -15,6 +15,7 @@ from pg_bronze.lake.commit import Slice, Step, ignore_step
 from pg_bronze.lake.keys import Layout
 from pg_bronze.lake.ledger import Ledger, Recovered
 from pg_bronze.lake.object_store import Store
+from pg_bronze.postgres import activity
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.control_table import Control, ControlRow, Mirrored
 from pg_bronze.sync import redo, takeover
@@ -194,7 +195,7 @@ class TableSync:
         if band_rules.is_scheduled(self.table, newest.sweeps if newest else None, self.options.bands):
             # The counter first, the horizon second: what the counter includes began before the horizon.
             planner.counted = self.source.counter([item.oid for item in self.table.relations])
-            planner.cache_blocks = self.source.cache_blocks()
+            planner.cache_blocks = activity.cache_blocks(self.source)
             self.source.forget_horizon()
         planner.horizon_at = self.now()
         planner.horizon = self.source.horizon(at_least=newest.highest_horizon if newest else None)
