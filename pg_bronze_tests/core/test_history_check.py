@@ -24,7 +24,7 @@ def test_another_origin_stops_the_table_with_the_reason_and_the_remedy(name):
     assert remedy in str(raised.value)
     assert "pg-bronze reset movie" in str(raised.value)
     # Two databases in one Dagster storage find each other's watermark under the same table name.
-    assert ("DAGSTER_HOME" in str(raised.value)) == (name in {"bucket", "database"})
+    assert ("PG_BRONZE_NAME" in str(raised.value)) == (name in {"bucket", "database"})
 
 
 @pytest.mark.parametrize("lsn", ["0/FF", "0/100", "1/0"])

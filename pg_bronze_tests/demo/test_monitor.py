@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pg_bronze.defs import asset_keys
+from pg_bronze.defs import source_names
 from pg_bronze.demo.console import Console, StopSignals
 from pg_bronze.demo.monitor import Monitor
 
@@ -125,4 +125,4 @@ def test_the_first_address_is_a_page_with_source_tables_bronze_and_silver(tmp_pa
     (line,) = [line for line in out.getvalue().splitlines() if line.startswith("  tables")]
     groups = ("postgres", "bronze", "silver")
     assert line.endswith("/asset-groups/?expanded=" + ",".join(f"global@global:{group}" for group in groups))
-    assert groups == (asset_keys.SOURCE, asset_keys.BRONZE, asset_keys.SILVER)
+    assert groups == (source_names.SOURCE, source_names.BRONZE, source_names.SILVER)

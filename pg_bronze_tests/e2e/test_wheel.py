@@ -110,7 +110,10 @@ def test_outside_of_a_project_tick_scan_and_run_leave_one_folder(
         "python", "-c", "import pg_bronze as p; print(p.__file__, dir(p), *p.scan('movie').collect()['id'].sort())"
     )
     packages = elsewhere.bin.parent / f"lib/python3.{sys.version_info.minor}/site-packages"
-    assert (scan.stdout, scan.stderr) == (f"{packages}/pg_bronze/__init__.py ['__version__', 'scan'] 1 2\n", "")
+    assert (scan.stdout, scan.stderr) == (
+        f"{packages}/pg_bronze/__init__.py ['BronzeTables', '__version__', 'scan'] 1 2\n",
+        "",
+    )
 
     database.execute("insert into movie values (3)")
     with (tmp_path / "log").open("wb") as output:

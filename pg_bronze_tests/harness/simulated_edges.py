@@ -181,9 +181,9 @@ class SimulatedSource:
         self.guard(query.end)
         return (bool(self.view.select(query)),)
 
-    def ask(self, _query: object) -> list[tuple[object, ...]]:
-        """Answer with no sample of an added column, which is NULL in older rows."""
-        return []
+    def ask(self, query: object) -> list[tuple[object, ...]]:
+        """Answer with 1,000 shared buffers, and with no sample of an added column, which is NULL in older rows."""
+        return [("1000",)] if "shared_buffers" in str(query) else []
 
     @property
     def is_idle(self) -> bool:
@@ -191,9 +191,6 @@ class SimulatedSource:
 
     def counter(self, _oids: list[int]) -> tuple[int, str]:
         return self.cluster.written, "begin"
-
-    def cache_blocks(self) -> int:
-        return 1000
 
     def forget_horizon(self) -> None:
         pass
