@@ -36,12 +36,15 @@ class SliceSize:
         blocks: The number of heap blocks in the next range of a window; at least 1.
         lines: The number of line pointers in the next range, if even one block exceeds a limit because its rows point
             to large TOAST values; 0 for whole blocks.
+        most_rows: What ``row_limit`` may grow to, if it was derived from statistics. After a large insert these are
+            those of before, and a row seems to be as long as a block.
     """
 
     row_limit: int
     byte_limit: int
     blocks: int
     lines: int = 0
+    most_rows: int = 0
 
     @property
     def is_single_row(self) -> bool:
@@ -63,11 +66,14 @@ class SliceSize:
 
     def adjusted(self, row_count: int, size_bytes: int) -> "SliceSize":
         """Return the size to use after a range within the limits: doubled if it was less than a quarter full."""
-        if row_count * 4 >= self.row_limit or size_bytes * 4 >= self.byte_limit:
+        has_rows = row_count * 4 >= self.row_limit
+        if size_bytes * 4 >= self.byte_limit or (has_rows and self.row_limit >= self.most_rows):
             return self
+        row_limit = min(self.row_limit * 2, self.most_rows) if has_rows else self.row_limit
         if self.lines:
-            return dataclasses.replace(self, lines=self.lines * 2 if self.lines * 2 < LINES_PER_BLOCK else 0)
-        return dataclasses.replace(self, blocks=min(self.blocks * 2, MAX_BLOCKS_PER_RANGE))
+            lines = self.lines * 2 if self.lines * 2 < LINES_PER_BLOCK else 0
+            return dataclasses.replace(self, row_limit=row_limit, lines=lines)
+        return dataclasses.replace(self, row_limit=row_limit, blocks=min(self.blocks * 2, MAX_BLOCKS_PER_RANGE))
 
 
 def initial_size(table: SourceTable, slice_rows: int | None, slice_bytes: int) -> SliceSize:
@@ -85,11 +91,14 @@ def initial_size(table: SourceTable, slice_rows: int | None, slice_bytes: int) -
     row_bytes = float(UNKNOWN_ROW_BYTES)
     if table.row_estimate > 0 and pages > 0:
         row_bytes = min(float(BLOCK_BYTES), max(float(ROW_HEADER_BYTES), pages * BLOCK_BYTES / table.row_estimate))
-    row_limit = slice_rows or max(1000, int(slice_bytes / max(row_bytes, min_row_bytes(table.columns))))
+    least_bytes = min_row_bytes(table.columns)
+    row_limit = slice_rows or max(1000, int(slice_bytes / max(row_bytes, least_bytes)))
+    most_rows = slice_rows or max(1000, int(slice_bytes / max(ROW_HEADER_BYTES, least_bytes)))
     # A block is read together with the TOAST values that its rows point to.
     toast_ratio = sum(relation.toast_page_count for relation in table.relations) / max(pages, 1)
     full = min(slice_bytes / BLOCK_BYTES / (1 + toast_ratio), row_limit * row_bytes / BLOCK_BYTES)
-    return SliceSize(row_limit=row_limit, byte_limit=slice_bytes, blocks=max(1, int(full * PLANNED_SHARE)))
+    blocks = max(1, int(full * PLANNED_SHARE))
+    return SliceSize(row_limit=row_limit, byte_limit=slice_bytes, blocks=blocks, most_rows=most_rows)
 
 
 def certainly_fits(table: SourceTable, region: Region, byte_limit: int) -> bool:

@@ -48,7 +48,7 @@ def request(tables: Sequence[SourceTable], settings: Settings) -> dg.RunRequest:
     labels = [table.label for table in tables[:TABLES_PER_RUN]]
     return dg.RunRequest(
         job_name=SourceNames(settings).of(JOB),
-        run_config={"ops": {_OP: {"config": {"tables": labels}}}},
+        run_config={"ops": {SourceNames(settings).of(_OP): {"config": {"tables": labels}}}},
         tags=_tags("new", settings),
     )
 
@@ -68,7 +68,7 @@ def build_job(settings: Settings, state: CatalogState, build: Build) -> dg.JobDe
         build: Returns the definitions of a state.
     """
 
-    @dg.op(name=_OP)
+    @dg.op(name=SourceNames(settings).of(_OP))
     def copy_new_tables(context: dg.OpExecutionContext, config: NewTables) -> None:
         catalog = catalog_state.live(settings)
         tables = [table for table in copied_since(None, catalog, settings) if table.label in config.tables]

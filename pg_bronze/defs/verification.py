@@ -40,7 +40,7 @@ def build_job(tables: Sequence[SourceTable], names: SourceNames, days: dg.Partit
 
     resource = names.of(SOURCE_DATABASE)
 
-    @dg.op(pool=names.of(_POOL), required_resource_keys={resource})
+    @dg.op(name=names.of("verify"), pool=names.of(_POOL), required_resource_keys={resource})
     def verify(context: dg.OpExecutionContext, config: Verified) -> None:
         source_database: SourceDatabase = getattr(context.resources, resource)
         day = date.fromisoformat(context.partition_key) if context.has_partition_key else datetime.now(UTC).date()

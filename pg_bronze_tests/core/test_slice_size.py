@@ -39,6 +39,18 @@ def test_ranges_grow_while_they_are_less_than_a_quarter_full():
     assert SliceSize(100, 400, 8).adjusted(24, 100).blocks == 8, "a few rows can fill a slice"
 
 
+def test_the_rows_of_a_slice_grow_if_the_statistics_were_wrong_about_them():
+    """After a large insert into a small table each slice had 1,000 to 4,000 rows, a hundredth of what fits."""
+    size = initial_size(sized_table(10_000, rows=5_000), None, 2**25)
+    first = size.row_limit
+    for _ in range(20):
+        size = size.adjusted(size.row_limit, 40 * size.row_limit)
+    assert first == 2**25 // BLOCK_BYTES
+    assert 2**25 // 4 <= 40 * size.row_limit <= 2**25 // 2
+    configured = initial_size(sized_table(10_000, rows=5_000), 100, 2**25)
+    assert configured.adjusted(100, 4000).row_limit == 100
+
+
 def test_ranges_inside_a_block_grow_to_whole_blocks():
     assert SliceSize(100, 400, 1, 2).adjusted(0, 0) == SliceSize(100, 400, 1, 4)
     assert SliceSize(100, 400, 1, 100).adjusted(0, 0) == SliceSize(100, 400, 1, 200)
@@ -60,8 +72,8 @@ def test_a_range_ends_at_a_line_pointer_or_at_the_end_of_a_block(size, start, en
 
 
 def test_the_initial_size_depends_on_the_size_of_a_row():
-    assert initial_size(sized_table(100, rows=8000), None, 2**25) == SliceSize(327_680, 2**25, 3584)
-    assert initial_size(sized_table(100, rows=8000), 50, 2**25) == SliceSize(50, 2**25, 1)
+    assert initial_size(sized_table(100, rows=8000), None, 2**25) == SliceSize(327_680, 2**25, 3584, most_rows=2**25 // 24)
+    assert initial_size(sized_table(100, rows=8000), 50, 2**25) == SliceSize(50, 2**25, 1, most_rows=50)
     assert initial_size(sized_table(1, rows=80), None, 2**25).row_limit == 327_680
     assert initial_size(sized_table(1, rows=1), None, 2**25).row_limit == 2**25 // BLOCK_BYTES
 

@@ -323,3 +323,17 @@ def test_an_idle_server_that_switched_its_log_file_does_not_delay_a_tick(movie, 
             assert movie.tick().quiet
     finally:
         database.execute(f"drop owned by {role}; drop role {role}")
+
+
+def test_a_large_insert_into_a_small_table_makes_few_objects(database, bucket):
+    """By the statistics of before, a row is as long as a block: 800,000 rows became 240 objects of 0.16 MB."""
+    database.execute("create table movie (movie_id int primary key); insert into movie values (1); analyze movie")
+    lake = Lake(database, bucket.store())
+    lake.drain()
+    before = len(lake.keys())
+    database.execute("insert into movie select generate_series(2, 80000)")
+
+    lake.drain(slice_bytes=2**20)
+
+    assert lake.compare() == SAME
+    assert len(lake.keys()) - before <= 12
