@@ -28,7 +28,11 @@ def run_adopt(labels: Sequence[str], as_json: bool) -> int:
                 terminal.complain(sentence)
                 done.append({"table": table.label, "adopted": False, "error": of_a_command(sentence)})
                 continue
-            found = f"adopted as number {committed.watermark.seq}" if committed else "nothing to adopt"
+            found = (
+                f"continues in this bucket with object number {committed.watermark.seq}"
+                if committed
+                else "nothing to adopt"
+            )
             terminal.print(f"{table.label}: {found}")
             done.append({"table": table.label, "adopted": committed is not None, "error": None})
     if as_json:

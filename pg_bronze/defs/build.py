@@ -154,7 +154,9 @@ def _jobs(
         return []
     selection = dg.AssetSelection.assets(*tables.bronze).without_checks()
     return [
-        dg.define_asset_job(names.of("bronze"), selection=selection, executor_def=dg.in_process_executor),
+        dg.define_asset_job(
+            names.of("bronze"), selection=selection, executor_def=dg.in_process_executor, tags=dict(names.tags)
+        ),
         verification.build_job(tables.copied, names, asset_keys.daily(state.first_day)),
     ]
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
+from dagster.components.utils.project_paths import get_code_server_metadata_key
 from pydantic import Field, PrivateAttr, SecretStr, create_model
 
 from pg_bronze.core.table import SourceTable
@@ -44,11 +46,15 @@ _TEMPLATE: dict[str, Any] = {
 }
 
 
+class _Written(SecretStr):
+    """A secret that is written in the file. Its value is dropped."""
+
+
 def _secret(context: dg.ResolutionContext, raw: str) -> SecretStr:
     """Return the value of a secret, which must not be written in a file that is kept in a repository."""
     if not _FROM_ENVIRONMENT.search(raw):
-        # Without the value.
-        raise ValueError("a secret must come from the environment: write '{{ env.NAME }}' with the name of a variable")
+        # No error here: Dagster would print the line of the file with it.
+        return _Written("")
     return SecretStr(str(context.resolve_value(raw)))
 
 
@@ -147,6 +153,11 @@ class BronzeTables(dg.StateBackedComponent, _Attributes, dg.Resolvable):
         secrets = {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
         tables = {label: options.model_dump(exclude_none=True) for label, options in self.tables.items()}
         place = f"BronzeTables {self.name}"
+        if written := sorted(name for name, value in values.items() if isinstance(value, _Written)):
+            raise SettingsError(
+                f"{place}: {', '.join(written)}: a secret must come from the environment. Write '{{{{ env.NAME }}}}' "
+                "with the name of a variable."
+            )
         try:
             return attributes.load(place, {"prefix": self.name} | _given(values) | secrets, tables, home_variables())
         except SettingsError as error:
@@ -176,21 +187,42 @@ class BronzeTables(dg.StateBackedComponent, _Attributes, dg.Resolvable):
 
     def _text(self, state: CatalogState) -> str:
         # What a code server keeps becomes part of the snapshot of every execution plan, so it is a reference.
-        in_memory = self.defs_state.management_type == _IN_MEMORY.management_type
-        return catalog_state.reference(state, self.settings.name) if in_memory else state.to_text()
+        return catalog_state.reference(state, self.settings.name) if self._is_in_memory else state.to_text()
+
+    @property
+    def _is_in_memory(self) -> bool:
+        return self.defs_state.management_type == _IN_MEMORY.management_type
+
+    @property
+    def _project(self) -> Project:
+        return Project(lambda: self.settings, alone=False, translate=self._translate())
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return the definitions for the stored catalog; read it if this process received none, as `dg launch`."""
+        if self._is_in_memory and not _received(self.defs_state_config.key):
+            state = catalog_state.read(self.settings, datetime.now(UTC))
+            return build.build_definitions(self.settings, state, project=self._project)
+        return super().build_defs(context)
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         """Return assets, checks, jobs and sensors for the catalog."""
         del context
-        project = Project(lambda: self.settings, alone=False, translate=self._translate())
         if state_path is None:
             state = CatalogState(None, datetime.now(UTC).date(), _NO_STATE.format(name=self.name))
-            return build.build_definitions(self.settings, state, project=project)
-        return build.for_run(state_path.read_text(encoding="utf-8"), self.settings, project)
+            return build.build_definitions(self.settings, state, project=self._project)
+        return build.for_run(state_path.read_text(encoding="utf-8"), self.settings, self._project)
 
     def _translate(self) -> build.Translate | None:
         is_own = type(self).get_asset_spec is not BronzeTables.get_asset_spec
         return self.get_asset_spec if is_own else None
+
+
+def _received(key: str) -> bool:
+    """Return whether this process has a state of the code server, or is to read it itself."""
+    context = DefinitionsLoadContext.get()
+    if context.load_type != DefinitionsLoadType.RECONSTRUCTION:
+        return True
+    return get_code_server_metadata_key(key) in context.reconstruction_metadata
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,5 +145,9 @@ def _reading(table: SourceTable, settings: Settings) -> str:
     lines = "\n\n".join(f"```python\n{line}\n```" for line in reading_lines(table))
     newest = '\n\n`versions="latest"` returns the newest version of each row.' if table.primary_key else ""
     # The settings of a component are not those of the shell in which a person reads.
-    own = f"The environment needs `MINIO_…` and `PG_BRONZE_PREFIX={settings.prefix}`.\n\n" if settings.name else ""
+    own = ""
+    if settings.name:
+        known = {"MINIO_ENDPOINT": settings.minio_endpoint, "MINIO_BUCKET": settings.minio_bucket}
+        texts = [f"`{name}={value}`" for name, value in {**known, "PG_BRONZE_PREFIX": settings.prefix}.items() if value]
+        own = f"In the environment: {', '.join(texts)}, and the keys of the bucket.\n\n"
     return f"**Read** all row versions:\n\n{own}{lines}{newest}"

@@ -30,6 +30,8 @@ from pg_bronze.scheduling.tick_report import LastBatch
 from pg_bronze.settings.model import Settings
 
 # A batch in which some tables failed has copied the others.
+# Runs of sources with a name that are passed over to find the last one of the source without a name.
+_OTHERS = 25
 _ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE]
 
 
@@ -290,7 +292,9 @@ def _summary(
 ) -> str:
     """Return the summary; ``begun`` is the ``time.perf_counter`` at the beginning of the check."""
     tags = {metadata.BATCH_TAG: metadata.UNATTENDED, **names.tags}
-    found = instance.get_run_records(RunsFilter(tags=tags, statuses=_ENDED), limit=1)
+    found = names.own(instance.get_run_records(RunsFilter(tags=tags, statuses=_ENDED), limit=1))
+    if not found and not names.source:
+        found = names.own(instance.get_run_records(RunsFilter(tags=tags, statuses=_ENDED), limit=_OTHERS))[:1]
     last = [LastBatch(int(item.dagster_run.tags.get(run_tags.ROWS, "0")), item.end_time) for item in found]
     reasons = [item.decision.reason for item in checked]
     return tick_report.summary(reasons, horizon, time.perf_counter() - begun, last[0] if last else None, now)

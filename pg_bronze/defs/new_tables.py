@@ -79,6 +79,7 @@ def build_job(settings: Settings, state: CatalogState, build: Build) -> dg.JobDe
     @dg.job(
         name=SourceNames(settings).of(JOB),
         executor_def=dg.in_process_executor,
+        tags=dict(SourceNames(settings).tags),
         description="Copies tables that were created after the definitions were loaded.",
     )
     def bronze_new_tables() -> None:

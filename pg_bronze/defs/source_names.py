@@ -94,6 +94,10 @@ class SourceNames:
         """The tags of each run of the source."""
         return {SOURCE_TAG: self.source} if self.source else {}
 
+    def own(self, records: Iterable[dg.RunRecord]) -> list[dg.RunRecord]:
+        """Return the runs that are not of another source."""
+        return [record for record in records if record.dagster_run.tags.get(SOURCE_TAG) == self.source]
+
     def _first(self, kind: str) -> list[str]:
         return [kind, *self._name()]
 

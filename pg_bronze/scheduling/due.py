@@ -22,6 +22,7 @@ SIGNATURE_DIGITS = 10
 MAY_HAVE_ROWS = "may have new rows"
 DUE_FOR_SWEEP = "due for a sweep"
 UNCHANGED = "unchanged"
+OTHER_HISTORY = "copied from another history"
 BLOCKED = "blocked by an open transaction"
 SILENT = "the last run ended without reporting a result. See the page of that run for the reason."
 
@@ -192,7 +193,7 @@ def decide(
     decision = _by_horizon(_by_hints(facts, hint, cluster, now, ungated_after_s), hint, cluster, now)
     decision = _by_schedule(decision, facts, hint, cluster, now)
     if _has_other_history(facts, cluster):
-        decision = Decision(True, "copied from another history", dataclasses.replace(decision.hint, due_at=now))
+        decision = Decision(True, OTHER_HISTORY, dataclasses.replace(decision.hint, due_at=now))
     if next_try is not None:
         return _retried(decision, hint, next_try, now)
     delivered = delivered_upto(facts)

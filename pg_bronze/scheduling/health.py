@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
+from pg_bronze.core.table import shell_argument
 from pg_bronze.scheduling import backoff, due
 from pg_bronze.scheduling.backoff import Failure
 from pg_bronze.scheduling.coverage import Coverage
@@ -16,6 +17,11 @@ from pg_bronze.scheduling.coverage import Coverage
 State = Literal["up_to_date", "behind", "loading", "blocked", "sweep_overdue", "failing", "stuck", "not_copied"]
 Severity = Literal["ok", "warn", "error"]
 STATES: tuple[State, ...] = get_args(State)
+
+_OTHER_HISTORY = (
+    "The last copy belongs to another bucket, database or timeline than the settings, so the table is not copied. "
+    "`pg-bronze tick {label}` says which, and what to do."
+)
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,8 @@ def _state(found: Found, cause: Cause, targets: Targets, now: float, lag_s: floa
         return "loading", "ok", "The first load has not copied all rows yet."
     if found.running:
         return _running(found, targets, lag_s)
+    if found.decision.reason == due.OTHER_HISTORY:
+        return "behind", "error", _OTHER_HISTORY.format(label=shell_argument(found.label))
     if found.decision.reason == due.BLOCKED:
         return _blocked(cause, targets, lag_s)
     if found.overdue:

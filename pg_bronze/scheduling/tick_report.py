@@ -12,7 +12,7 @@ from pg_bronze.scheduling import backoff, due
 # Reasons of ``due`` that a person may have to act on. They precede the others, of which the most frequent is first.
 _TROUBLE = (
     "failing",
-    "copied from another history",
+    due.OTHER_HISTORY,
     "copied further than this database",
     "copied further than this standby",
     due.BLOCKED,

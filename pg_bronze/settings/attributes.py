@@ -4,6 +4,7 @@ An attribute is named as its setting, in lower case and without ``PG_BRONZE_``. 
 read, so several sources of one project have nothing in common by accident.
 """
 
+import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from pg_bronze.errors import SettingsError
 from pg_bronze.settings.config_file import options_of
 from pg_bronze.settings.load import load_settings
 from pg_bronze.settings.model import Settings
@@ -20,6 +22,8 @@ from pg_bronze.settings.table_options import TableOptions
 
 # Tables are an attribute of their own. The others belong to a process and not to a source.
 _LEFT_OUT = {"tables", "config", "file_options", "log"}
+# Messages name settings as variables.
+_VARIABLE = re.compile(r"\b(PG|MINIO)_[A-Z_0-9]+\b")
 _PLAIN = (bool, int, float)
 
 
@@ -69,7 +73,11 @@ def load(place: str, values: Mapping[str, Any], tables: Mapping[str, Any], home:
     """
     texts = {variable(name): _text(value) for name, value in values.items() if value is not None}
     options = {label: _option_texts(options) for label, options in tables.items()}
-    return load_settings({**home, **texts}, env_file=None, config=options_of(place, options))
+    try:
+        return load_settings({**home, **texts}, env_file=None, config=options_of(place, options))
+    except SettingsError as error:
+        names = {variable(name): name for name in Settings.model_fields}
+        raise SettingsError(_VARIABLE.sub(lambda found: names.get(found[0], found[0]), str(error))) from error
 
 
 def _option_texts(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tables: which tables are copied, and the options that may differ between them."""
 
 import datetime
+import re
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,11 +23,9 @@ class TableSettings(Section):
 
     name: str | None = Field(
         default=None,
-        max_length=30,
-        pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
         description="Name of the source database in Dagster, such as `shop`, if several are copied with one Dagster "
         "instance: part of asset keys (`bronze/shop/movie`) and of the names of groups, pools, sensors and jobs. "
-        "Lower-case letters, digits and single underscores. Not set: none of them has a name.",
+        "At most 30 lower-case letters, digits and single underscores. Not set: none of them has a name.",
     )
     include: tuple[str, ...] = Field(
         default=(),
@@ -98,6 +97,15 @@ class TableSettings(Section):
         if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
             raise ValueError('a JSON list must contain column names, such as ["created_at", "fecha"]')
         return tuple(names)
+
+    @field_validator("name")
+    @classmethod
+    def _validate_name(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) > 30 or not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", value)):
+            raise ValueError(
+                "it must have at most 30 lower-case letters, digits and single underscores, beginning with a letter"
+            )
+        return value
 
     @field_validator("include", "exclude", mode="before")
     @classmethod

@@ -85,9 +85,9 @@ def adopt(sync: TableSync, recorded: Watermark | None, writer: SliceWriter) -> C
         return None
     found = sync.ledger.recover(None, sync.now(), allow_gaps=True).watermark
     if found is None or (found.generation, found.seq) != (recorded.generation, recorded.seq):
-        newest = f"number {found.seq} of generation {found.generation}" if found else "none"
+        newest = f"the newest object is number {found.seq} of generation {found.generation}" if found else "no object"
         raise LakeDamaged(
-            f"{sync.label}: the newest object in {sync.store.place} is {newest}, and the last one that was written is "
+            f"{sync.label}: {sync.store.place} has {newest}, and the last one that was written is "
             f"number {recorded.seq} of generation {recorded.generation}. Nothing was changed. Copy all objects of "
             f"{recorded.origin.bucket}, including those in _pg_bronze/, and run the command again."
         )

@@ -215,7 +215,7 @@ def test_adopt_continues_in_the_bucket_that_all_objects_were_moved_to(copied: Co
     project.database.execute("drop table scene")
     assert "with the same prefix, and run `pg-bronze adopt`" in stopped.err
     assert incomplete.code == 1
-    assert "Nothing was changed. Copy all objects of" in incomplete.err
+    assert "has no object, and the last one that was written" in incomplete.err
     assert adopted.document["tables"] == [{"table": "scene", "adopted": True, "error": None}]
     assert (again.code, again.out) == (0, "scene: nothing to adopt\n")
     assert before is not None

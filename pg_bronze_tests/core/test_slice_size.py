@@ -72,7 +72,9 @@ def test_a_range_ends_at_a_line_pointer_or_at_the_end_of_a_block(size, start, en
 
 
 def test_the_initial_size_depends_on_the_size_of_a_row():
-    assert initial_size(sized_table(100, rows=8000), None, 2**25) == SliceSize(327_680, 2**25, 3584, most_rows=2**25 // 24)
+    assert initial_size(sized_table(100, rows=8000), None, 2**25) == SliceSize(
+        327_680, 2**25, 3584, most_rows=2**25 // 24
+    )
     assert initial_size(sized_table(100, rows=8000), 50, 2**25) == SliceSize(50, 2**25, 1, most_rows=50)
     assert initial_size(sized_table(1, rows=80), None, 2**25).row_limit == 327_680
     assert initial_size(sized_table(1, rows=1), None, 2**25).row_limit == 2**25 // BLOCK_BYTES

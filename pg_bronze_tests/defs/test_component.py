@@ -12,7 +12,6 @@ import pytest
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 from dagster._core.definitions.metadata.metadata_value import CodeLocationReconstructionMetadataValue
 from dagster._core.definitions.repository_definition import RepositoryLoadData
-from dagster.components.resolved.errors import ResolutionException
 
 from pg_bronze import BronzeTables
 from pg_bronze.core.table import SourceTable
@@ -331,10 +330,11 @@ def test_two_sources_have_rows_of_their_own_in_one_control_table(two: Sources, m
 
 
 def test_a_secret_in_yaml_is_refused_without_being_shown(two: Sources):
-    with pytest.raises(ResolutionException) as caught:
-        two.sources["shop"].component(pg_pass="hunter2secret")
+    """Dagster prints the line of the file with an error of a resolver."""
+    with pytest.raises(SettingsError) as caught:
+        two.load(two.sources["shop"].component(pg_pass="hunter2secret"))
 
-    assert "pg_pass" in str(caught.value)
+    assert "BronzeTables shop: pg_pass: a secret must come from the environment" in str(caught.value)
     assert "{{ env.NAME }}" in str(caught.value)
     assert "hunter2secret" not in str(caught.value)
     assert "hunter2secret" not in repr(two.sources["shop"].component())
@@ -343,11 +343,12 @@ def test_a_secret_in_yaml_is_refused_without_being_shown(two: Sources):
 @pytest.mark.parametrize(
     "attributes,words",
     [
-        ({"pg_port": 70000}, ["BronzeTables shop", "PG_PORT", "65535"]),
+        ({"pg_port": 70000}, ["BronzeTables shop", "pg_port", "65535"]),
+        ({"name": "Shop"}, ["name is 'Shop'", "lower-case letters"]),
         ({"tables": {"mov*": {"asset_key": "a"}}}, ["tables", "mov*", "key_prefix"]),
-        ({"minio_bucket": "No"}, ["MINIO_BUCKET"]),
+        ({"minio_bucket": "No"}, ["minio_bucket"]),
     ],
-    ids=["number", "pattern", "bucket"],
+    ids=["number", "name", "pattern", "bucket"],
 )
 def test_an_invalid_attribute_is_a_sentence_with_its_setting(
     two: Sources, attributes: dict[str, Any], words: list[str]
@@ -358,6 +359,26 @@ def test_an_invalid_attribute_is_a_sentence_with_its_setting(
         _ = component.settings
 
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_process_that_received_no_catalog_reads_it(two: Sources):
+    """`dg launch` loads the definitions as a run does, and passes it nothing."""
+    two.load(*components(two))
+    two.state = {}
+
+    definitions = two.load_for_run(*components(two))
+
+    keys = {"/".join(key.path) for key in definitions.resolve_asset_graph().executable_asset_keys}
+    assert "bronze/shop/movie" in keys
+
+
+def test_the_jobs_of_two_sources_are_valid_together(two: Sources):
+    """Dagster refuses a location in which two jobs have ops of the same name."""
+    definitions = two.load(*components(two))
+
+    repository = definitions.get_repository_def()
+
+    assert {"bronze_verify_shop", "bronze_verify_crm", "bronze_new_tables_shop"} <= set(repository.job_names)
 
 
 def test_a_stored_catalog_is_used_without_the_database(two: Sources, tmp_path: Path):

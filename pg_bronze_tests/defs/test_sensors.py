@@ -418,6 +418,12 @@ def test_the_tick_reports_the_rows_of_the_last_batch(quiet: Project, status: dg.
 
     assert "; last batch 12,345 rows" in quiet.evaluate().skip_message
 
+    create_run_for_test(
+        quiet.instance, "bronze_shop", status=dg.DagsterRunStatus.SUCCESS,
+        tags={"pg_bronze/batch": "tick", "pg_bronze/source": "shop", "rows": "9"},
+    )  # fmt: skip
+    assert "; last batch 12,345 rows" in quiet.evaluate().skip_message, "that of a source with a name"
+
 
 def test_a_table_that_was_dropped_and_created_again_is_due(quiet: Project):
     quiet.database.execute("drop table person; create table person (id int primary key, name text)")

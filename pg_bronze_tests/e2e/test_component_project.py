@@ -121,13 +121,13 @@ def test_a_scaffolded_source_is_checked_and_copied(
     checked = dg(
         folder,
         environment,
+        ["launch", "--assets", "bronze/shop/movie", "--partition", today],
         ["check", "defs"],
         ["list", "defs", "--json"],
-        ["launch", "--assets", "bronze/shop/movie", "--partition", today],
     )
 
     assert [code for code, _ in checked] == [0, 0, 0], checked
-    assert "bronze/shop/movie" in checked[1][1]
+    assert "bronze/shop/movie" in checked[2][1]
     assert lake.compare(database, bucket, "movie", prefix="shop") == lake.SAME
 
 

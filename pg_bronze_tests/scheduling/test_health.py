@@ -132,3 +132,10 @@ def test_a_table_has_its_own_target_and_its_own_worst_severity() -> None:
     assert health.of_table(late, COVERAGE, Cause(), lenient, NOW).severity == "warn"
     assert health.of_table(QUIET, COVERAGE, Cause(), lenient, NOW).severity == "ok"
     assert health.of_table(late, COVERAGE, Cause(), patient, NOW).lag_target_s == 600
+
+
+def test_a_table_of_another_bucket_or_database_fails_before_a_run_has_tried() -> None:
+    """With a changed MINIO_BUCKET, a table without new rows looked up to date."""
+    moved = of(replace(QUIET, decision=Decision(True, due.OTHER_HISTORY)))
+    assert (moved.state, moved.severity) == ("behind", "error")
+    assert "`pg-bronze tick movie` says which" in moved.sentence
