@@ -218,7 +218,9 @@ class BronzeTables(dg.StateBackedComponent, _Attributes, dg.Resolvable):
 
 
 def _received(key: str) -> bool:
-    """Return whether this process has a state of the code server, or is to read it itself."""
+    """Return whether this process has a state of the code server, or reads one that Dagster keeps."""
+    if not DefinitionsLoadContext.is_set():
+        return False
     context = DefinitionsLoadContext.get()
     if context.load_type != DefinitionsLoadType.RECONSTRUCTION:
         return True

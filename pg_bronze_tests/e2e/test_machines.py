@@ -1,6 +1,6 @@
 """Machines that lose each other: no row is lost or doubled, and copies continue without an operator.
 
-The two cuts here are made on every change. ``make proof`` makes all of ``harness/cuts.py``.
+One cut is made on every change. ``make proof`` makes all of ``harness/cuts.py``.
 """
 
 import itertools
@@ -16,6 +16,7 @@ from pg_bronze_tests.e2e.conftest import ROOT, wait_until
 from pg_bronze_tests.harness import cuts, machines
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.machine_deployment import Deployment, deployed
+from pg_bronze_tests.harness.repetitions import also
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 NUMBERS = itertools.count(2)
@@ -28,7 +29,7 @@ def site() -> Iterator[Deployment]:
 
 
 @pytest.mark.parametrize(
-    "cut", ["both writers alive: believed dead, and copying", "worker from Dagster's storage, in a copy"]
+    "cut", ["both writers alive: believed dead, and copying", *also("worker from Dagster's storage, in a copy")]
 )
 def test_after_a_cut_nothing_is_lost_or_doubled(site: Deployment, cut: str):
     row = cuts.measure(site, cut, NUMBERS, hold_commits=6, row_count=1500)
