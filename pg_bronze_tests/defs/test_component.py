@@ -103,7 +103,8 @@ def two(postgres_server, bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     # Of another source: a component does not read it.
     monkeypatch.setenv("PG_DB", "another")
     monkeypatch.setenv("PG_BRONZE_LAYOUT", "date")
-    bucket.record_probe()
+    for prefix in ("shop", "crm", "lake"):
+        bucket.record_probe(prefix=prefix)
     with (
         fresh_database(postgres_server) as shop,
         fresh_database(postgres_server) as crm,

@@ -104,6 +104,7 @@ def edit(file: Path, database: Any, bucket: Any) -> None:
 def test_a_scaffolded_source_is_checked_and_copied(
     folder: Path, environment: dict[str, str], database: Any, bucket: Any
 ):
+    bucket.record_probe(prefix="shop")
     database.execute("create table movie (id int primary key, title text)")
     database.execute("insert into movie select i, 'film ' || i from generate_series(1, 50) i")
     scaffolded = dg(

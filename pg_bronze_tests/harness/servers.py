@@ -194,10 +194,10 @@ class Bucket:
         client = _client(self.server.endpoint_url, self.server.access_key, self.server.secret_key)
         return object_store.Store(client, self.name, prefix)
 
-    def record_probe(self, endpoint_url: str = "") -> None:
-        """Record a successful create-only probe, which takes SeaweedFS 1 to 4 s in each new bucket."""
+    def record_probe(self, endpoint_url: str = "", prefix: str = "") -> None:
+        """Record a successful create-only probe, which takes SeaweedFS 1 to 4 s in each new bucket and prefix."""
         text = create_only.record(endpoint_url or self.server.endpoint_url, datetime.now(UTC))
-        self.store().replace(own_key("", "create_only.json"), text)
+        self.store().replace(own_key(prefix, "create_only.json"), text)
 
     def remove(self) -> None:
         """Remove the bucket: SeaweedFS keeps volumes for each, and runs out of them after about a hundred."""
