@@ -4,6 +4,7 @@ Recording all of 1,000 tables in each tick would cost seconds and megabytes. A c
 one again while it lasts, and a good one after each copy and once an hour. No clock, no Dagster.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,5 +62,6 @@ def _is_changed(table: TableHealth, last: Report | None) -> bool:
 def _is_old(table: TableHealth, last: Report, now: float) -> bool:
     if table.severity != "ok":
         return now - last.at >= REPEAT_BAD_S
-    # Dagster shows the result of a check as missing if the asset was materialized since.
-    return now - last.at >= REFRESH_GOOD_S or (table.copied_at is not None and table.copied_at > last.at)
+    # Dagster shows the result of a check as missing if the asset was materialized since. It compares the time of the
+    # materialization with that of the result in whole seconds, so one of the same second counts as later.
+    return now - last.at >= REFRESH_GOOD_S or (table.copied_at is not None and table.copied_at >= math.floor(last.at))

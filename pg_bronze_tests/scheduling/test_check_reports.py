@@ -31,6 +31,13 @@ def test_a_good_table_that_was_copied_since_its_result_is_recorded() -> None:
     assert due([copied], reported, NOW) == [copied]
 
 
+def test_a_table_that_was_copied_in_the_second_of_its_result_is_recorded_once_more() -> None:
+    """Dagster compares whole seconds: the check of a quiet table was shown as not evaluated for an hour."""
+    copied = replace(GOOD, copied_at=NOW + 0.2)
+    assert due([copied], {"movie": Report("ok", NOW + 0.4)}, NOW + 5) == [copied]
+    assert due([copied], {"movie": Report("ok", NOW + 5)}, NOW + 10) == []
+
+
 def test_a_change_is_recorded_at_once_in_both_directions() -> None:
     assert due([BAD], {"movie": Report("ok", NOW - 1)}, NOW) == [BAD]
     assert due([GOOD], {"movie": Report(mark_of(BAD), NOW - 1)}, NOW) == [GOOD]
