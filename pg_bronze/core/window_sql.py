@@ -146,8 +146,8 @@ def _cells_at(region: Region, floor: str | None, key: Callable[[str], object]) -
     def contains(cell: Cell) -> bool:
         if floor is None:
             return cell.floor is None
-        starts = cell.floor is None or not key(floor) < key(cell.floor)  # type: ignore[operator]
-        return starts and (cell.ceiling is None or key(floor) < key(cell.ceiling))  # type: ignore[operator]
+        starts = cell.floor is None or not key(floor) < key(cell.floor)  # type: ignore[operator]  # keys of one order
+        return starts and (cell.ceiling is None or key(floor) < key(cell.ceiling))  # type: ignore[operator]  # the same
 
     return [cell for cell in region.cells if contains(cell)]
 

@@ -161,7 +161,7 @@ class BronzeTables(dg.StateBackedComponent, _Attributes, dg.Resolvable):
         try:
             return attributes.load(place, {"prefix": self.name} | _given(values) | secrets, tables, home_variables())
         except SettingsError as error:
-            raise SettingsError(f"{place}: {error}") from error
+            raise SettingsError(f"{place}: {str(error).removeprefix(f'{place}, ')}") from error
 
     def get_asset_spec(self, table: SourceTable, spec: dg.AssetSpec) -> dg.AssetSpec:
         """Return the spec of a table's bronze asset. A subclass may change it.

@@ -102,6 +102,26 @@ def numbers(columns: "Sequence[str]", key: "Mapping[str, pl.Expr]", xid: str) ->
     ]
 
 
+def of_rows(source: "pl.DataFrame", expected: "pl.DataFrame", copied: "pl.DataFrame", horizon: int) -> Comparison:
+    """Return how the numbers of rows differ.
+
+    Args:
+        source: All live rows.
+        expected: Those of copied transactions.
+        copied: The row versions in the lake.
+        horizon: The source has not reached transactions from this one on.
+    """
+    found = missing(expected, copied)
+    return Comparison(
+        row_count=source.height,
+        missing=int(found["missing"].sum()),
+        ahead=ahead(source, copied, horizon),
+        not_copied=source.height - expected.height,
+        only_in_lake=only_in_lake(source, copied),
+        transactions=tuple(found["xid"].unique().sort().head(TRANSACTIONS_SHOWN)),
+    )
+
+
 def missing(source: "pl.DataFrame", copied: "pl.DataFrame") -> "pl.DataFrame":
     """Return the versions that the lake lacks, with their number; rows with equal values are counted, not merged."""
     import polars as pl

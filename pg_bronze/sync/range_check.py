@@ -271,15 +271,7 @@ class _Lake:
         source = live.select(comparison.numbers(names, self._forms, column_types.xid_column(self._columns)))
         copied = self._within(self._rows, keys)
         expected = source.filter(pl.col("xid").is_not_null())
-        missing = comparison.missing(expected, copied)
-        return Comparison(
-            row_count=source.height,
-            missing=int(missing["missing"].sum()),
-            ahead=comparison.ahead(source, copied, self._horizon),
-            not_copied=source.height - expected.height,
-            only_in_lake=comparison.only_in_lake(source, copied),
-            transactions=tuple(missing["xid"].unique().sort().head(comparison.TRANSACTIONS_SHOWN)),
-        )
+        return comparison.of_rows(source, expected, copied, self._horizon)
 
     def _within(self, rows: "pl.DataFrame", keys: KeyRange) -> "pl.DataFrame":
         import polars as pl

@@ -74,15 +74,7 @@ def compare(
     copied = lake.select(comparison.numbers(shared, forms, xid)).collect(engine="streaming")
     later = [frame.select(comparison.numbers(shared, forms, xid)) for frame in _copied_later(sync, watermark, upto)]
     expected = pl.concat([source.filter(pl.col("xid") < upto), *later])
-    missing = comparison.missing(expected, copied)
-    return Comparison(
-        row_count=source.height,
-        missing=int(missing["missing"].sum()),
-        ahead=comparison.ahead(source, copied, sync.horizon),
-        not_copied=source.height - expected.height,
-        only_in_lake=comparison.only_in_lake(source, copied),
-        transactions=tuple(missing["xid"].unique().sort().head(comparison.TRANSACTIONS_SHOWN)),
-    )
+    return comparison.of_rows(source, expected, copied, sync.horizon)
 
 
 def reconcile(
