@@ -18,7 +18,9 @@ import hypothesis
 import pytest
 
 from pg_bronze_tests import planting
+from pg_bronze_tests.harness import environment
 
+environment.install()  # before the first thread
 planting.install()  # before the product is imported
 
 from pg_bronze.demo.postgres import PostgresServer  # noqa: E402
