@@ -25,9 +25,21 @@ BRONZE = AssetAlias("bronze")
 def pg_bronze(*arguments: str) -> dict[str, Any]:
     """Run `pg-bronze … --json` and return its document. What it prints on standard error is the log of the task."""
     command = [COMMAND, *arguments, "--json"]
+    started: list[subprocess.Popen[str]] = []
+    is_ended = False
+
+    def end(*_: object) -> None:
+        """Airflow ends a task with SIGTERM; Ctrl-C lets the command end its run, and committed slices stay."""
+        nonlocal is_ended
+        is_ended = True
+        while started:
+            started.pop().send_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, end)
     with subprocess.Popen(command, cwd=FOLDER, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
-        # Airflow ends a task with SIGTERM; Ctrl-C lets the command end its run, and committed slices stay.
-        signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
+        started.append(process)
+        if is_ended:  # while the command was being started
+            end()
         printed, _ = process.communicate()
     try:
         document: dict[str, Any] = json.loads(printed)

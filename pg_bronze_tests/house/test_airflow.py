@@ -4,8 +4,10 @@ e2e/airflow_runs.py runs it in a real Airflow.
 """
 
 import json
+import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -211,6 +213,29 @@ def test_a_task_that_airflow_ends_lets_its_command_end_as_ctrl_c_does(dag: Dag):
     script = f"sleep 60 > /dev/null & waiting=$!; trap '{ends}' INT; kill -TERM $PPID; wait"
     (dag.folder / "pg-bronze").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
 
+    with pytest.raises(Error, match="ended with 130 and no document"):
+        dag.tick("movie")
+
+    assert dag.called == [["ended"]]
+
+
+def test_a_task_that_airflow_ends_while_it_starts_its_command_ends_it_as_well(
+    dag: Dag, monkeypatch: pytest.MonkeyPatch
+):
+    """Otherwise the signal has no effect, or ends the task alone."""
+    ends = "kill $waiting; echo ended >> called; exit 130"
+    script = f"sleep 60 > /dev/null & waiting=$!; trap '{ends}' INT; : > ready; wait"
+    (dag.folder / "pg-bronze").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    os.mkfifo(dag.folder / "ready")
+    start = subprocess.Popen
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        process = start(*arguments, **named)
+        (dag.folder / "ready").read_bytes()  # the trap is set
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr("subprocess.Popen", interrupted)
     with pytest.raises(Error, match="ended with 130 and no document"):
         dag.tick("movie")
 
