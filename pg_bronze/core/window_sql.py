@@ -31,11 +31,11 @@ _XMIN = "pg_catalog.int8in(pg_catalog.xidout(t.xmin))"
 def written(start: int | None, end: int) -> str:
     """Return the condition that a row version was written by a transaction in ``[start, end)``.
 
-    Without a ``start`` there is no lower bound, because the age of a row frozen long ago is not meaningful.
+    Without a ``start`` there is no lower bound, because the age of a row frozen long ago is not meaningful. The upper
+    age is tested first: almost all rows of a table are older, and "between" would test the other bound before it.
     """
     if start is None:
-        return f"not {_AGE} between 0 and (select {_age_of(end)})"
-    # The upper age first: almost all rows of a table are older, and "between" would test the other bound before it.
+        return f"not ({_AGE} <= (select {_age_of(end)}) and {_AGE} >= 0)"
     return f"{_not_before(start)} and {_before(end)}"
 
 
@@ -126,7 +126,9 @@ def _in_cells(region: Region, names_by_attnum: Mapping[int, str]) -> Iterator[st
         yield above(min(floors, key=order.key))
         edges = [edge for edge in edges if order.key(edge) > min(map(order.key, floors))]
     if column is None and len(ceilings) == len(region.cells):
-        yield f"t.ctid < '({max(ceilings, key=order.key)},0)'::pg_catalog.tid"
+        last = max(ceilings, key=order.key)
+        yield f"t.ctid < '({last},0)'::pg_catalog.tid"
+        edges = [edge for edge in edges if order.key(edge) < order.key(last)]
 
     def bounds_at(floor: str | None) -> str:
         return _bounds(region, _cells_at(region, floor, order.key), names_by_attnum)

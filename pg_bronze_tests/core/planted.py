@@ -84,7 +84,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a first load includes rows of transactions after its horizon",
         "core/window_sql.py",
-        'return f"not {_AGE} between 0 and (select {_age_of(end)})"',
+        'return f"not ({_AGE} <= (select {_age_of(end)}) and {_AGE} >= 0)"',
         'return "true"',
         "core/test_window_sql.py::test_a_first_load_contains_every_id_below_its_end",
     ),

@@ -41,8 +41,9 @@ SINCE_50 = (
     "(select (((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 70) & 4294967295) + 1)"
 )
 FIRST = (
-    "not pg_catalog.age(t.xmin) between 0 "
-    "and (select ((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 70) & 4294967295)"
+    "not (pg_catalog.age(t.xmin) <= "
+    "(select ((pg_catalog.age('3'::pg_catalog.xid)::pg_catalog.int8 + 3) - 70) & 4294967295) "
+    "and pg_catalog.age(t.xmin) >= 0)"
 )
 
 
