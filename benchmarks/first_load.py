@@ -4,7 +4,7 @@
     nice .venv/bin/python -m benchmarks.first_load --parallel 1 2 4 --delay-ms 10 --rate-mb 20
 
 Starts a PostgreSQL and an S3 server of its own (extra ``demo``). Each load is done in three ways, shuffled in each
-round, and each in a process of its own that has imported everything and copied a tiny table before:
+round, and each in a process of its own that has imported everything and copied ten rows of the same columns before:
 
     floor     psql: the rows in the binary format of COPY, into /dev/null
     ceiling   connectorx reads the projection of pg_bronze into one frame, and Polars writes it to one local file
@@ -35,6 +35,7 @@ import psutil
 
 from benchmarks import memory
 from benchmarks.big_table import Server
+from benchmarks.memory_s3 import MemoryS3
 from benchmarks.slow_link import slow_link
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +57,7 @@ NARROW = """create table narrow as select i as id, timestamptz '2026-01-01' + i 
   i / 7.0::float8 as value from generate_series(1, {rows}) i"""
 TABLES = {"lines": (LINES, 400_000), "wide": (WIDE, 200_000), "narrow": (NARROW, 1_500_000)}
 SETTLE_S = 0.2  # a session that its client has closed ends, and counts, some milliseconds later
-IDLE = "create table idle (id int, note text); insert into idle values (1, 'x')"
+TINY_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def child(plan: dict[str, Any]) -> None:
         from pg_bronze.settings.process import tune_process
 
         tune_process()  # before Polars is imported, as in a run worker
-    load(plan, "idle")
+    load(plan, f"{plan['table']}_tiny")
     idle = memory.status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is forgotten
     servers = [Server(pid) for pid in plan["servers"]]
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of rows")
     parser.add_argument("--parallel", type=int, nargs="+", default=[1], help="block ranges that are read at once")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="of the link to PostgreSQL, one direction")
+    parser.add_argument("--store", choices=["seaweed", "memory"], default="seaweed", help="the S3 server")
     parser.add_argument("--rate-mb", type=float, default=0.0, help="MB in a second of each connection over the link")
     given = parser.parse_args()
     from pg_bronze.demo import binaries
@@ -195,7 +197,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         PostgresServer(Path(folder) / "postgres", options=options) as postgres,
-        SeaweedServer(Path(folder) / "s3") as s3,
+        SeaweedServer(Path(folder) / "s3") if given.store == "seaweed" else MemoryS3() as s3,
         slow_link(postgres.host, postgres.port, given.delay_ms, given.rate_mb) as port,
     ):
         s3.create_bucket("bronze")
@@ -203,13 +205,13 @@ def main() -> None:
         common = memory.plan(conninfo | {"password": postgres.password, "dbname": "postgres"}, s3, "bronze")
         with postgres.connect(autocommit=True) as connection:
             postmaster = psutil.Process(connection.info.backend_pid).ppid()
-            connection.execute(IDLE)
         common |= {"servers": [postmaster, s3.child.pid], "folder": folder}
         for table in given.table or TABLES:
             statement, usual = TABLES[table]
             rows = int(usual * given.scale)
             with postgres.connect(autocommit=True) as connection:
                 connection.execute(statement.format(rows=rows).encode())
+                connection.execute(f"create table {table}_tiny as select * from {table} limit {TINY_ROWS}".encode())
                 connection.execute(f"vacuum analyze {table}".encode())
                 connection.execute(b"checkpoint")
             copies = {"copy" if number == 1 else f"copy x{number}": number for number in given.parallel}
