@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     import polars as pl
 
 BULKY_ROW_BYTES = 256 * 1024
+# connectorx and Polars have buffers for each column: two slices of 1,600 columns take 209 MB, one after the other less.
+BULKY_COLUMNS = 1000
 Step = Callable[[str], None]
 ReportT = TypeVar("ReportT")
 
 
 def ignore_step(_name: str) -> None:
     """Do nothing after a step of a commit. Tests replace this to stop a writer there."""
+
+
+def is_bulky(frame: "pl.DataFrame") -> bool:
+    """Return whether the rows are so large that nothing else should be read while they are in memory."""
+    return frame.width > BULKY_COLUMNS or frame.estimated_size() > BULKY_ROW_BYTES * max(1, frame.height)
 
 
 @dataclass
@@ -57,7 +64,7 @@ class Slice:
 
     def __post_init__(self) -> None:
         self.row_count = self.frame.height
-        self.bulky = self.frame.estimated_size() > BULKY_ROW_BYTES * max(1, self.frame.height)
+        self.bulky = is_bulky(self.frame)
 
     def encoded(self, codec: Codec) -> bytes:
         """Return the Parquet bytes and empty the frame."""

@@ -1,31 +1,41 @@
-"""Reads ahead: block ranges of first loads that are read in parallel, before each has its turn to be committed.
+"""Reads ahead: block ranges of first loads that are read before each has its turn to be committed.
 
-A read ahead is a guess. Each slice is planned after the commit of the one before it, as without reads ahead; a read is
-used if that plan asks for exactly its region, and the table is still the one that was read. Otherwise it is dropped.
+The next range is read while the values of the one before are converted and written; with ``PG_BRONZE_LOAD_PARALLEL``,
+several are read at once. A read ahead is a guess. Each slice is planned after the commit of the one before it, as
+without reads ahead; a read is used if that plan asks for exactly its region, and the table is still the one that was
+read. Otherwise it is dropped.
 """
 
 import contextlib
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pg_bronze.core import planning
 from pg_bronze.core.next_read import Plan, Read
 from pg_bronze.core.region import Region
 from pg_bronze.core.slice_size import SliceSize
 from pg_bronze.core.table import SourceTable
+from pg_bronze.errors import PgBronzeError
+from pg_bronze.lake.commit import is_bulky
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.read_session import ReadSession
 from pg_bronze.sync import slice_reader
+
+if TYPE_CHECKING:
+    import polars as pl
 
 STOP_WITHIN_S = 10.0
 INTERRUPTED_WITHIN_S = 0.5
 OutcomeT = TypeVar("OutcomeT")
 # The rows, as ``slice_reader.read`` returns them, and the seconds that the read took.
 TimedRows: TypeAlias = "tuple[slice_reader.Rows | None, float]"
+# The same, with the rows as they are sent.
+_TimedFrame: TypeAlias = "tuple[pl.DataFrame | None, float]"
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class _Ahead:
     step: Read
     table: SourceTable
     session: ReadSession
-    outcome: "Future[TimedRows]"
+    outcome: "Future[_TimedFrame]"
 
 
 class ReadsAhead:
@@ -44,7 +54,7 @@ class ReadsAhead:
     At most as many are held, under way or with their rows, as sessions may read at once.
 
     Args:
-        most: How many sessions may read at once; 1 reads nothing ahead.
+        most: How many sessions may read at once.
     """
 
     def __init__(self, source: Source, most: int) -> None:
@@ -53,6 +63,8 @@ class ReadsAhead:
         self._held: deque[_Ahead] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._stopped = False
+        # A range that is not read yet, and its query if its size was measured: None if it exceeds a slice.
+        self._measured: tuple[Region, str | None] | None = None
 
     @property
     def next_blocks(self) -> int | None:
@@ -71,33 +83,34 @@ class ReadsAhead:
     def read(
         self, step: Read, table: SourceTable, size: SliceSize, following: Callable[[Read], Iterable[Read]]
     ) -> "TimedRows | None":
-        """Read a range in parallel with those after it, and return its rows.
+        """Return the rows of a range, and begin to read those after it.
 
         Args:
             step: What ``keep`` was called with.
             following: Returns the ranges after one, as far as they can be planned.
 
         Returns:
-            None if the step has to be read alone: it is no range of a first load, no further connection is free, or
-            its read failed, which is no reason to fail before a read alone does.
+            None if the step has to be read alone: it is no range of a first load, or it was read ahead and that failed,
+            which is no reason to fail before a read alone does.
         """
-        if self._most < 2 or not planning.is_load_range(step):
+        if self._most < 1 or not planning.is_load_range(step):
             return None
-        sessions = self._source.sessions.at_once(self._most)
-        if any(item.session not in sessions for item in self._held):
-            self.drop()
-        if len(sessions) < 2:
+        sessions = self._sessions()
+        if len(sessions) > 1:
+            self._fill(step, sessions, table, size, following)
+        elif self._held:
+            self._measure_next(step, table, size, following)
+        taken = self._taken() if self._held else self._read_alone(step, table, size)
+        if taken is None:
             return None
-        self._fill(step, sessions, table, size, following)
-        outcome = settled(self._held[0].outcome)
-        error = outcome.exception()
-        if error is None:
-            self._held.popleft()
-            return outcome.result()
-        if self._stopped or not isinstance(error, Exception):
-            raise error
-        self.give_up()
-        return None
+        frame, seconds = taken
+        if frame is None:
+            return None, seconds
+        # The next range is larger if this one was far from full.
+        if not is_bulky(frame) and size.adjusted(frame.height, int(frame.estimated_size())) == size:
+            with contextlib.suppress(PgBronzeError):  # it fails again if it still does when the range has its turn
+                self._fill(step, sessions, table, size, following, begun=True)
+        return slice_reader.conformed(frame, table), seconds
 
     def drop(self) -> None:
         """End what is read ahead, and forget its rows."""
@@ -114,7 +127,7 @@ class ReadsAhead:
 
     def give_up(self) -> None:
         """Read nothing ahead in the rest of this run, and close the further connections."""
-        self._most = 1
+        self._most = 0
         self.drop()
         self._source.sessions.close_further()
 
@@ -128,6 +141,42 @@ class ReadsAhead:
             self.give_up()
             self._pool.shutdown(wait=False)
 
+    def _sessions(self) -> Sequence[ReadSession]:
+        """Return the sessions to read over, and drop what is read over others."""
+        sessions = [self._source.sessions.first] if self._most == 1 else self._source.sessions.at_once(self._most)
+        if any(item.session not in sessions for item in self._held):
+            self.drop()
+        return sessions
+
+    def _measure_next(
+        self, step: Read, table: SourceTable, size: SliceSize, following: Callable[[Read], Iterable[Read]]
+    ) -> None:
+        """Measure the range after ``step`` while that is read."""
+        with contextlib.suppress(PgBronzeError):  # as in ``read``
+            for later in itertools.islice(following(step), 1):
+                self._measured = later.region, self._query(later, table, size)
+
+    def _query(self, step: Read, table: SourceTable, size: SliceSize) -> str | None:
+        """Return the query of a range; None if it exceeds a slice."""
+        if self._measured is None or self._measured[0] != step.region:
+            return slice_reader.measured(self._source, table, step.region, size)
+        return self._measured[1]
+
+    def _read_alone(self, step: Read, table: SourceTable, size: SliceSize) -> _TimedFrame:
+        return _timed(lambda: slice_reader.read_frame(self._source, table, step.region, size))
+
+    def _taken(self) -> "_TimedFrame | None":
+        """Return the frame whose turn it is; None if its read failed."""
+        outcome = settled(self._held[0].outcome)
+        error = outcome.exception()
+        if error is None:
+            self._held.popleft()
+            return outcome.result()
+        if self._stopped or not isinstance(error, Exception):
+            raise error
+        self.give_up()
+        return None
+
     def _fill(
         self,
         step: Read,
@@ -135,28 +184,35 @@ class ReadsAhead:
         table: SourceTable,
         size: SliceSize,
         following: Callable[[Read], Iterable[Read]],
+        begun: bool = False,
     ) -> None:
+        """Begin a read over each free session: ``step`` unless it is ``begun``, and the ranges after it."""
         used = [item.session for item in self._held]
         free = iter([session for session in sessions if session not in used])
-        if not self._held:
+        if not self._held and not begun:
             self._begin(step, next(free), table, size)
-        for session, later in zip(free, following(self._held[-1].step), strict=False):
+        last = self._held[-1].step if self._held else step
+        for session, later in zip(free, following(last), strict=False):
             self._begin(later, session, table, size)
 
     def _begin(self, step: Read, session: ReadSession, table: SourceTable, size: SliceSize) -> None:
+        # Of several at once the size is not measured: that is a question on the kept connection, one after the other.
+        query = self._query(step, table, size) if self._most == 1 else slice_reader.bounded(table, step.region, size)
+        if query is None:
+            return  # it is measured again, and divided, when it has its turn
+        text = query
+        session.prepare()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=self._most, thread_name_prefix="read-range")
-        session.prepare()
-        # Its size is not measured first: that is a question on the kept connection, which other threads use.
-        text = slice_reader.bounded(table, step.region, size)
-        outcome = self._pool.submit(_timed, session, table, step.region, size, text)
+        outcome = self._pool.submit(
+            _timed, lambda: slice_reader.fetch(session.read, step.region, size, text, table.label)
+        )
         self._held.append(_Ahead(step, table, session, outcome))
 
 
-def _timed(session: ReadSession, table: SourceTable, region: Region, size: SliceSize, text: str) -> TimedRows:
+def _timed(read: "Callable[[], pl.DataFrame | None]") -> "_TimedFrame":
     started = time.monotonic()
-    rows = slice_reader.fetch(session.read, table, region, size, text)
-    return rows, time.monotonic() - started
+    return read(), time.monotonic() - started
 
 
 def settled(reading: "Future[OutcomeT]") -> "Future[OutcomeT]":

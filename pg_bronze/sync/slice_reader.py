@@ -25,10 +25,25 @@ def read(source: Source, table: SourceTable, region: Region, size: SliceSize) ->
         None if the rows are more than one slice may hold and the region can be divided. A region that cannot be
         divided (one row) is read at any size.
     """
+    frame = read_frame(source, table, region, size)
+    return None if frame is None else conformed(frame, table)
+
+
+def read_frame(source: Source, table: SourceTable, region: Region, size: SliceSize) -> "pl.DataFrame | None":
+    """Read the rows of a region as they are sent; see ``read``."""
     text = measured(source, table, region, size)
     if text is None:
         return None
-    return fetch(lambda query, _label: _rows(source, table, region, query), table, region, size, text)
+    return fetch(lambda query, _label: _rows(source, table, region, query), region, size, text, table.label)
+
+
+def conformed(frame: "pl.DataFrame", table: SourceTable) -> Rows:
+    """Return rows as they are stored, with counts of the values that a policy changed.
+
+    Args:
+        frame: The rows as they were sent while the table was ``table``.
+    """
+    return column_types.conform(frame, table.columns, table.label)
 
 
 def measured(source: Source, table: SourceTable, region: Region, size: SliceSize) -> str | None:
@@ -69,20 +84,19 @@ def _row_limit(region: Region, size: SliceSize) -> int | None:
 
 
 def fetch(
-    read_frame: "Callable[[str, str], pl.DataFrame]", table: SourceTable, region: Region, size: SliceSize, text: str
-) -> "Rows | None":
+    read: "Callable[[str, str], pl.DataFrame]", region: Region, size: SliceSize, text: str, label: str
+) -> "pl.DataFrame | None":
     """Return the rows of a query of ``measured`` or ``bounded``; None if they are more than one slice may hold.
 
     Args:
-        read_frame: Runs a query for a table of some label, such as ``ReadSession.read``.
+        read: Runs a query for a table of some label, such as ``ReadSession.read``.
+        label: The name of the table for messages.
     """
     try:
-        frame = read_frame(text, table.label)
+        frame = read(text, label)
     except SliceTooLarge:
         return None
-    if _is_divisible(region, size) and frame.height > size.row_limit:
-        return None
-    return column_types.conform(frame, table.columns, table.label)
+    return None if _is_divisible(region, size) and frame.height > size.row_limit else frame
 
 
 def query(
@@ -100,7 +114,7 @@ def query(
 
 def read_all(source: Source, table: SourceTable, region: Region, text: str) -> Rows:
     """Read all rows of a region with its query at any size, as for a slice that is redone."""
-    return column_types.conform(_rows(source, table, region, text), table.columns, table.label)
+    return conformed(_rows(source, table, region, text), table)
 
 
 def _rows(source: Source, table: SourceTable, region: Region, text: str) -> "pl.DataFrame":

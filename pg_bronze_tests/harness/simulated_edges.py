@@ -108,15 +108,16 @@ class SimulatedSessions:
     """The methods of ``ReadSessions`` that the product calls."""
 
     def __init__(self, source: "SimulatedSource") -> None:
+        self.first = SimulatedSession(source)
         self.source = source
-        self.all: list[SimulatedSession] = []
+        self.all = [self.first]
 
     def at_once(self, most: int) -> list[SimulatedSession]:
         self.all += [SimulatedSession(self.source) for _ in range(most - len(self.all))]
         return self.all
 
     def close_further(self) -> None:
-        self.all = []
+        self.all = [self.first]
 
 
 class SimulatedSource:

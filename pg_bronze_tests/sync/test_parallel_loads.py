@@ -9,6 +9,7 @@ from pg_bronze.errors import SourceUnavailable
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.connection_limit import ConnectionLimit
 from pg_bronze.postgres.read_session import ReadSession
+from pg_bronze.sync import slice_reader
 from pg_bronze.sync.reads_ahead import ReadsAhead
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Crash, Lake, NoLock, crash_after, fill, once_after
 from pg_bronze_tests.harness.repetitions import also, repetition
@@ -73,12 +74,54 @@ def test_as_many_ranges_are_read_at_once_as_the_setting_allows_into_the_same_sli
 
 
 def test_one_range_at_a_time_is_read_over_one_connection(movie, monkeypatch):
-    begun = []
-    monkeypatch.setattr(ReadsAhead, "_begin", lambda *arguments: begun.append(arguments))
+    """Also the range that is read while the one before is converted and written."""
+    read, reading = ReadSession.read, []
 
-    movie.tick(slice_rows=500)
+    def noted(self: ReadSession, query: str, label: str):
+        reading.append((self is self._source.sessions.first, self.is_reading))
+        return read(self, query, label)
 
-    assert begun == []
+    monkeypatch.setattr(ReadSession, "read", noted)
+
+    movie.tick(slice_rows=500, slice_bytes=100_000)
+
+    assert len(reading) > 3
+    assert set(reading) == {(True, False)}
+    assert movie.compare() == SAME
+
+
+def test_the_next_range_is_read_while_one_is_converted_and_the_one_after_is_measured(movie, monkeypatch):
+    """Otherwise the server waits for the client, and the client for the server."""
+    read, convert, measure = ReadSession.read, slice_reader.conformed, Source.measure
+    begun, second, third_is_measured, converted = threading.Semaphore(0), threading.Event(), threading.Event(), []
+
+    def reads(self: ReadSession, query: str, label: str):
+        begun.release()
+        if len(converted) == 2:
+            second.set()
+            assert third_is_measured.wait(30)
+        return read(self, query, label)
+
+    def converts(frame, table):
+        converted.append(frame.height)
+        # The newest rows, the first range, and the second one during the conversion of the first.
+        if len(converted) == 2:
+            assert all(begun.acquire(timeout=30) for _ in range(3))
+        return convert(frame, table)
+
+    def measures(self: Source, *arguments: object, **named: object):
+        if second.is_set():
+            third_is_measured.set()
+        return measure(self, *arguments, **named)
+
+    monkeypatch.setattr(ReadSession, "read", reads)
+    monkeypatch.setattr(slice_reader, "conformed", converts)
+    monkeypatch.setattr(Source, "measure", measures)
+
+    movie.tick(slice_rows=500, slice_bytes=100_000)
+
+    assert len(converted) > 3
+    assert third_is_measured.is_set()
     assert movie.compare() == SAME
 
 
