@@ -51,6 +51,7 @@ class Slice:
         row_count: Rows in the slice, also after the frame was emptied.
         bulky: The rows are so large that nothing else should be read during encoding, which takes seven times the
             largest value for a moment.
+        body: The Parquet bytes, from ``encode`` to ``encoded``.
     """
 
     claim: Claim
@@ -61,16 +62,23 @@ class Slice:
     cursor_column: str | None = None
     row_count: int = field(init=False)
     bulky: bool = field(init=False)
+    body: bytes | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.row_count = self.frame.height
         self.bulky = is_bulky(self.frame)
 
-    def encoded(self, codec: Codec) -> bytes:
-        """Return the Parquet bytes and empty the frame."""
-        body = encode(self.frame, self.footer, codec)
+    def encode(self, codec: Codec) -> None:
+        """Make the Parquet bytes, and empty the frame."""
+        self.body = encode(self.frame, self.footer, codec)
         self.frame = self.frame.clear()
-        return body
+
+    def encoded(self, codec: Codec) -> bytes:
+        """Return the Parquet bytes, which are made now if they were not before. Only the first call returns them."""
+        if self.body is None:
+            self.encode(codec)
+        body, self.body = self.body, None
+        return body or b""
 
 
 Slices = Generator[Slice, Committed | None, ReportT]

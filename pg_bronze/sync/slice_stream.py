@@ -1,4 +1,4 @@
-"""The stream of one table's slices. Each slice is read while the one before is written; a report ends the stream."""
+"""The stream of one table's slices. Each is read and encoded while the one before is written. A report ends it."""
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -71,7 +71,7 @@ class SliceStream:
             while current is not None:
                 reading = None
                 if not current.bulky:
-                    reading = pool.submit(self._sync.slices.next_slice, current.claim.after)
+                    reading = pool.submit(self._next_encoded, current.claim.after)
                 committed = yield current
                 try:
                     current = self._after(current, committed, reading)
@@ -86,6 +86,13 @@ class SliceStream:
         finally:
             self._sync.slices.close()
             pool.shutdown(wait=False)
+
+    def _next_encoded(self, watermark: Watermark) -> Slice | None:
+        """Return the slice after a watermark, encoded; it is discarded if the watermark is not committed."""
+        piece = self._sync.slices.next_slice(watermark)
+        if piece is not None and not piece.bulky:
+            piece.encode(self._sync.options.codec)
+        return piece
 
     def _after(self, written: Slice, committed: Committed | None, reading: "ReadAhead | None") -> Slice | None:
         """Note the outcome of a slice and return the next one; None after the last one, or after another writer's."""
