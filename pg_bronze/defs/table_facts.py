@@ -29,7 +29,6 @@ from pg_bronze.settings.table_options import SWEEP_BUDGET_MIN
 
 # A sweep of 8 MB takes about 5 ms in shared buffers. Asking first saves a run of several CPU seconds.
 SMALL_PAGES, SMALL_LEAVES = 1000, 20
-REPORT_EVERY_S = 600.0
 _UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -48,7 +47,6 @@ class Process:
         started: The first tick of this process, in seconds since 1970; 0 before it.
         changed: The last tick at which the settings differed, secrets included; 0 for never.
         last_runs: What each table's last run reported, with the run's id: it is read once for each run.
-        reported: When a tick last wrote its sentence to a log, in seconds since 1970.
         control_rows: Reads the versions of the control rows.
     """
 
@@ -56,7 +54,6 @@ class Process:
     started: float = 0.0
     changed: float = 0.0
     last_runs: dict[str, tuple[str, failures.LastRun]] = field(default_factory=dict)
-    reported: float = 0.0
     control_rows: ControlRows = field(default_factory=ControlRows)
 
     def start_tick(self, settings: Settings, now: float) -> None:
@@ -65,13 +62,6 @@ class Process:
         if self.settings is not None and settings != self.settings:
             self.changed = now
         self.settings = settings
-
-    def reports_at(self, now: float) -> bool:
-        """Return whether a tick writes its sentence to a log now: at most once in ten minutes."""
-        if now - self.reported < REPORT_EVERY_S:
-            return False
-        self.reported = now
-        return True
 
     def read_last_runs(
         self, instance: dg.DagsterInstance, entries: Mapping[dg.AssetKey, AssetEntry], running: set[dg.AssetKey] | None

@@ -38,12 +38,14 @@ class Memory:
         horizon: The horizon of the last tick.
         horizon_since: Since when the horizon has not moved, in seconds since 1970.
         coverage: When which transaction id was the next one.
+        tick: What distinguishes the tick of a sensor from all others; "" if that is not known.
     """
 
     hints: Mapping[str, Hint] = field(default_factory=dict)
     horizon: int = 0
     horizon_since: float = 0.0
     coverage: Coverage = field(default_factory=Coverage)
+    tick: str = ""
 
     def keeping(self, places: Iterable[str], before: "Memory") -> "Memory":
         """Return the memory with some hints of before: those of tables that are not checked any more."""
@@ -58,7 +60,8 @@ class Memory:
             if data.get("format", CURSOR_FORMAT) != CURSOR_FORMAT:
                 return cls()
             coverage = Coverage.from_numbers([int(number) for number in data.get("coverage", [])])
-            return cls(_unpacked(data["hints"]), int(data["horizon"]), float(data["horizon_since"]), coverage)
+            horizon, since = int(data["horizon"]), float(data["horizon_since"])
+            return cls(_unpacked(data["hints"]), horizon, since, coverage, str(data.get("tick", "")))
         except (ValueError, LookupError, TypeError, AttributeError, OverflowError, zlib.error):
             return cls()
 
@@ -69,6 +72,7 @@ class Memory:
             "horizon": self.horizon,
             "horizon_since": self.horizon_since,
             "coverage": self.coverage.to_numbers(),
+            "tick": self.tick,
         }
         return json.dumps({**state, "hints": _packed(self.hints)}, separators=(",", ":"))
 

@@ -4,20 +4,20 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import checks, metadata, notices, run_tags, run_watchdog
+from pg_bronze.defs import checks, metadata, run_tags, run_watchdog
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.connections import open_source
 from pg_bronze.defs.due_tables import Check, check
-from pg_bronze.defs.notices import Notices
-from pg_bronze.defs.quiet_days import QuietDays
 from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.defs.table_facts import Process, free_slots
+from pg_bronze.defs.tick_events import TickEvents, new_tick
 from pg_bronze.postgres.connection import Source
 from pg_bronze.scheduling import batches, tick_report
 from pg_bronze.scheduling.memory import Memory
@@ -78,11 +78,9 @@ def build_tick(
     """
     # Dagster evaluates sensors every 5 s: an interval of 10 means 10 to 15 s, one of 9 means 10.
     interval = max(1, int(settings.interval_s) - 1) if settings else 30
-    process, reports, days = Process(settings), checks.Reports(), QuietDays(state.first_day)
-    names = SourceNames(settings)
+    process, names, recorded = Process(settings), SourceNames(settings), TickEvents(settings, state)
     keys, kept = names.bronze_keys(tables), _kept[names.source]
     former = checks.Former(state.former, names)
-    found_notices = Notices(notices.find(settings, state) if settings else ())
 
     @dg.sensor(
         name=names.of("bronze_tick"),
@@ -108,20 +106,13 @@ def build_tick(
             free = free_slots(context.instance, current, source, keys)
             result = check(context.instance, tables, current, source, memory, process, now.timestamp(), free_slots=free)
         sentence = ". ".join([tick_report.line([state.remembered], result.sentence), *notes])
-        remembered = former.remembered(result.memory, memory)
+        remembered = replace(former.remembered(result.memory, memory), tick=new_tick())
         cursor = remembered.to_cursor()
-        events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = [
-            *reports.due(
-                context.instance,
-                [*checks.states(result), *former.states(context.instance, remembered, now.timestamp())],
-                now.timestamp(),
-            ),
-            *days.due(context.instance, result, now),
-            *found_notices.due(context.instance, now.timestamp()),
-        ]
+        states = [*checks.states(result), *former.states(context.instance, remembered, now.timestamp())]
+        events = recorded.due(context.instance, memory.tick, remembered.tick, result, states, now)
         if not result.due:
             return dg.SensorResult(skip_reason=sentence, cursor=cursor, asset_events=events)
-        if (result.failing or result.blocked or state.remembered) and process.reports_at(now.timestamp()):
+        if (result.failing or result.blocked or state.remembered) and recorded.is_log_due(now.timestamp()):
             # A tick that requests runs has no reason to show. Its log is a file of its own, so not in every tick.
             context.log.warning(sentence)
         requests = _requests(result, current, now, free, run_config, source.server)
