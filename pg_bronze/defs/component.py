@@ -9,16 +9,16 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import dagster as dg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
 from dagster.components.utils.project_paths import get_code_server_metadata_key
-from pydantic import Field, PrivateAttr, SecretStr, create_model
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, SkipValidation, create_model
 
 from pg_bronze.core.table import SourceTable
-from pg_bronze.defs import build, catalog_state
+from pg_bronze.defs import build, catalog_state, component_model
 from pg_bronze.defs.build import Project
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.errors import SettingsError
@@ -28,7 +28,6 @@ from pg_bronze.settings.model import Settings
 
 _FROM_ENVIRONMENT = re.compile(r"\{\{.*\benv\b.*\}\}")
 _IN_MEMORY = DefsStateConfigArgs.legacy_code_server_snapshots()
-_REQUIRED = {"name", "pg_db", "minio_bucket"}
 _NO_STATE = (
     "The catalog of {name} was not stored when this project was built. Run `dg utils refresh-defs-state`, or remove "
     "`defs_state` from its defs.yaml."
@@ -59,15 +58,16 @@ def _secret(context: dg.ResolutionContext, raw: str) -> SecretStr:
 
 
 def _field(attribute: attributes.Attribute) -> tuple[Any, Any]:
-    default = ... if attribute.name in _REQUIRED else None
+    default = ... if attribute.name in component_model.REQUIRED else None
     of_field = Field(default=default, description=attribute.description)
     if attribute.secret:
         resolver = dg.Resolver(
             _secret, model_field_type=str, inject_before_resolve=False, description=attribute.description
         )
         return Annotated[SecretStr | None, resolver], of_field
-    kind = attribute.type if attribute.name in _REQUIRED else attribute.type | None
-    return Annotated[kind, dg.Resolver.default(description=attribute.description)], of_field
+    kind = attribute.type if attribute.name in component_model.REQUIRED else attribute.type | None
+    # `settings` validates the values: what Dagster prints of a wrong one is a page.
+    return Annotated[kind, SkipValidation, dg.Resolver.default(description=attribute.description)], of_field
 
 
 class _TableBase(dg.Model, dg.Resolvable):
@@ -119,6 +119,7 @@ class BronzeTables(dg.StateBackedComponent, _Attributes, dg.Resolvable):
     defs_state: ResolvedDefsStateConfig = _IN_MEMORY
 
     _settings: Settings | None = PrivateAttr(default=None)
+    _file: str = PrivateAttr(default="")
 
     @classmethod
     def definitions_from_environment(cls) -> dg.Definitions:
@@ -152,7 +153,7 @@ class BronzeTables(dg.StateBackedComponent, _Attributes, dg.Resolvable):
         values = {name: getattr(self, name) for name in fields}
         secrets = {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
         tables = {label: options.model_dump(exclude_none=True) for label, options in self.tables.items()}
-        place = f"BronzeTables {self.name}"
+        place = f"{self._file}: BronzeTables {self.name}" if self._file else f"BronzeTables {self.name}"
         if written := sorted(name for name, value in values.items() if isinstance(value, _Written)):
             raise SettingsError(
                 f"{place}: {', '.join(written)}: a secret must come from the environment. Write '{{{{ env.NAME }}}}' "
@@ -162,6 +163,30 @@ class BronzeTables(dg.StateBackedComponent, _Attributes, dg.Resolvable):
             return attributes.load(place, {"prefix": self.name} | _given(values) | secrets, tables, home_variables())
         except SettingsError as error:
             raise SettingsError(f"{place}: {str(error).removeprefix(f'{place}, ')}") from error
+
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        """Return the model of the attributes in ``defs.yaml``."""
+        return component_model.checked(super().model())
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """Return the component of a ``defs.yaml``; without attributes, it has none of the required ones."""
+        # Dagster passes on what the model's validator returns.
+        return super().load(attributes or component_model.NO_ATTRIBUTES, context)  # type: ignore[arg-type]
+
+    @classmethod
+    def resolve_from_model(cls, context: dg.ResolutionContext, model: Any) -> Self:
+        """Return the component with attributes of ``defs.yaml``.
+
+        Raises:
+            SettingsError: An attribute is missing, unknown or of another type.
+        """
+        if isinstance(model, component_model.InvalidAttributes):
+            raise model.error(context)
+        component: Self = super().resolve_from_model(context, model)
+        component._file = component_model.file_of(context)
+        return component
 
     def get_asset_spec(self, table: SourceTable, spec: dg.AssetSpec) -> dg.AssetSpec:
         """Return the spec of a table's bronze asset. A subclass may change it.

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.files import read_text
+from pg_bronze.settings.near_names import nearest
 from pg_bronze.settings.problems import reason, shown
 from pg_bronze.settings.table_options import TableOptions
 from pg_bronze.settings.text_formats import shell_patterns
@@ -118,8 +119,8 @@ def _unknown_keys(file: str, data: Mapping[str, Any]) -> Iterator[str]:
             remedy = f"Did you mean {_TABLES}?"
         elif isinstance(value, dict):
             remedy = f"Did you mean {_heading(key)}?"
-        elif similar := difflib.get_close_matches(key, TableOptions.model_fields, n=1):
-            remedy = f"Did you mean {similar[0]}, below [tables.<name>]?"
+        elif similar := nearest(key, TableOptions.model_fields):
+            remedy = f"Did you mean {similar}, below [tables.<name>]?"
         yield f"{file}: {key} is not a known key. {remedy if remedy.endswith('?') else remedy + '.'}"
 
 

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from pg_bronze.errors import SettingsError
 from pg_bronze.settings.model import FIELDS, SECRET_NAMES
+from pg_bronze.settings.near_names import nearest
 from pg_bronze.settings.section import PREFIX, variable
 from pg_bronze.settings.table_options import TableOptions
 
@@ -24,6 +25,8 @@ _FOREIGN = re.compile(
 _POLARS_LIMITS = {"POLARS_MAX_THREADS": 1024, "POLARS_IDEAL_MORSEL_SIZE": 2**31 - 1}
 _SHOWN_CHARACTERS = 80
 _LONGEST = 100_000
+# Where the options of a table are described.
+_OPTIONS = "docs/settings.md#the-file-pg_bronzetoml"
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
@@ -139,10 +142,9 @@ def reason(error: ErrorDetails, options: str) -> str:
         case "less_than_equal":
             return f"it must be at most {context['le']}"
         case "extra_forbidden":
-            similar = difflib.get_close_matches(str(error["loc"][-1]), TableOptions.model_fields, n=1)
-            if similar:
-                return f"it is not an option of a table. Did you mean {similar[0]}?"
-            return f"it is not an option of a table; the options are {', '.join(TableOptions.model_fields)}"
+            similar = nearest(str(error["loc"][-1]), TableOptions.model_fields)
+            remedy = f"Did you mean {similar}?" if similar else f"These are {', '.join(TableOptions.model_fields)}."
+            return f"it is not an option of a table. {remedy} See {_OPTIONS}"
         case "model_type":
             return f"it must be {options} of {', '.join(TableOptions.model_fields)}"
         case "tuple_type":

@@ -115,6 +115,7 @@ def test_a_fixed_value_of_a_mask_may_have_any_type_of_toml(write, value, text):
         ("tables = 5", ": tables must contain a table for each name: [tables.movie]."),
         ("tables.movie = 5", ", [tables.movie] is '5': it must be a table with options of cursor_column, "),
         ("[tables.movie]\nslice_row = 5", "slice_row is '5': it is not an option of a table. Did you mean slice_rows?"),
+        ("[tables.movie]\ncursorColumn = 'id'", "mean cursor_column? See docs/settings.md#the-file-pg_bronzetoml."),
         ("[tables.movie]\nslice_rows = '5'", ", [tables.movie]: slice_rows is '5': it must be a whole number."),
         ("[tables.movie]\nslice_bytes = 'many'", "slice_bytes is 'many': it must be a number of bytes, such as "),
         ("[tables.movie]\nslice_bytes = 5", "slice_bytes is '5': it must be at least 65536."),

@@ -122,7 +122,7 @@ def test_variables_that_are_not_settings_are_ignored(name):
     "tables, problem",
     [
         ('{"movie": {"slice_row": 5}}', "'5': it is not an option of a table. Did you mean slice_rows?"),
-        ('{"movie": {"zoom": 5}}', "(movie, zoom) is '5': it is not an option of a table; the options are "),
+        ('{"movie": {"zoom": 5}}', "(movie, zoom) is '5': it is not an option of a table. These are "),
         ('{"movie": {"slice_rows": "5"}}', "(movie, slice_rows) is '5': it must be a whole number."),
         ('{"movie": {"slice_rows": true}}', "(movie, slice_rows) is 'True': it must be a whole number."),
         ('{"movie": {"takeover": "adopt"}}', "it must be 'adopt-seed' or 'fresh'."),
