@@ -7,12 +7,15 @@ clients of a process share them, because finding them takes requests to other se
 
 import functools
 import logging
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pg_bronze.errors import AccessDenied, PgBronzeError, StoreUnavailable
+from pg_bronze.lake import credential_process
+from pg_bronze.settings import commands
 
 if TYPE_CHECKING:
     from pg_bronze.settings.bucket import S3Connection
@@ -136,6 +139,7 @@ def _find(profile: str) -> Any:
     # For the requests to STS and SSO; the metadata of a container or an instance has shorter limits.
     limits = Config(connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 2, "mode": "standard"})
     session.set_default_client_config(limits)
+    credential_process.limit(session)
     return session.get_credentials()
 
 
@@ -146,6 +150,12 @@ def _not_found(error: Exception, name: str) -> PgBronzeError:
             f"the bucket's credentials come from {name}, and there is no such profile in ~/.aws/config and "
             "~/.aws/credentials, or in the files of AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE. Correct "
             "MINIO_PROFILE or AWS_PROFILE, or add the profile. It is retried after the fix."
+        )
+    if isinstance(error, subprocess.TimeoutExpired):
+        return StoreUnavailable(
+            f"the bucket's credentials come from {name}, whose credential_process did not end within "
+            f"{commands.LIMIT_S:g} s and was ended. Run it as this user, without a terminal, to see why. It is retried "
+            f"after {credential_process.PAUSE_S:g} s."
         )
     response = getattr(error, "response", None)
     code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None

@@ -4,11 +4,8 @@ Every connection asks for the current one. Neither the command nor its output is
 contain a secret.
 """
 
-import contextlib
 import functools
-import os
 import shlex
-import signal
 import subprocess
 import threading
 import time
@@ -16,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pg_bronze.errors import AccessDenied, SourceUnavailable
+from pg_bronze.settings import commands
 from pg_bronze.settings.source import SourceSettings
 
-COMMAND_LIMIT_S = 30.0
 # A token of AWS IAM is valid for 15 minutes.
 KEPT_S = 300.0
 # connectorx repeats a rejected login for 30 s. So it gets a password that psycopg has logged in with not longer ago.
@@ -112,7 +109,7 @@ def read_file(file: Path, name: str) -> str:
     return line
 
 
-def read_command(words: Sequence[str], name: str, limit_s: float = COMMAND_LIMIT_S) -> str:
+def read_command(words: Sequence[str], name: str, limit_s: float = commands.LIMIT_S) -> str:
     """Run a command and return the only line of its output.
 
     Raises:
@@ -121,7 +118,7 @@ def read_command(words: Sequence[str], name: str, limit_s: float = COMMAND_LIMIT
     """
     program = Path(words[0]).name
     try:
-        status, output = _run(words, limit_s)
+        status, output = commands.run(words, limit_s)
     except subprocess.TimeoutExpired:
         raise SourceUnavailable(
             f"{name}: the command of PG_PASS_COMMAND ({program}) did not end within {limit_s:g} s and was ended. Run "
@@ -144,20 +141,6 @@ def read_command(words: Sequence[str], name: str, limit_s: float = COMMAND_LIMIT
             "standard output. It is retried after the fix."
         )
     return line
-
-
-def _run(words: Sequence[str], limit_s: float) -> tuple[int, bytes]:
-    # In a session of its own, to end what it has started too: that could keep the pipes open for longer.
-    with subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=limit_s)
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return process.returncode, output
 
 
 def _line(content: bytes) -> str | None:

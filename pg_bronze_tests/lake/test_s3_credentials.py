@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import json
+import os
+import select
 import shlex
 import traceback
 from collections.abc import Iterator
@@ -14,9 +16,11 @@ import pytest
 
 from pg_bronze.errors import AccessDenied, PgBronzeError, StoreNotFit, StoreUnavailable
 from pg_bronze.lake import s3_client, s3_credentials
+from pg_bronze.lake.credential_process import LimitedProcess
 from pg_bronze.lake.object_store import Store
 from pg_bronze.lake.reading.polars_options import polars_options
 from pg_bronze.lake.s3_credentials import FoundCredentials
+from pg_bronze.settings import commands
 from pg_bronze.settings.bucket import S3Connection
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness.aws import ROLE, Aws, running_aws
@@ -305,6 +309,37 @@ def test_a_source_that_fails_later_is_retried_and_not_logged_with_its_output(
     assert store.get("absent") is None
     assert "Refreshing temporary credentials failed" in caplog.text, "so the search includes the right text"
     assert "pl4nted" not in caplog.text
+
+
+SOURCE = "[profile shop]\nrole_arn = arn:aws:iam::123456789012:role/copy\nsource_profile = hanging\n[profile hanging]\n"
+
+
+@pytest.mark.parametrize("heading", ["[profile shop]\n", SOURCE], ids=["profile", "source_profile"])
+def test_a_credential_process_that_hangs_is_ended_with_what_it_started(
+    aws: Aws, sources: Sources, heading: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Otherwise the sensor and each run hang with it, without an error."""
+    pipe, runs = sources.folder / "pipe", sources.folder / "runs"
+    os.mkfifo(pipe)
+    program = sources.folder / "program"
+    program.write_text(f"#!/bin/sh\necho run >> {runs}\necho pl4nted\nsleep 600 > {pipe} &\nsleep 600\n")
+    program.chmod(0o755)
+    (sources.folder / ".aws/config").write_text(f"{heading}credential_process = {program}\n")
+    monkeypatch.setattr(commands, "LIMIT_S", 1.0)
+    monkeypatch.setattr(LimitedProcess, "_did_not_end", {})
+    store = _store(_connection(aws, MINIO_PROFILE="shop"))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    sentence = r"profile 'shop' \(MINIO_PROFILE\), whose credential_process did not end within 1 s .* after 30 s\.$"
+
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=sentence) as caught:
+            store.get("a")
+
+    assert select.select([reader], [], [], 10)[0], "the pipe ends with the last process that has it"
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    assert runs.read_text() == "run\n", "not again for each request"
+    assert "pl4nted" not in "".join(traceback.format_exception(caught.value)) + caplog.text
 
 
 def test_a_bucket_is_not_created_on_a_server_that_no_setting_names(aws: Aws, sources: Sources):
