@@ -32,6 +32,8 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from pg_bronze.defs import metadata
+from pg_bronze.defs.run_workers import machine
+from pg_bronze.defs.run_workers.current_run import CurrentRun
 from pg_bronze.defs.run_workers.launcher import WORKER_TAG, ResidentRunLauncher, _worker_of
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.project import FIRST_DAY, MOVIES
@@ -257,13 +259,62 @@ def test_a_run_of_a_worker_that_has_ended_with_its_folder_is_ended(instance_with
     assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
 
 
+# What distinguishes the machine of a worker from this one; the last two have the same name.
+ELSEWHERE = {
+    "another name": {"host": "pg-2"},
+    "a copy of this machine": {"boot": "6e8a1d1c-0000-4000-8000-000000000000"},
+    "another container": {"processes": "pid:[1]"},
+}
+
+
+@pytest.mark.parametrize("difference", ELSEWHERE)
+def test_a_run_on_another_machine_goes_on(instance_with_run, difference: str):
+    """Its socket and its process do not exist here. It would be marked as ended while its worker goes on."""
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    instance, launcher, run = instance_with_run(process.pid, **ELSEWHERE[difference])
+
+    assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    assert not launcher.terminate(run.run_id)
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.STARTED
+    (event,) = instance.get_records_for_run(run.run_id).records
+    found = "pg-2" if difference == "another name" else f"another machine or container named {socket.gethostname()}"
+    assert f"The run is executed on {found}" in event.event_log_entry.message
+
+
+def test_a_worker_of_another_container_with_the_same_folder_is_asked(instance_with_run, tmp_path: Path):
+    """As in a pod: its containers have one name, and may share the folder for temporary files."""
+    instance, launcher, run = instance_with_run(os.getpid(), processes="pid:[1]")
+    (tmp_path / "private").mkdir()
+    worker = CurrentRun(str(tmp_path / "private" / "1"))
+    try:
+        with worker.executing(run.run_id):
+            assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+        assert launcher.check_run_worker_health(run).status == WorkerStatus.FAILED
+    finally:
+        worker.close()
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.STARTED
+
+
+def test_the_host_name_decides_about_a_worker_of_an_earlier_version(instance_with_run):
+    process = subprocess.Popen(["/bin/true"])
+    process.wait()
+    _, launcher, run = instance_with_run(process.pid, boot=None, processes=None)
+
+    assert launcher.check_run_worker_health(run).status == WorkerStatus.FAILED
+
+
 @pytest.fixture
 def instance_with_run(tmp_path: Path):
-    """Returns a function of a process id: a run that this process executes, its instance, and a launcher."""
+    """Returns a function of a process id: a run that this process executes, its instance, and a launcher.
+
+    Other arguments are what is different about its machine; None is not in the tag.
+    """
     with dg.DagsterInstance.ephemeral() as instance:
 
-        def make(pid: int):
-            worker = {"host": socket.gethostname(), "socket": str(tmp_path / "private" / "1"), "pid": pid}
+        def make(pid: int, **differences: str | None):
+            found = {**machine.identity(), "socket": str(tmp_path / "private" / "1"), "pid": pid, **differences}
+            worker = {name: value for name, value in found.items() if value is not None}
             run = dg.DagsterRun("bronze", status=dg.DagsterRunStatus.STARTED, tags={WORKER_TAG: json.dumps(worker)})
             instance.add_run(run)
             launcher = ResidentRunLauncher()
@@ -290,6 +341,7 @@ def test_changed_settings_are_used_by_the_next_run_of_a_worker(deployment: Deplo
     footer = pq.read_metadata(io.BytesIO(deployment.bucket.store().get(new) or b""))
     assert footer.row_group(0).column(0).compression == "UNCOMPRESSED"
     assert deployment.pid(before) == deployment.pid(after)
+    assert machine.identity().items() <= (deployment.worker(after) or {}).items()
 
 
 @pytest.fixture

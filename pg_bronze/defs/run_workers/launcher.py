@@ -5,7 +5,6 @@ Every line of it can be removed from ``dagster.yaml``: Dagster's own launcher th
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from dagster._core.remote_representation.code_location import GrpcServerCodeLoca
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import ConfigurableClassData, serialize_value
 
-from pg_bronze.defs.run_workers import current_run, settings_mark
+from pg_bronze.defs.run_workers import current_run, machine, settings_mark
 from pg_bronze.defs.run_workers.current_run import WorkerGoneError
 from pg_bronze.defs.run_workers.pool import WorkerPool
 from pg_bronze.defs.run_workers.worker_process import Assignment, Version
@@ -91,7 +90,7 @@ class ResidentRunLauncher(DefaultRunLauncher):
     def _record(self, run_id: str, address: str, pid: int) -> None:
         # Before the worker has the run: both would rewrite its tags.
         self._run_ids.add(run_id)
-        worker = {"host": socket.gethostname(), "socket": address, "pid": pid}
+        worker = {**machine.identity(), "socket": address, "pid": pid}
         self._instance.add_run_tags(run_id, {WORKER_TAG: json.dumps(worker)})
 
     def _launch_in_new_process(self, context: LaunchRunContext, reason: str) -> None:
@@ -124,8 +123,11 @@ class ResidentRunLauncher(DefaultRunLauncher):
         worker = _worker_of(run)
         if run is None or run.is_finished or worker is None:
             return self._terminate_process(run_id)
-        if worker["host"] != socket.gethostname():
-            sentence = f"The run is executed on {worker['host']}. Terminate it from a process of that machine."
+        if not machine.is_here(worker):
+            sentence = (
+                f"The run is executed on {machine.place(worker)}. Terminate it from a process of that machine. If that "
+                "does not exist any more, the run is ended when it has had no session and no event for 90 s."
+            )
             self._instance.report_engine_event(sentence, run)
             return False
         if GRPC_INFO_TAG in run.tags:
@@ -155,7 +157,7 @@ class ResidentRunLauncher(DefaultRunLauncher):
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Return whether the worker of a run lives, as far as this machine can tell."""
         worker = _worker_of(run)
-        if worker is None or worker["host"] != socket.gethostname() or _is_hidden(worker):
+        if worker is None or not machine.is_here(worker) or _is_hidden(worker):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         try:
             if current_run.ask(worker["socket"]) == run.run_id:
