@@ -88,7 +88,7 @@ class Source:
         self._ends_at = ends_at
         self._limit = limit or ConnectionLimit()
         self._connection: psycopg.Connection | None = None
-        self._idle = Idle()
+        self._idle, self._accepted = Idle(), login.Accepted()
         self._asking = threading.RLock()
         self.sessions = ReadSessions(self, self._limit)
         self._connected = connected
@@ -315,7 +315,7 @@ class Source:
         return connection
 
     def _log_in(self, conninfo: Mapping[str, Any]) -> psycopg.Connection:
-        return login.connect(conninfo, self.name, self._password)
+        return login.connect(conninfo, self.name, self._password, self._accepted)
 
     def _configure(self, connection: psycopg.Connection) -> None:
         """Check the version, detect a pooler, and set what holds for the whole session."""
@@ -370,7 +370,7 @@ class Source:
             return CopyReader(lambda: self._log_in(conninfo), self._lock_timeout_s)
         url, password, pin = self._url, self._password, pinned(self._conninfo, kept)
         return ConnectorxReader(
-            url if password is None else lambda: login.accepted_url(url, pin, self.name, password),
+            lambda: login.accepted_url(url, pin, self.name, password, self._accepted),
             name,
             lambda: self._log_in(pin),
             encrypted=kept.pgconn.ssl_in_use,

@@ -5,6 +5,7 @@ libpq takes what the settings leave open from its environment variables, from a 
 lacks: ``limitation`` compares every parameter that this libpq has, new ones too, with its default.
 """
 
+import math
 import selectors
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import psycopg
 from psycopg import pq
 
 from pg_bronze.errors import PgBronzeError, SourceNotFit
-from pg_bronze.postgres import login_errors
+from pg_bronze.postgres import login_errors, passwords
 from pg_bronze.postgres.passwords import Password
 
 OLDEST_SERVER = 140000  # the first that reads a table by ranges of row versions (TID Range Scan)
@@ -33,7 +34,25 @@ METHODS = """select (select client_dn is not null from pg_stat_ssl where pid = p
   (select gss_authenticated or encrypted from pg_stat_gssapi where pid = pg_backend_pid())"""
 
 
-def connect(conninfo: Mapping[str, Any], name: str, password: Password | None = None) -> psycopg.Connection:
+class Accepted:
+    """When the server last accepted a login with the password of ``PG_PASS``, or without one."""
+
+    def __init__(self) -> None:
+        self._at = -math.inf
+
+    def note(self) -> None:
+        """Record that a login was accepted now."""
+        self._at = time.monotonic()
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether that was a moment ago."""
+        return time.monotonic() - self._at < passwords.ACCEPTED_S
+
+
+def connect(
+    conninfo: Mapping[str, Any], name: str, password: Password | None = None, accepted: Accepted | None = None
+) -> psycopg.Connection:
     """Open a connection in autocommit mode. Raises SourceUnavailable or AccessDenied, with ``name`` in front.
 
     Args:
@@ -41,9 +60,13 @@ def connect(conninfo: Mapping[str, Any], name: str, password: Password | None = 
         name: The server, for messages.
         password: What replaces the password in ``conninfo``, if that may change. If the server rejects it, it is read
             again, and another one is tried once.
+        accepted: Records the login if its password does not change.
     """
     if password is None:
-        return _open(conninfo, name)
+        connection = _open(conninfo, name)
+        if accepted is not None:
+            accepted.note()
+        return connection
     value = password.current(name)
     try:
         connection = _open({**conninfo, "password": value}, name, password)
@@ -80,15 +103,26 @@ def _open(conninfo: Mapping[str, Any], name: str, password: Password | None = No
         raise found from error
 
 
-def accepted_url(url: str, conninfo: Mapping[str, Any], name: str, password: Password) -> str:
+def accepted_url(
+    url: str, conninfo: Mapping[str, Any], name: str, password: Password | None, accepted: Accepted
+) -> str:
     """Return the URL for connectorx with a password that the server accepted a moment ago. Never log it.
 
+    connectorx repeats a rejected login seven times within 30 s: its pool has no other limit (r2d2, and
+    ``PostgresSource::new`` in connectorx 0.4.6). ``connect_timeout`` in the URL limits one of them, which the server
+    answers at once, and ``connection_timeout`` is an unknown option. A login with psycopg takes 2.5 ms.
+
     Args:
-        url: The URL without a password.
+        url: The URL; without a password if that may change.
         conninfo: psycopg's keyword arguments for the same server.
         name: The server, for messages.
-        password: The password for both.
+        password: The password for both, if it may change.
+        accepted: The last login with a password that does not change.
     """
+    if password is None:
+        if not accepted.is_recent:
+            connect(conninfo, name, None, accepted).close()
+        return url
     value = password.current(name)
     if not password.is_accepted(value):
         connect(conninfo, name, password).close()

@@ -18,7 +18,8 @@ from pg_bronze.settings.source import SourceSettings
 
 # A token of AWS IAM is valid for 15 minutes.
 KEPT_S = 300.0
-# connectorx repeats a rejected login for 30 s. So it gets a password that psycopg has logged in with not longer ago.
+# connectorx repeats a rejected login for 30 s. So it gets a password that psycopg has logged in with not longer ago; a
+# shorter time would cost a login for each slice.
 ACCEPTED_S = 10.0
 
 

@@ -52,9 +52,11 @@ class Rotated:
         variables = {
             "file": {"PG_PASS_SECRET_FILE": str(self.file)},
             "command": {"PG_PASS_COMMAND": f"cat {shlex.quote(str(self.file))}"},
+            "setting": {"PG_PASS": self.file.read_text(encoding="utf-8").removesuffix("\n")},
         }[how]
-        environ = {**self.database.environ, **BUCKET, "PG_USER": self.name, "PG_BRONZE_READER": reader, **variables}
+        environ = {**self.database.environ, **BUCKET, "PG_USER": self.name, "PG_BRONZE_READER": reader}
         del environ["PG_PASS"]
+        environ |= variables
         return connections.open_source(load_settings(environ, None), "pg_bronze test")
 
 
@@ -97,12 +99,26 @@ def test_a_rejected_password_is_reported_with_the_setting_that_it_comes_from(rot
     )
 
 
-def test_a_password_that_the_server_has_accepted_is_not_tried_before_every_slice(rotated, monkeypatch):
+def test_a_fixed_password_that_was_changed_on_the_server_is_not_tried_by_connectorx(rotated, monkeypatch, capfd):
+    """It tries seven times within 30 s, for each table of the run, and servers lock a role after some failed logins."""
+    monkeypatch.setattr(passwords, "ACCEPTED_S", 0.0)  # as if the last login was some seconds ago
+    with rotated.source("setting", "connectorx") as source:
+        assert source.read("select 1 as one", "thing")["one"].to_list() == [1]
+        rotated.rotate()
+
+        with pytest.raises(AccessDenied, match=r"^thing: .* rejected the user name or password. Check PG_USER and PG_"):
+            source.read("select 2 as two", "thing")
+
+    assert "r2d2" not in capfd.readouterr().err, "connectorx logs each failed login"
+
+
+@pytest.mark.parametrize("how", ["command", "setting"])
+def test_a_password_that_the_server_has_accepted_is_not_tried_before_every_slice(rotated, monkeypatch, how):
     """It would double the logins of a first load."""
     opened: list[str] = []
     original = login.connect
     monkeypatch.setattr(login, "connect", lambda *given: (opened.append("one"), original(*given))[1])
-    with rotated.source("command", "connectorx") as source:
+    with rotated.source(how, "connectorx") as source:
         for _ in range(3):
             source.read("select 1 as one", "thing")
 
