@@ -55,6 +55,7 @@ def test_a_run_that_reads_for_minutes_without_an_event_is_not_ended(cinema: Proj
     with open_source(settings, run_watchdog.session_name(started.run_id)) as worker:
         worker.ask("select 1")
         with open_source(settings, "pg_bronze test") as source:
+            source.activity()  # as the sensor did; without a connection no run is ended
             ended = run_watchdog.end_abandoned_runs(
                 cinema.instance, source, OURS, time.time() + run_watchdog.SILENT_S + 1
             )
