@@ -22,6 +22,9 @@ from pg_bronze_tests.harness import environment
 
 environment.install()  # before the first thread
 planting.install()  # before the product is imported
+# After the first read from a bucket, two threads of Polars wake up a thousand times a second to adjust the rate of its
+# requests. In each process of `make test` they took 3 % of a core until its end.
+os.environ["POLARS_DISABLE_HTTP_RATE_LIMIT"] = "1"
 
 from pg_bronze.demo.postgres import PostgresServer  # noqa: E402
 from pg_bronze.demo.s3_server import S3Server  # noqa: E402
