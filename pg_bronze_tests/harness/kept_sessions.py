@@ -54,7 +54,9 @@ class KeptSource(Source):
     def _connect(self) -> psycopg.Connection:
         connection = _take(self._server, self._key)
         if connection is None:
-            return super()._connect()
+            connection = super()._connect()
+            connection.prepare_threshold = 0  # with a plan for all parameters, see ``servers.start_postgres``
+            return connection
         try:
             self._configure(connection)
         except BaseException:

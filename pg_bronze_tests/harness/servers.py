@@ -111,6 +111,8 @@ def start_postgres(folder: Path, bindir: Path | None) -> Iterator[PostgresServer
         "max_prepared_transactions": "20",
         "max_connections": "100",
         "fsync": "off",
+        # Planning the query of the catalog takes four times as long as running it.
+        "plan_cache_mode": "force_generic_plan",
         "wal_writer_delay": "10ms",  # a horizon waits for the log writer; its default would be half of the tests' time
     }
     with PostgresServer(folder, bindir=bindir, options=options) as server:
