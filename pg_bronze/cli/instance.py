@@ -32,6 +32,9 @@ def open_instance() -> "Iterator[dg.DagsterInstance]":
     """
     import dagster as dg
 
+    from pg_bronze.cli.storage_imports import import_storage
+
+    import_storage()
     project = enter_project()
     home = dagster_home()
     config_dir = str(project.config_dir)

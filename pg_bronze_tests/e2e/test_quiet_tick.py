@@ -18,6 +18,8 @@ OF_A_COPY = {
     "pg_bronze.defs.build",
     "pg_bronze.sync.table_sync",
 }
+# What Dagster's storage imports and never uses in a tick: a seventh of its CPU time.
+OF_DAGSTER = {"alembic", "mako", "structlog", "dagster._daemon", "dagster._daemon.controller"}
 COMMAND = """
 import sys
 from pg_bronze.cli.app import app
@@ -55,7 +57,7 @@ def test_a_tick_without_due_tables_loads_nothing_that_only_a_copy_needs(quiet: S
     assert done.stdout.startswith("2 tables checked up to transaction ")
     assert len(done.stdout.splitlines()) == 1
     assert "dagster" in modules
-    assert modules & OF_A_COPY == set()
+    assert modules & (OF_A_COPY | OF_DAGSTER) == set()
 
 
 def test_the_same_process_loads_it_if_a_table_is_due(quiet: Shop):
