@@ -53,7 +53,9 @@ def last_run(instance: dg.DagsterInstance, key: dg.AssetKey, run_id: str) -> Las
         failure, reported_by = metadata.failure_of(observation)
         if failure is not None:
             is_its = reported_by == run_id
-            return LastRun(failure if is_its else None, silent=not is_its, slow=metadata.is_slow(observation))
+            return LastRun(
+                failure if is_its else None, silent=not is_its, slow=metadata.is_slow(metadata.values_of(observation))
+            )
         if observation is not None and metadata.is_quiet(observation):
             return replace(_quiet(observation), silent=record.event_log_entry.run_id != run_id)
     return LastRun(silent=True)
@@ -71,7 +73,7 @@ def quiet_in_run(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey,
 
 
 def _quiet(observation: dg.AssetObservation) -> LastRun:
-    progress, slow = metadata.progress_of(observation), metadata.is_slow(observation)
+    progress, slow = metadata.progress_of(observation), metadata.is_slow(metadata.values_of(observation))
     return LastRun(quiet=metadata.quiet_upto(observation), progress=progress, slow=slow)
 
 

@@ -1,15 +1,18 @@
 """Log lines of a run, and errors as Dagster shows them."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from pg_bronze.defs import metadata
 from pg_bronze.errors import PgBronzeError
-from pg_bronze.lake.commit import Slice
+
+if TYPE_CHECKING:
+    from pg_bronze.lake.commit import Slice  # with all that writes objects, which a tick does not need
 
 
-def of_slice(label: str, piece: Slice, cursor: str | None, uri: str, seconds: float, late: int = 0) -> str:
+def of_slice(label: str, piece: "Slice", cursor: str | None, uri: str, seconds: float, late: int = 0) -> str:
     """Return the one log line of a slice: always the same fields in the same order.
 
     Args:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import dagster as dg
 
@@ -16,7 +16,9 @@ from pg_bronze.core.watermark import Watermark
 from pg_bronze.errors import FormatTooNew, LakeDamaged, PgBronzeError, Retry
 from pg_bronze.scheduling import batches
 from pg_bronze.scheduling.backoff import Failure
-from pg_bronze.sync.report import SyncReport
+
+if TYPE_CHECKING:
+    from pg_bronze.sync.report import SyncReport  # with all that reads footers, which a tick does not need
 
 WATERMARK = "pg_bronze/watermark"
 QUIET_UPTO = "pg_bronze/quiet_upto"
@@ -37,6 +39,8 @@ DURATION = "pg_bronze/duration_s"
 # Another session's lock kept the table from being read in a run of several tables.
 LOCKED = "pg_bronze/locked"
 PROGRESS = "pg_bronze/progress"
+# What a tick reads of the last materialization of each table.
+OF_A_TICK = frozenset({WATERMARK, DURATION, LOCKED})
 # Batches that no person requested: those of the sensor and of `pg-bronze run`.
 UNATTENDED = ["tick", "run"]
 LOAD_ROWS, LOAD_BYTES = "pg_bronze/load_rows", "pg_bronze/load_bytes"
@@ -63,12 +67,21 @@ def watermark_of(event: dg.EventLogEntry | None) -> Watermark | None:
         LakeDamaged: It cannot be read. The message names the asset and the remedy.
     """
     materialization = event.asset_materialization if event else None
-    value = materialization.metadata.get(WATERMARK) if materialization else None
-    if materialization is None or value is None:
+    return watermark_in(materialization.asset_key, values_of(materialization)) if materialization else None
+
+
+def values_of(event: dg.AssetMaterialization | dg.AssetObservation | None) -> dict[str, Any]:
+    """Return the values of the metadata of an event."""
+    return {name: entry.value for name, entry in event.metadata.items()} if event else {}
+
+
+def watermark_in(key: dg.AssetKey, values: Mapping[str, Any]) -> Watermark | None:
+    """Return the watermark in the metadata of a materialization, as ``watermark_of`` does."""
+    if (value := values.get(WATERMARK)) is None:
         return None
-    asset = materialization.asset_key.to_user_string()
+    asset = key.to_user_string()
     try:
-        return _watermark_in(value.value)
+        return _watermark_in(value)
     except FormatTooNew as error:
         raise FormatTooNew(f"{asset}: in its last materialization, {error}") from error
     except LakeDamaged as error:
@@ -146,11 +159,10 @@ def of_duration(seconds: float) -> dict[str, Any]:
     return {DURATION: round(seconds, 1)}
 
 
-def is_slow(event: dg.AssetMaterialization | dg.AssetObservation | None) -> bool:
+def is_slow(values: Mapping[str, Any]) -> bool:
     """Return whether a table took so long in its last run, or was locked, that it gets a run apart from the others."""
-    entries = event.metadata if event else {}
-    duration_s = entries[DURATION].value if DURATION in entries else None
-    return LOCKED in entries or (isinstance(duration_s, int | float) and duration_s > batches.SLOW_AFTER_S)
+    duration_s = values.get(DURATION)
+    return LOCKED in values or (isinstance(duration_s, int | float) and duration_s > batches.SLOW_AFTER_S)
 
 
 def is_quiet(observation: dg.AssetObservation | None) -> bool:
@@ -200,7 +212,7 @@ def of_quiet(reason: str, horizon: int, generation: int) -> dict[str, Any]:
 
 
 def of_report(
-    report: SyncReport,
+    report: "SyncReport",
     uri: str | None,
     duration_s: float,
     load: LoadProgress | None = None,
@@ -245,7 +257,7 @@ def of_totals(watermark: Watermark, day_row_count: int | None, *, with_late: boo
     return {name: value for name, value in totals.items() if value is not None}
 
 
-def _copied_up_to(report: SyncReport) -> str:
+def _copied_up_to(report: "SyncReport") -> str:
     """Return how far the table is copied, in one text: an entry of its own costs 150 bytes for each of its parts."""
     watermark, column = report.watermark, report.cursor_column
     swept = [leaf.swept for leaf in watermark.leaves.values() if leaf.swept is not None]
@@ -274,7 +286,7 @@ def object_count(entries: Mapping[str, Any]) -> int:
     return int(found[1]) if found else 1
 
 
-def _of_trouble(report: SyncReport) -> dict[str, Any]:
+def _of_trouble(report: "SyncReport") -> dict[str, Any]:
     """Return what is not as usual."""
     entries: dict[str, Any] = {}
     if report.adopted:
@@ -307,7 +319,7 @@ def _rounded(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds)
 
 
-def _cursor_age_s(report: SyncReport) -> float | None:
+def _cursor_age_s(report: "SyncReport") -> float | None:
     """Return the age of the newest cursor value in seconds; None if it is not a time."""
     column, value = report.cursor_column, report.watermark.cursor
     if column is None or value is None or column.kind != "timestamp" or value.endswith("BC"):

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
-from dagster._core.storage.event_log.base import AssetEntry
 
 from pg_bronze.core import band_rules
 from pg_bronze.core.slice_size import BLOCK_BYTES
 from pg_bronze.core.table import SourceTable
 from pg_bronze.core.watermark import Watermark
 from pg_bronze.defs import failures, metadata, run_watchdog
+from pg_bronze.defs.known_records import AssetFacts, KnownRecords, facts_of
 from pg_bronze.defs.source_names import SourceNames
 from pg_bronze.errors import PgBronzeError
 from pg_bronze.postgres import activity as probe
@@ -64,7 +64,7 @@ class Process:
         self.settings = settings
 
     def read_last_runs(
-        self, instance: dg.DagsterInstance, entries: Mapping[dg.AssetKey, AssetEntry], running: set[dg.AssetKey] | None
+        self, instance: dg.DagsterInstance, entries: Mapping[dg.AssetKey, AssetFacts], running: set[dg.AssetKey] | None
     ) -> dict[dg.AssetKey, failures.LastRun]:
         """Return what the last run reported about each table; reads the storage once for each run that has ended.
 
@@ -103,7 +103,7 @@ def collect(
     names = SourceNames(settings)
     running = _running(instance, names)
     keys = {names.bronze_key(table): table for table in tables}
-    entries = {record.asset_entry.asset_key: record.asset_entry for record in instance.get_asset_records(list(keys))}
+    entries = _asset_facts(instance, list(keys))
     last_runs = process.read_last_runs(instance, entries, running)
     found = []
     for key, table in keys.items():
@@ -113,12 +113,22 @@ def collect(
         entry = entries.get(key)
         last = last_runs.get(key, failures.LastRun())
         is_running = running is None or key in running
-        watermark = metadata.with_progress(_watermark(entry), last.progress)
+        values = entry.last.values if entry and entry.last else {}
+        watermark = metadata.with_progress(_watermark(key, values), last.progress)
         if key not in last_runs:
-            last = failures.LastRun(slow=_was_slow(entry))
-        facts = _facts(table, oid, activity, watermark, last, is_running)
-        found.append((table, replace(facts, copied_at=_copied_at(entry))))
+            last = failures.LastRun(slow=metadata.is_slow(values))
+        copied_at = entry.last.timestamp if entry and entry.last else None
+        found.append((table, _facts(table, oid, activity, watermark, last, is_running, copied_at)))
     return _with_rules(found, settings)
+
+
+def _asset_facts(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]) -> dict[dg.AssetKey, AssetFacts]:
+    """Return what Dagster's storage has about the last run and materialization of each asset."""
+    storage = instance.event_log_storage
+    if isinstance(storage, KnownRecords):
+        return storage.get_asset_facts(keys, metadata.OF_A_TICK)
+    entries = [record.asset_entry for record in instance.get_asset_records(keys)]
+    return {entry.asset_key: facts_of(entry, metadata.OF_A_TICK) for entry in entries}
 
 
 def _with_rules(found: list[tuple[SourceTable, due.Facts]], settings: Settings) -> list[tuple[SourceTable, due.Facts]]:
@@ -148,6 +158,7 @@ def _facts(
     watermark: Watermark | None,
     last: failures.LastRun,
     running: bool,
+    copied_at: float | None,
 ) -> due.Facts:
     leaves = activity.leaves(oid)
     return due.Facts(
@@ -163,6 +174,7 @@ def _facts(
         small=not table.partitioned and is_small(table),
         nodes=[activity.nodes.get(leaf, 0) for leaf in leaves],
         slow=last.slow,
+        copied_at=copied_at,
     )
 
 
@@ -227,21 +239,12 @@ def sizes(source: Source, tables: Sequence[tuple[SourceTable, due.Facts]]) -> di
     return known | {oid: size // BLOCK_BYTES for oid, size in found.items()}
 
 
-def _materialized_by(entry: AssetEntry) -> str | None:
-    return entry.last_materialization.run_id if entry.last_materialization else None
+def _materialized_by(entry: AssetFacts) -> str | None:
+    return entry.last.run_id if entry.last else None
 
 
-def _copied_at(entry: AssetEntry | None) -> float | None:
-    return entry.last_materialization.timestamp if entry and entry.last_materialization else None
-
-
-def _was_slow(entry: AssetEntry | None) -> bool:
-    event = entry.last_materialization if entry else None
-    return metadata.is_slow(event.asset_materialization if event else None)
-
-
-def _watermark(entry: AssetEntry | None) -> Watermark | None:
+def _watermark(key: dg.AssetKey, values: Mapping[str, object]) -> Watermark | None:
     try:
-        return metadata.watermark_of(entry.last_materialization if entry else None)
+        return metadata.watermark_in(key, values)
     except PgBronzeError:
         return None  # the table is due then, and its run reports the error
