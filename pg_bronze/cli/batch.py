@@ -173,7 +173,7 @@ def _copy(checked: _Checked, instance: "dg.DagsterInstance", batches: Batches) -
     if state.remembered:
         failed["the catalog"] = Failed(state.remembered)
     if not failed and batches.stored != state.former:
-        catalog_state.store_in_bucket(settings, state, checked.store)
+        catalog_state.store_in_bucket(settings, state, checked.store, fresh=not tables)
         batches.stored = state.former
     not_copied = {**checked.former, **checked.revoked}
     outcome = Outcome(copied.copied, failed, not_copied, set(checked.revoked), checked.blocked, checked.states)

@@ -66,6 +66,7 @@ class CatalogState:
             with ``FIRST_POSSIBLE_DAY``, so that past days stay visible.
         former: Tables that were copied and are not copied any more.
         compared: An earlier catalog was known, so that ``former`` is complete. It is not stored.
+        is_stored: The bucket had the same state when this one was read. It is not stored.
     """
 
     catalog: Catalog | None
@@ -76,6 +77,7 @@ class CatalogState:
     remembered: str | None = None
     former: tuple[FormerTable, ...] = ()
     compared: bool = field(default=False, compare=False)
+    is_stored: bool = field(default=False, compare=False)
 
     def with_tables(self, tables: Sequence[SourceTable]) -> "CatalogState":
         """Return the state with these tables alone; definitions take time and memory for each table."""
@@ -98,15 +100,20 @@ class CatalogState:
         )
 
     @classmethod
-    def from_text(cls, text: str | bytes, what: str = "the stored catalog") -> "CatalogState":
+    def from_text(
+        cls, text: str | bytes, what: str = "the stored catalog", live: Catalog | None = None
+    ) -> "CatalogState":
         """Return the state that ``to_text`` wrote; ``what`` names it in an error.
+
+        The catalog in it is usually the live one, and is not parsed then.
 
         Raises:
             FormatTooNew: A newer pg_bronze wrote it.
         """
         data = json.loads(text)
         check_format({"format": CATALOG_FORMAT, **data}, what, CATALOG_FORMAT)  # the first ones had no number
-        catalog = Catalog.from_text(data["catalog"]) if data["catalog"] else None
+        is_live = live is not None and data.get("format") == CATALOG_FORMAT and data["catalog"] == live.to_text()
+        catalog = live if is_live else Catalog.from_text(data["catalog"]) if data["catalog"] else None
         changes = {label: Change(at, tuple(sentences)) for label, (at, sentences) in data.get("changes", {}).items()}
         known = data.get("first_day_known", True)
         first_day = date.fromisoformat(data["first_day"])
@@ -206,13 +213,14 @@ def _with_tables(catalog: Catalog, names: Sequence[tuple[str, str]]) -> Catalog:
     return dataclasses.replace(catalog, tables=tuple(every[name] for name in sorted(every)))
 
 
-def store_in_bucket(settings: Settings, state: CatalogState, store: Store | None = None) -> bool:
+def store_in_bucket(settings: Settings, state: CatalogState, store: Store | None = None, fresh: bool = False) -> bool:
     """Store the catalog in the bucket for a start without the database; create the bucket if it is missing.
 
     For runs and sensors. The first day that is already stored is kept, because partitions must not disappear.
 
     Args:
         store: The bucket; None opens it with a new client.
+        fresh: The state was read a moment ago, so it is not compared again if it was stored then.
 
     Returns:
         Whether the definitions should be loaded again, because the bucket did not answer when they were loaded.
@@ -223,6 +231,8 @@ def store_in_bucket(settings: Settings, state: CatalogState, store: Store | None
     """
     store, key = store or open_bucket(settings), own_key(settings.prefix, "catalog.json")
     store.prepare(settings.unfenced)
+    if fresh and state.is_stored:
+        return False
     text = store.get(key)
     if not state.first_day_known:
         return True
@@ -245,22 +255,27 @@ def read(settings: Settings, now: datetime, store: Store | None = None) -> Catal
     Args:
         store: The bucket; None opens it with a new client, which takes 20 ms of CPU time.
     """
+    text, problem = _text_in(store or open_bucket(settings), settings)
     try:
-        stored, problem = _stored_in(store or open_bucket(settings), settings)
+        catalog, failure = live(settings), ""
+    except PgBronzeError as error:
+        catalog, failure = None, str(error)
+    try:
+        stored = _stored(text, own_key(settings.prefix, "catalog.json"), catalog) if text else None
     except FormatTooNew as error:
         return CatalogState(None, FIRST_POSSIBLE_DAY, str(error), first_day_known=False)
     known = settings.start_date is not None or problem is None
     first_day = settings.start_date or (stored.first_day if stored else now.date() if known else FIRST_POSSIBLE_DAY)
-    try:
-        catalog = live(settings)
-    except PgBronzeError as error:
+    if catalog is None:
         if stored is None or stored.catalog is None:
-            return CatalogState(None, first_day, str(error), {}, known)
-        remembered = _remembered(error)
-        return CatalogState(stored.catalog, first_day, str(error), stored.changes, known, remembered, stored.former)
+            return CatalogState(None, first_day, failure, {}, known)
+        remembered = f"{_REMEMBERED} {failure}"
+        return CatalogState(stored.catalog, first_day, failure, stored.changes, known, remembered, stored.former)
     changes, former = _changes(stored, catalog, now), _former(stored, catalog, settings, now)
     compared = stored is not None and stored.catalog is not None
-    return CatalogState(catalog, first_day, problem, changes, known, former=former, compared=compared)
+    state = CatalogState(catalog, first_day, problem, changes, known, former=former, compared=compared)
+    is_stored = stored is not None and stored.catalog is catalog and stored == state
+    return dataclasses.replace(state, is_stored=is_stored)
 
 
 def _former(
@@ -315,18 +330,18 @@ def _stored_in(store: Store, settings: Settings) -> "tuple[CatalogState | None, 
     Raises:
         FormatTooNew: A newer pg_bronze stored it.
     """
-    key = own_key(settings.prefix, "catalog.json")
+    text, problem = _text_in(store, settings)
+    return (_stored(text, own_key(settings.prefix, "catalog.json")) if text else None), problem
+
+
+def _text_in(store: Store, settings: Settings) -> "tuple[bytes | None, str | None]":
+    """Return the stored state as it is stored or None, and the reason if the bucket could not be read."""
     try:
-        text = store.get(key)
+        return store.get(own_key(settings.prefix, "catalog.json")), None
     except StoreNotFit:
         return None, None  # the bucket does not exist yet
     except PgBronzeError as error:
         return None, str(error)
-    return (_stored(text, key) if text else None), None
-
-
-def _remembered(error: PgBronzeError) -> str:
-    return f"{_REMEMBERED} {error}"
 
 
 def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> dict[str, Change]:
@@ -350,14 +365,14 @@ def _changes(stored: CatalogState | None, catalog: Catalog, now: datetime) -> di
     return found
 
 
-def _stored(text: bytes, key: str) -> CatalogState | None:
+def _stored(text: bytes, key: str, live: Catalog | None = None) -> CatalogState | None:
     """Return the stored state; None if it is damaged, and then the next store replaces it.
 
     Raises:
         FormatTooNew: A newer pg_bronze stored it. The first day and the former tables in it are not replaced.
     """
     try:
-        return CatalogState.from_text(text, f"the catalog {key}")
+        return CatalogState.from_text(text, f"the catalog {key}", live)
     except (ValueError, KeyError, TypeError, AttributeError, LakeDamaged):
         return None
 

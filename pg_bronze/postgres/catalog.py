@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -46,6 +47,10 @@ class Catalog:
 
     def to_text(self) -> str:
         """Return the catalog as JSON, for another process."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         data = {"database": self.database, "database_oid": self.database_oid, "server_version": self.server_version}
         return json.dumps(data | {"tables": [table.to_json() for table in self.tables]}, separators=(",", ":"))
 

@@ -14,6 +14,7 @@ from pg_bronze.cli import batch
 from pg_bronze.defs import catalog_state
 from pg_bronze.defs.sensors import catalog
 from pg_bronze.errors import SourceUnavailable, StoreNotFit
+from pg_bronze.postgres.catalog import Catalog
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.harness.project import (
     Project,
@@ -309,6 +310,24 @@ def test_a_run_worker_loads_all_tables_of_the_code_server_while_the_database_is_
 def _store_the_live_catalog(project: Project) -> None:
     settings = load_settings()
     catalog_state.store_in_bucket(settings, catalog_state.read(settings, datetime.now(UTC)))
+
+
+def test_a_stored_catalog_that_is_the_live_one_is_neither_parsed_nor_stored_again(cinema: Project):
+    """A tick without due tables takes as long for it as for the live one, and most of them find it unchanged."""
+    settings, now = load_settings(), datetime.now(UTC)
+    _store_the_live_catalog(cinema)
+    with cinema.monkeypatch.context() as patch:
+        patch.setattr(Catalog, "from_text", Mock(side_effect=AssertionError("it is parsed")))
+        state = catalog_state.read(settings, now)
+    assert state.is_stored
+    assert state == catalog_state.CatalogState.from_text(cinema.bucket.store().get("_pg_bronze/catalog.json") or b"")
+
+    cinema.database.execute("create table award (id int)")
+    changed = catalog_state.read(settings, now)
+    assert not changed.is_stored
+    catalog_state.store_in_bucket(settings, changed, fresh=True)
+
+    assert catalog_state.read(settings, now).is_stored
 
 
 @pytest.mark.parametrize(

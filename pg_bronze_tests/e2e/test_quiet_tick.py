@@ -28,7 +28,9 @@ sys.argv = ["pg-bronze", "tick"]
 try:
     app()
 finally:
+    from pg_bronze.lake import request_count
     print(*sys.modules, file=sys.stderr)
+    print(request_count.to_text(request_count.current()).replace(" ", "="), file=sys.stderr)
 """
 
 
@@ -59,6 +61,8 @@ def test_a_tick_without_due_tables_loads_nothing_that_only_a_copy_needs(quiet: S
     assert len(done.stdout.splitlines()) == 1
     assert "dagster" in modules
     assert modules & (OF_A_COPY | OF_DAGSTER) == set()
+    # The catalog and the verification of create-only writes, each once, and the generations that were moved away.
+    assert done.stderr.splitlines()[-1] == "get=2,=list=1"
 
 
 def test_the_same_process_loads_it_if_a_table_is_due(quiet: Shop):
