@@ -194,7 +194,8 @@ class _Tick:
         return checked
 
     def _check(self, table: SourceTable, facts: due.Facts) -> TableCheck:
-        facts = replace(facts, running=facts.running and not self.attended)
+        if facts.running and self.attended:
+            facts = replace(facts, running=False)
         if facts.watermark and facts.watermark.generation <= self.moved.get(keys.folder(table.schema, table.name), -1):
             facts = replace(facts, watermark=None)  # another Dagster instance started a generation
         key = self.names.bronze_key(table)
@@ -272,6 +273,8 @@ def _with_control(
     written = {facts.watermark.origin.control for _, facts in collected if facts.watermark}
     names = {oid: name for name, oid in activity.oids.items()}
     found = process.control_rows.read(source, names, {item for item in written if item}, database)
+    if not found:
+        return list(collected)
     return [
         (table, replace(facts, control=found.get(control_table.key(table.label, owner)))) for table, facts in collected
     ]

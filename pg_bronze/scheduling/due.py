@@ -188,7 +188,7 @@ def decide(
     """
     if facts.running:
         return Decision(False, "running", hint)
-    if not facts.silent:
+    if hint.asked and not facts.silent:
         hint = dataclasses.replace(hint, asked=0)
     decision = _by_horizon(_by_hints(facts, hint, cluster, now, ungated_after_s), hint, cluster, now)
     decision = _by_schedule(decision, facts, hint, cluster, now)
