@@ -1,6 +1,7 @@
 """What a tick costs: CPU of all of Dagster, the time of a run, and the time from an insert to its object.
 
     .venv/bin/python -m benchmarks.tick [--busy 10] [--quiet 0] [--interval 10] [--seconds 300] [--launcher stock]
+    .venv/bin/python -m benchmarks.tick --only idle
 
 Starts a PostgreSQL server, an S3 server and a `dagster dev` with the project's dagster.yaml. Each busy table gets one
 row in each interval, at a random moment. CPU seconds are those of all processes of Dagster, those of ended runs
@@ -128,6 +129,8 @@ def measure(database: Database, bucket: Bucket, folder: Path, chosen: argparse.N
         _never.wait(60.0)
         # A reload of the definitions, or the start of a run worker, takes two CPU seconds: 7 % of a core for 30 s.
         idle = idle_per_second(processes, max(120.0, chosen.seconds / 3))
+        if chosen.only == "idle":
+            return
         rows = Rows(database, store, names[: chosen.busy], chosen.interval)
         rows.start()
         _never.wait(30.0)
@@ -170,6 +173,7 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--launcher", choices=["resident", "stock"], default="resident")
+    parser.add_argument("--only", choices=["idle"], help="end after the part without new rows, in four minutes")
     chosen = parser.parse_args()
     with servers("pg_bronze_tick_") as (database, bucket, folder):
         measure(database, bucket, folder, chosen)

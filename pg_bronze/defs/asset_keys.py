@@ -5,6 +5,7 @@ A part of a key may contain letters, digits and single underscores between them.
 
 import re
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from itertools import chain, zip_longest
 
 import dagster as dg
@@ -21,6 +22,7 @@ def daily(first_day: date) -> dg.DailyPartitionsDefinition:
     )
 
 
+@lru_cache(maxsize=20_000)  # each tick asks twice for each table
 def encode(name: str) -> str:
     """Return a name as part of a key.
 

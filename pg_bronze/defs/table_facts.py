@@ -48,6 +48,7 @@ class Process:
         changed: The last tick at which the settings differed, secrets included; 0 for never.
         last_runs: What each table's last run reported, with the run's id: it is read once for each run.
         control_rows: Reads the versions of the control rows.
+        watermarks: The watermark of each asset, with the text that it was read from: it is parsed once.
     """
 
     settings: Settings | None = None
@@ -55,6 +56,7 @@ class Process:
     changed: float = 0.0
     last_runs: dict[str, tuple[str, failures.LastRun]] = field(default_factory=dict)
     control_rows: ControlRows = field(default_factory=ControlRows)
+    watermarks: dict[dg.AssetKey, tuple[object, Watermark | None]] = field(default_factory=dict)
 
     def start_tick(self, settings: Settings, now: float) -> None:
         """Start a tick with these settings."""
@@ -62,6 +64,14 @@ class Process:
         if self.settings is not None and settings != self.settings:
             self.changed = now
         self.settings = settings
+
+    def read_watermark(self, key: dg.AssetKey, values: Mapping[str, object]) -> Watermark | None:
+        """Return the watermark in the last materialization of an asset; None if there is none that can be read."""
+        stored = values.get(metadata.WATERMARK)
+        known = self.watermarks.get(key)
+        if known is None or known[0] != stored:
+            known = self.watermarks[key] = stored, _watermark(key, values)
+        return known[1]
 
     def read_last_runs(
         self, instance: dg.DagsterInstance, entries: Mapping[dg.AssetKey, AssetFacts], running: set[dg.AssetKey] | None
@@ -114,7 +124,7 @@ def collect(
         last = last_runs.get(key, failures.LastRun())
         is_running = running is None or key in running
         values = entry.last.values if entry and entry.last else {}
-        watermark = metadata.with_progress(_watermark(key, values), last.progress)
+        watermark = metadata.with_progress(process.read_watermark(key, values), last.progress)
         if key not in last_runs:
             last = failures.LastRun(slow=metadata.is_slow(values))
         copied_at = entry.last.timestamp if entry and entry.last else None

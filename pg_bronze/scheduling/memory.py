@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from pg_bronze.core.formats import CURSOR_FORMAT
@@ -21,6 +22,7 @@ _NUMBERS = ("next_xid", "quiet_upto", "generation", "due_at", "asked", "covered"
 _MS = 1000
 
 
+@lru_cache(maxsize=20_000)  # each tick asks twice for each table
 def place_of(name: str) -> str:
     """Return the place of a table's hint, by the name of its asset: 8 hexadecimal digits.
 

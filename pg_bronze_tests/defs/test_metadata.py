@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 
 from pg_bronze.core.leaf import Leaf
 from pg_bronze.core.watermark import Origin, Watermark
+from pg_bronze.defs import metadata
 from pg_bronze.defs.metadata import (
     GENERATION,
     PROGRESS,
@@ -15,6 +18,7 @@ from pg_bronze.defs.metadata import (
     quiet_upto,
     watermark_of,
 )
+from pg_bronze.defs.table_facts import Process
 from pg_bronze.errors import LakeDamaged
 
 MARK = Watermark(Origin("7", 1, "0/1", 5, "bronze"), 9, seq=3, key="movie/x").with_leaves({9: Leaf(91377)})
@@ -39,6 +43,21 @@ def test_a_watermark_that_an_older_version_stored_as_json_is_read():
     assert watermark_of(event(older)) == MARK
     assert progress_of(dg.AssetObservation("movie", metadata={PROGRESS: older[WATERMARK]})) == MARK
     assert progress_of(dg.AssetObservation("movie", metadata=of_progress(MARK))) == MARK
+
+
+def test_a_process_parses_a_watermark_once_for_each_materialization(monkeypatch: pytest.MonkeyPatch):
+    """Each tick would otherwise parse those of all tables: a sixth of its CPU time."""
+    parsed, process, key = [], Process(), dg.AssetKey("movie")
+    parse = metadata.watermark_in
+    monkeypatch.setattr(metadata, "watermark_in", lambda key, values: parsed.append(key) or parse(key, values))
+    later = replace(MARK, seq=4)
+
+    marks = [MARK, MARK, later, later, None, None]
+    read = [process.read_watermark(key, of_watermark(mark) if mark else {}) for mark in marks]
+
+    assert read == marks
+    assert len(parsed) == 3
+    assert process.read_watermark(key, {WATERMARK: "{damaged"}) is None
 
 
 def test_an_event_without_a_watermark_returns_none():
