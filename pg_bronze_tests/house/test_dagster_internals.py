@@ -30,7 +30,7 @@ from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
 from pg_bronze.defs import daemon_console
 from pg_bronze.defs.compute_logs import MirroringComputeLogManager
-from pg_bronze.defs.known_records import _COLUMNS, KnownRecords
+from pg_bronze.defs.known_records import _COLUMNS, KnownRecords, _last_materialization
 from pg_bronze.defs.run_coordinator import PromptRunCoordinator
 from pg_bronze.defs.run_workers.launcher import ResidentRunLauncher
 from pg_bronze.defs.sqlite_storage import PooledEventLogStorage, PooledRunStorage, PooledScheduleStorage
@@ -75,6 +75,19 @@ def test_an_asset_record_is_made_of_the_columns_that_are_compared():
     assert list(inspect.signature(SqlEventLogStorage._construct_asset_record_from_row).parameters) == [
         "self", "row", "last_materialization_record", "can_read_asset_status_cache"
     ]  # fmt: skip
+
+
+def test_a_stored_materialization_has_the_form_that_a_tick_reads():
+    """It would otherwise be parsed by Dagster, as in the first tick of a process for each table."""
+    entries = {"text": "a", "number": 1, "share": 0.5, "flag": True}
+    with DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(dagster.AssetMaterialization("movie", metadata=entries))
+        stored = instance.get_asset_records([dagster.AssetKey("movie")])[0].asset_entry.last_materialization_record
+
+    read = _last_materialization(dagster.serialize_value(stored), frozenset(entries))
+
+    assert read is not None
+    assert (read.timestamp, read.values) == (stored.timestamp if stored else 0.0, entries)
 
 
 def test_a_run_is_executed_by_a_function_of_the_command_line():
