@@ -60,8 +60,9 @@ LONG_MODULES = [
     "test_s3_faults.py",
 ]
 FOLDERS = ["sync", "e2e", "defs", "postgres", "demo", "lake", "cli"]
-# Modules with many `pg-bronze` commands, for two processes.
-COMMANDS = [
+# Modules for one process: those with many `pg-bronze` commands, and those that build and install the wheel.
+TOGETHER = [
+    ("e2e/test_browser.py", "e2e/test_wheel.py"),
     ("e2e/test_commands.py", "e2e/test_quiet_tick.py", "e2e/test_cancel.py", "e2e/test_monitor.py"),
     ("e2e/test_bad_input.py", "e2e/test_secrets.py", "e2e/test_connection_limit.py", "e2e/test_kill_anywhere.py"),
 ]
@@ -124,13 +125,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let one process run all modules whose commands are forked from the same process; it takes seconds to load."""
+    """Let one process run all modules of a line of TOGETHER, because what they share takes seconds to make."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByModule(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = super()._split_scope(nodeid)
-            return next((names[0] for names in COMMANDS if module.endswith(names)), module)
+            return next((names[0] for names in TOGETHER if module.endswith(names)), module)
 
     return ByModule(config, log) if config.getvalue("dist") == "loadfile" else None
 

@@ -26,6 +26,7 @@ import psutil
 import pytest
 
 from pg_bronze.defs.sqlite_storage import PooledSqliteStorage
+from pg_bronze_tests.harness import installation as wheels
 from pg_bronze_tests.harness import loaded
 from pg_bronze_tests.harness.servers import Bucket, Database, new_bucket
 
@@ -109,6 +110,18 @@ def make_shop(folder: Path, database: Database, bucket: Bucket) -> Shop:
 def shop(tmp_path: Path, database: Database, bucket: Bucket) -> Shop:
     loaded.load()
     return make_shop(tmp_path / "a shop", database, bucket)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    return wheels.build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the commands of the wheel in an environment of its own."""
+    return wheels.install(wheel, tmp_path_factory.mktemp("installed") / "an environment")
 
 
 def command_lines(pid: int) -> set[str]:

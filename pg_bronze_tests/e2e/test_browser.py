@@ -1,16 +1,20 @@
 """One walk through Dagster's pages in a browser, from the first page of a new demo to a table that fails and is healed.
 
-The tests are the steps of one story: each begins where the one before it has ended.
+The tests are the steps of one story: each begins where the one before it has ended. The demo is that of the wheel, in
+a folder that has nothing to do with it.
 """
 
+import os
 import re
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from pg_bronze_tests.e2e.conftest import ROOT, free_port
+from pg_bronze_tests.e2e.conftest import BIN, ROOT, free_port
 from pg_bronze_tests.harness.browser import Ui, open_browser
 from pg_bronze_tests.harness.demo_process import DemoProcess, running_demo
 from pg_bronze_tests.harness.repetitions import repetition
@@ -22,9 +26,18 @@ PICTURES = ROOT / ".cache/browser"
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoProcess]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working folder of the demo and its home folder."""
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def demo(installation: Path, folder: Path) -> Iterator[DemoProcess]:
     """A demo in which rows are written by the tests alone."""
-    with running_demo(tmp_path_factory.mktemp("demo"), free_port(), "--no-writer", **SETTINGS) as started:
+    # Contains the S3 server of the demo, which its wheel installs beside Python.
+    path = os.pathsep.join([os.environ["PATH"], str(BIN)])
+    command = [installation / "pg-bronze"]
+    with running_demo(folder, free_port(), "--no-writer", command=command, PATH=path, **SETTINGS) as started:
         yield started
 
 
@@ -103,3 +116,15 @@ def test_the_table_passes_again_after_the_grant(ui: Ui, demo: DemoProcess):
     ui.open_check("bronze/genre", "up_to_date")
 
     expect(ui.verdict("Passed")).to_be_visible()
+
+
+def test_the_demo_has_copied_stops_and_leaves_one_folder(demo: DemoProcess, folder: Path):
+    assert demo.process.stdout is not None
+    demo.process.send_signal(signal.SIGINT)
+
+    printed = demo.printed + demo.process.stdout.read()
+
+    assert demo.process.wait(30) == 0, printed
+    assert "first slice" in printed
+    assert printed.endswith("stopped\n")
+    assert [path.name for path in folder.iterdir()] == [".pg_bronze"]

@@ -1,60 +1,22 @@
-"""The wheel: built, installed into a new virtual environment, and used from a folder that has nothing to do with it."""
+"""The wheel: built, installed into a new virtual environment, and used from a folder that has nothing to do with it.
 
-import contextlib
+``test_browser.py`` starts its demo.
+"""
+
 import os
-import re
-import shutil
-import signal
 import subprocess
 import sys
-import sysconfig
-import urllib.request
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from pg_bronze.demo.data_dir import remove_data_dir
-from pg_bronze_tests.e2e.conftest import BIN, ROOT, clean_environment, default_sigint, end, free_port, wait_until
+from pg_bronze_tests.e2e.conftest import BIN, ROOT, clean_environment, default_sigint, end, wait_until
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.servers import Bucket, Database
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-PARTS = ["pyproject.toml", "README.md", "LICENSE", "pg_bronze"]
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # From a copy: setuptools would otherwise leave a build folder in the checkout, and pack what an older one contains.
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in PARTS:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder)
-    pip("wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "dist", folder)
-    (built,) = (folder / "dist").iterdir()
-    return built
-
-
-@pytest.fixture(scope="module")
-def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the commands. The environment sees the libraries of the tests, but not their pg_bronze."""
-    folder = tmp_path_factory.mktemp("installed") / "an environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    pip("--python", folder / "bin/python", "install", "--no-index", "--no-deps", wheel)
-    (packages,) = folder.glob("lib/*/site-packages")
-    # A .pth file of a folder that another .pth file names is not read, so the editable installation stays out.
-    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib"))
-    return folder / "bin"
-
-
-def pip(*arguments: object) -> None:
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
-    subprocess.run(command, check=True)
 
 
 @dataclass
@@ -129,38 +91,3 @@ def test_outside_of_a_project_tick_scan_and_run_leave_one_folder(
         code = end(process)
     assert code == 0, (tmp_path / "log").read_text()
     assert elsewhere.names() == {".dagster"}
-
-
-@contextlib.contextmanager
-def demo(elsewhere: Elsewhere, port: int) -> Iterator["subprocess.Popen[str]"]:
-    with subprocess.Popen(
-        [elsewhere.bin / "pg-bronze", "demo", "--port", str(port)], cwd=elsewhere.folder, env=elsewhere.environment,
-        stdout=subprocess.PIPE, text=True, preexec_fn=default_sigint,
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-            remove_data_dir(elsewhere.folder / ".pg_bronze/postgres")
-
-
-def test_the_demo_copies_shows_its_page_and_stops(elsewhere: Elsewhere):
-    port = free_port()
-    with demo(elsewhere, port) as process:
-        assert process.stdout is not None
-        printed = ""
-        while not ("first slice" in printed and "ready after" in printed):
-            line = process.stdout.readline()
-            assert line, printed
-            printed += line
-        page = re.search(r"tables +(http\S+)", printed)
-        assert page is not None
-        with urllib.request.urlopen(page[1]) as answer:
-            assert answer.status == 200
-        process.send_signal(signal.SIGINT)
-        printed += process.stdout.read()
-        assert process.wait(30) == 0, printed
-
-    assert printed.endswith("stopped\n")
-    assert elsewhere.names() == {".pg_bronze"}

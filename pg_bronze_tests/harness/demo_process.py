@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,25 @@ ROOT = Path(__file__).parents[2]
 
 
 class DemoProcess:
-    """A demo that has been started; ``printed`` is what it has printed up to the last call of ``until``."""
+    """A demo that has been started; ``printed`` is what it has printed up to the last call of ``until``.
 
-    def __init__(self, folder: Path, port: int, *options: str, **settings: str) -> None:
+    Args:
+        command: The program, if it is not that of this checkout.
+    """
+
+    def __init__(
+        self, folder: Path, port: int, *options: str, command: Sequence[str | Path] = (), **settings: str
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.state = folder / "state"
+        self.state = folder / ".pg_bronze"
         self.printed = ""
-        # This checkout, whatever project the environment has installed.
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+        # This checkout, whatever project the environment has installed.
+        kept |= {"HOME": str(folder)} if command else {"HOME": str(folder), "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pg_bronze", "demo", "--state-dir", self.state, "--port", str(port), *options],
+            [*(command or (sys.executable, "-m", "pg_bronze")), "demo", "--port", str(port), *options],
             cwd=folder,
-            env={**kept, "HOME": str(folder), "PYTHONPATH": str(ROOT), **settings},
+            env={**kept, **settings},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -78,9 +85,11 @@ class DemoProcess:
 
 
 @contextlib.contextmanager
-def running_demo(folder: Path, port: int, *options: str, **settings: str) -> Iterator[DemoProcess]:
+def running_demo(
+    folder: Path, port: int, *options: str, command: Sequence[str | Path] = (), **settings: str
+) -> Iterator[DemoProcess]:
     """Yield a demo whose web page answers, and stop it."""
-    demo = DemoProcess(folder, port, *options, **settings)
+    demo = DemoProcess(folder, port, *options, command=command, **settings)
     try:
         demo.until("ready after")
         demo.until("settings for a shell")
