@@ -104,12 +104,14 @@ def _raised(
     """Return the polls with the highest values that they would have seen in the rows of a slice."""
     if column is None or not frame.height:
         return polls
-    first = int(str(frame[xid_column].min()))
+    first, last = _limits(frame[xid_column])
     found = []
     for poll in polls:
         highest = poll.highest
         if first < poll.next_xid:
-            seen = cursor_column.newest_value(frame.filter(_visible(poll, frame[xid_column])), column)
+            everything = last < poll.next_xid and not poll.open
+            visible = frame if everything else frame.filter(_visible(poll, frame[xid_column]))
+            seen = cursor_column.newest_value(visible, column)
             highest = cursor_column.later_value(highest, seen, column)
         found.append(dataclasses.replace(poll, highest=highest))
     return tuple(found)
@@ -118,13 +120,22 @@ def _raised(
 def _count(polls: Sequence[Poll], frame: "pl.DataFrame", xid_column: str, column: CursorColumn) -> int:
     """Count the rows that are not above the highest value of the last poll that did not see them."""
     late, rest = 0, frame
+    first, last = _limits(frame[xid_column]) if frame.height else (0, 0)
     for poll in reversed(polls):
+        if first >= poll.next_xid:  # as in most slices: the poll saw none of the rows
+            return late + int(not_above(rest[column.name], poll.highest, column).sum())
+        if last < poll.next_xid and not poll.open:
+            continue
         visible = _visible(poll, rest[xid_column])
         late += int(not_above(rest.filter(~visible)[column.name], poll.highest, column).sum())
         rest = rest.filter(visible)
         if not rest.height:
             break
     return late
+
+
+def _limits(xids: "pl.Series") -> tuple[int, int]:
+    return int(str(xids.min())), int(str(xids.max()))
 
 
 def _next(polls: tuple[Poll, ...], after: Watermark, poll: Poll | None) -> tuple[Poll, ...]:
