@@ -28,7 +28,10 @@ from pg_bronze.sync.table_sync import TableSync
 IO_MANAGER = "bronze_io_manager"
 # Of the kinds of an asset, which Dagster keeps among its tags.
 KIND_PREFIX = "dagster/kind/"
-_REBUILT = "Dagster's storage has no watermark (it is new or was wiped). It was rebuilt from the objects in the bucket."
+_REBUILT = (
+    "Dagster's storage has no watermark: it is new, was wiped, or the run that began the table was killed. It was "
+    "rebuilt from the objects in the bucket."
+)
 
 
 @dataclass(frozen=True)
