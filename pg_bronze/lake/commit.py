@@ -51,7 +51,7 @@ class Slice:
         row_count: Rows in the slice, also after the frame was emptied.
         bulky: The rows are so large that nothing else should be read during encoding, which takes seven times the
             largest value for a moment.
-        body: The Parquet bytes, from ``encode`` to ``encoded``.
+        body: The Parquet bytes, from ``encode_ahead`` to ``encoded``.
     """
 
     claim: Claim
@@ -68,17 +68,17 @@ class Slice:
         self.row_count = self.frame.height
         self.bulky = is_bulky(self.frame)
 
-    def encode(self, codec: Codec) -> None:
-        """Make the Parquet bytes, and empty the frame."""
-        self.body = encode(self.frame, self.footer, codec)
-        self.frame = self.frame.clear()
+    def encode_ahead(self, codec: Codec) -> None:
+        """Make the Parquet bytes now, and empty the frame."""
+        self.body = self.encoded(codec)
 
     def encoded(self, codec: Codec) -> bytes:
-        """Return the Parquet bytes, which are made now if they were not before. Only the first call returns them."""
-        if self.body is None:
-            self.encode(codec)
+        """Return the Parquet bytes and empty the frame; call it once."""
         body, self.body = self.body, None
-        return body or b""
+        if body is None:
+            body = encode(self.frame, self.footer, codec)
+            self.frame = self.frame.clear()
+        return body
 
 
 Slices = Generator[Slice, Committed | None, ReportT]

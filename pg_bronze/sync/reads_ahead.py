@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from pg_bronze.core import planning
 from pg_bronze.core.next_read import Plan, Read
-from pg_bronze.core.region import Region
 from pg_bronze.core.slice_size import SliceSize
 from pg_bronze.core.table import SourceTable
 from pg_bronze.errors import PgBronzeError
@@ -63,8 +62,6 @@ class ReadsAhead:
         self._held: deque[_Ahead] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._stopped = False
-        # A range that is not read yet, and its query if its size was measured: None if it exceeds a slice.
-        self._measured: tuple[Region, str | None] | None = None
 
     @property
     def next_blocks(self) -> int | None:
@@ -98,9 +95,10 @@ class ReadsAhead:
         sessions = self._sessions()
         if len(sessions) > 1:
             self._fill(step, sessions, table, size, following)
-        elif self._held:
-            self._measure_next(step, table, size, following)
-        taken = self._taken() if self._held else self._read_alone(step, table, size)
+        was_begun, ahead = bool(self._held), None
+        if was_begun and len(sessions) == 1:
+            ahead = self._measured_after(step, table, size, following)  # while ``step`` is read
+        taken = self._taken() if was_begun else self._read_alone(step, table, size)
         if taken is None:
             return None
         frame, seconds = taken
@@ -108,8 +106,13 @@ class ReadsAhead:
             return None, seconds
         # The next range is larger if this one was far from full.
         if not is_bulky(frame) and size.adjusted(frame.height, int(frame.estimated_size())) == size:
+            if not was_begun:
+                ahead = self._measured_after(step, table, size, following)
             with contextlib.suppress(PgBronzeError):  # it fails again if it still does when the range has its turn
-                self._fill(step, sessions, table, size, following, begun=True)
+                if len(sessions) > 1:
+                    self._fill(step, sessions, table, size, following, begun=True)
+                elif ahead is not None:
+                    self._begin(*ahead, sessions[0], table, size)
         return slice_reader.conformed(frame, table), seconds
 
     def drop(self) -> None:
@@ -148,19 +151,15 @@ class ReadsAhead:
             self.drop()
         return sessions
 
-    def _measure_next(
+    def _measured_after(
         self, step: Read, table: SourceTable, size: SliceSize, following: Callable[[Read], Iterable[Read]]
-    ) -> None:
-        """Measure the range after ``step`` while that is read."""
+    ) -> tuple[Read, str] | None:
+        """Return the range after ``step`` and its query; None if there is none, or if it exceeds a slice."""
         with contextlib.suppress(PgBronzeError):  # as in ``read``
             for later in itertools.islice(following(step), 1):
-                self._measured = later.region, self._query(later, table, size)
-
-    def _query(self, step: Read, table: SourceTable, size: SliceSize) -> str | None:
-        """Return the query of a range; None if it exceeds a slice."""
-        if self._measured is None or self._measured[0] != step.region:
-            return slice_reader.measured(self._source, table, step.region, size)
-        return self._measured[1]
+                query = slice_reader.measured(self._source, table, later.region, size)
+                return None if query is None else (later, query)
+        return None
 
     def _read_alone(self, step: Read, table: SourceTable, size: SliceSize) -> _TimedFrame:
         return _timed(lambda: slice_reader.read_frame(self._source, table, step.region, size))
@@ -189,23 +188,19 @@ class ReadsAhead:
         """Begin a read over each free session: ``step`` unless it is ``begun``, and the ranges after it."""
         used = [item.session for item in self._held]
         free = iter([session for session in sessions if session not in used])
+        # Their sizes are not measured: those are questions on the kept connection, one after the other.
+        steps = following(self._held[-1].step if self._held else step)
         if not self._held and not begun:
-            self._begin(step, next(free), table, size)
-        last = self._held[-1].step if self._held else step
-        for session, later in zip(free, following(last), strict=False):
-            self._begin(later, session, table, size)
+            steps = itertools.chain([step], steps)
+        for session, later in zip(free, steps, strict=False):
+            self._begin(later, slice_reader.bounded(table, later.region, size), session, table, size)
 
-    def _begin(self, step: Read, session: ReadSession, table: SourceTable, size: SliceSize) -> None:
-        # Of several at once the size is not measured: that is a question on the kept connection, one after the other.
-        query = self._query(step, table, size) if self._most == 1 else slice_reader.bounded(table, step.region, size)
-        if query is None:
-            return  # it is measured again, and divided, when it has its turn
-        text = query
+    def _begin(self, step: Read, query: str, session: ReadSession, table: SourceTable, size: SliceSize) -> None:
         session.prepare()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=self._most, thread_name_prefix="read-range")
         outcome = self._pool.submit(
-            _timed, lambda: slice_reader.fetch(session.read, step.region, size, text, table.label)
+            _timed, lambda: slice_reader.fetch(session.read, step.region, size, query, table.label)
         )
         self._held.append(_Ahead(step, table, session, outcome))
 

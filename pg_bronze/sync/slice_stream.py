@@ -91,7 +91,7 @@ class SliceStream:
         """Return the slice after a watermark, encoded; it is discarded if the watermark is not committed."""
         piece = self._sync.slices.next_slice(watermark)
         if piece is not None and not piece.bulky:
-            piece.encode(self._sync.options.codec)
+            piece.encode_ahead(self._sync.options.codec)
         return piece
 
     def _after(self, written: Slice, committed: Committed | None, reading: "ReadAhead | None") -> Slice | None:

@@ -125,6 +125,24 @@ def test_the_next_range_is_read_while_one_is_converted_and_the_one_after_is_meas
     assert movie.compare() == SAME
 
 
+def test_a_column_that_is_added_during_a_load_is_read_with_the_next_range(movie, database, monkeypatch):
+    """The query of that range was made when its size was measured, and may be older than the column."""
+    convert, converted = slice_reader.conformed, []
+
+    def converts(frame, table):
+        converted.append(frame.width)
+        if len(converted) == 3:  # the newest rows, the first range, and the second one
+            database.execute("alter table movie add column rating int default 5")
+        return convert(frame, table)
+
+    monkeypatch.setattr(slice_reader, "conformed", converts)
+
+    movie.tick(slice_rows=500, slice_bytes=100_000)
+
+    assert converted[3:] == [converted[2] + 1] * len(converted[3:])
+    assert movie.compare() == SAME
+
+
 @pytest.mark.parametrize("step", ["put", *also("read", "claim", "list", "unclaim")])
 def test_a_writer_that_is_killed_between_ranges_loses_and_doubles_nothing(movie, database, dropped, step):
     assert movie.crash(crash_after(step, 2), **PARALLEL)
