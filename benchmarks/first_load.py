@@ -4,7 +4,7 @@
     nice .venv/bin/python -m benchmarks.first_load --parallel 1 2 4 --delay-ms 10 --rate-mb 20
 
 Starts a PostgreSQL and an S3 server of its own (extra ``demo``). Each load is done in three ways, shuffled in each
-round, and each in a process of its own that has imported everything and copied ten rows of the same columns before:
+round. Each runs in a separate process, which has imported everything and copied ten rows of the same columns before:
 
     floor     psql: the rows in the binary format of COPY, into /dev/null
     ceiling   connectorx reads the projection of pg_bronze into one frame, and Polars writes it to one local file

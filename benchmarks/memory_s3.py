@@ -27,11 +27,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with _lock:
-            created = self._key not in _objects
-            if created or "If-None-Match" not in self.headers:
+            is_written = "If-None-Match" not in self.headers or self._key not in _objects
+            if is_written:
                 _objects[self._key] = body
-                created = True
-        if created:
+        if is_written:
             self._answer(200)
         else:
             self._error(412, "PreconditionFailed")
@@ -81,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class MemoryS3:
-    """The server as a process of its own, with the attributes of ``SeaweedServer`` that a benchmark uses."""
+    """The server in a separate process, with the attributes of ``SeaweedServer`` that a benchmark uses."""
 
     access_key = secret_key = "memory"
 

@@ -12,8 +12,8 @@ from pg_bronze.errors import HistoryChanged, PgBronzeError, StaleSnapshot, State
 _STOPPED = "The table is not copied until then."
 # Dagster's storage has one asset for each table name, so that two databases in it replace each other's watermarks.
 _SHARED = (
-    "If two databases are copied with one DAGSTER_HOME or one storage of Dagster, or into one bucket, set "
-    "PG_BRONZE_NAME and PG_BRONZE_PREFIX for one of them."
+    "If two databases share a DAGSTER_HOME, a storage of Dagster or a bucket, set PG_BRONZE_NAME and PG_BRONZE_PREFIX "
+    "for one of them."
 )
 
 

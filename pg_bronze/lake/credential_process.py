@@ -12,7 +12,7 @@ PAUSE_S = 30.0
 
 
 class LimitedProcess:
-    """Stands in for the ``subprocess.Popen`` of botocore's ``ProcessProvider``, with what that uses of it.
+    """Replaces ``subprocess.Popen`` in botocore's ``ProcessProvider``, with the methods that it calls.
 
     It runs without a terminal. Its errors are not read: nothing shows them, because they may contain a secret.
     """

@@ -17,7 +17,7 @@ def run(words: Sequence[str], limit_s: float) -> tuple[int, bytes]:
             words are part of the text.
         OSError: It cannot be run.
     """
-    # In a session of its own, to end what it has started too: that could keep the pipes open for longer.
+    # In a new session, so that its child processes are ended too: they could keep the pipes open.
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     ) as process:

@@ -512,12 +512,7 @@ def test_a_tick_writes_no_log_file(cinema: Project):
 
 def test_a_tick_that_requests_runs_logs_failing_tables_once_in_ten_minutes(cinema: Project):
     """Dagster shows no sentence for it, and with busy tables every tick is one."""
-    cinema.database.execute("alter table movie rename to film")
-    assert not cinema.copy("movie", tags={metadata.BATCH_TAG: "tick"}).success
-    cinema.database.execute("alter table film rename to movie")
-    lines: list[str] = []
-    log = SimpleNamespace(warning=lines.append)
-    cinema.monkeypatch.setattr(dg.SensorEvaluationContext, "log", property(lambda _self: log))
+    lines = cinema.warnings_of_a_failing_table()
 
     for _ in range(2):
         cinema.database.execute("insert into person select max(id) + 1, 'new' from person")

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from pg_bronze.defs import metadata
 from pg_bronze.defs.catalog_state import CatalogState
 from pg_bronze.defs.due_tables import Check
 from pg_bronze.defs.quiet_days import QuietDays
@@ -105,12 +103,7 @@ def test_a_preview_that_finds_the_same_as_the_tick_before_loses_nothing(eventful
 
 
 def test_the_warning_of_a_tick_that_the_daemon_did_not_record_is_logged_again(cinema: Project) -> None:
-    cinema.database.execute("alter table movie rename to film")
-    assert not cinema.copy("movie", tags={metadata.BATCH_TAG: "tick"}).success
-    cinema.database.execute("alter table film rename to movie")
-    lines: list[str] = []
-    log = SimpleNamespace(warning=lines.append)
-    cinema.monkeypatch.setattr(dg.SensorEvaluationContext, "log", property(lambda _self: log))
+    lines = cinema.warnings_of_a_failing_table()
 
     for _ in range(2):
         cursor = cinema.cursor

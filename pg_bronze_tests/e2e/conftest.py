@@ -120,7 +120,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the commands of the wheel in an environment of its own."""
+    """The folder of the commands of the wheel, installed in a separate environment."""
     return wheels.install(wheel, tmp_path_factory.mktemp("installed") / "an environment")
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -99,6 +100,16 @@ class Project:
         options.setdefault("raise_on_error", False)
         copies = job.get_subset(asset_selection=set(selection), asset_check_selection=set())
         return copies.execute_in_process(instance=self.instance, **options)
+
+    def warnings_of_a_failing_table(self) -> list[str]:
+        """Let the copy of ``movie`` fail, and return the list that later warnings of sensors are added to."""
+        self.database.execute("alter table movie rename to film")
+        assert not self.copy("movie", tags={metadata.BATCH_TAG: "tick"}).success
+        self.database.execute("alter table film rename to movie")
+        lines: list[str] = []
+        log = SimpleNamespace(warning=lines.append)
+        self.monkeypatch.setattr(dg.SensorEvaluationContext, "log", property(lambda _self: log))
+        return lines
 
     def evaluate(self, sensor: str = "bronze_tick") -> Any:
         """Evaluate a sensor with the cursor of its last evaluation."""
