@@ -19,6 +19,7 @@ memory above an idle process. ``benchmarks/load_interference.py`` measures what 
 """
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -96,12 +97,20 @@ def ceiling(plan: dict[str, Any], table: str) -> tuple[int, float]:
     return frame.height, file.stat().st_size / memory.MB
 
 
+@functools.cache
+def client(*connection: str) -> Any:
+    """Return the S3 client of this process; making one is no part of a load."""
+    from pg_bronze.lake import s3_client
+
+    return s3_client.connect(*connection)
+
+
 def copy(plan: dict[str, Any], table: str) -> tuple[int, float]:
     """Copy the table with pg_bronze, with the settings of a worker; return the rows, and the size in MB."""
-    from pg_bronze.lake import object_store, s3_client
+    from pg_bronze.lake import object_store
     from pg_bronze_tests.harness.lake import Lake
 
-    store = object_store.Store(s3_client.connect(*plan["s3"]), plan["bucket"], plan["prefix"])
+    store = object_store.Store(client(*plan["s3"]), plan["bucket"], plan["prefix"])
     outcome = Lake(memory.Remote.database(plan), store).tick(table, load_parallel=plan["parallel"])
     return outcome.row_count, sum(item.size_bytes for item in outcome.committed) / memory.MB
 
