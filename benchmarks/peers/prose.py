@@ -101,7 +101,7 @@ Dagster.""",
 }
 _ADVICE = """Most of a small `pg-bronze tick` is the start of Python and Dagster, which every new process pays;
 `dagster dev` and `pg-bronze run` pay it once. A first load costs more than that of the fastest peer for three reasons:
-it is divided into slices of 32 MB that are committed one by one, so that an interrupted load continues; each slice has
+it is divided into slices of 56 MB that are committed one by one, so that an interrupted load continues; each slice has
 the transaction id of every row; and values are stored exactly. If a table is copied once, nobody writes to it, and its
 values are ordinary, use DuckDB. If a table is written to while it is copied, and every row counts, a cursor column is
 not enough, whichever tool polls it."""

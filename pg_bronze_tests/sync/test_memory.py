@@ -17,6 +17,7 @@ CASES = {
         ),
     ],
     "values that are large only while read": memory.CASES["compressed in the row"],
+    "many columns": memory.CASES["1,600 columns"],
 }
 
 
