@@ -16,7 +16,7 @@ from pg_bronze.errors import LakeDamaged, Superseded
 from pg_bronze.lake.claim import Claim
 from pg_bronze.lake.footer import Footer
 from pg_bronze.lake.ledger import Committed, Ledger, committed_by
-from pg_bronze.lake.parquet import Codec, encode
+from pg_bronze.lake.parquet import Codec, Sized, encode, has_larger_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,9 +32,9 @@ def ignore_step(_name: str) -> None:
     """Do nothing after a step of a commit. Tests replace this to stop a writer there."""
 
 
-def is_bulky(frame: "pl.DataFrame") -> bool:
+def is_bulky(rows: Sized) -> bool:
     """Return whether the rows are so large that nothing else should be read while they are in memory."""
-    return frame.width > BULKY_COLUMNS or frame.estimated_size() > BULKY_ROW_BYTES * max(1, frame.height)
+    return rows.width > BULKY_COLUMNS or has_larger_rows(rows, BULKY_ROW_BYTES)
 
 
 @dataclass

@@ -28,6 +28,7 @@ from pg_bronze.postgres.read_session import ReadSessions
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.connectorx import ConnectorxReader
 from pg_bronze.postgres.readers.reading import Reader, pinned
+from pg_bronze.postgres.readers.sent_rows import SentRows
 from pg_bronze.postgres.session_settings import NOTICE_LOSS, PRINTING, settings_list
 
 if TYPE_CHECKING:
@@ -158,11 +159,7 @@ class Source:
             raise self.explain(error, query, self.name) from shown_cause(error)
 
     def explain(self, error: psycopg.Error, query: str, name: str) -> PgBronzeError:
-        """Return our error for a statement that failed on the kept connection; see ``error_mapping.explain``.
-
-        Args:
-            query: The statement, to find functions in it that the role may not execute.
-        """
+        """Return our error for a ``query`` that failed on the kept connection; see ``error_mapping.explain``."""
         return self._revoked(error, query) or explain(error, name)
 
     def measure(self, query: str, label: str, limit_s: float = math.inf, by_index: bool = False) -> tuple[Any, ...]:
@@ -185,6 +182,10 @@ class Source:
             raise self._revoked(error, query) or explain_sqlstate(error, label) from shown_cause(error)
 
     def read(self, query: str, label: str) -> "pl.DataFrame":
+        """Read one slice as a frame; see ``read_sent``."""
+        return self.read_sent(query, label).frame()
+
+    def read_sent(self, query: str, label: str) -> SentRows:
         """Read one slice in a read-only snapshot; an interrupt ends it on the server too.
 
         Raises:

@@ -15,10 +15,9 @@ from pg_bronze.postgres import missing_rights
 from pg_bronze.postgres.connection_limit import ConnectionLimit
 from pg_bronze.postgres.error_mapping import explain, shown_cause
 from pg_bronze.postgres.readers.reading import Reader, Reading, opening
+from pg_bronze.postgres.readers.sent_rows import SentRows
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from pg_bronze.postgres.connection import Source
 
 # Seconds that a read may take beyond its statement: connectorx tries to log in for 30 s.
@@ -51,8 +50,8 @@ class ReadSession:
             self.reader, self._beside = self._source.choose_reader()
         return self.reader
 
-    def read(self, query: str, label: str) -> "pl.DataFrame":
-        """Read one slice; see ``Source.read``."""
+    def read(self, query: str, label: str) -> SentRows:
+        """Read one slice; see ``Source.read_sent``."""
         source = self._source
         timeout_s, reader = source.time_left(label), self.prepare()
         place = source.current_place
@@ -63,7 +62,7 @@ class ReadSession:
             needed = "\n".join([*opening(timeout_s, place), query])
             raise missing_rights.error_of(source.connection, needed, source.name) or error from error.__cause__
         finally:
-            self._reading = None  # it refers to the frame, which would stay in memory beside the next one
+            self._reading = None  # it refers to the rows, which would stay in memory beside the next ones
 
     def stop(self) -> None:
         """End the current read of any thread; does nothing if there is none."""

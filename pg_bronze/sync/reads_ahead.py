@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from pg_bronze.core import planning
 from pg_bronze.core.next_read import Plan, Read
@@ -23,10 +23,8 @@ from pg_bronze.errors import PgBronzeError
 from pg_bronze.lake.commit import is_bulky
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.read_session import ReadSession
+from pg_bronze.postgres.readers.sent_rows import SentRows
 from pg_bronze.sync import slice_reader
-
-if TYPE_CHECKING:
-    import polars as pl
 
 STOP_WITHIN_S = 10.0
 INTERRUPTED_WITHIN_S = 0.5
@@ -34,7 +32,7 @@ OutcomeT = TypeVar("OutcomeT")
 # The rows, as ``slice_reader.read`` returns them, and the seconds that the read took.
 TimedRows: TypeAlias = "tuple[slice_reader.Rows | None, float]"
 # The same, with the rows as they are sent.
-_TimedFrame: TypeAlias = "tuple[pl.DataFrame | None, float]"
+_TimedSent: TypeAlias = tuple[SentRows | None, float]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class _Ahead:
     step: Read
     table: SourceTable
     session: ReadSession
-    outcome: "Future[_TimedFrame]"
+    outcome: "Future[_TimedSent]"
 
 
 class ReadsAhead:
@@ -101,11 +99,11 @@ class ReadsAhead:
         taken = self._taken() if was_begun else self._read_alone(step, table, size)
         if taken is None:
             return None
-        frame, seconds = taken
-        if frame is None:
+        sent, seconds = taken
+        if sent is None:
             return None, seconds
         # The next range is larger if this one was far from full.
-        if not is_bulky(frame) and size.adjusted(frame.height, int(frame.estimated_size())) == size:
+        if not is_bulky(sent) and size.adjusted(sent.height, sent.estimated_size()) == size:
             if not was_begun:
                 ahead = self._measured_after(step, table, size, following)
             with contextlib.suppress(PgBronzeError):  # it fails again if it still does when the range has its turn
@@ -113,7 +111,7 @@ class ReadsAhead:
                     self._fill(step, sessions, table, size, following, begun=True)
                 elif ahead is not None:
                     self._begin(*ahead, sessions[0], table, size)
-        return slice_reader.conformed(frame, table), seconds
+        return slice_reader.conformed(sent, table), seconds
 
     def drop(self) -> None:
         """End what is read ahead, and forget its rows."""
@@ -161,11 +159,11 @@ class ReadsAhead:
                 return None if query is None else (later, query)
         return None
 
-    def _read_alone(self, step: Read, table: SourceTable, size: SliceSize) -> _TimedFrame:
-        return _timed(lambda: slice_reader.read_frame(self._source, table, step.region, size))
+    def _read_alone(self, step: Read, table: SourceTable, size: SliceSize) -> _TimedSent:
+        return _timed(lambda: slice_reader.read_sent(self._source, table, step.region, size))
 
-    def _taken(self) -> "_TimedFrame | None":
-        """Return the frame whose turn it is; None if its read failed."""
+    def _taken(self) -> "_TimedSent | None":
+        """Return the rows whose turn it is; None if their read failed."""
         outcome = settled(self._held[0].outcome)
         error = outcome.exception()
         if error is None:
@@ -205,7 +203,7 @@ class ReadsAhead:
         self._held.append(_Ahead(step, table, session, outcome))
 
 
-def _timed(read: "Callable[[], pl.DataFrame | None]") -> "_TimedFrame":
+def _timed(read: "Callable[[], SentRows | None]") -> "_TimedSent":
     started = time.monotonic()
     return read(), time.monotonic() - started
 

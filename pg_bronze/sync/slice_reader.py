@@ -11,6 +11,7 @@ from pg_bronze.core.value_policies import ExceptionalCount
 from pg_bronze.errors import DataError, NotUtf8, PgBronzeError, SliceTooLarge
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.error_mapping import explain_bad_texts, explain_failing_column
+from pg_bronze.postgres.readers.sent_rows import SentRows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,11 +26,11 @@ def read(source: Source, table: SourceTable, region: Region, size: SliceSize) ->
         None if the rows are more than one slice may hold and the region can be divided. A region that cannot be
         divided (one row) is read at any size.
     """
-    frame = read_frame(source, table, region, size)
-    return None if frame is None else conformed(frame, table)
+    sent = read_sent(source, table, region, size)
+    return None if sent is None else conformed(sent, table)
 
 
-def read_frame(source: Source, table: SourceTable, region: Region, size: SliceSize) -> "pl.DataFrame | None":
+def read_sent(source: Source, table: SourceTable, region: Region, size: SliceSize) -> SentRows | None:
     """Read the rows of a region as they are sent; see ``read``."""
     text = measured(source, table, region, size)
     if text is None:
@@ -37,13 +38,13 @@ def read_frame(source: Source, table: SourceTable, region: Region, size: SliceSi
     return fetch(lambda query, _label: _rows(source, table, region, query), region, size, text, table.label)
 
 
-def conformed(frame: "pl.DataFrame", table: SourceTable) -> Rows:
+def conformed(sent: SentRows, table: SourceTable) -> Rows:
     """Return rows as they are stored, with counts of the values that a policy changed.
 
     Args:
-        frame: The rows as they were sent while the table was ``table``.
+        sent: The rows as they were sent while the table was ``table``.
     """
-    return column_types.conform(frame, table.columns, table.label)
+    return column_types.conform(sent.frame(), table.columns, table.label)
 
 
 def measured(source: Source, table: SourceTable, region: Region, size: SliceSize) -> str | None:
@@ -84,8 +85,8 @@ def _row_limit(region: Region, size: SliceSize) -> int | None:
 
 
 def fetch(
-    read: "Callable[[str, str], pl.DataFrame]", region: Region, size: SliceSize, text: str, label: str
-) -> "pl.DataFrame | None":
+    read: Callable[[str, str], SentRows], region: Region, size: SliceSize, text: str, label: str
+) -> SentRows | None:
     """Return the rows of a query of ``measured`` or ``bounded``; None if they are more than one slice may hold.
 
     Args:
@@ -93,10 +94,10 @@ def fetch(
         label: The name of the table for messages.
     """
     try:
-        frame = read(text, label)
+        sent = read(text, label)
     except SliceTooLarge:
         return None
-    return None if _is_divisible(region, size) and frame.height > size.row_limit else frame
+    return None if _is_divisible(region, size) and sent.height > size.row_limit else sent
 
 
 def query(
@@ -117,9 +118,9 @@ def read_all(source: Source, table: SourceTable, region: Region, text: str) -> R
     return conformed(_rows(source, table, region, text), table)
 
 
-def _rows(source: Source, table: SourceTable, region: Region, text: str) -> "pl.DataFrame":
+def _rows(source: Source, table: SourceTable, region: Region, text: str) -> SentRows:
     try:
-        return source.read(text, table.label)
+        return source.read_sent(text, table.label)
     except NotUtf8 as error:
         # Neither the server nor connectorx names the column, so a second query counts the rows of each.
         columns = [column for column in table.columns if column.mask is None]  # of others no text is sent

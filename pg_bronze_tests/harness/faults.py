@@ -197,7 +197,7 @@ def held_reads(database: Any, table: str, act: Callable[[psycopg.Connection, int
 
     ``act`` is called in another thread with a connection of its own; the lock is given back after it.
     """
-    original = Source.read
+    original = Source.read_sent
     taken: list[threading.Thread] = []
 
     def read(self: Source, query: str, label: str) -> Any:
@@ -220,11 +220,11 @@ def held_reads(database: Any, table: str, act: Callable[[psycopg.Connection, int
             act(other, pid)
             holder.rollback()
 
-    Source.read = read  # type: ignore[method-assign]
+    Source.read_sent = read  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Source.read = original  # type: ignore[method-assign]
+        Source.read_sent = original  # type: ignore[method-assign]
         for thread in taken:
             thread.join()
     assert taken, "no slice was read"

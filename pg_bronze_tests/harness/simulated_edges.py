@@ -16,6 +16,7 @@ from pg_bronze.errors import (
     StaleSnapshot,
 )
 from pg_bronze.lake.object_store import ObjectInfo
+from pg_bronze.postgres.readers.sent_rows import SentRows
 from pg_bronze_tests.harness.simulated_cluster import Cluster
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -98,7 +99,7 @@ class SimulatedSession:
     """One of several sessions that read at once."""
 
     def __init__(self, source: "SimulatedSource") -> None:
-        self.read = source.read
+        self.read = source.read_sent
 
     def prepare(self) -> None:
         pass
@@ -168,13 +169,13 @@ class SimulatedSource:
         if self.view.horizon < end:
             raise StaleSnapshot(f"older than horizon {end}")
 
-    def read(self, query: tuple[Region, int | None], _label: str) -> pl.DataFrame:
+    def read_sent(self, query: tuple[Region, int | None], _label: str) -> SentRows:
         self.steps()
         region, limit = query
         self.guard(region.end)
         rows = self.view.select(region)[:limit]
         schema = {"id": pl.Int64, "updated_at": pl.Float64, "_pg_xid": pl.Int64}
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        return SentRows(pl.DataFrame(rows, schema=schema, orient="row"))
 
     def measure(self, query: Region, _label: str) -> tuple[bool]:
         """Answer ``exists``."""

@@ -48,8 +48,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "a read that reaches its row limit counts as complete",
         "sync/slice_reader.py",
-        "return None if _is_divisible(region, size) and frame.height > size.row_limit else frame",
-        "return frame",
+        "return None if _is_divisible(region, size) and sent.height > size.row_limit else sent",
+        "return sent",
         "sync/test_large_windows.py::test_a_window_of_exactly_the_row_limit_is_one_slice_and_one_row_more_is_several",
     ),
     Fault(

@@ -96,7 +96,7 @@ def test_a_vacuum_full_between_ticks_doubles_nothing(movie, database):
 def test_a_table_altered_during_a_read_is_read_again(movie, database, change, monkeypatch):
     """Otherwise values could be stored under the names of other columns."""
     database.execute(fill(1, 5))
-    original, left = Source.read, [change]
+    original, left = Source.read_sent, [change]
 
     def read_and_alter(self, query, label):
         frame = original(self, query, label)
@@ -104,7 +104,7 @@ def test_a_table_altered_during_a_read_is_read_again(movie, database, change, mo
             database.execute(left.pop())
         return frame
 
-    monkeypatch.setattr(Source, "read", read_and_alter)
+    monkeypatch.setattr(Source, "read_sent", read_and_alter)
     movie.tick()
     movie.drain()
 
@@ -117,14 +117,14 @@ def test_a_decimal_widened_before_the_rows_are_read_is_not_rounded(database, lak
     """The query of a short decimal rounds, so only the definition after the read shows that its rows are worthless."""
     database.execute(f"create table movie (movie_id int primary key, price {before})")
     database.execute("insert into movie values (1, 1.50), (2, 2.50)")
-    read, left = Source.read, [f"alter table movie alter price type {after}; update movie set price = 1.5555"]
+    read, left = Source.read_sent, [f"alter table movie alter price type {after}; update movie set price = 1.5555"]
 
     def widened(source: Source, query: str, label: str):
         if left:
             database.execute(left.pop())
         return read(source, query, label)
 
-    monkeypatch.setattr(Source, "read", widened)
+    monkeypatch.setattr(Source, "read_sent", widened)
     lake.tick()
     lake.drain()
 
@@ -135,14 +135,14 @@ def test_a_decimal_widened_before_the_rows_are_read_is_not_rounded(database, lak
 
 def test_a_table_altered_during_every_read_is_retried_at_the_next_tick(movie, database, monkeypatch):
     database.execute(fill(1, 5))
-    original = Source.read
+    original = Source.read_sent
 
     def read_and_alter(self, query, label):
         frame = original(self, query, label)
         database.execute("alter table movie rename title to name; alter table movie rename name to title")
         return frame
 
-    monkeypatch.setattr(Source, "read", read_and_alter)
+    monkeypatch.setattr(Source, "read_sent", read_and_alter)
     with pytest.raises(TableChanged, match=r"movie: the table was altered during each of 3 reads\. It is retried"):
         movie.tick()
     monkeypatch.undo()

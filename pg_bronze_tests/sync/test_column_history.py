@@ -222,7 +222,7 @@ def test_a_change_between_ticks_loses_nothing_and_is_reported_once(film, change)
 @pytest.mark.parametrize("change", [*list(CHANGES)[::2], *also(*list(CHANGES)[1::2])])
 def test_a_change_between_plan_and_read_loses_nothing(film, change, monkeypatch):
     """The planned query names columns, types and a table that do not exist any more."""
-    original, left = Source.read, [CHANGES[change][0]]
+    original, left = Source.read_sent, [CHANGES[change][0]]
 
     def alter_and_read(self, query, label):
         if left:
@@ -230,7 +230,7 @@ def test_a_change_between_plan_and_read_loses_nothing(film, change, monkeypatch)
         return original(self, query, label)
 
     film.insert(4)
-    monkeypatch.setattr(Source, "read", alter_and_read)
+    monkeypatch.setattr(Source, "read_sent", alter_and_read)
     film.tick()
 
     assert not left
@@ -243,7 +243,7 @@ def test_a_change_between_plan_and_read_loses_nothing(film, change, monkeypatch)
 def test_a_read_that_waits_for_a_rewrite_does_not_find_the_table_empty(film, monkeypatch):
     """Its snapshot is older than the rewritten rows, so PostgreSQL returns no row."""
     film.insert(4)
-    original, done = Source.read, threading.Event()
+    original, done = Source.read_sent, threading.Event()
     holder = film.database.connect(autocommit=False)
 
     def commit_once_a_lock_is_awaited() -> None:
@@ -259,7 +259,7 @@ def test_a_read_that_waits_for_a_rewrite_does_not_find_the_table_empty(film, mon
             threading.Thread(target=commit_once_a_lock_is_awaited, daemon=True).start()
         return original(self, query, label)
 
-    monkeypatch.setattr(Source, "read", wait_and_read)
+    monkeypatch.setattr(Source, "read_sent", wait_and_read)
     film.tick()
     holder.close()
 
@@ -357,8 +357,8 @@ def test_a_table_that_does_not_exist_any_more_is_reported_and_keeps_its_objects(
         if moment == "between ticks":
             film.sql(GONE[change])
         else:
-            original = Source.read
-            monkeypatch.setattr(Source, "read", lambda *a: (film.sql(GONE[change]), original(*a))[1])
+            original = Source.read_sent
+            monkeypatch.setattr(Source, "read_sent", lambda *a: (film.sql(GONE[change]), original(*a))[1])
         with pytest.raises(TableChanged, match=r"does not exist any more\. The catalog is read again within a minute"):
             sync.start(film.lake.recorded[film.name])
     monkeypatch.undo()
@@ -372,7 +372,7 @@ def test_a_table_that_does_not_exist_any_more_is_reported_and_keeps_its_objects(
 
 
 def test_a_table_created_again_during_a_read_is_a_new_generation(film, monkeypatch):
-    original, left = Source.read, [f"drop table {film.name};{FILM}"]
+    original, left = Source.read_sent, [f"drop table {film.name};{FILM}"]
 
     def swap_and_read(self, query, label):
         if left:
@@ -381,7 +381,7 @@ def test_a_table_created_again_during_a_read_is_a_new_generation(film, monkeypat
         return original(self, query, label)
 
     film.insert(4)
-    monkeypatch.setattr(Source, "read", swap_and_read)
+    monkeypatch.setattr(Source, "read_sent", swap_and_read)
     film.tick()
 
     assert film.is_exact()

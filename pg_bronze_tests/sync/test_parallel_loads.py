@@ -9,6 +9,7 @@ from pg_bronze.errors import SourceUnavailable
 from pg_bronze.postgres.connection import Source
 from pg_bronze.postgres.connection_limit import ConnectionLimit
 from pg_bronze.postgres.read_session import ReadSession
+from pg_bronze.postgres.readers.sent_rows import SentRows
 from pg_bronze.sync import slice_reader
 from pg_bronze.sync.reads_ahead import ReadsAhead
 from pg_bronze_tests.harness.lake import MOVIE, SAME, Crash, Lake, NoLock, crash_after, fill, once_after
@@ -92,7 +93,7 @@ def test_one_range_at_a_time_is_read_over_one_connection(movie, monkeypatch):
 
 def test_the_next_range_is_read_while_one_is_converted_and_the_one_after_is_measured(movie, monkeypatch):
     """Otherwise the server waits for the client, and the client for the server."""
-    read, convert, measure = ReadSession.read, slice_reader.conformed, Source.measure
+    read, convert, measure = ReadSession.read, SentRows.frame, Source.measure
     begun, second, third_is_measured, converted = threading.Semaphore(0), threading.Event(), threading.Event(), []
 
     def reads(self: ReadSession, query: str, label: str):
@@ -102,12 +103,12 @@ def test_the_next_range_is_read_while_one_is_converted_and_the_one_after_is_meas
             assert third_is_measured.wait(30)
         return read(self, query, label)
 
-    def converts(frame, table):
-        converted.append(frame.height)
+    def converts(self: SentRows):
+        converted.append(self.height)
         # The newest rows, the first range, and the second one during the conversion of the first.
         if len(converted) == 2:
             assert all(begun.acquire(timeout=30) for _ in range(3))
-        return convert(frame, table)
+        return convert(self)
 
     def measures(self: Source, *arguments: object, **named: object):
         if second.is_set():
@@ -115,7 +116,7 @@ def test_the_next_range_is_read_while_one_is_converted_and_the_one_after_is_meas
         return measure(self, *arguments, **named)
 
     monkeypatch.setattr(ReadSession, "read", reads)
-    monkeypatch.setattr(slice_reader, "conformed", converts)
+    monkeypatch.setattr(SentRows, "frame", converts)
     monkeypatch.setattr(Source, "measure", measures)
 
     movie.tick(slice_rows=500, slice_bytes=100_000)

@@ -138,14 +138,14 @@ def test_a_partition_detached_between_plan_and_read_loses_nothing(lake, database
     database.execute(f"{sales(1, 5, 1)}; {sales(6, 8, 2)}")
     lake.drain("sale")
     database.execute(f"{sales(9, 9, 1)}; {sales(10, 10, 2)}")
-    original, left = Source.read, ["alter table sale detach partition sale_2"]
+    original, left = Source.read_sent, ["alter table sale detach partition sale_2"]
 
     def read(self, query, label):
         if left:
             database.execute(left.pop())
         return original(self, query, label)
 
-    monkeypatch.setattr(Source, "read", read)
+    monkeypatch.setattr(Source, "read_sent", read)
     lake.drain("sale")
     assert not left
     database.execute("alter table sale attach partition sale_2 for values from ('2026-02-01') to ('2026-03-01')")

@@ -223,14 +223,14 @@ def test_a_table_rewritten_while_a_claim_is_redone_loses_nothing(lake, database,
     database.execute(fill(1, 4_000))
     database.execute("delete from movie where movie_id % 3 = 0")
     lake.crash(crash_after("claim", 2), slice_rows=1_000)
-    original, left = Source.read, ["vacuum full movie"]
+    original, left = Source.read_sent, ["vacuum full movie"]
 
     def rewrite_and_read(self, query, label):
         if left:
             database.execute(left.pop())
         return original(self, query, label)
 
-    monkeypatch.setattr(Source, "read", rewrite_and_read)
+    monkeypatch.setattr(Source, "read_sent", rewrite_and_read)
     with pytest.raises(TableChanged, match="It is retried at the next tick"):
         lake.tick(slice_rows=1_000)
 
@@ -248,7 +248,7 @@ def test_an_unexpected_error_in_a_claimed_read_opens_no_new_generation(lake, dat
     def fails(self, query, label):
         raise KeyError("title")
 
-    monkeypatch.setattr(Source, "read", fails)
+    monkeypatch.setattr(Source, "read_sent", fails)
     with pytest.raises(KeyError):
         lake.tick()
     monkeypatch.undo()

@@ -261,13 +261,13 @@ def test_a_row_security_policy_stops_the_table(movie, database, postgres_server,
     enable = "alter table movie enable row level security"
     if when == "in the catalog":
         database.execute(enable)
-    original = Source.read
+    original = Source.read_sent
 
     def read(self, query, label):
         database.execute(enable)
         return original(self, query, label)
 
-    monkeypatch.setattr(Source, "read", read)
+    monkeypatch.setattr(Source, "read_sent", read)
     narrowed = Lake(database, movie.store)
     narrowed.source = lambda: Source(  # the same server, as the role that the policy filters
         {**database.conninfo, "user": "filtered", "password": "filtered"},

@@ -16,6 +16,7 @@ from pg_bronze.postgres.error_mapping import explain_sqlstate, shown_cause
 from pg_bronze.postgres.login import Idle
 from pg_bronze.postgres.readers.copy_format import Decoder
 from pg_bronze.postgres.readers.reading import opening
+from pg_bronze.postgres.readers.sent_rows import SentRows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,13 +42,13 @@ class CopyReader:
         self._connection: psycopg.Connection | None = None
         self._idle = Idle()
 
-    def read(self, query: str, label: str, timeout_s: float, place: Origin) -> "pl.DataFrame":
+    def read(self, query: str, label: str, timeout_s: float, place: Origin) -> SentRows:
         """Read one slice; see ``Reader.read``."""
         connection = self._open()
         try:
             frame = _copy(connection, query, opening(timeout_s, place, self._lock_timeout_s))
             connection.execute("commit")
-            return frame
+            return SentRows(frame)
         except PgBronzeError as error:
             self.close()
             raise type(error)(f"{label}: {error}") from error.__cause__

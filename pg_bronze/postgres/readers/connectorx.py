@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import psycopg
@@ -20,9 +19,7 @@ from pg_bronze.errors import PgBronzeError, SourceUnavailable, TableChanged
 from pg_bronze.postgres.error_mapping import canceled, explain_marker, interrupted, locked, shown_cause, undecodable
 from pg_bronze.postgres.readers.binary_copy import CopyReader
 from pg_bronze.postgres.readers.reading import opening
-
-if TYPE_CHECKING:
-    import polars as pl
+from pg_bronze.postgres.readers.sent_rows import SentRows
 
 # A read that failed after a time t should fail again within it; a little more for a server that is busy.
 _AGAIN_S = 5.0
@@ -78,7 +75,7 @@ class ConnectorxReader:
         self._stopped = threading.Event()
         self._again: CopyReader | None = None
 
-    def read(self, query: str, label: str, timeout_s: float, place: Origin) -> "pl.DataFrame":
+    def read(self, query: str, label: str, timeout_s: float, place: Origin) -> SentRows:
         """Read one slice; see ``Reader.read``."""
         import connectorx
 
@@ -86,14 +83,14 @@ class ConnectorxReader:
         started = time.monotonic()
         self._stopped = stopped = threading.Event()
         try:
-            frame: pl.DataFrame = connectorx.read_sql(
+            rows = connectorx.read_sql(
                 url,
                 query,
-                return_type="polars",
+                return_type="arrow",  # as for "polars", which is made of it
                 protocol="binary",  # csv drops rows with NULL; simple and cursor cannot read all types
                 pre_execution_query=opening(timeout_s, place, self._lock_timeout_s),
             )
-            return frame
+            return SentRows(rows)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  # connectorx panics with a class derived from BaseException

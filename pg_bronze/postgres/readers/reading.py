@@ -1,6 +1,6 @@
 """Reading: what both readers share, and the thread in which a slice is read.
 
-A reader runs one query in a read-only snapshot and returns one frame. It knows no window and no table, only the query
+A reader runs one query in a read-only snapshot and returns its rows. It knows no window and no table, only the query
 and a label for its errors. Which reader to use is decided in ``connection``.
 """
 
@@ -9,18 +9,15 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import psycopg
 
 from pg_bronze.core.watermark import Origin
 from pg_bronze.errors import SourceUnavailable
 from pg_bronze.postgres import server_identity
+from pg_bronze.postgres.readers.sent_rows import SentRows
 from pg_bronze.postgres.session_settings import ANSWERED, settings_list
-
-if TYPE_CHECKING:
-    import polars as pl
-
 
 BEGIN = "begin isolation level repeatable read read only"
 # The session of a killed reader continues to sort or to wait for a lock until it next sends a row. With this setting
@@ -36,7 +33,7 @@ GIVE_UP_S = 8.0
 class Reader(Protocol):
     """Reads one slice at a time; ``stop`` may be called from another thread."""
 
-    def read(self, query: str, label: str, timeout_s: float, place: Origin) -> "pl.DataFrame":
+    def read(self, query: str, label: str, timeout_s: float, place: Origin) -> SentRows:
         """Read one slice of the database at ``place``. Raises a PgBronzeError that names ``label``."""
 
     def stop(self) -> None:
@@ -68,13 +65,13 @@ class Reading:
     def __init__(self, reader: Reader, query: str, label: str, timeout_s: float, place: Origin) -> None:
         self._reader = reader
         self._label = label
-        self._result: Future[pl.DataFrame] = Future()
+        self._result: Future[SentRows] = Future()
         self._ended = threading.Event()
         work = threading.Thread(target=self._run, args=(query, timeout_s, place), name=f"read {label}", daemon=True)
         work.start()
 
-    def wait(self, limit_s: float) -> "pl.DataFrame":
-        """Return the frame, or raise the error of the read.
+    def wait(self, limit_s: float) -> SentRows:
+        """Return the rows, or raise the error of the read.
 
         After ``limit_s`` seconds, or on an interrupt, the read is ended on the server.
         """
@@ -105,15 +102,15 @@ class Reading:
 
     def _run(self, query: str, timeout_s: float, place: Origin) -> None:
         try:
-            frame = self._reader.read(query, self._label, timeout_s, place)
+            rows = self._reader.read(query, self._label, timeout_s, place)
         except BaseException as error:  # noqa: BLE001  (``wait`` raises it)
             self._ended.set()
             self._settle(error)
         else:
             self._ended.set()
-            self._settle(frame)
+            self._settle(rows)
 
-    def _settle(self, outcome: "pl.DataFrame | BaseException") -> None:
+    def _settle(self, outcome: SentRows | BaseException) -> None:
         # Both the thread and ``end`` may set the result; the first one counts.
         with contextlib.suppress(Exception):
             if isinstance(outcome, BaseException):
