@@ -1,6 +1,6 @@
 """How much memory one worker needs to copy tables of awkward sizes: the peak above an idle worker, in MB.
 
-    .venv/bin/python -m benchmarks.memory [case ...] [--slice-bytes 58720256]
+    .venv/bin/python -m benchmarks.memory [case ...] [--slice-bytes 33554432]
 
 Every case runs in a fresh process. Idle is its resident memory after the imports and one copy of a tiny table, peak is
 ``VmHWM`` after the case. A worker must stay within 200 MB above idle for any table whose single row is at most 20 MB.
@@ -161,7 +161,7 @@ def measure(plan: dict[str, object]) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def plan(conninfo: dict[str, object], s3: object, bucket: str, slice_bytes: int = 56 * MB) -> dict[str, object]:
+def plan(conninfo: dict[str, object], s3: object, bucket: str, slice_bytes: int = 32 * MB) -> dict[str, object]:
     """What a child has to know."""
     keys = [s3.endpoint_url, "us-east-1", s3.access_key, s3.secret_key]
     return {"conninfo": conninfo, "s3": keys, "bucket": bucket, "slice_bytes": slice_bytes}
@@ -178,7 +178,7 @@ def prepare(database: object, statements: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", nargs="*", help=f"of: {', '.join(CASES)}")
-    parser.add_argument("--slice-bytes", type=int, default=56 * MB)
+    parser.add_argument("--slice-bytes", type=int, default=32 * MB)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

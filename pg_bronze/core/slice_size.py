@@ -82,16 +82,11 @@ def initial_size(table: SourceTable, slice_rows: int | None, slice_bytes: int) -
     Statistics may be wrong by any factor, so a row counts as at least 24 bytes (its header), at most one block, and
     never less than its columns take in memory when all of them are NULL.
 
-    Values out of line may be of any size, and a slice that ends with one exceeds what the others took. So a table that
-    has TOAST values gets half of the byte limit: two rows of 20 MB need 240 MB of memory, one needs 160 MB.
-
     Args:
         table: The table, with the current number of blocks of each relation.
         slice_rows: The configured row limit, or None to derive it from ``slice_bytes``.
         slice_bytes: The configured byte limit.
     """
-    if any(relation.toast_page_count for relation in table.relations):
-        slice_bytes //= 2
     pages = sum(relation.page_count for relation in table.relations)
     row_bytes = float(UNKNOWN_ROW_BYTES)
     if table.row_estimate > 0 and pages > 0:

@@ -14,9 +14,9 @@ class ObjectSettings(Section):
     """Slices and the Parquet objects that store them."""
 
     slice_bytes: Annotated[ByteSize, Field(ge=64 * 2**10, le=2**30)] = Field(
-        default=ByteSize(56 * 2**20),
-        description="Maximum size of a slice as PostgreSQL sends it (`COPY`), 64KiB to 1GiB; half of it for a "
-        "table with TOAST values. A number without a unit is bytes.",
+        default=ByteSize(32 * 2**20),
+        description="Maximum size of a slice as PostgreSQL sends it (`COPY`), 64KiB to 1GiB. A number without a unit "
+        "is bytes.",
     )
     slice_rows: int | None = Field(
         default=None,

@@ -134,7 +134,7 @@ def reason(error: ErrorDetails, options: str) -> str:
         case "bool_parsing" | "bool_type":
             return "it must be true or false"
         case "byte_size" | "byte_size_unit":
-            return "it must be a number of bytes, such as 58720256 or 56MiB"
+            return "it must be a number of bytes, such as 33554432 or 32MiB"
         case "literal_error":
             return f"it must be {context['expected']}"
         case "greater_than_equal":

@@ -16,7 +16,7 @@ class SyncOptions:
 
     Attributes:
         slice_rows: Most rows in a slice; None derives the limit from ``slice_bytes``.
-        slice_bytes: Most bytes in a slice as PostgreSQL's COPY sends them; half of them with TOAST.
+        slice_bytes: Most bytes in a slice as PostgreSQL's COPY sends them.
         codec: How objects are compressed that verification writes again.
         dated: Put objects into ``date=YYYY-MM-DD/`` folders.
         cursor_names: Names of columns that are preferred as the cursor column, best first.
@@ -34,7 +34,7 @@ class SyncOptions:
     """
 
     slice_rows: int | None = None
-    slice_bytes: int = 56 * 2**20
+    slice_bytes: int = 32 * 2**20
     codec: Codec = field(default_factory=Codec)
     dated: bool = False
     cursor_names: tuple[str, ...] = cursor_column.DEFAULT_NAMES

@@ -18,7 +18,7 @@ def test_the_variables_and_defaults_of_the_original_system_are_valid(mc):
     )
     assert settings.cursor_names == ("created_at", "updated_at", "timestamp", "fecha", "date", "datetime")
     assert settings.interval_s == 10
-    assert settings.slice_bytes == 56 * 1024 * 1024
+    assert settings.slice_bytes == 32 * 1024 * 1024
 
 
 def test_only_the_given_mapping_is_read(monkeypatch):
