@@ -75,7 +75,7 @@ def _return_freed_memory() -> None:
     Polars' allocator keeps it for ten seconds, which is permanent with one slice per second. The C library raises its
     mmap threshold after the first large block is freed, and fragments its heap from then on. Without either option,
     copying 20 MB rows took 430 MB. The columns of a batch that connectorx reads have 256 kB and more: with a threshold
-    of 1 MB they fragmented the heap, and order lines in slices of 64 MB took 205 MB instead of 122, in 0.99 of the time.
+    of 1 MB they fragmented the heap, and order lines in slices of 64 MB took 205 MB instead of 122.
     """
     # Polars appends its value to that of the parent process, which may be its own.
     if set(os.environ.get(_ALLOCATOR, _POLARS_DEFAULT).split(",")) <= set(_POLARS_DEFAULT.split(",")):
