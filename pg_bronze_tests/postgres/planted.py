@@ -8,7 +8,7 @@ FAULTS: tuple[Fault, ...] = (
         "postgres/activity.py",
         "if not standby:",
         "if standby:",
-        "postgres/test_horizon.py::test_a_horizon_is_not_used_before_the_log_is_flushed",
+        "postgres/test_faults.py::test_a_horizon_is_not_used_before_the_log_is_flushed",
     ),
     Fault(
         "the horizon of a tick is kept although a claim goes beyond it",

@@ -4,6 +4,8 @@ Whenever it happens, no row is lost, stale or doubled afterwards.
 """
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +20,7 @@ from pg_bronze.postgres import activity, read_session
 from pg_bronze.postgres.connection import Source
 from pg_bronze_tests.harness import kept_sessions
 from pg_bronze_tests.harness.clusters import CopiedServer
-from pg_bronze_tests.harness.faults import held_reads, stocked
+from pg_bronze_tests.harness.faults import freeze, held_reads, stocked
 from pg_bronze_tests.harness.lake import MOVIE, READERS, SAME, Lake, fill
 from pg_bronze_tests.harness.repetitions import also, combinations, repetition
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, until
@@ -237,7 +239,14 @@ def test_a_server_without_a_free_connection_is_reported_and_copied_later(tmp_pat
 @pytest.fixture(scope="module")
 def own_server(bindir, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A server for this module alone, to be stopped and crashed; it writes its log to disk as a real one does."""
-    options = {"max_prepared_transactions": "5"}
+    # None but the log writer and sessions that commit flush its log: the checkpointer, the writer of dirty pages and
+    # autovacuum would do so at any time.
+    options = {
+        "max_prepared_transactions": "5",
+        "checkpoint_timeout": "1d",
+        "bgwriter_lru_maxpages": "0",
+        "autovacuum": "off",
+    }
     with CopiedServer(tmp_path_factory.mktemp("postgres"), bindir=bindir, options=options) as server:
         set_log_writer(server, "10ms")
         yield server
@@ -349,6 +358,26 @@ def test_an_error_raised_by_a_users_cast_is_reported_without_its_text(lake, data
     assert "secret" not in str(error.value)
     database.execute(FAST)
     recovers(lake)
+
+
+def test_a_horizon_is_not_used_before_the_log_is_flushed(own, own_server, monkeypatch):
+    """After a crash the server would assign the ids below it again, and rows written under them would be lost."""
+    database = own.database
+    database.execute("create table movie (movie_id int)")
+    [(log_writer,)] = database.execute("select pid from pg_stat_activity where backend_type = 'walwriter'")
+    with Source(database.conninfo, database.url, 30) as source, database.connect() as connection:
+        freeze(log_writer)
+        try:
+            with connection.transaction(force_rollback=True):
+                connection.execute("insert into movie values (1)")
+            with monkeypatch.context() as patch:
+                patch.setattr(activity, "FLUSH_WAIT_S", 0.2)
+                with pytest.raises(SourceUnavailable, match="did not flush its write-ahead log"):
+                    source.horizon()
+        finally:
+            os.kill(log_writer, signal.SIGCONT)
+
+        assert source.horizon() > 0
 
 
 def _rolled_back(connection: psycopg.Connection) -> None:
