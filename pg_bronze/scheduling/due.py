@@ -19,6 +19,9 @@ from pg_bronze.scheduling.backoff import Failure
 
 # A changed table with the signature of before would be read later, at most by PG_BRONZE_UNGATED_AFTER_S: 1 in 2^40.
 SIGNATURE_DIGITS = 10
+# A session that commits several times in a second reports the later rows 10 s afterwards, or 60 s if it is busy
+# (PGSTAT_IDLE_INTERVAL and PGSTAT_MAX_INTERVAL of PostgreSQL's pgstat.c).
+COUNTED_LATE_S = 60.0
 MAY_HAVE_ROWS = "may have new rows"
 DUE_FOR_SWEEP = "due for a sweep"
 UNCHANGED = "unchanged"
@@ -204,9 +207,17 @@ def decide(
     behind = decision.swept is not None and decision.swept < cluster.horizon
     # Only a run moves the watermark of a table that was not written for a billion transactions.
     narrow = cluster.horizon - (delivered or cluster.horizon) <= HEARTBEAT_WIDTH
-    asks = decision.due and behind and narrow and decision.reason != DUE_FOR_SWEEP
     cheap = asks_fresh(facts) if facts.scheduled and not exact else facts.small and not facts.scheduled
-    return dataclasses.replace(_requested(decision, hint), ask=asks and cheap)
+    asks = behind and narrow and cheap and decision.reason != DUE_FOR_SWEEP
+    if asks and decision.reason == UNCHANGED and _was_copied_lately(facts, now):
+        requested = dataclasses.replace(decision.hint, due_at=now)
+        decision = Decision(True, MAY_HAVE_ROWS, requested, decision.swept)
+    return dataclasses.replace(_requested(decision, hint), ask=asks and decision.due)
+
+
+def _was_copied_lately(facts: Facts, now: float) -> bool:
+    """Return whether the server may not yet count rows of the sessions that wrote the last ones copied."""
+    return facts.copied_at is not None and now - facts.copied_at < COUNTED_LATE_S
 
 
 def asks_fresh(facts: Facts) -> bool:

@@ -1,19 +1,17 @@
 """Due tables on servers whose counters are wrong: rows are copied late, but never missed."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import dagster as dg
 import psycopg
 import pytest
 
 from pg_bronze.defs import metadata
-from pg_bronze.defs.sensors import tick
+from pg_bronze.scheduling import due
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.clusters import CopiedServer
-from pg_bronze_tests.harness.project import MOVIES, Project, key, requested, set_dagsters_clock, settle
+from pg_bronze_tests.harness.project import MOVIES, Project, key, requested, settle
 from pg_bronze_tests.harness.replicas import PRIMARY_OPTIONS, Standby, until
 from pg_bronze_tests.harness.servers import Database
 
@@ -28,19 +26,25 @@ def copied(project: Project) -> list[int]:
     return lake.ids(project.bucket, "person")
 
 
-def expire(project: Project) -> None:
-    """Move the clock of the sensor 15 minutes ahead."""
-    later = datetime.now(UTC) + timedelta(seconds=901)
-    project.monkeypatch.setattr(tick, "datetime", SimpleNamespace(now=lambda _zone: later))
-    set_dagsters_clock(project.monkeypatch, lambda: later)
+def test_rows_that_no_counter_shows_yet_are_copied_at_the_next_tick_after_a_copy(quiet: Project):
+    """A session that commits twice in a second reports the second commit 10 s later: a whole tick too late."""
+    quiet.database.execute("set track_counts = off; insert into person values (4, 'not counted')")
+
+    assert requested(quiet.evaluate()) == [{"person"}]
+    settle(quiet)
+
+    assert copied(quiet) == [1, 2, 3, 4]
+    quiet.database.execute("create table noise ()")
+    assert requested(quiet.evaluate()) == [], "a question costs less than a run, and is enough"
 
 
 def test_rows_that_no_counter_shows_are_copied_after_15_minutes(quiet: Project):
     """``track_counts = off`` saves a percent of CPU, and some servers are configured so."""
+    quiet.advance_clock(due.COUNTED_LATE_S)
     quiet.database.execute("set track_counts = off; insert into person values (4, 'unseen')")
     assert requested(quiet.evaluate()) == []
 
-    expire(quiet)
+    quiet.advance_clock(901)
     settle(quiet)
 
     assert copied(quiet) == [1, 2, 3, 4]
@@ -49,6 +53,7 @@ def test_rows_that_no_counter_shows_are_copied_after_15_minutes(quiet: Project):
 def test_counters_that_reach_the_same_value_after_a_reset_hide_rows_for_15_minutes_at_most(quiet: Project):
     """Three rows were counted, and three others are counted after ``pg_stat_reset``."""
     counted = "select pg_stat_get_tuples_inserted('person'::regclass), pg_stat_get_tuples_updated('person'::regclass)"
+    quiet.advance_clock(due.COUNTED_LATE_S)
     assert quiet.database.execute(counted) == [(3, 0)]
     quiet.database.execute("select pg_stat_reset()")
     quiet.database.execute("insert into person select i, 'after' from generate_series(4, 6) i")
@@ -56,7 +61,7 @@ def test_counters_that_reach_the_same_value_after_a_reset_hide_rows_for_15_minut
     settle(quiet)
     assert copied(quiet) == [1, 2, 3], "the test needs the rows to be hidden here"
 
-    expire(quiet)
+    quiet.advance_clock(901)
     settle(quiet)
 
     assert copied(quiet) == [1, 2, 3, 4, 5, 6]

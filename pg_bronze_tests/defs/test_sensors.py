@@ -18,7 +18,7 @@ from dagster._core.test_utils import create_run_for_test
 from pg_bronze.defs import metadata
 from pg_bronze.defs.sensors import catalog
 from pg_bronze.lake.commit import SliceWriter
-from pg_bronze.scheduling.due import Hint
+from pg_bronze.scheduling.due import COUNTED_LATE_S, Hint
 from pg_bronze.scheduling.memory import Memory
 from pg_bronze_tests.harness import plain_lake as lake
 from pg_bronze_tests.harness.lake import SAME, Lake
@@ -364,6 +364,7 @@ def test_rows_behind_an_open_transaction_are_copied_after_it_ends(quiet: Project
 
 def test_counters_that_change_long_after_the_rows_make_their_table_due(quiet: Project):
     """A session reports its writes when it is idle or ends, and a busy session is never idle."""
+    quiet.advance_clock(COUNTED_LATE_S)
     with quiet.database.connect() as busy:
         busy.execute("begin; insert into person values (4, 'uncounted'); commit; begin")
         quiet.database.execute("insert into movie values (6, 'counted', now())")

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +76,12 @@ class Project:
     definitions: dg.Definitions = field(default_factory=dg.Definitions)
     cursor: str | None = None
     state: str | None = None
+
+    def advance_clock(self, seconds: float) -> None:
+        """Let the sensor and Dagster see a time that many seconds ahead of the clock."""
+        later = datetime.now(UTC) + timedelta(seconds=seconds)
+        self.monkeypatch.setattr(tick, "datetime", SimpleNamespace(now=lambda _zone: later))
+        set_dagsters_clock(self.monkeypatch, lambda: later)
 
     def set(self, **variables: str) -> None:
         for name, value in variables.items():

@@ -173,6 +173,28 @@ def test_an_exact_tick_asks_a_table_of_any_size_that_the_counters_show_unchanged
     assert not decision(table, counted(), cluster).due
 
 
+@pytest.mark.parametrize("seconds, asks", [(1, True), (59, True), (60, False), (None, False)])
+def test_a_table_that_was_copied_lately_is_asked_although_its_counters_stand_still(seconds, asks):
+    """The server counts rows up to a minute after their commit, and the next tick must not miss them."""
+    copied_at = None if seconds is None else NOW - seconds
+    found = decision(facts(Leaf(150), small=True, copied_at=copied_at), counted(), Cluster(200, 200))
+    assert (found.due, found.ask) == (asks, asks)
+    if asks:
+        assert after_asking(found, True, Cluster(200, 200)).reason == "may have new rows"
+        assert after_asking(found, False, Cluster(200, 200)).reason == "unchanged"
+
+
+def test_a_question_that_cannot_be_answered_in_milliseconds_waits_for_the_counters():
+    """A table without an index is scanned as a whole, and where nothing was written there is nothing to ask."""
+    lately, here = {"copied_at": NOW - 1}, Cluster(200, 200)
+    assert not decision(facts(Leaf(150), small=False, **lately), counted(), here).due
+    assert not decision(facts(Leaf(200), small=True, **lately), counted(), here).due
+    far = Cluster(150 + HEARTBEAT_WIDTH + 1, 150 + HEARTBEAT_WIDTH + 1)
+    assert not decision(facts(Leaf(150), small=True, **lately), counted(), far).due
+    assert of_large(replace(large(top=150), **lately)).ask
+    assert not of_large(replace(large(top=150, banded=False), **lately)).due
+
+
 def test_an_exact_tick_trusts_the_watermark_alone():
     """A hint may come from a horizon that a crash took back, or from before a partition was attached."""
     found = decide(facts(Leaf(199)), counted(quiet_upto=200), Cluster(200, 200), NOW, UNGATED_S, None, exact=True)
