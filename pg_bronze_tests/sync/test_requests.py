@@ -46,6 +46,17 @@ def test_a_busy_table_needs_four_requests_for_a_slice(lake, database, requests, 
     assert lake.compare() == SAME
 
 
+def test_a_new_table_needs_two_listings_before_its_first_claim(lake, database, requests):
+    """Its folder is empty, so nothing is searched in it. After the claim, objects of both layouts may be the first."""
+    database.execute("create table person (id int); insert into person values (1)")
+
+    outcome = lake.tick("person", now=clock())
+
+    assert len(outcome.committed) == 1
+    listing = "ListObjectsV2"
+    assert requests == [listing, listing, "PutObject", listing, listing, "PutObject", "DeleteObject"]
+
+
 def test_a_table_is_listed_again_ten_minutes_after_its_last_object(lake, database, requests):
     """Objects of another program, and an interrupted move of old objects, are found then."""
     later = clock(clock()() + timedelta(minutes=10))
