@@ -210,8 +210,7 @@ def decide(
     cheap = asks_fresh(facts) if facts.scheduled and not exact else facts.small and not facts.scheduled
     asks = behind and narrow and cheap and decision.reason != DUE_FOR_SWEEP
     if asks and decision.reason == UNCHANGED and _was_copied_lately(facts, now):
-        requested = dataclasses.replace(decision.hint, due_at=now)
-        decision = Decision(True, MAY_HAVE_ROWS, requested, decision.swept)
+        decision = dataclasses.replace(decision, due=True, hint=dataclasses.replace(decision.hint, due_at=now))
     return dataclasses.replace(_requested(decision, hint), ask=asks and decision.due)
 
 
@@ -250,10 +249,12 @@ def _counted(facts: Facts, cluster: Cluster) -> band_rules.Counted | None:
 
 def after_asking(decision: Decision, has_rows: bool, cluster: Cluster) -> Decision:
     """Return the decision about a table that was asked for new rows below the horizon."""
+    # Unchanged by its counters: no open transaction has written to it, as far as the server has counted.
+    unchanged = decision.reason == UNCHANGED
     if has_rows:
-        return dataclasses.replace(decision, ask=False)
+        return dataclasses.replace(decision, reason=MAY_HAVE_ROWS if unchanged else decision.reason, ask=False)
     hint = dataclasses.replace(decision.hint, quiet_upto=cluster.horizon, asked=0)
-    reason = UNCHANGED if cluster.horizon >= cluster.next_xid else BLOCKED
+    reason = UNCHANGED if unchanged or cluster.horizon >= cluster.next_xid else BLOCKED
     return Decision(False, reason, hint, cluster.horizon)
 
 

@@ -184,6 +184,17 @@ def test_a_table_that_was_copied_lately_is_asked_although_its_counters_stand_sti
         assert after_asking(found, False, Cluster(200, 200)).reason == "unchanged"
 
 
+def test_a_table_that_is_asked_for_uncounted_rows_alone_is_not_blocked_by_an_open_transaction():
+    """Its counters say that the open transaction has not written to it, as for any other unchanged table."""
+    busy = Cluster(200, 205)
+    found = decision(facts(Leaf(150), small=True, copied_at=NOW - 1), counted(), busy)
+    answered = after_asking(found, False, busy)
+    assert (found.ask, answered.due, answered.reason) == (True, False, "unchanged")
+    assert remembered(answered, busy).covered == 205
+    later = decision(facts(Leaf(150), small=True, copied_at=NOW - 90), answered.hint, Cluster(203, 210))
+    assert (later.due, later.reason) == (False, "unchanged")
+
+
 def test_a_question_that_cannot_be_answered_in_milliseconds_waits_for_the_counters():
     """A table without an index is scanned as a whole, and where nothing was written there is nothing to ask."""
     lately, here = {"copied_at": NOW - 1}, Cluster(200, 200)
