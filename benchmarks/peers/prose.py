@@ -15,8 +15,6 @@ Written by `make bench` or `make bench-full`, which has larger tables (both unde
 from the stored result `docs/performance/result.json` by `.venv/bin/python -m benchmarks.peers.page`. The code is in
 `benchmarks/peers`.
 
-The stored result of pg_bronze is with slices of 56 MB; the default is 32 MB.
-
 Every tool runs in an environment of its own with pinned versions (`requirements/peers-*.txt`), reads the same
 PostgreSQL, and writes Parquet with Zstandard to the same S3 server (SeaweedFS). All of them and both servers share the
 cores of one machine, so compare ratios, not seconds. pg_bronze is measured twice: as the command that people run, and
@@ -60,7 +58,8 @@ PROFILE = """## What a first load costs
 CPU seconds of the copy alone and of its ceiling: connectorx reads the same projection into one frame, and Polars
 writes one local file with its own settings. Tables of `benchmarks/first_load.py --scale 2`, two cores with both
 servers, slices of 56 MB, each step measured without another one beside it, 2026-12-01. With the default of 32 MB, order
-lines took 1.19 and wide rows 1.04 times the ceiling.
+lines took 1.19 and wide rows 1.04 times the ceiling there, and 1.15 and 1.07 on a machine half as fast (narrow rows
+1.09).
 
 | | 800,000 order lines | 400,000 wide rows | 3,000,000 narrow rows |
 |---|---|---|---|
@@ -75,7 +74,7 @@ lines took 1.19 and wide rows 1.04 times the ceiling.
 | **S3 server**, if SeaweedFS shares the cores | 0.22 | 0.78 | 0.18 |
 | wall time with that, copy to ceiling | 1.30 | 1.49 | 1.12 |
 
-A step that is measured alone may take more than beside the others. The wall times are those of
+A step that is measured alone may take more than beside the others. The wall times with the default are in
 [operations](operations.md#speed-of-a-first-load). They follow the CPU time of all processes, because both cores are
 busy. Half of the CPU time beyond that of the ceiling (order lines), or all of it (wide rows), is that of PostgreSQL,
 which tests the window of each row (0.02 to 0.06 microseconds), measures rows without a bound of their size before it

@@ -18,13 +18,6 @@ FAULTS: tuple[Fault, ...] = (
         "scheduling/test_due.py::test_a_table_is_read_once_in_a_while_however_quiet_it_seems",
     ),
     Fault(
-        "a row that the server counts late waits for the tick after the next",
-        "scheduling/due.py",
-        "return facts.copied_at is not None and now - facts.copied_at < COUNTED_LATE_S",
-        "return False",
-        "defs/test_due.py::test_rows_that_no_counter_shows_yet_are_copied_at_the_next_tick_after_a_copy",
-    ),
-    Fault(
         "the partition that is copied furthest decides whether a table is due",
         "scheduling/due.py",
         "swept = max(hint.quiet_upto, 0 if unread else min(state.top or 0 for state in states))",
