@@ -22,10 +22,11 @@ def read(
     from pg_bronze.defs import status
     from pg_bronze.defs.connections import open_source
     from pg_bronze.defs.table_facts import Process
+    from pg_bronze.scheduling import batches
 
     kept, now = kept_memory.load(instance, settings), datetime.now(UTC).timestamp()
     try:
-        with open_source(settings, "pg_bronze status", "short") as source:
+        with open_source(settings, "pg_bronze status", "short", lock_timeout_s=batches.ASK_WAIT_S) as source:
             found = status.read(instance, tables, settings, source, kept, Process(settings), now)
     except PgBronzeError:
         return {}  # the copy has ended, and its outcome is known

@@ -35,6 +35,7 @@ def _read(instance: "dg.DagsterInstance") -> "Status":
     from pg_bronze.defs.connections import open_source
     from pg_bronze.defs.source_names import SourceNames
     from pg_bronze.defs.table_facts import Process
+    from pg_bronze.scheduling import batches
     from pg_bronze.settings.load import load_settings
 
     settings, now = load_settings(), datetime.now(UTC)
@@ -44,7 +45,7 @@ def _read(instance: "dg.DagsterInstance") -> "Status":
     tables = [table for table in state.catalog.tables if settings.wants(table.label)]
     copied = [table for table in tables if skipped_tables.reason(table, settings) is None]
     kept = kept_memory.load(instance, settings)
-    with open_source(settings, "pg_bronze status", "short") as source:
+    with open_source(settings, "pg_bronze status", "short", lock_timeout_s=batches.ASK_WAIT_S) as source:
         found = status.read(instance, copied, settings, source, kept, Process(settings), now.timestamp())
     return status.with_former(instance, found, state.former, SourceNames(settings))
 

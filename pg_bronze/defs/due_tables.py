@@ -189,7 +189,7 @@ class _Tick:
         answers = dict(zip(small, self._have_rows([collected[place] for place in small]), strict=True))
         for place in asked:
             found = answers[place] if place in answers else self._have_rows([collected[place]])[0]
-            decision = due.after_asking(checked[place].decision, found, self.cluster)
+            decision = due.after_asking(checked[place].decision, found, self.cluster, self.now)
             checked[place] = replace(checked[place], decision=decision)
         return checked
 
@@ -212,7 +212,7 @@ class _Tick:
         due_at = self.memory.hints.get(hint_key(item.key), due.Hint()).due_at
         checked[place] = replace(item, decision=first_loads.postponed(item.decision, due_at, reason))
 
-    def _have_rows(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[bool]:
+    def _have_rows(self, collected: Sequence[tuple[SourceTable, due.Facts]]) -> list[bool | None]:
         questions = [(self._region(table, facts), table.names_by_attnum) for table, facts in collected]
         return new_rows.exist(self.source, questions)
 

@@ -16,28 +16,28 @@ where locktype = 'relation' and mode = 'AccessExclusiveLock'
 Question = tuple[Region, Mapping[int, str]]
 
 
-def exist(session: Session, regions: Sequence[Question]) -> list[bool]:
+def exist(session: Session, regions: Sequence[Question]) -> list[bool | None]:
     """Return for each region whether it contains a row.
 
     Args:
         regions: Each with the names of the table's columns by attnum.
 
     Returns:
-        True for a region that could not be read: a run of its table reports the error.
+        None for a region that could not be read: another session has locked its table, or a run reports the error.
     """
     starts = range(0, len(regions), _TABLES_PER_STATEMENT)
     groups = [regions[first : first + _TABLES_PER_STATEMENT] for first in starts]
     return [answer for group in groups for answer in _without_locked(session, group)]
 
 
-def _without_locked(session: Session, regions: Sequence[Question]) -> list[bool]:
-    """Return the answers; a table that another session has locked counts as one with new rows."""
+def _without_locked(session: Session, regions: Sequence[Question]) -> list[bool | None]:
+    """Return the answers; None for a table that another session has locked."""
     try:
         return list(_answers(session, regions))
     except TableLocked:
         locked = {oid for (oid,) in session.ask(_LOCKED)}
     free = [place for place, (region, _) in enumerate(regions) if not locked & set(region.leaves)]
-    answers = [True] * len(regions)
+    answers: list[bool | None] = [None] * len(regions)
     if len(free) == len(regions):
         return answers  # the lock is that of an index or a parent: it is not looked for one table after the other
     try:
@@ -49,7 +49,7 @@ def _without_locked(session: Session, regions: Sequence[Question]) -> list[bool]
     return answers
 
 
-def _answers(session: Session, regions: Sequence[Question]) -> Iterator[bool]:
+def _answers(session: Session, regions: Sequence[Question]) -> Iterator[bool | None]:
     if not regions:
         return
     questions = (f"select {place}, ({window_sql.exists(*question)})" for place, question in enumerate(regions))
@@ -58,10 +58,10 @@ def _answers(session: Session, regions: Sequence[Question]) -> Iterator[bool]:
     except TableLocked:
         raise
     except SourceUnavailable:
-        yield from (True for _ in regions)  # one table after the other would wait for the same timeout
+        yield from (None for _ in regions)  # one table after the other would wait for the same timeout
     except PgBronzeError:
         if len(regions) == 1:
-            yield True
+            yield None
             return
         middle = len(regions) // 2
         yield from _answers(session, regions[:middle])

@@ -209,14 +209,10 @@ def decide(
     narrow = cluster.horizon - (delivered or cluster.horizon) <= HEARTBEAT_WIDTH
     cheap = asks_fresh(facts) if facts.scheduled and not exact else facts.small and not facts.scheduled
     asks = behind and narrow and cheap and decision.reason != DUE_FOR_SWEEP
-    if asks and decision.reason == UNCHANGED and _was_copied_lately(facts, now):
-        decision = dataclasses.replace(decision, due=True, hint=dataclasses.replace(decision.hint, due_at=now))
+    lately = facts.copied_at is not None and abs(now - facts.copied_at) < COUNTED_LATE_S
+    if asks and lately and decision.reason == UNCHANGED:
+        decision = dataclasses.replace(decision, due=True)
     return dataclasses.replace(_requested(decision, hint), ask=asks and decision.due)
-
-
-def _was_copied_lately(facts: Facts, now: float) -> bool:
-    """Return whether the server may not yet count rows of the sessions that wrote the last ones copied."""
-    return facts.copied_at is not None and now - facts.copied_at < COUNTED_LATE_S
 
 
 def asks_fresh(facts: Facts) -> bool:
@@ -247,14 +243,23 @@ def _counted(facts: Facts, cluster: Cluster) -> band_rules.Counted | None:
     return sum(facts.counters), facts.counted_since
 
 
-def after_asking(decision: Decision, has_rows: bool, cluster: Cluster) -> Decision:
-    """Return the decision about a table that was asked for new rows below the horizon."""
-    # Unchanged by its counters: no open transaction has written to it, as far as the server has counted.
-    unchanged = decision.reason == UNCHANGED
-    if has_rows:
-        return dataclasses.replace(decision, reason=MAY_HAVE_ROWS if unchanged else decision.reason, ask=False)
+def after_asking(decision: Decision, has_rows: bool | None, cluster: Cluster, now: float) -> Decision:
+    """Return the decision about a table that was asked for new rows below the horizon.
+
+    Args:
+        has_rows: The answer; None if there is none.
+        now: Seconds since 1970.
+    """
+    # Nothing is remembered of a question that no counter gave rise to: a crashed server may assign the ids again that
+    # it has passed, and not count their rows.
+    if decision.reason == UNCHANGED and not has_rows:
+        return dataclasses.replace(decision, due=False, ask=False, hint=dataclasses.replace(decision.hint, asked=0))
+    if has_rows is not False:
+        reason = MAY_HAVE_ROWS if decision.reason == UNCHANGED else decision.reason
+        hint = dataclasses.replace(decision.hint, due_at=now)
+        return dataclasses.replace(decision, reason=reason, hint=hint, ask=False)
     hint = dataclasses.replace(decision.hint, quiet_upto=cluster.horizon, asked=0)
-    reason = UNCHANGED if unchanged or cluster.horizon >= cluster.next_xid else BLOCKED
+    reason = UNCHANGED if cluster.horizon >= cluster.next_xid else BLOCKED
     return Decision(False, reason, hint, cluster.horizon)
 
 

@@ -1,16 +1,20 @@
 """The commands, each in this process on real servers: what they print, change and exit with."""
 
+import contextlib
 import io
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pyarrow.parquet
 import pytest
 
-from pg_bronze.cli import batch, kept_memory, state_changes
+from pg_bronze.cli import batch, kept_memory, state_changes, status
 from pg_bronze.defs import resources
+from pg_bronze.errors import PgBronzeError, TableLocked
 from pg_bronze.lake.object_store import Store
+from pg_bronze.postgres.connection import Source
 from pg_bronze.settings.load import load_settings
 from pg_bronze_tests.cli.conftest import Commands, Printed, commands_of
 from pg_bronze_tests.harness import bucket_pool
@@ -316,6 +320,33 @@ def test_a_tick_of_some_tables_as_the_sensor_keeps_what_is_known_about_the_other
     after = kept_memory.load(copied.project.instance, load_settings())
     assert len(before.hints) > 1
     assert before.hints.keys() == after.hints.keys()
+
+
+def test_the_states_of_all_tables_are_shown_while_one_is_locked(copied: Commands, environment: Environment):
+    """An ALTER TABLE or a long load would otherwise hold up `pg-bronze status` until the time limit of a statement."""
+    copied.run("tick")
+    environment.setattr(status, "open_instance", lambda: contextlib.nullcontext(copied.project.instance))
+    refused: list[type[BaseException]] = []
+    ask = Source.ask
+
+    def noted(self: Source, *arguments: Any) -> Any:
+        try:
+            return ask(self, *arguments)
+        except PgBronzeError as error:
+            refused.append(type(error))
+            raise
+
+    environment.setattr(Source, "ask", noted)
+    database = copied.project.database
+    with database.connect(autocommit=False) as other:
+        database.execute("create table noise (); drop table noise")
+        other.execute("lock table person in access exclusive mode")
+        shown = copied.run("status", "--json", PG_BRONZE_STATEMENT_TIMEOUT_S="5")
+        other.rollback()
+
+    assert refused == [TableLocked]
+    states = {table["table"]: table["state"] for table in shown.document["tables"]}
+    assert states["person"] == states["movie"] == "up_to_date"
 
 
 @pytest.mark.parametrize("labels", [[], ["person"]], ids=["all", "named"])

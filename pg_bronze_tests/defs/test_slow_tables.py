@@ -199,6 +199,17 @@ def test_a_table_that_is_locked_during_a_recovery_is_left_to_a_later_tick(
     assert compared(copied) == [SAME, SAME]
 
 
+def test_a_locked_table_that_was_copied_lately_and_not_written_to_since_needs_no_run(
+    copied: Project, other: psycopg.Connection
+):
+    """It is asked for rows that the server has not counted, and a run would wait for the lock in vain."""
+    settle(copied)
+    copied.database.execute("create table noise ()")
+    other.execute("lock table person in access exclusive mode")
+
+    assert [requested(copied.evaluate()) for _ in range(3)] == [[], [], []]
+
+
 def test_a_tick_waits_for_many_locked_tables_once(copied: Project, other: psycopg.Connection, monkeypatch):
     """A tick with 300 of them would take a minute, and then Dagster ends it."""
     names = [f"t{number}" for number in range(30)]

@@ -168,31 +168,55 @@ def test_an_exact_tick_asks_a_table_of_any_size_that_the_counters_show_unchanged
     table, cluster = facts(Leaf(150)), Cluster(200, 200)
     found = decide(table, counted(), cluster, NOW, UNGATED_S, None, exact=True)
     assert (found.due, found.ask) == (True, True)
-    assert after_asking(found, True, Cluster(200, 200)).reason == "may have new rows"
-    assert not after_asking(found, False, Cluster(200, 200)).due
+    assert after_asking(found, True, Cluster(200, 200), NOW).reason == "may have new rows"
+    assert not after_asking(found, False, Cluster(200, 200), NOW).due
     assert not decision(table, counted(), cluster).due
 
 
-@pytest.mark.parametrize("seconds, asks", [(1, True), (59, True), (60, False), (None, False)])
+@pytest.mark.parametrize(
+    "seconds, asks", [(1, True), (59, True), (60, False), (None, False), (-1, True), (-600, False)]
+)
 def test_a_table_that_was_copied_lately_is_asked_although_its_counters_stand_still(seconds, asks):
-    """The server counts rows up to a minute after their commit, and the next tick must not miss them."""
+    """The server counts rows up to a minute after their commit, and the next tick must not miss them.
+
+    The clock of the machine that copied may be ahead, and a clock may be set back.
+    """
     copied_at = None if seconds is None else NOW - seconds
     found = decision(facts(Leaf(150), small=True, copied_at=copied_at), counted(), Cluster(200, 200))
     assert (found.due, found.ask) == (asks, asks)
     if asks:
-        assert after_asking(found, True, Cluster(200, 200)).reason == "may have new rows"
-        assert after_asking(found, False, Cluster(200, 200)).reason == "unchanged"
+        assert after_asking(found, True, Cluster(200, 200), NOW).reason == "may have new rows"
+        assert after_asking(found, False, Cluster(200, 200), NOW).reason == "unchanged"
 
 
 def test_a_table_that_is_asked_for_uncounted_rows_alone_is_not_blocked_by_an_open_transaction():
     """Its counters say that the open transaction has not written to it, as for any other unchanged table."""
     busy = Cluster(200, 205)
     found = decision(facts(Leaf(150), small=True, copied_at=NOW - 1), counted(), busy)
-    answered = after_asking(found, False, busy)
+    answered = after_asking(found, False, busy, NOW)
     assert (found.ask, answered.due, answered.reason) == (True, False, "unchanged")
     assert remembered(answered, busy).covered == 205
     later = decision(facts(Leaf(150), small=True, copied_at=NOW - 90), answered.hint, Cluster(203, 210))
     assert (later.due, later.reason) == (False, "unchanged")
+
+
+def test_a_table_that_is_asked_for_uncounted_rows_alone_needs_no_run_without_an_answer():
+    """Another session has locked it, and a run would wait for the lock, each tick for a minute."""
+    lately = {"small": True, "copied_at": NOW - 1}
+    unchanged = decision(facts(Leaf(150), **lately), counted(), Cluster(200, 200))
+    changed = decision(facts(Leaf(150), counters=[5], **lately), counted(), Cluster(200, 200))
+    assert (unchanged.ask, changed.ask) == (True, True)
+    unanswered = after_asking(unchanged, None, Cluster(200, 200), NOW)
+    assert (unanswered.due, unanswered.hint.due_at) == (False, NOW - 1), "the table was not read"
+    assert after_asking(changed, None, Cluster(200, 200), NOW).due
+
+
+def test_an_id_that_only_a_question_has_passed_hides_no_row_after_a_crash():
+    """The crashed server assigns ids again, and counts no row with ``track_counts = off``."""
+    table = facts(Leaf(150), small=True, copied_at=NOW - 1)
+    asked = after_asking(decision(table, counted(next_xid=150), Cluster(200, 200)), False, Cluster(200, 200), NOW)
+    found = decision(table, asked.hint, Cluster(181, 181))
+    assert (found.due, found.ask) == (True, True), "180 is the id of a new row"
 
 
 def test_a_question_that_cannot_be_answered_in_milliseconds_waits_for_the_counters():
@@ -285,10 +309,12 @@ def test_a_small_table_is_asked_for_rows_before_a_run_is_requested():
     ask = decision(facts(Leaf(150), counters=[5], small=True), counted(), Cluster(200, 200))
 
     assert (ask.due, ask.ask) == (True, True)
-    assert after_asking(ask, True, Cluster(200, 200)).due
-    empty = after_asking(ask, False, Cluster(200, 200))
+    assert after_asking(ask, True, Cluster(200, 200), NOW).due
+    empty = after_asking(ask, False, Cluster(200, 200), NOW)
     assert (empty.due, empty.reason, empty.hint.quiet_upto, empty.hint.asked) == (False, "unchanged", 200, 0)
-    assert after_asking(ask, False, Cluster(200, 201)).reason == "blocked by an open transaction", "201 may have rows"
+    assert after_asking(ask, False, Cluster(200, 201), NOW).reason == "blocked by an open transaction", (
+        "201 may have rows"
+    )
 
 
 def test_what_the_last_run_found_unchanged_is_not_requested_again():
