@@ -7,7 +7,7 @@ names of assets, which outlast a change of texts. Chromium is that of the machin
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
@@ -105,7 +105,13 @@ class Ui:
         else:
             dialog.get_by_role("textbox").fill(day)
             dialog.get_by_role("textbox").press("Enter")
-        dialog.get_by_role("button", name="Launch 1 run").click()
+        launch = dialog.get_by_role("button", name="Launch 1 run")
+        launch.click()
+        # A click while the dialog is still rendered has no effect; one that has changes the name of the button.
+        with suppress(AssertionError):
+            expect(launch).to_be_hidden(timeout=10_000)
+        if launch.is_visible():
+            launch.click()
         self.page.get_by_text("View", exact=True).click()
         self.page.wait_for_url("**/runs/*")
         expect(self.page.get_by_text(re.compile("^(Success|Failure|Canceled)$")).first).to_have_text("Success")
