@@ -23,7 +23,7 @@ def exist(session: Session, regions: Sequence[Question]) -> list[bool | None]:
         regions: Each with the names of the table's columns by attnum.
 
     Returns:
-        None for a region that could not be read: another session has locked its table, or a run reports the error.
+        None for a region that could not be read, for example because another session has locked its table.
     """
     starts = range(0, len(regions), _TABLES_PER_STATEMENT)
     groups = [regions[first : first + _TABLES_PER_STATEMENT] for first in starts]

@@ -19,8 +19,8 @@ from pg_bronze.scheduling.backoff import Failure
 
 # A changed table with the signature of before would be read later, at most by PG_BRONZE_UNGATED_AFTER_S: 1 in 2^40.
 SIGNATURE_DIGITS = 10
-# A session that commits several times in a second reports the later rows 10 s afterwards, or 60 s if it is busy
-# (PGSTAT_IDLE_INTERVAL and PGSTAT_MAX_INTERVAL of PostgreSQL's pgstat.c).
+# A session reports what it wrote at most once a second, and the rest 10 s later, or 60 s later if it is busy
+# (PGSTAT_MIN_INTERVAL, PGSTAT_IDLE_INTERVAL and PGSTAT_MAX_INTERVAL of PostgreSQL's pgstat.c).
 COUNTED_LATE_S = 60.0
 MAY_HAVE_ROWS = "may have new rows"
 DUE_FOR_SWEEP = "due for a sweep"
@@ -125,7 +125,8 @@ class Decision:
         hint: What to remember until the next tick.
         swept: The transaction up to which the table is copied, or None if it has leaves that were never read. Of a
             table with bands, only the rows with one of the newest values are copied that far.
-        ask: The table is due only if it has a row that ``delivered_upto`` does not include; see ``after_asking``.
+        ask: The table is due only if it has a row that ``delivered_upto`` does not include; see ``after_asking``. With
+            the reason ``UNCHANGED``, the counters show no change, and the question is about rows not counted yet.
     """
 
     due: bool

@@ -107,7 +107,7 @@ class Ui:
             dialog.get_by_role("textbox").press("Enter")
         launch = dialog.get_by_role("button", name="Launch 1 run")
         launch.click()
-        # A click while the dialog is still rendered has no effect; one that has changes the name of the button.
+        # A click that launches the run changes the name of the button. One while the dialog is being rendered does not.
         with suppress(AssertionError):
             expect(launch).to_be_hidden(timeout=10_000)
         if launch.is_visible():

@@ -32,10 +32,10 @@ def test_a_table_that_is_locked_or_about_to_be_has_no_answer_and_the_others_have
     oids = database.execute("select 't0'::regclass::oid::bigint, 't1'::regclass::oid::bigint")[0]
     lock = "lock table t0 in access exclusive mode"
     with (
+        ThreadPoolExecutor(1) as pool,  # it ends after the sessions, and so after the lock that its thread may wait for
         Source(database.conninfo, database.url, 30, lock_timeout_s=0.1) as source,
-        database.connect(autocommit=False) as owner,
         database.connect(autocommit=False) as other,
-        ThreadPoolExecutor(1) as pool,
+        database.connect(autocommit=False) as owner,
     ):
         owner.execute(lock if held else "select * from t0")
         waiting = None if held else pool.submit(other.execute, lock)

@@ -215,8 +215,10 @@ def test_an_id_that_only_a_question_has_passed_hides_no_row_after_a_crash():
     """The crashed server assigns ids again, and counts no row with ``track_counts = off``."""
     table = facts(Leaf(150), small=True, copied_at=NOW - 1)
     asked = after_asking(decision(table, counted(next_xid=150), Cluster(200, 200)), False, Cluster(200, 200), NOW)
-    found = decision(table, asked.hint, Cluster(181, 181))
-    assert (found.due, found.ask) == (True, True), "180 is the id of a new row"
+    again = decision(table, asked.hint, Cluster(200, 200))
+    assert (again.due, again.ask) == (True, True), "199 was assigned again, and is the id of a new row"
+    later = decide(replace(table, copied_at=None), asked.hint, Cluster(200, 200), NOW + UNGATED_S, UNGATED_S, None)
+    assert later.reason == "not read for 900 s"
 
 
 def test_a_question_that_cannot_be_answered_in_milliseconds_waits_for_the_counters():
