@@ -38,7 +38,7 @@ from pg_bronze.defs.sqlite_storage import PooledEventLogStorage, PooledRunStorag
 # Each class and the members of Dagster's class that it replaces; a member that nobody calls any more has no effect.
 REPLACED: list[tuple[type, type, list[str]]] = [
     (ResidentRunLauncher, DefaultRunLauncher, ["launch_run", "terminate", "check_run_worker_health", "dispose"]),
-    (PromptRunCoordinator, QueuedRunCoordinator, ["dequeue_interval_seconds"]),
+    (PromptRunCoordinator, QueuedRunCoordinator, ["dequeue_interval_seconds", "submit_run"]),
     (PooledEventLogStorage, SqliteEventLogStorage, ["_connect", "has_secondary_index"]),
     (KnownRecords, SqlEventLogStorage, ["get_asset_records"]),
     (PooledRunStorage, SqliteRunStorage, ["connect", "has_run_stats_index_cols", "get_runs", "get_run_records"]),
@@ -103,7 +103,11 @@ def test_the_daemon_reads_both_intervals_from_where_they_are_set():
     assert isinstance(sensor.MIN_INTERVAL_LOOP_TIME, int)
     assert "MIN_INTERVAL_LOOP_TIME" in inspect.getsource(sensor.execute_sensor_iteration_loop)
     assert "interval_seconds" in inspect.signature(QueuedRunCoordinatorDaemon.__init__).parameters
-    assert "shutdown_event.wait(0.5)" in inspect.getsource(daemon.IntervalDaemon.core_loop)
+    parameters = list(inspect.signature(inspect.unwrap(QueuedRunCoordinatorDaemon.run_iteration)).parameters)
+    assert parameters == ["self", "workspace_process_context", "fixed_iteration_time"]
+    loop = inspect.getsource(daemon.IntervalDaemon.core_loop)
+    assert "yield from self.run_iteration(workspace_process_context)" in loop
+    assert "while time.time() - start_time < interval:" in loop
 
 
 @pytest.mark.parametrize("storage", [PostgresRunStorage, PostgresEventLogStorage, PostgresScheduleStorage])
