@@ -2,8 +2,7 @@
 
 Dagster stores the last materialization of an asset as text in the asset's row, and parses it at each read: half of the
 CPU time of a tick with 1,000 tables. A new process has no records yet, and a tick needs three of 20 metadata entries:
-these are read without Dagster's classes. This module is loaded by the web server and the daemon, so it imports nothing
-of pg_bronze.
+these are read without Dagster's classes. This module is loaded by the web server and the daemon, so it imports little.
 """
 
 import json
@@ -14,7 +13,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from dagster import AssetKey
 from dagster._core.storage.event_log.base import AssetEntry, AssetRecord
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+
+from pg_bronze.defs.known_schema import KnownSchema
 
 # About 10 kB each.
 _MOST_KEPT = 10_000
@@ -108,13 +108,8 @@ _kept: _Kept[AssetRecord] = _Kept()
 _kept_facts: _Kept[AssetFacts] = _Kept()
 
 
-class KnownRecords(SqlEventLogStorage):
+class KnownRecords(KnownSchema):
     """Parses the row of an asset only if it has changed since this process read it."""
-
-    @property
-    def place(self) -> str:
-        """What distinguishes this storage from others that the process opens."""
-        raise NotImplementedError
 
     def get_asset_records(self, asset_keys: Sequence[AssetKey] | None = None) -> Sequence[AssetRecord]:
         """Return the records of some assets, or of all."""

@@ -127,10 +127,6 @@ def _is_complete(file: str) -> bool:
 class PooledEventLogStorage(KnownRecords, SqliteEventLogStorage):
     """The event log: one database for each run and an index of all asset events."""
 
-    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._migrated: set[str] = set()
-        super().__init__(base_dir, inst_data)
-
     @property
     def place(self) -> str:
         """The folder of the databases."""
@@ -153,12 +149,6 @@ class PooledEventLogStorage(KnownRecords, SqliteEventLogStorage):
             _write_new(Path(file), _empty_run())
         if not _is_complete(file):
             self._initdb(create_engine(self.conn_string_for_shard(shard), poolclass=NullPool))
-
-    def has_secondary_index(self, name: str) -> bool:
-        """Return whether a migration is complete, which is asked for in every query and never undone."""
-        if name not in self._migrated and super().has_secondary_index(name):
-            self._migrated.add(name)
-        return name in self._migrated
 
 
 @cache

@@ -7,8 +7,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.test_utils import instance_for_test
+from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from pg_bronze_tests.harness.connections import counted_connections
+from pg_bronze_tests.harness.connections import asked_tables, counted_connections
 from pg_bronze_tests.harness.project import Project, key
 from pg_bronze_tests.harness.servers import Database
 
@@ -51,6 +52,24 @@ def test_a_run_opens_a_few_connections_and_not_one_for_each_statement(cinema: Pr
         assert cinema.copy("movie").success
     assert first < 15
     assert len(made) - first < 5
+
+
+def test_a_run_does_not_ask_again_which_tables_and_columns_there_are(
+    cinema: Project, storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Dagster does before each read of an asset and each stored materialization."""
+    with opened(storage, tmp_path) as cinema.instance:
+        assert cinema.copy("movie").success
+        asked = asked_tables(monkeypatch, PGDialect)
+        cinema.database.execute("insert into movie select max(id) + 1, 'new', now() from movie")
+
+        copied = cinema.copy("movie")
+        found = cinema.instance.get_latest_materialization_event(key("movie"))
+
+    assert copied.success
+    assert found is not None
+    assert found.run_id == copied.run_id
+    assert asked & {"asset_keys", "asset_event_tags"} == set()
 
 
 def backends(storage: Database) -> set[int]:

@@ -13,9 +13,10 @@ import pytest
 from alembic.script import ScriptDirectory
 from dagster._core.test_utils import create_run_for_test, instance_for_test
 from sqlalchemy import Inspector
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from pg_bronze.defs.sqlite_storage import PooledSqliteStorage
-from pg_bronze_tests.harness.connections import counted_connections
+from pg_bronze_tests.harness.connections import asked_tables, counted_connections
 from pg_bronze_tests.harness.project import Project, key
 
 POOLED = {"module": "pg_bronze.defs.sqlite_storage", "class": "PooledSqliteStorage"}
@@ -74,6 +75,24 @@ def test_opening_existing_files_reads_no_migrations(tmp_path: Path, monkeypatch:
         assert instance.all_instigator_state() == []
 
     assert asked == []
+
+
+def test_a_run_does_not_ask_again_which_tables_and_columns_there_are(
+    cinema: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Dagster does before each read of an asset and each stored materialization, for tables over a new connection."""
+    with pooled(tmp_path / "home") as cinema.instance:
+        assert cinema.copy("movie").success
+        asked = asked_tables(monkeypatch, SQLiteDialect)
+        cinema.database.execute("insert into movie select max(id) + 1, 'new', now() from movie")
+
+        copied = cinema.copy("movie")
+        found = cinema.instance.get_latest_materialization_event(key("movie"))
+
+    assert copied.success
+    assert found is not None
+    assert found.run_id == copied.run_id
+    assert asked & {"asset_keys", "asset_event_tags"} == set()
 
 
 def test_the_daemon_asks_once_which_migrations_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -31,6 +31,7 @@ from dagster_postgres.schedule_storage import PostgresScheduleStorage
 from pg_bronze.defs import daemon_console
 from pg_bronze.defs.compute_logs import MirroringComputeLogManager
 from pg_bronze.defs.known_records import _COLUMNS, KnownRecords, _last_materialization
+from pg_bronze.defs.known_schema import KnownSchema
 from pg_bronze.defs.run_coordinator import PromptRunCoordinator
 from pg_bronze.defs.run_workers.launcher import ResidentRunLauncher
 from pg_bronze.defs.sqlite_storage import PooledEventLogStorage, PooledRunStorage, PooledScheduleStorage
@@ -39,8 +40,13 @@ from pg_bronze.defs.sqlite_storage import PooledEventLogStorage, PooledRunStorag
 REPLACED: list[tuple[type, type, list[str]]] = [
     (ResidentRunLauncher, DefaultRunLauncher, ["launch_run", "terminate", "check_run_worker_health", "dispose"]),
     (PromptRunCoordinator, QueuedRunCoordinator, ["dequeue_interval_seconds", "submit_run"]),
-    (PooledEventLogStorage, SqliteEventLogStorage, ["_connect", "has_secondary_index"]),
+    (PooledEventLogStorage, SqliteEventLogStorage, ["_connect"]),
     (KnownRecords, SqlEventLogStorage, ["get_asset_records"]),
+    (
+        KnownSchema,
+        SqlEventLogStorage,
+        ["has_table", "has_secondary_index", "has_asset_key_col", "_has_asset_key_col_on_connection"],
+    ),
     (PooledRunStorage, SqliteRunStorage, ["connect", "has_run_stats_index_cols", "get_runs", "get_run_records"]),
     (
         PooledScheduleStorage,
