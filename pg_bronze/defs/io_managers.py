@@ -46,7 +46,6 @@ class S3ParquetIOManager(dg.ConfigurableIOManager):
         if self._instance is None or self._run is None:
             raise RuntimeError("the IO manager is used outside a run")
         with failures.recorded(self._instance, self._run, context.asset_key, obj.label, obj.state, obj.failed):
-            # One client for the run: creating one costs 25 ms of CPU.
             self._store = store = self._store or self.bucket.open()
             codec = table_choices.codec_of(self.settings, obj.label)
             writer = SliceWriter(Ledger(store, _layout(context, self.settings)), codec)

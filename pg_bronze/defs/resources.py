@@ -82,11 +82,11 @@ class Bucket(S3Resource):
         }
 
     def get_client(self) -> Any:
-        """Return a botocore client whose timeouts are shorter than a tick."""
-        return s3_client.connect_to(self.connection)
+        """Return a botocore client whose timeouts are shorter than a tick, the same one for all runs of a process."""
+        return s3_client.shared(self.connection)
 
     def open(self) -> Store:
-        """Return the bucket with a new client."""
+        """Return the bucket with the client of this process."""
         return Store(self.get_client(), self.bucket, self.prefix, self.connection)
 
 

@@ -70,7 +70,7 @@ def connect(
         aws_access_key_id=access_key or None,
         aws_secret_access_key=secret_key or None,
         use_ssl=use_ssl,
-        verify=verify and (ca or _system_authorities()),
+        verify=verify and (ca or _system_authorities() or True),  # True: those of certifi
         config=Config(
             connect_timeout=3,
             read_timeout=answer_s,
@@ -103,6 +103,22 @@ def connect_to(connection: "S3Connection") -> Any:
     )
 
 
+def shared(connection: "S3Connection") -> Any:
+    """Return the client of this process for the server of the settings, with the connections that it keeps.
+
+    Creating one takes 25 ms, and its first request connects. The credentials are those of each request; if they are
+    keys of the settings, others have another client. So has a file of authorities that was replaced.
+    """
+    file = Path(connection.ca or _system_authorities() or "")
+    found = file.stat() if file.is_file() else None
+    return _kept(connection, found and (found.st_ino, found.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _kept(connection: "S3Connection", _authorities: object) -> Any:
+    return connect_to(connection)
+
+
 class _Provider:
     """The chain of a session of botocore, replaced by credentials that are known."""
 
@@ -130,10 +146,10 @@ def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
-def _system_authorities() -> str | bool:
-    """Return the file of authorities that Polars uses too; True, for those in certifi, on a system without one."""
+def _system_authorities() -> str | None:
+    """Return the file of authorities that Polars uses too; None on a system without one."""
     found = ssl.get_default_verify_paths().cafile  # honors SSL_CERT_FILE
-    return found or next((file for file in _SYSTEM_AUTHORITIES if Path(file).is_file()), True)
+    return found or next((file for file in _SYSTEM_AUTHORITIES if Path(file).is_file()), None)
 
 
 @functools.cache

@@ -246,6 +246,14 @@ def test_copying_continues_after_a_server_was_killed_and_restarted(own: Lake, ow
     assert_recovered(own)
 
 
+def test_a_server_that_was_restarted_between_two_copies_fails_neither(own: Lake, own_server):
+    """A run worker keeps its connections, and the server has closed them."""
+    own_server.kill()
+    own_server.start()
+
+    assert_recovered(own)
+
+
 def test_nothing_is_lost_or_doubled_if_the_server_is_killed_between_claim_and_object(own: Lake, own_server):
     """A confirmed write counts; an unconfirmed one is repeated."""
 
