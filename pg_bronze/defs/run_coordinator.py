@@ -69,5 +69,6 @@ def reading_promptly(read_queue: Callable[..., Iterator[Any]]) -> Callable[..., 
             # Before the queue is read: a run that is submitted meanwhile is read the next time.
             coordinator.submitted.clear()
             yield from read_queue(daemon, context, fixed_iteration_time)
+            yield None  # the daemon sends its heartbeat, or ends
 
     return iterate

@@ -7,6 +7,9 @@ receive the requests. They are used for the credentials alone, and only if the s
 
 import functools
 import ssl
+import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,10 @@ from pg_bronze.lake import request_count, s3_credentials
 if TYPE_CHECKING:
     from pg_bronze.settings.bucket import S3Connection
 
+# Seconds after which a client is not used again. Load balancers drop idle connections after four minutes and more.
+IDLE_S = 60.0
+_kept: dict[Any, tuple[float, Any]] = {}
+_lock = threading.Lock()
 # Where the common distributions keep the authorities of the system, for a Python built with another default.
 _SYSTEM_AUTHORITIES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -103,20 +110,26 @@ def connect_to(connection: "S3Connection") -> Any:
     )
 
 
-def shared(connection: "S3Connection") -> Any:
+def shared(connection: "S3Connection", now: Callable[[], float] = time.monotonic) -> Any:
     """Return the client of this process for the server of the settings, with the connections that it keeps.
 
     Creating one takes 25 ms, and its first request connects. The credentials are those of each request; if they are
-    keys of the settings, others have another client. So has a file of authorities that was replaced.
+    keys of the settings, others have another client. So has a file of authorities that was replaced. A client that
+    nobody asked for within a minute is not used again: a firewall may have dropped its connections without a word, and
+    the next request would wait for its time limit.
+
+    Args:
+        now: The seconds of a monotonic clock.
     """
     file = Path(connection.ca or _system_authorities() or "")
     found = file.stat() if file.is_file() else None
-    return _kept(connection, found and (found.st_ino, found.st_mtime_ns))
-
-
-@functools.lru_cache(maxsize=4)
-def _kept(connection: "S3Connection", _authorities: object) -> Any:
-    return connect_to(connection)
+    key = (connection, found and (found.st_ino, found.st_mtime_ns))
+    with _lock:
+        for other in [other for other, (asked_at, _) in _kept.items() if now() - asked_at >= IDLE_S]:
+            del _kept[other]
+        client = _kept[key][1] if key in _kept else connect_to(connection)
+        _kept[key] = now(), client
+        return client
 
 
 class _Provider:
