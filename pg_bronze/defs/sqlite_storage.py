@@ -129,8 +129,8 @@ class PooledEventLogStorage(KnownRecords, SqliteEventLogStorage):
 
     @property
     def place(self) -> str:
-        """The folder of the databases."""
-        return str(self._base_dir)
+        """The folder of the databases, and the file of their index: another file has another schema."""
+        return f"{self._base_dir} {_identity(self.path_for_shard(INDEX_SHARD_NAME))}"
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:

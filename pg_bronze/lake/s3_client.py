@@ -19,8 +19,8 @@ from pg_bronze.lake import request_count, s3_credentials
 if TYPE_CHECKING:
     from pg_bronze.settings.bucket import S3Connection
 
-# Seconds after which a client is not used again. Load balancers drop idle connections after four minutes and more.
-IDLE_S = 60.0
+# Seconds after which runs get another client.
+MOST_S = 60.0
 _kept: dict[Any, tuple[float, Any]] = {}
 _lock = threading.Lock()
 # Where the common distributions keep the authorities of the system, for a Python built with another default.
@@ -114,9 +114,9 @@ def shared(connection: "S3Connection", now: Callable[[], float] = time.monotonic
     """Return the client of this process for the server of the settings, with the connections that it keeps.
 
     Creating one takes 25 ms, and its first request connects. The credentials are those of each request; if they are
-    keys of the settings, others have another client. So has a file of authorities that was replaced. A client that
-    nobody asked for within a minute is not used again: a firewall may have dropped its connections without a word, and
-    the next request would wait for its time limit.
+    keys of the settings, others have another client. So has a file of authorities that was replaced. There is a
+    new one each minute: botocore counts the retries of a client, and after an outage it has none left; a host name may
+    have moved; and a firewall may have dropped idle connections without a word.
 
     Args:
         now: The seconds of a monotonic clock.
@@ -125,11 +125,11 @@ def shared(connection: "S3Connection", now: Callable[[], float] = time.monotonic
     found = file.stat() if file.is_file() else None
     key = (connection, found and (found.st_ino, found.st_mtime_ns))
     with _lock:
-        for other in [other for other, (asked_at, _) in _kept.items() if now() - asked_at >= IDLE_S]:
+        for other in [other for other, (made_at, _) in _kept.items() if now() - made_at >= MOST_S]:
             del _kept[other]
-        client = _kept[key][1] if key in _kept else connect_to(connection)
-        _kept[key] = now(), client
-        return client
+        if key not in _kept:
+            _kept[key] = now(), connect_to(connection)
+        return _kept[key][1]
 
 
 class _Provider:
