@@ -1,6 +1,7 @@
 """The pooled SQLite storage: the same files as Dagster's, and few connections."""
 
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,26 @@ def test_a_run_does_not_ask_again_which_tables_and_columns_there_are(
     assert found is not None
     assert found.run_id == copied.run_id
     assert asked & {"asset_keys", "asset_event_tags"} == set()
+
+
+def test_a_storage_that_is_created_again_in_the_same_process_has_complete_migrations(tmp_path: Path):
+    """A person removes the folder while `dagster dev` runs; the code server opens the storage for each evaluation."""
+    index = tmp_path / "history/runs/index.db"
+
+    def complete() -> set[str]:
+        with contextlib.closing(sqlite3.connect(index)) as connection:
+            query = "select name from secondary_indexes where migration_completed is not null"
+            return {name for (name,) in connection.execute(query)}
+
+    first = PooledSqliteStorage(str(tmp_path))
+    before = complete()
+    for name in before:
+        assert first.event_log_storage.has_secondary_index(name)
+    shutil.rmtree(tmp_path / "history")
+    PooledSqliteStorage(str(tmp_path))
+
+    assert before
+    assert complete() == before
 
 
 def test_the_daemon_asks_once_which_migrations_are_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
