@@ -16,7 +16,7 @@ _found: set[tuple[str, str, str]] = set()
 
 
 class KnownSchema(SqlEventLogStorage):
-    """Asks for a table, a column or a completed migration until it is there."""
+    """Remembers each table, each column and each completed migration that was found."""
 
     @property
     def place(self) -> str:

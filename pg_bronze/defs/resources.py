@@ -82,11 +82,11 @@ class Bucket(S3Resource):
         }
 
     def get_client(self) -> Any:
-        """Return a botocore client whose timeouts are shorter than a tick, the same one for all runs of a process."""
+        """Return a botocore client whose timeouts are shorter than a tick; see ``s3_client.shared``."""
         return s3_client.shared(self.connection)
 
     def open(self) -> Store:
-        """Return the bucket with the client of this process."""
+        """Return the bucket, with a client that other runs of this process may use too."""
         return Store(self.get_client(), self.bucket, self.prefix, self.connection)
 
 

@@ -17,7 +17,7 @@ from pg_bronze.defs import daemon_console
 # After this time the queue is read anyway: for runs that another process has submitted, such as the web server, and
 # for those that wait until another run has ended.
 QUEUE_INTERVAL_S = 0.5
-# What the daemon is told. It is less, so that the daemon does not wait a second time.
+# The interval of Dagster's daemon. It is shorter, so the daemon does not wait again after an iteration that has waited.
 _DEQUEUE_INTERVAL_S = 0.4
 # Two seconds fit into ten: a sensor with an interval of 9 s is evaluated every 10 s, as with Dagster's five seconds.
 _SENSOR_INTERVAL_S = 2
@@ -64,11 +64,16 @@ def reading_promptly(read_queue: Callable[..., Iterator[Any]]) -> Callable[..., 
         if not isinstance(coordinator, PromptRunCoordinator):
             yield from read_queue(daemon, context, fixed_iteration_time)
             return
-        coordinator.submitted.set()
+        # Before the queue is read: a run that is submitted meanwhile is read the next time.
+        coordinator.submitted.clear()
+        yield from read_queue(daemon, context, fixed_iteration_time)
         while coordinator.submitted.wait(QUEUE_INTERVAL_S):
-            # Before the queue is read: a run that is submitted meanwhile is read the next time.
             coordinator.submitted.clear()
-            yield from read_queue(daemon, context, fixed_iteration_time)
-            yield None  # the daemon sends its heartbeat, or ends
+            found = False
+            for item in read_queue(daemon, context, fixed_iteration_time):
+                found = True  # a run that can be launched
+                yield item
+            if not found:
+                return  # a full queue is not read for each submission, but by the daemon half a second later
 
     return iterate

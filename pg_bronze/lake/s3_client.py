@@ -19,8 +19,9 @@ from pg_bronze.lake import request_count, s3_credentials
 if TYPE_CHECKING:
     from pg_bronze.settings.bucket import S3Connection
 
-# Seconds after which runs get another client.
-MOST_S = 60.0
+# Seconds after which the next run gets a new client.
+RENEWED_AFTER_S = 60.0
+# When each client was created, and the client, by what it was created from.
 _kept: dict[Any, tuple[float, Any]] = {}
 _lock = threading.Lock()
 # Where the common distributions keep the authorities of the system, for a Python built with another default.
@@ -111,12 +112,12 @@ def connect_to(connection: "S3Connection") -> Any:
 
 
 def shared(connection: "S3Connection", now: Callable[[], float] = time.monotonic) -> Any:
-    """Return the client of this process for the server of the settings, with the connections that it keeps.
+    """Return a client for the server of the settings, which the runs of this process share for a minute.
 
-    Creating one takes 25 ms, and its first request connects. The credentials are those of each request; if they are
-    keys of the settings, others have another client. So has a file of authorities that was replaced. There is a
-    new one each minute: botocore counts the retries of a client, and after an outage it has none left; a host name may
-    have moved; and a firewall may have dropped idle connections without a word.
+    Creating a client takes 25 ms, and its first request connects. The credentials are those of each request, but keys
+    of the settings belong to the client: other keys have another client, and so has a file of authorities that was
+    replaced. After a minute there is a new one, for three reasons. botocore limits the retries of each client, and
+    after an outage none are left. The server may have another address. A firewall may have dropped idle connections.
 
     Args:
         now: The seconds of a monotonic clock.
@@ -125,7 +126,7 @@ def shared(connection: "S3Connection", now: Callable[[], float] = time.monotonic
     found = file.stat() if file.is_file() else None
     key = (connection, found and (found.st_ino, found.st_mtime_ns))
     with _lock:
-        for other in [other for other, (made_at, _) in _kept.items() if now() - made_at >= MOST_S]:
+        for other in [other for other, (made_at, _) in _kept.items() if now() - made_at >= RENEWED_AFTER_S]:
             del _kept[other]
         if key not in _kept:
             _kept[key] = now(), connect_to(connection)

@@ -179,6 +179,7 @@ def test_a_batch_waits_only_once_for_a_server_that_does_not_answer(copied: Proje
     copied.database.execute("create table a (id int); create table b (id int); create table c (id int)")
     copied.reload()
     with pytest.MonkeyPatch.context() as patch, proxy.broken("GET|HEAD|PUT|DELETE", spared=spared, silent=True):
+        patch.setattr(s3_client, "_kept", {})
         patch.setattr(s3_client, "connect", functools.partial(s3_client.connect, answer_s=0.5))
         errors = sentences(copied.copy())
 

@@ -122,6 +122,29 @@ def test_the_queue_is_read_again_if_nothing_is_submitted_in_the_daemon(
     assert [reads.get_nowait(), reads.get_nowait()] == [[], [elsewhere]]
 
 
+def test_a_queue_whose_runs_are_all_blocked_is_not_read_for_each_submission(
+    instance: dg.DagsterInstance, reads: "queue.Queue[list[str]]", monkeypatch: pytest.MonkeyPatch
+):
+    """With 600 blocked runs and ten submissions a second, the daemon used three quarters of a core."""
+    monkeypatch.setattr(run_coordinator, "QUEUE_INTERVAL_S", ENDLESS_S)
+    read = QueuedRunCoordinatorDaemon._get_runs_to_dequeue
+
+    def none(*args: Any, **kwargs: Any) -> list[dg.DagsterRun]:
+        read(*args, **kwargs)
+        return []
+
+    monkeypatch.setattr(QueuedRunCoordinatorDaemon, "_get_runs_to_dequeue", none)
+    thread = threading.Thread(target=lambda: list(iteration(instance)), daemon=True)
+    thread.start()
+    assert reads.get(timeout=LONGEST_S) == []
+
+    blocked = submit(instance)
+
+    assert reads.get(timeout=LONGEST_S) == [blocked]
+    thread.join(LONGEST_S)
+    assert not thread.is_alive(), "the daemon waits as long as Dagster does"
+
+
 def test_the_daemon_does_not_wait_after_an_iteration_that_has_waited(instance: dg.DagsterInstance):
     """Dagster waits for half a second more after an iteration that was shorter than its interval."""
     assert instance.run_coordinator.dequeue_interval_seconds < run_coordinator.QUEUE_INTERVAL_S

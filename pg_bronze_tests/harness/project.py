@@ -184,6 +184,16 @@ insert into person select i, 'person ' || i from generate_series(1, 3) i;
 """
 
 
+def copy_a_new_row(project: Project) -> None:
+    """Insert a film, copy it, and check that Dagster has stored that."""
+    project.database.execute("insert into movie select max(id) + 1, 'new', now() from movie")
+    copied = project.copy("movie")
+    found = project.instance.get_latest_materialization_event(key("movie"))
+    assert copied.success
+    assert found is not None
+    assert found.run_id == copied.run_id
+
+
 def settle(project: Project) -> None:
     """Tick and copy until no table is due."""
     for _ in range(8):
