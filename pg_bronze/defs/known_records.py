@@ -79,9 +79,9 @@ def _facts(row: Any, labels: frozenset[str]) -> AssetFacts | None:
     return last and AssetFacts(row["last_run_id"], last)
 
 
-def _sources(place: str, row: Any, labels: frozenset[str]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _sources(storage: str, row: Any, labels: frozenset[str]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return what facts are kept by, and the columns that they were made of."""
-    return (place, row["asset_key"], labels), tuple(row.get(name) for name in _COLUMNS)
+    return (storage, row["asset_key"], labels), tuple(row.get(name) for name in _COLUMNS)
 
 
 class _Kept(Generic[Record]):
@@ -120,8 +120,8 @@ class KnownRecords(KnownSchema):
         """Return the records of some assets, or of all."""
         rows = self._fetch_asset_rows(asset_keys=asset_keys)
         columns = [tuple(row.get(name) for name in _COLUMNS) for row in rows]
-        place = self.place
-        keys = [(place, str(row["asset_key"])) for row in rows]
+        storage = self.place
+        keys = [(storage, str(row["asset_key"])) for row in rows]
         found = [_kept.get(key, values) for key, values in zip(keys, columns, strict=True)]
         changed = [place for place, record in enumerate(found) if record is None]
         for place, record in zip(changed, self._parse([rows[place] for place in changed]), strict=True):
@@ -132,11 +132,12 @@ class KnownRecords(KnownSchema):
 
     def get_asset_facts(self, asset_keys: Sequence[AssetKey], labels: frozenset[str]) -> dict[AssetKey, AssetFacts]:
         """Return a part of the records of some assets, with these entries of the metadata."""
-        keys, facts, left, place = {key.to_string(): key for key in asset_keys}, {}, [], self.place
+        keys, facts, left = {key.to_string(): key for key in asset_keys}, {}, []
+        storage = self.place
         for row in self._fetch_asset_rows(asset_keys=asset_keys):
-            found = _kept_facts.get(*_sources(place, row, labels))
+            found = _kept_facts.get(*_sources(storage, row, labels))
             if found is None and (found := _facts(row, labels)) is not None:
-                _kept_facts.put(*_sources(place, row, labels), found)
+                _kept_facts.put(*_sources(storage, row, labels), found)
             if found is None:
                 left.append(row)
             else:
@@ -145,7 +146,7 @@ class KnownRecords(KnownSchema):
             if record is not None:
                 found = facts[record.asset_entry.asset_key] = facts_of(record.asset_entry, labels)
                 if found.last is not None:
-                    _kept_facts.put(*_sources(place, row, labels), found)
+                    _kept_facts.put(*_sources(storage, row, labels), found)
         return facts
 
     def _parse(self, rows: Sequence[Any]) -> list[AssetRecord | None]:
